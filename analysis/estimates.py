@@ -1,0 +1,92 @@
+"""Frames in, frames out: means, differences and their intervals."""
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from studies.record import METRICS, StudyError, listed
+
+LEVEL = 0.95
+
+
+def scored(trials: pd.DataFrame, metric: str) -> pd.Series:
+    """Each trial's value, with failures counted: diverged and timed-out ones score chance, crashed ones are missing.
+
+    Chance is an accuracy of 1 / classes and a loss of log(classes), that of the uniform guess.
+
+    Raises:
+        StudyError: there is no such metric.
+    """
+    if metric not in METRICS:
+        raise StudyError(f"metric={metric}: expected one of {listed(METRICS)}")
+    chance = np.log(trials["classes"]) if metric.endswith("loss") else 1 / trials["classes"]
+    values = trials[metric].astype(float).where(~trials["status"].isin(["diverged", "timeout"]), chance)
+    return values.where(trials["status"] != "crashed")
+
+
+def t_interval(values: np.ndarray, level: float = LEVEL) -> tuple[float, float]:
+    """Student's t interval for a mean of independent values `(n,)`; NaN for fewer than two."""
+    n = len(values)
+    if n < 2:
+        return np.nan, np.nan
+    centre, half = np.mean(values), stats.t.ppf((1 + level) / 2, n - 1) * np.std(values, ddof=1) / np.sqrt(n)
+    return centre - half, centre + half
+
+
+def by_seed(trials: pd.DataFrame, by: list[str], metric: str) -> pd.DataFrame:
+    """One row an arm and seed: the mean over what else varies, which is the unit that intervals are taken over.
+
+    Returns:
+        the columns `by`, seed, value, and failures: trials that did not finish.
+    """
+    frame = trials.assign(value=scored(trials, metric), failures=(trials["status"] != "finished").astype(int))
+    groups = frame.groupby([*by, "seed"], sort=False, dropna=False, observed=True)
+    return groups.agg(value=("value", lambda v: v.mean(skipna=False)), failures=("failures", "sum")).reset_index()
+
+
+def comparison(trials: pd.DataFrame, by: list[str], metric: str, baseline: dict) -> pd.DataFrame:
+    """One row an arm, in the order the arms appear.
+
+    Args:
+        trials: a trials frame.
+        by: the factors that make the arms; values are averaged over the others within a seed.
+        metric: one of `studies.record.METRICS`.
+        baseline: factor -> level; each arm is compared, seed by seed, with the arm that has these levels and its own
+            elsewhere.
+
+    Returns:
+        the columns `by`; seeds (with a value); failures; mean, sd, low, high: the t interval over seeds;
+        difference, difference_low, difference_high: to the baseline, paired by seed, NaN for the baseline itself.
+    """
+    units = by_seed(trials, by, metric)
+    arms = {arm: part.set_index("seed") for arm, part in _grouped(units, by)}
+    anchors = {factor: level for factor, level in baseline.items() if factor in by}
+    rows = []
+    for arm, part in arms.items():
+        values = part["value"].dropna()
+        low, high = t_interval(values.to_numpy())
+        anchor = tuple(anchors.get(factor, level) for factor, level in zip(by, arm, strict=True))
+        difference = (
+            differences(part["value"], arms[anchor]["value"])
+            if anchors and anchor != arm and anchor in arms
+            else (np.nan,) * 3
+        )
+        rows.append(
+            (*arm, len(values), int(part["failures"].sum()), values.mean(), values.std(), low, high, *difference)
+        )
+    columns = ["seeds", "failures", "mean", "sd", "low", "high", "difference", "difference_low", "difference_high"]
+    return pd.DataFrame(rows, columns=[*by, *columns])
+
+
+def differences(values: pd.Series, baseline: pd.Series) -> tuple[float, float, float]:
+    """Mean difference, paired by index, and its t interval; NaN where no pair is."""
+    pairs = (values - baseline).dropna().to_numpy()
+    return (pairs.mean() if len(pairs) else np.nan, *t_interval(pairs))
+
+
+def _grouped(units, by):
+    if not by:
+        yield (), units
+        return
+    for arm, part in units.groupby(by, sort=False, dropna=False):
+        yield tuple(arm), part

@@ -1,0 +1,237 @@
+"""From a study to its trials: the grid of factor levels times the seeds. Pure: no TensorFlow, no MLflow, no Hydra."""
+
+import itertools
+import json
+import re
+from collections.abc import Callable
+
+from studies.record import METRICS, RESULTS_VERSION, Study, StudyError, Trial, content_key, listed
+
+IDENTITY = (
+    "data",
+    "model",
+    "initializer",
+    "optimizer",
+    "schedule",
+    "regularizer",
+    "clipping",
+    "pruning",
+    "diagnostics",
+    "training",
+    "engine",
+    "seeds",
+)
+"""The parts of a config that can change a trial's numbers."""
+
+GRAPH = ("data", "model", "regularizer", "clipping", "pruning", "diagnostics", "engine")
+"""The parts that shape the compiled graph, besides the batch size and the optimizer without its rate."""
+
+PATHS = ("path", "root")
+"""Data settings that say where a file is; its content counts instead."""
+
+Compose = Callable[[list[str]], dict]
+
+
+def read_study(config: dict) -> Study:
+    """The study that a composed config declares.
+
+    Raises:
+        StudyError: something in `study` is not what it should be.
+    """
+    node = config["study"]
+    factors = {factor: _levels(factor, levels) for factor, levels in node["factors"].items()}
+    for factor in factors:
+        _check_factor(factor, config, factors)
+    baseline = dict(node["baseline"])
+    for factor, level in baseline.items():
+        if factor not in factors:
+            raise StudyError(f"study.baseline names {factor}: expected one of the factors {listed(factors)}")
+        if level not in factors[factor]:
+            raise StudyError(f"study.baseline.{factor}={level}: expected one of its levels {listed(factors[factor])}")
+    if node["metric"] not in METRICS:
+        raise StudyError(f"study.metric={node['metric']}: expected one of {listed(METRICS)}")
+    if not re.fullmatch(r"[A-Za-z0-9][\w .-]{0,99}", str(node["name"])):
+        raise StudyError(f"study.name={node['name']!r}: expected up to 100 letters, digits, spaces or . _ -")
+    return Study(
+        str(node["name"]), str(node["question"]), factors, _seeds(node["seeds"]), baseline, node["metric"]
+    )  # fmt: skip
+
+
+def expand(
+    study: Study,
+    base: dict,
+    choices: dict[str, str],
+    overrides: list[str],
+    compose: Compose,
+    settle: Callable[[dict], dict],
+    exact: bool,
+) -> list[Trial]:
+    """Every trial of a study, arms in the order of the factors' levels, an arm's seeds together.
+
+    Args:
+        base: the config without any factor's level.
+        choices: the option that each group has in it.
+        overrides: what the user asked for besides the study's factors.
+        compose: Hydra overrides -> resolved config.
+        settle: checks a trial's config and gives it with every value in its own type; raises StudyError.
+        exact: compose every arm by itself (60 ms each), for configs whose values refer to one another; else compose
+            each level once and put the arms together from what the levels change.
+    """
+    base = _flat(base)
+    changes = {}
+    for factor, levels in () if exact else study.factors.items():
+        changes[factor] = [
+            {} if choices.get(factor) == level else _change(base, factor, level, overrides, compose) for level in levels
+        ]
+    trials = []
+    for places in itertools.product(*(range(len(levels)) for levels in study.factors.values())):
+        arm = {factor: levels[i] for (factor, levels), i in zip(study.factors.items(), places, strict=True)}
+        assignments = [f"{factor}={written(level)}" for factor, level in arm.items()]
+        if exact:
+            config = compose(overrides + assignments)
+        else:
+            config = _assemble(base, [(f, arm[f], changes[f][i]) for f, i in zip(arm, places, strict=True)])
+        config = settle({name: part for name, part in config.items() if name not in ("study", "plan")})
+        identity = _identity(config)
+        graph = content_key(_graph(identity))
+        trials += [
+            Trial(
+                key=content_key({"config": identity, "seed": seed, "version": RESULTS_VERSION}),
+                study=study.name,
+                role="scientific",
+                arm=arm,
+                seed=seed,
+                config=config,
+                overrides=(*overrides, *assignments, f"study.seeds=[{seed}]"),
+                graph_key=graph,
+            )
+            for seed in study.seeds
+        ]
+    _refuse_twins(trials)
+    return trials
+
+
+def written(level) -> str:
+    """A level in Hydra's override grammar."""
+    if level is None or isinstance(level, bool | int | float):
+        return json.dumps(level)
+    if isinstance(level, list):
+        return f"[{','.join(written(item) for item in level)}]"
+    text = str(level)
+    return text if re.fullmatch(r"[\w./:+-]+", text) else "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
+
+
+def _levels(factor, levels) -> tuple:
+    if not isinstance(levels, list) or not levels:
+        raise StudyError(f"study.factors.{factor}={levels}: expected a list of one level or more, such as [2, 8, 16]")
+    for place, level in enumerate(levels):
+        if isinstance(level, dict):
+            raise StudyError(f"study.factors.{factor} has the level {level}: expected a name, a number or a list")
+        if any(level == other and type(level) is type(other) for other in levels[:place]):
+            raise StudyError(f"study.factors.{factor} has the level {level} twice: leave one out")
+    return tuple(levels)
+
+
+def _check_factor(factor, config, factors):
+    group, _, path = factor.partition(".")
+    allowed = (*IDENTITY, "targets") if path else tuple(n for n in IDENTITY if n not in ("training", "engine", "seeds"))
+    if group not in allowed:
+        raise StudyError(
+            f"study.factors names {factor}: expected a group ({listed(IDENTITY[:-3])}) or a path into one or into "
+            f"{listed(IDENTITY[-3:])}, such as model.depth"
+        )
+    if path and group not in factors:
+        node = config[group]
+        for part in path.split("."):
+            if not isinstance(node, dict) or part not in node:
+                keys = [k for k in node if k != "_target_"] if isinstance(node, dict) else []
+                raise StudyError(f"study.factors names {factor}, and {group} has no {path}: it has {listed(keys)}")
+            node = node[part]
+
+
+def _seeds(seeds) -> tuple[int, ...]:
+    if isinstance(seeds, int) and not isinstance(seeds, bool) and seeds >= 1:
+        return tuple(range(seeds))
+    if isinstance(seeds, list) and seeds and all(type(s) is int and s >= 0 for s in seeds):
+        if len(set(seeds)) == len(seeds):
+            return tuple(seeds)
+        raise StudyError(f"study.seeds={seeds} has a seed twice: leave one out")
+    raise StudyError(
+        f"study.seeds={seeds}: expected a count of 1 or more, such as 5, or a list of seeds, such as [0, 1, 7]"
+    )
+
+
+def _change(base: dict, factor, level, overrides, compose) -> dict:
+    """What a level changes in the base config, flat: dotted path -> new value, or `_GONE`."""
+    if "." in factor:
+        return {factor: level}
+    changed = _flat(compose([*overrides, f"{factor}={written(level)}"]))
+    change = {path: value for path, value in changed.items() if path not in base or base[path] != value}
+    return change | {path: _GONE for path in base if path not in changed}
+
+
+_GONE = object()
+
+
+def _assemble(base, levels) -> dict:
+    """An arm's config: groups change first, then paths, as Hydra has it."""
+    flat = dict(base)
+    for factor, level, change in sorted(levels, key=lambda entry: "." in entry[0]):
+        if "." in factor and factor not in flat:
+            group = factor.partition(".")[0]
+            option = dict((f, v) for f, v, _ in levels).get(group)
+            there = [path.partition(".")[2] for path in flat if path.startswith(f"{group}.") and "_target_" not in path]
+            raise StudyError(f"{factor}={level} does not fit {group}={option}, which has {listed(there)}")
+        for path, value in change.items():
+            if value is _GONE:
+                flat.pop(path, None)
+            else:
+                flat[path] = value
+    return _nested(flat)
+
+
+def _flat(config, prefix="") -> dict:
+    flat = {}
+    for name, value in config.items():
+        if isinstance(value, dict) and value:
+            flat |= _flat(value, f"{prefix}{name}.")
+        else:
+            flat[f"{prefix}{name}"] = value
+    return flat
+
+
+def _nested(flat) -> dict:
+    config = {}
+    for path, value in flat.items():
+        *parents, name = path.split(".")
+        node = config
+        for parent in parents:
+            if not isinstance(node.get(parent), dict):
+                node[parent] = {}
+            node = node[parent]
+        if not (value == {} and isinstance(node.get(name), dict)):
+            node[name] = value
+    return config
+
+
+def _identity(config) -> dict:
+    parts = {name: config[name] for name in IDENTITY}
+    parts["data"] = {name: value for name, value in config["data"].items() if name not in PATHS}
+    return parts
+
+
+def _graph(identity) -> dict:
+    optimizer = {name: value for name, value in identity["optimizer"].items() if name != "learning_rate"}
+    parts = {name: identity[name] for name in GRAPH}
+    return parts | {"optimizer": optimizer, "batch_size": identity["training"]["batch_size"]}
+
+
+def _refuse_twins(trials):
+    arms = {}
+    for trial in trials:
+        twin = arms.setdefault(trial.key, trial)
+        if twin is not trial:
+            raise StudyError(
+                f"the arms {twin.label()} and {trial.label()} come to the same trial: leave one out, or say what sets "
+                f"them apart"
+            )

@@ -1,0 +1,200 @@
+"""The compiled epoch: a Keras model's training as one call of one graph.
+
+An epoch takes its batch order and its learning rates as tensors, so one trace serves every seed, initializer, rate and
+schedule; weights and optimizer slots are reset by assignment. The arithmetic is that of Keras's `fit` on the same
+batches: same model, loss, regularizer and optimizer objects.
+"""
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from studies.diagnostics import weight_statistics
+from studies.record import STATISTICS
+
+EVALUATION_BATCH = 1000
+L2 = STATISTICS.index("l2")
+XLA_STEPS = 300
+"""From here on a dense model's XLA compilation (0.4-1.5 s) costs less than it saves over a few trials."""
+
+
+def wants_xla(choice: str | bool, model: keras.Model, steps: int) -> bool:
+    """Whether to compile with XLA; `auto` looks at the trial's own device, layers and steps, nothing else.
+
+    XLA halves a dense model's step; on a CPU it makes convolutions 10-25 times slower, so any layer that is not known
+    to gain leaves it off there.
+    """
+    if choice != "auto":
+        return bool(choice)
+    layers = keras.layers
+    gains = (
+        layers.InputLayer,
+        layers.Flatten,
+        layers.Dense,
+        layers.Activation,
+        layers.BatchNormalization,
+        layers.Dropout,
+    )
+    dense = all(isinstance(layer, gains) for layer in model.layers)
+    return steps >= XLA_STEPS and (dense or bool(tf.config.list_physical_devices("GPU")))
+
+
+class Engine:
+    """A model and an optimizer compiled to one call an epoch.
+
+    Args:
+        model: gives logits `(batch, classes)`, or probabilities if its last activation is a softmax.
+        optimizer: not built yet; its learning rate is overwritten at every step.
+        regularizer: added to the loss for every kernel, besides the model's own losses.
+        clip: takes and gives the list of gradients.
+        observe: whether to accumulate gradients' and updates' norms inside the step.
+        xla: compile the epoch with XLA.
+    """
+
+    def __init__(self, model, optimizer, *, regularizer=None, clip=None, observe=True, xla=False):
+        self.model, self.optimizer = model, optimizer
+        self.weights = model.trainable_variables
+        self.kernels = [v for v in self.weights if len(v.shape) > 1]
+        self.loss = keras.losses.SparseCategoricalCrossentropy(from_logits=not _ends_in_softmax(model))
+        self.regularizer, self.clip, self.observe = regularizer, clip, observe
+        optimizer.build(self.weights)
+        self.fresh_slots = [np.array(v) for v in optimizer.variables]
+        self.xla = xla
+
+    def compile(self, x, y, scale, steps: int, batch: int) -> None:
+        """Trace the graphs for this data and `steps` batches of `batch`; needed once, before the first epoch.
+
+        The concrete functions are kept: calling them costs a tenth of the millisecond that a `tf.function` takes to
+        find the trace again.
+        """
+        data = [tf.TensorSpec(t.shape, t.dtype) for t in (x, y, scale)]
+        order, rates = tf.TensorSpec([steps, batch], tf.int32), tf.TensorSpec([steps])
+        epoch = tf.function(self._epoch, jit_compile=self.xla, autograph=True)
+        self.run_epoch = epoch.get_concrete_function(*data, order, rates)
+        chunks = tf.TensorSpec([None, None], tf.int32), tf.TensorSpec([None, None])
+        self.evaluate = tf.function(self._evaluate).get_concrete_function(*data, *chunks)
+
+    def reset(self, values: list) -> None:
+        """Start over from `values`, one array for each of `model.variables`, with a fresh optimizer."""
+        for variable, value in zip(self.model.variables, values, strict=True):
+            variable.assign(value)
+        for variable, value in zip(self.optimizer.variables, self.fresh_slots, strict=True):
+            variable.assign(value)
+
+    def flat_weights(self):
+        """All trainable weights end to end, `(weights,)`."""
+        return tf.concat([tf.reshape(v.value, [-1]) for v in self.weights], axis=0)
+
+    def _epoch(self, x, y, scale, order, rates):
+        """Train on the batches `order`, `(steps, batch)` indices into `x`, at `rates`, `(steps,)`.
+
+        Returns:
+            mean loss (without penalties), mean accuracy, the weights after it end to end, and the gradient's and the
+            update's mean squared norm over the steps for every kernel, `(2, kernels)`.
+        """
+        steps = tf.shape(order)[0]
+        loss_sum, accuracy_sum = tf.zeros(()), tf.zeros(())
+        # Squares are summed element by element and reduced after the loop: a reduction in every step costs half a step.
+        gradient_squares = [tf.zeros(v.shape) for v in self.kernels] if self.observe else []
+        update_squares = [tf.zeros(v.shape) for v in self.kernels] if self.observe else []
+        for step in tf.range(steps):
+            batch = order[step]
+            images, labels = _images(tf.gather(x, batch), scale), tf.gather(y, batch)
+            with tf.GradientTape() as tape:
+                outputs = self.model(images, training=True)
+                loss = self.loss(labels, outputs)
+                objective = loss + self._penalty()
+            gradients = tape.gradient(objective, [v.value for v in self.weights])
+            before = [v.value.read_value() for v in self.kernels] if self.observe else []
+            self.optimizer.learning_rate.assign(rates[step])
+            self.optimizer.apply(self.clip(gradients) if self.clip else gradients, self.weights)
+            if self.observe:
+                raw = [g for g, v in zip(gradients, self.weights) if len(v.shape) > 1]
+                updates = [v.value.read_value() - w for v, w in zip(self.kernels, before)]
+                gradient_squares = [total + tf.square(g) for total, g in zip(gradient_squares, raw)]
+                update_squares = [total + tf.square(u) for total, u in zip(update_squares, updates)]
+            loss_sum += loss
+            accuracy_sum += tf.reduce_mean(_correct(labels, outputs))
+        count = tf.cast(steps, tf.float32)
+        squares = tf.stack([[tf.reduce_sum(t) for t in gradient_squares], [tf.reduce_sum(t) for t in update_squares]])
+        return loss_sum / count, accuracy_sum / count, self.flat_weights(), squares / count
+
+    def _evaluate(self, x, y, scale, order, weight):
+        """Mean loss and accuracy in inference mode over `order`, `(chunks, batch)`, by `weight`: 0 for padding."""
+        loss_sum, correct = tf.zeros(()), tf.zeros(())
+        for chunk in tf.range(tf.shape(order)[0]):
+            labels = tf.gather(y, order[chunk])
+            outputs = self.model(_images(tf.gather(x, order[chunk]), scale), training=False)
+            count = tf.reduce_sum(weight[chunk])
+            loss_sum += self.loss(labels, outputs, sample_weight=weight[chunk]) * tf.cast(tf.size(labels), tf.float32)
+            correct += tf.reduce_sum(_correct(labels, outputs) * weight[chunk])
+        count = tf.reduce_sum(weight)
+        return loss_sum / count, correct / count
+
+    def statistics(self, flats, squares, start) -> list[tuple[str, str, np.ndarray]]:
+        """Every statistic of every trainable weight at several epochs.
+
+        Args:
+            flats: what `flat_weights` or `run_epoch` gave at each epoch, `(weights,)` each.
+            squares: what `run_epoch` gave with it, `(2, kernels)` each; NaN for the untrained network.
+            start: `flat_weights` of the untrained network.
+
+        Returns:
+            layer, tensor and `(epochs, len(STATISTICS))` for each trainable weight.
+        """
+        epochs = len(flats)
+        rows, start = tf.stack(flats), tf.stack([start] * epochs)
+        sizes = [int(np.prod(v.shape)) for v in self.weights]
+        ends = np.cumsum(sizes)
+        tables = {}
+        for size in set(sizes):  # weights of one size share a call
+            places = [place for place, other in enumerate(sizes) if other == size]
+            columns = [slice(ends[place] - size, ends[place]) for place in places]
+            w = tf.concat([rows[:, c] for c in columns], axis=0)
+            w0 = tf.concat([start[:, c] for c in columns], axis=0)
+            tables |= dict(zip(places, np.split(weight_statistics(w, w0).numpy(), len(places)), strict=True))
+
+        norms = np.full((epochs, 2, len(self.weights)), np.nan, np.float32)
+        norms[:, :, [place for place, v in enumerate(self.weights) if len(v.shape) > 1]] = np.sqrt(squares)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return [
+                (
+                    *weight_name(v, self.model),
+                    np.column_stack([table, norms[:, :, place], norms[:, 1, place] / table[:, L2]]),
+                )
+                for place, (v, table) in enumerate((v, tables[i]) for i, v in enumerate(self.weights))
+            ]
+
+    def _penalty(self):
+        penalties = list(self.model.losses)
+        if self.regularizer is not None:
+            penalties += [self.regularizer(kernel.value) for kernel in self.kernels]
+        return tf.add_n(penalties) if penalties else 0.0
+
+
+def weight_name(variable, model) -> tuple[str, str]:
+    """A weight's layer and tensor: `dense_1`, `kernel`. Nested layers keep their path, the model's own name goes."""
+    layer, _, tensor = variable.path.removeprefix(f"{model.name}/").rpartition("/")
+    return layer, tensor
+
+
+def padded(indices: np.ndarray, batch: int = EVALUATION_BATCH) -> tuple[np.ndarray, np.ndarray]:
+    """Indices as equal chunks `(chunks, size)` of at most `batch`, and weights: 1 for an example, 0 for padding."""
+    chunks = -(-len(indices) // batch)
+    size = -(-len(indices) // chunks)
+    order = np.zeros(chunks * size, np.int32)
+    weight = np.zeros(chunks * size, np.float32)
+    order[: len(indices)], weight[: len(indices)] = indices, 1
+    return order.reshape(chunks, size), weight.reshape(chunks, size)
+
+
+def _images(batch, scale):
+    return tf.cast(batch, tf.float32) * scale
+
+
+def _correct(labels, outputs):
+    return tf.cast(tf.argmax(outputs, axis=-1, output_type=labels.dtype) == labels, tf.float32)
+
+
+def _ends_in_softmax(model) -> bool:
+    return getattr(model.layers[-1], "activation", None) is keras.activations.softmax

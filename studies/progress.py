@@ -1,0 +1,81 @@
+"""How a study is getting on: a live display on a terminal, plain lines elsewhere."""
+
+import statistics
+import time
+from collections import Counter
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+from studies.record import Result, Study, Trial
+
+
+class Display:
+    """Counts ended trials and says which arm has just been finished.
+
+    Args:
+        study: what runs.
+        trials: those that will run.
+        skipped: how many were finished before.
+        console: where to print; its `is_terminal` decides between display and lines.
+    """
+
+    def __init__(self, study: Study, trials: list[Trial], skipped: int, console: Console):
+        self.study, self.console, self.skipped = study, console, skipped
+        self.total, self.done, self.failed = len(trials), 0, 0
+        self.left = Counter(trial.label() for trial in trials)
+        self.values: dict[str, list[float]] = {}
+        self.started = time.monotonic()
+        self.bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[state]}"),
+            console=console,
+            disable=not console.is_terminal,
+        )
+        self.task = self.bar.add_task(study.name, total=self.total, state="starting workers")
+
+    def __enter__(self):
+        self.bar.start()
+        return self
+
+    def __exit__(self, *error):
+        self.bar.stop()
+
+    def epoch(self, trial: Trial, epoch: int) -> None:
+        """A trial has got so far: shown while no trial has ended yet, so that long ones can be seen to move."""
+        if not self.done:
+            self.bar.update(self.task, state=f"{trial.label()} seed={trial.seed}: epoch {epoch}")
+
+    def ended(self, trial: Trial, result: Result) -> None:
+        """A trial has ended."""
+        self.done += 1
+        self.failed += result.status != "finished"
+        label, metric = trial.label(), self.study.metric
+        self.values.setdefault(label, []).append(getattr(result, metric))
+        self.left[label] -= 1
+        elapsed = time.monotonic() - self.started
+        state = f"{self.failed} failed, {self.skipped} skipped, {60 * self.done / elapsed:.0f} a minute, "
+        state += f"{_duration(elapsed / self.done * (self.total - self.done))} left"
+        if result.status == "crashed":
+            reason = result.error.strip().splitlines()[-1] if result.error.strip() else "no reason given"
+            self.console.print(
+                f"{label} seed={trial.seed} crashed: {reason}", style="red", markup=False, highlight=False
+            )
+        if self.left[label] == 0:
+            values = [value for value in self.values[label] if value == value]
+            mean = f"{statistics.fmean(values):.4f}" if values else "none"
+            line = f"{label}: {metric} {mean}"
+            place = "" if self.console.is_terminal else f"[{self.done}/{self.total}] "
+            tail = "" if self.console.is_terminal else f"  ({state})"
+            self.console.print(f"{place}{line}{tail}", markup=False, highlight=False, soft_wrap=True)
+        self.bar.update(self.task, completed=self.done, state=state)
+
+
+def _duration(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min {seconds} s" if minutes else f"{seconds} s"

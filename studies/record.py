@@ -1,0 +1,197 @@
+"""The words that every module shares: studies, trials and the records of what a trial did."""
+
+import hashlib
+import json
+import math
+from dataclasses import dataclass, field
+
+RESULTS_VERSION = 1
+"""Goes up when a change to the code changes numbers: old and new results then never mix."""
+
+EPOCH_COLUMNS = (
+    "key",
+    "epoch",
+    "examples",
+    "learning_rate",
+    "train_loss",
+    "train_accuracy",
+    "val_loss",
+    "val_accuracy",
+    "seconds",
+)
+
+QUANTILES = (0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99)
+SPARSITY_THRESHOLDS = ("0", "1e-4", "1e-3", "1e-2")
+
+STATISTICS = (
+    "mean",
+    "sd",
+    "min",
+    "max",
+    "l1",
+    "l2",
+    "max_norm",
+    "skew",
+    "kurtosis",
+    *(f"q{round(100 * q):02d}" for q in QUANTILES),
+    *(f"sparsity_{t}" for t in SPARSITY_THRESHOLDS),
+    "distance",
+    "cosine_distance",
+    "gradient_norm",
+    "update_norm",
+    "update_ratio",
+)
+"""The columns of the layers frame after `key epoch layer tensor`."""
+
+LAYER_COLUMNS = ("key", "epoch", "layer", "tensor", *STATISTICS)
+
+METRICS = (
+    "train_loss",
+    "train_accuracy",
+    "val_loss",
+    "val_accuracy",
+    "best_val_loss",
+    "best_val_accuracy",
+    "test_loss",
+    "test_accuracy",
+)
+"""What a study can compare its arms by."""
+
+STATUSES = ("finished", "diverged", "crashed", "timeout")
+SEED_STREAMS = ("split", "init", "order", "augment", "dropout", "noise")
+
+
+class StudyError(Exception):
+    """Something a user can put right: says what was received, what is allowed, what to do."""
+
+
+def listed(names) -> str:
+    """Names as `a, b, c`, for an error's list of what is allowed."""
+    return ", ".join(str(name) for name in names)
+
+
+def content_key(value) -> str:
+    """The first 16 hex digits of the SHA-256 of `value` as canonical JSON.
+
+    Raises:
+        ValueError: `value` holds NaN or an infinity, which JSON has no word for.
+    """
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class Study:
+    """A question and a factorial design.
+
+    Attributes:
+        factors: config key -> its levels, in the order they are shown.
+        baseline: the level of each factor that other arms are compared with; factors may be missing.
+        metric: the column of the trials frame that answers the question.
+    """
+
+    name: str
+    question: str
+    factors: dict[str, tuple]
+    seeds: tuple[int, ...]
+    baseline: dict
+    metric: str
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One arm at one seed: everything that a worker needs to train it.
+
+    Attributes:
+        key: identity by content, see `studies.design.trial_key`.
+        arm: factor -> level.
+        config: the resolved config, plain dictionaries and lists.
+        overrides: the Hydra overrides that compose this trial alone.
+        graph_key: trials with the same graph key can share one compiled graph.
+    """
+
+    key: str
+    study: str
+    role: str
+    arm: dict
+    seed: int
+    config: dict = field(repr=False)
+    overrides: tuple[str, ...]
+    graph_key: str
+
+    def label(self) -> str:
+        """The arm as a reader sees it: `he_normal depth=8`."""
+        return arm_label(self.arm)
+
+
+def arm_label(arm: dict) -> str:
+    """`{'initializer': 'he_normal', 'model.depth': 8}` as `he_normal depth=8`."""
+    words = (f"{factor.rsplit('.', 1)[1]}={level}" if "." in factor else str(level) for factor, level in arm.items())
+    return " ".join(words) or "defaults"
+
+
+@dataclass(frozen=True)
+class Started:
+    """A trial begins (again): what came for it before is void."""
+
+    key: str
+    attempt: int
+
+
+@dataclass(frozen=True)
+class EpochRecord:
+    """One row of the epochs frame; epoch 0 is the untrained network."""
+
+    key: str
+    epoch: int
+    examples: int
+    learning_rate: float
+    train_loss: float
+    train_accuracy: float
+    val_loss: float
+    val_accuracy: float
+    seconds: float
+
+
+@dataclass(frozen=True)
+class LayerRecord:
+    """One row of the layers frame: `statistics` in the order of `STATISTICS`, NaN where missing."""
+
+    key: str
+    epoch: int
+    layer: str
+    tensor: str
+    statistics: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Result:
+    """How a trial ended. Metrics are NaN where the trial did not get that far.
+
+    Attributes:
+        status: one of `STATUSES`.
+        epochs: whole epochs trained.
+        best_val_loss, best_val_accuracy: over the epochs, the untrained network left out.
+        parameters: all of the model's weights, trained or not.
+        classes: number of classes, hence the accuracy of chance, 1 / classes.
+        error: the traceback of a crash, else empty.
+    """
+
+    key: str
+    status: str
+    epochs: int = 0
+    train_loss: float = math.nan
+    train_accuracy: float = math.nan
+    val_loss: float = math.nan
+    val_accuracy: float = math.nan
+    best_val_loss: float = math.nan
+    best_val_accuracy: float = math.nan
+    test_loss: float = math.nan
+    test_accuracy: float = math.nan
+    parameters: int = 0
+    classes: int = 0
+    seconds_build: float = math.nan
+    seconds_train: float = math.nan
+    seconds_total: float = math.nan
+    memory_mb: float = math.nan
+    error: str = ""
