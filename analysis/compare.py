@@ -37,7 +37,7 @@ def table(
 
     execution = load.execution(study, root)
     factors = execution.study.factors
-    by = [_factor(name, factors) for name in by] if by else list(factors)
+    by = list(dict.fromkeys(_factor(name, factors) for name in by or factors))
     metric = metric or execution.study.metric
     trials = load.trials(study, root, execution.keys)
     if trials.empty:

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pandas as pd
-from scipy import stats
+from scipy.special import stdtrit
 
 from studies.record import METRICS, StudyError, listed
 
@@ -29,7 +29,7 @@ def t_interval(values: np.ndarray, level: float = LEVEL) -> tuple[float, float]:
     n = len(values)
     if n < 2:
         return np.nan, np.nan
-    centre, half = np.mean(values), stats.t.ppf((1 + level) / 2, n - 1) * np.std(values, ddof=1) / np.sqrt(n)
+    centre, half = np.mean(values), stdtrit(n - 1, (1 + level) / 2) * np.std(values, ddof=1) / np.sqrt(n)
     return centre - half, centre + half
 
 
@@ -39,13 +39,15 @@ def by_seed(trials: pd.DataFrame, by: list[str], metric: str) -> pd.DataFrame:
     Returns:
         the columns `by`, seed, value, and failures: trials that did not finish.
     """
-    frame = trials.assign(value=scored(trials, metric), failures=(trials["status"] != "finished").astype(int))
+    levels = {factor: trials[factor].map(_level) for factor in by}
+    failures = (trials["status"] != "finished").astype(int)
+    frame = trials.assign(**levels, value=scored(trials, metric), failures=failures)
     groups = frame.groupby([*by, "seed"], sort=False, dropna=False, observed=True)
     return groups.agg(value=("value", lambda v: v.mean(skipna=False)), failures=("failures", "sum")).reset_index()
 
 
 def comparison(trials: pd.DataFrame, by: list[str], metric: str, baseline: dict) -> pd.DataFrame:
-    """One row an arm, in the order the arms appear.
+    """One row an arm, in the order the arms appear; a level that is a list comes back as a tuple.
 
     Args:
         trials: a trials frame.
@@ -60,7 +62,7 @@ def comparison(trials: pd.DataFrame, by: list[str], metric: str, baseline: dict)
     """
     units = by_seed(trials, by, metric)
     arms = {arm: part.set_index("seed") for arm, part in _grouped(units, by)}
-    anchors = {factor: level for factor, level in baseline.items() if factor in by}
+    anchors = {factor: _level(level) for factor, level in baseline.items() if factor in by}
     rows = []
     for arm, part in arms.items():
         values = part["value"].dropna()
@@ -75,7 +77,12 @@ def comparison(trials: pd.DataFrame, by: list[str], metric: str, baseline: dict)
             (*arm, len(values), int(part["failures"].sum()), values.mean(), values.std(), low, high, *difference)
         )
     columns = ["seeds", "failures", "mean", "sd", "low", "high", "difference", "difference_low", "difference_high"]
-    return pd.DataFrame(rows, columns=[*by, *columns])
+    frame = pd.DataFrame(rows, columns=[*by, *columns])
+    for place, factor in enumerate(by):
+        levels = [row[place] for row in rows]
+        if None in levels:
+            frame[factor] = pd.Series(levels, dtype=object)  # else null and 3 would come back as NaN and 3.0
+    return frame
 
 
 def differences(values: pd.Series, baseline: pd.Series) -> tuple[float, float, float]:
@@ -85,8 +92,15 @@ def differences(values: pd.Series, baseline: pd.Series) -> tuple[float, float, f
 
 
 def _grouped(units, by):
-    if not by:
+    if by:
+        for arm, part in units.groupby(by, sort=False, dropna=False):
+            yield tuple(_level(level) for level in arm), part
+    elif len(units):
         yield (), units
-        return
-    for arm, part in units.groupby(by, sort=False, dropna=False):
-        yield tuple(arm), part
+
+
+def _level(level):
+    """A level as a key: a list as a tuple, pandas's NaN as the null it was."""
+    if isinstance(level, list):
+        return tuple(level)
+    return None if level != level else level

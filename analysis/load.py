@@ -23,6 +23,7 @@ class Run:
 
     run_id: str
     start_time: int
+    end_time: int | None
     status: str
     folder: Path
     tags: dict[str, str]
@@ -76,7 +77,7 @@ def trials(study: str, root: str | Path = "mlruns", keys=None) -> pd.DataFrame:
         keys: of the trials wanted, in the order wanted; None for those of the latest execution.
     """
     keys = execution(study, root).keys if keys is None else keys
-    rows = {run.tags["trial.key"]: _row(run) for run in _children(study, root)}
+    rows = {run.tags["trial.key"]: _row(run) for run in ended(study, root)}
     frame = pd.DataFrame([rows[key] for key in keys if key in rows])
     if frame.empty:
         return pd.DataFrame(columns=["key", "study", "role", "status", "seed", *NUMBERS, "error", "folder"])
@@ -95,10 +96,10 @@ def layers(study: str, root: str | Path = "mlruns", keys=None) -> pd.DataFrame:
 
 def finished_keys(study: str, root: str | Path = "mlruns") -> set[str]:
     """The keys of trials that need not run again: all that ended but for crashes."""
-    return {run.tags["trial.key"] for run in _children(study, root) if run.tags["trial.status"] != "crashed"}
+    return {run.tags["trial.key"] for run in ended(study, root) if run.tags["trial.status"] != "crashed"}
 
 
-def _children(study, root) -> list[Run]:
+def ended(study, root) -> list[Run]:
     """A study's ended trials, the latest run of each key last."""
     runs = [run for run in _runs(study, root) if "trial.key" in run.tags and run.status != "RUNNING"]
     return sorted(runs, key=lambda run: run.start_time)
@@ -160,7 +161,7 @@ def _runs(study, root) -> list[Run]:
 
 def _runs_by_sql(connection, study, root) -> list[Run]:
     rows = connection.execute(
-        "SELECT run_uuid, start_time, status, artifact_uri FROM runs JOIN experiments USING (experiment_id) "
+        "SELECT run_uuid, start_time, end_time, status, artifact_uri FROM runs JOIN experiments USING (experiment_id) "
         "WHERE experiments.name = ? AND runs.lifecycle_stage = 'active'",
         (study,),
     ).fetchall()
@@ -174,7 +175,7 @@ def _runs_by_sql(connection, study, root) -> list[Run]:
     query = f"SELECT run_uuid, key, value FROM latest_metrics WHERE {of_study} AND key IN ({named})"
     for run_id, key, value in connection.execute(query, (study, *NUMBERS)):
         metrics[run_id][key] = value
-    return [Run(i, start, status, _folder(uri, root), tags[i], metrics[i]) for i, start, status, uri in rows]
+    return [Run(i, start, end, status, _folder(uri, root), tags[i], metrics[i]) for i, start, end, status, uri in rows]
 
 
 def _runs_by_client(study, root) -> list[Run]:
@@ -194,6 +195,7 @@ def _runs_by_client(study, root) -> list[Run]:
         Run(
             run.info.run_id,
             run.info.start_time,
+            run.info.end_time,
             run.info.status,
             _folder(run.info.artifact_uri, root),
             run.data.tags,

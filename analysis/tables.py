@@ -3,7 +3,10 @@
 import pandas as pd
 from tabulate import tabulate
 
-FORMATS = ("terminal", "markdown", "csv", "latex")
+from studies.record import shown
+
+STYLES = {"terminal": "simple", "markdown": "pipe", "latex": "latex_booktabs"}
+FORMATS = (*STYLES, "csv")
 
 
 def comparison_table(
@@ -17,45 +20,22 @@ def comparison_table(
     """
     if format == "csv":
         return comparison.to_csv(index=False)
-    names = [_short(factor, by) for factor in by]
     anchors = [factor for factor in by if factor in baseline]
-    headers = [*names, "seeds", "failed", metric.replace("_", " "), "95 % interval"]
+    headers = [*(_short(factor, by) for factor in by), "seeds", "failed", metric.replace("_", " "), "95 % interval"]
     if anchors:
-        against = ", ".join(str(baseline[factor]) for factor in anchors)
+        against = ", ".join(_level(baseline[factor]) for factor in anchors)
         headers += [f"difference to {against}", "95 % interval"]
     rows = []
     for row in comparison.to_dict("records"):
-        cells = [row[factor] for factor in by] + [
-            row["seeds"],
-            row["failures"],
-            _mean(row),
-            _interval(row["low"], row["high"]),
-        ]
+        cells = [_level(row[factor]) for factor in by]
+        cells += [str(row["seeds"]), str(row["failures"]), _mean(row), _interval(row["low"], row["high"])]
         if anchors:
-            own = all(row[factor] == baseline[factor] for factor in anchors)
+            own = all(_level(row[factor]) == _level(baseline[factor]) for factor in anchors)
             cells += ["baseline" if own else _signed(row["difference"])]
             cells += ["" if own else _interval(row["difference_low"], row["difference_high"], sign=True)]
-        rows.append([_text(cell) for cell in cells])
-    if format == "latex":
-        headers = [_latex(header) for header in headers]
-        rows = [[_latex(cell) for cell in row] for row in rows]
-    style = {"terminal": "simple", "markdown": "pipe", "latex": "latex_raw"}[format]
-    style = "latex_booktabs_raw" if format == "latex" else style
+        rows.append(cells)
     aligned = ["left"] * len(by) + ["right"] * 2 + ["left"] * (len(headers) - len(by) - 2)
-    if format == "latex":
-        return _booktabs(headers, rows, aligned)
-    return tabulate(rows, headers, tablefmt=style, colalign=aligned if rows else None, disable_numparse=True)
-
-
-def _booktabs(headers, rows, aligned) -> str:
-    lines = [
-        r"\begin{tabular}{" + "".join(a[0] for a in aligned) + "}",
-        r"\toprule",
-        " & ".join(headers) + r" \\",
-        r"\midrule",
-    ]
-    lines += [" & ".join(row) + r" \\" for row in rows]
-    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}"])
+    return tabulate(rows, headers, tablefmt=STYLES[format], colalign=aligned if rows else None, disable_numparse=True)
 
 
 def _short(factor: str, by: list[str]) -> str:
@@ -63,8 +43,11 @@ def _short(factor: str, by: list[str]) -> str:
     return last if sum(other.rpartition(".")[2] == last for other in by) == 1 else factor
 
 
-def _text(cell) -> str:
-    return str(cell)
+def _level(level) -> str:
+    """A level as text; a list without brackets, which LaTeX would take for an argument at the start of a row."""
+    if isinstance(level, list | tuple):
+        return ", ".join(map(_level, level))
+    return f"{level:.15g}" if isinstance(level, float) else shown(level)
 
 
 def _missing(value) -> bool:
@@ -85,20 +68,3 @@ def _interval(low, high, sign=False) -> str:
     if _missing(low):
         return "–"
     return f"[{low:+.4f}, {high:+.4f}]" if sign else f"[{low:.4f}, {high:.4f}]"
-
-
-def _latex(text: str) -> str:
-    for plain, escaped in (
-        ("\\", r"\textbackslash "),
-        ("_", r"\_"),
-        ("%", r"\%"),
-        ("&", r"\&"),
-        ("#", r"\#"),
-        ("$", r"\$"),
-    ):
-        text = text.replace(plain, escaped)
-    return (
-        text.replace("±", r"$\pm$").replace("–", "--").replace("{", r"\{").replace("}", r"\}")
-        if "{" in text
-        else text.replace("±", r"$\pm$").replace("–", "--")
-    )

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import zipfile
+import zlib
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -85,17 +86,17 @@ def split(dataset: Dataset, node: dict, rng: np.random.Generator) -> Split:
     if dataset.fixed_test:
         rest, test = pool[: -dataset.fixed_test], pool[-dataset.fixed_test :]
     else:
-        rest, test = _stratified(pool, dataset.y, node["test_fraction"], rng)
-    train, val = _stratified(rest, dataset.y, node["validation_fraction"], rng)
+        rest, test = _stratified(pool, dataset.y, node["test_fraction"], rng, least=2)
+    train, val = _stratified(rest, dataset.y, node["validation_fraction"], rng, least=1)
     return Split(train, val, test)
 
 
-def _stratified(indices, y, fraction, rng):
-    """Two parts, the second with `fraction` of every class and at least one example of it."""
+def _stratified(indices, y, fraction, rng, least):
+    """Two parts: the second has `fraction` of every class, one example or more; `least` or more stay in the first."""
     kept, held_out = [], []
     for label in np.unique(y[indices]):
         members = rng.permutation(indices[y[indices] == label])
-        count = max(1, round(fraction * len(members)))
+        count = min(max(1, round(fraction * len(members))), max(0, len(members) - least))
         held_out.append(members[:count])
         kept.append(members[count:])
     return np.concatenate(kept), np.concatenate(held_out)
@@ -153,8 +154,12 @@ def _arrays(path: Path) -> dict[str, np.ndarray]:
             if not isinstance(archive, np.lib.npyio.NpzFile):
                 raise StudyError(f"{path} is a single array: expected an .npz archive, such as np.savez writes")
             return {name: archive[name] for name in archive.files}
-    except (zipfile.BadZipFile, EOFError, OSError, ValueError, KeyError) as error:
-        reason = "it holds pickled objects, which are refused" if "ickle" in str(error) else str(error).splitlines()[0]
+    except (OSError, EOFError, ValueError, KeyError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        if not zipfile.is_zipfile(path):
+            reason = "it is no archive, or only a part of one"
+        elif "ickle" in reason:
+            reason = "it holds pickled objects, which are refused"
         raise StudyError(
             f"{path} cannot be read as an .npz archive of plain arrays ({reason}). Write it again with "
             f"np.savez(path, x=..., y=...) and numeric arrays"
@@ -205,19 +210,25 @@ def _checked(path, x, y, fixed_test) -> Dataset:
 
 
 def size(node: dict) -> tuple[int, tuple[int, ...]]:
-    """Number of examples and an image's shape; reads and checks the file, where there is one."""
+    """Number of examples and an image's shape, guessed for data that is not ours.
+
+    Raises:
+        StudyError: the file cannot be used, or there is neither a test set nor a `test_fraction`.
+    """
     if node["_target_"] == "studies.data.digits":
-        return 1797, (8, 8, 1)
-    if node["_target_"] == "studies.data.npz":
-        dataset = _checked_file(_npz_file(node["path"]), node["content"])
+        examples, shape, fixed_test = 1797, (8, 8, 1), 0
+    elif node["_target_"] == "studies.data.npz":
+        examples, shape, fixed_test = _checked_file(_npz_file(node["path"]), node["content"])
     elif node["_target_"] == "studies.data.mnist":
-        dataset = _checked_file(_mnist_file(node["root"]), node["content"])
+        examples, shape, fixed_test = _checked_file(_mnist_file(node["root"]), node["content"])
     else:
         return 10_000, (32, 32, 3)
-    return dataset
+    if not fixed_test and node["test_fraction"] is None:
+        raise StudyError("data.test_fraction=null, and the data has no test set of its own: give a share, such as 0.2")
+    return examples, shape
 
 
 @lru_cache(maxsize=8)
-def _checked_file(file: Path, content: str) -> tuple[int, tuple[int, ...]]:
-    images = _read_npz(file).x
-    return len(images), images.shape[1:]
+def _checked_file(file: Path, content: str) -> tuple[int, tuple[int, ...], int]:
+    dataset = _read_npz(file)
+    return len(dataset.x), dataset.x.shape[1:], dataset.fixed_test

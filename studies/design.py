@@ -2,10 +2,11 @@
 
 import itertools
 import json
+import math
 import re
 from collections.abc import Callable
 
-from studies.record import METRICS, RESULTS_VERSION, Study, StudyError, Trial, content_key, listed
+from studies.record import METRICS, RESULTS_VERSION, Study, StudyError, Trial, content_key, listed, shown
 
 IDENTITY = (
     "data",
@@ -23,6 +24,12 @@ IDENTITY = (
 )
 """The parts of a config that can change a trial's numbers."""
 
+PARTS = ("study", *IDENTITY, "executor", "tracking", "targets", "plan")
+"""All the parts of a config."""
+
+STUDY = ("name", "question", "factors", "seeds", "baseline", "metric")
+"""The settings of a study."""
+
 GRAPH = ("data", "model", "regularizer", "clipping", "pruning", "diagnostics", "engine")
 """The parts that shape the compiled graph, besides the batch size and the optimizer without its rate."""
 
@@ -32,22 +39,34 @@ PATHS = ("path", "root")
 Compose = Callable[[list[str]], dict]
 
 
-def read_study(config: dict) -> Study:
+def read_study(config: dict, overridden: set[str] = frozenset()) -> Study:
     """The study that a composed config declares.
+
+    Args:
+        overridden: the keys that the user set on the command line. A factor that is one of them has the level it was
+            given; one that a chosen option has no setting for (`model.depth` after `model=lenet_300_100`) goes.
 
     Raises:
         StudyError: something in `study` is not what it should be.
     """
-    node = config["study"]
-    factors = {factor: _levels(factor, levels) for factor, levels in node["factors"].items()}
-    for factor in factors:
-        _check_factor(factor, config, factors)
-    baseline = dict(node["baseline"])
+    _check_names(config, "", PARTS, "part")
+    node = _mapping(config["study"], "study", "name: my_study")
+    _check_names(node, "study.", STUDY, "setting")
+    named = {str(f): levels for f, levels in _mapping(node["factors"], "study.factors", "model.depth: [2, 8]").items()}
+    left_out = {factor for factor in named if factor in overridden or _is_gone(factor, config, overridden)}
+    named = {factor: levels for factor, levels in named.items() if factor not in left_out}
+    for factor in named:
+        _check_factor(factor, config, named)
+    factors = {factor: _levels(factor, levels) for factor, levels in named.items()}
+    baseline = _mapping(node["baseline"], "study.baseline", "model.depth: 2")
+    baseline = {factor: level for factor, level in baseline.items() if factor not in left_out}
     for factor, level in baseline.items():
         if factor not in factors:
             raise StudyError(f"study.baseline names {factor}: expected one of the factors {listed(factors)}")
-        if level not in factors[factor]:
-            raise StudyError(f"study.baseline.{factor}={level}: expected one of its levels {listed(factors[factor])}")
+        if not any(_same(level, other) for other in factors[factor]):
+            raise StudyError(
+                f"study.baseline.{factor}={shown(level)}: expected one of its levels {listed(factors[factor])}"
+            )
     if node["metric"] not in METRICS:
         raise StudyError(f"study.metric={node['metric']}: expected one of {listed(METRICS)}")
     if not re.fullmatch(r"[A-Za-z0-9][\w .-]{0,99}", str(node["name"])):
@@ -112,24 +131,65 @@ def expand(
 
 
 def written(level) -> str:
-    """A level in Hydra's override grammar."""
+    """A level in Hydra's override grammar: what Hydra reads as the same value, of the same type."""
     if level is None or isinstance(level, bool | int | float):
         return json.dumps(level)
     if isinstance(level, list):
         return f"[{','.join(written(item) for item in level)}]"
-    text = str(level)
-    return text if re.fullmatch(r"[\w./:+-]+", text) else "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
+    if re.fullmatch(r"(?!(?:null|true|false|nan|inf)\Z)[a-z_][a-z0-9_./-]*", level, re.I | re.A):
+        return level
+    # Backslashes are escapes before a quote only, the closing one too.
+    escaped = re.sub(r"(\\*)('|\Z)", lambda run: 2 * run[1] + ("\\'" if run[2] else ""), level)
+    return f"'{escaped}'"
+
+
+def _check_names(node, prefix, names, what):
+    for name in node:
+        if name not in names:
+            raise StudyError(f"{prefix}{name}: there is no such {what}; there are {listed(names)}")
+    for name in names:
+        if name not in node:
+            raise StudyError(f"{prefix}{name} is missing: expected all of {listed(names)}")
+
+
+def _mapping(node, path, example) -> dict:
+    if node is not None and not isinstance(node, dict):
+        raise StudyError(f"{path}={shown(node)}: expected a mapping, such as {{{example}}}")
+    return dict(node or {})
 
 
 def _levels(factor, levels) -> tuple:
+    if isinstance(levels, dict):
+        path = f"{factor}.{next(iter(levels), 'name')}"
+        raise StudyError(
+            f"study.factors.{factor}={levels}: expected a list of levels. If {path} is meant, write its dot inside the "
+            f"mapping: '+study.factors={{{path}: [2, 8]}}'"
+        )
     if not isinstance(levels, list) or not levels:
-        raise StudyError(f"study.factors.{factor}={levels}: expected a list of one level or more, such as [2, 8, 16]")
+        raise StudyError(
+            f"study.factors.{factor}={shown(levels)}: expected a list of one level or more, such as [2, 8, 16]"
+        )
     for place, level in enumerate(levels):
-        if isinstance(level, dict):
+        if "." not in factor and not isinstance(level, str):
+            raise StudyError(
+                f"study.factors.{factor} has the level {shown(level)}: expected the name of an option of {factor}"
+            )
+        if isinstance(level, dict) or isinstance(level, float) and not math.isfinite(level):
             raise StudyError(f"study.factors.{factor} has the level {level}: expected a name, a number or a list")
-        if any(level == other and type(level) is type(other) for other in levels[:place]):
-            raise StudyError(f"study.factors.{factor} has the level {level} twice: leave one out")
+        if any(_same(level, other) for other in levels[:place]):
+            raise StudyError(f"study.factors.{factor} has the level {shown(level)} twice: leave one out")
     return tuple(levels)
+
+
+def _same(value, other) -> bool:
+    """Equal, and of one type: 1, 1.0 and true are three levels."""
+    return json.dumps(value) == json.dumps(other)
+
+
+def _is_gone(factor, config, overridden) -> bool:
+    """Whether the user chose an option that has no such setting."""
+    group, _, path = factor.partition(".")
+    return bool(path) and group in overridden and path.partition(".")[0] not in config[group]
 
 
 def _check_factor(factor, config, factors):
@@ -157,7 +217,7 @@ def _seeds(seeds) -> tuple[int, ...]:
             return tuple(seeds)
         raise StudyError(f"study.seeds={seeds} has a seed twice: leave one out")
     raise StudyError(
-        f"study.seeds={seeds}: expected a count of 1 or more, such as 5, or a list of seeds, such as [0, 1, 7]"
+        f"study.seeds={shown(seeds)}: expected a count of 1 or more, such as 5, or a list of seeds, such as [0, 1, 7]"
     )
 
 
@@ -166,7 +226,7 @@ def _change(base: dict, factor, level, overrides, compose) -> dict:
     if "." in factor:
         return {factor: level}
     changed = _flat(compose([*overrides, f"{factor}={written(level)}"]))
-    change = {path: value for path, value in changed.items() if path not in base or base[path] != value}
+    change = {path: value for path, value in changed.items() if path not in base or not _same(base[path], value)}
     return change | {path: _GONE for path in base if path not in changed}
 
 

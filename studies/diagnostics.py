@@ -112,7 +112,7 @@ STEP_STATISTICS = ("gradient_norm", "update_norm", "update_ratio")
 assert (*(name for names, _ in TABLE for name in names), *STEP_STATISTICS) == STATISTICS
 
 
-@tf.function(input_signature=[tf.TensorSpec([None, None]), tf.TensorSpec([None, None])])
+@tf.function(input_signature=[tf.TensorSpec([None, None]), tf.TensorSpec([None, None])], autograph=False)
 def weight_statistics(w, start):
     """Every statistic of the table.
 
@@ -132,7 +132,9 @@ def _norm(w):
 
 
 def _moment(w, order):
-    centred = w - tf.reduce_mean(w, axis=-1, keepdims=True)
+    # A rounded mean can lie outside the row: equal weights then had a spread, and a skew of ±1.
+    low, high = tf.reduce_min(w, axis=-1, keepdims=True), tf.reduce_max(w, axis=-1, keepdims=True)
+    centred = w - tf.clip_by_value(tf.reduce_mean(w, axis=-1, keepdims=True), low, high)
     power = centred
     for _ in range(order - 1):
         power = power * centred

@@ -69,10 +69,11 @@ class Engine:
         """
         data = [tf.TensorSpec(t.shape, t.dtype) for t in (x, y, scale)]
         order, rates = tf.TensorSpec([steps, batch], tf.int32), tf.TensorSpec([steps])
-        epoch = tf.function(self._epoch, jit_compile=self.xla, autograph=True)
+        # AutoGraph would rewrite this file and what it calls, which takes longer than the trace.
+        epoch = tf.function(self._epoch, jit_compile=self.xla, autograph=False)
         self.run_epoch = epoch.get_concrete_function(*data, order, rates)
         chunks = tf.TensorSpec([None, None], tf.int32), tf.TensorSpec([None, None])
-        self.evaluate = tf.function(self._evaluate).get_concrete_function(*data, *chunks)
+        self.evaluate = tf.function(self._evaluate, autograph=False).get_concrete_function(*data, *chunks)
 
     def reset(self, values: list) -> None:
         """Start over from `values`, one array for each of `model.variables`, with a fresh optimizer."""
@@ -92,44 +93,45 @@ class Engine:
             mean loss (without penalties), mean accuracy, the weights after it end to end, and the gradient's and the
             update's mean squared norm over the steps for every kernel, `(2, kernels)`.
         """
-        steps = tf.shape(order)[0]
-        loss_sum, accuracy_sum = tf.zeros(()), tf.zeros(())
-        # Squares are summed element by element and reduced after the loop: a reduction in every step costs half a step.
-        gradient_squares = [tf.zeros(v.shape) for v in self.kernels] if self.observe else []
-        update_squares = [tf.zeros(v.shape) for v in self.kernels] if self.observe else []
-        for step in tf.range(steps):
-            batch = order[step]
-            images, labels = _images(tf.gather(x, batch), scale), tf.gather(y, batch)
+
+        def step(place, loss_sum, accuracy_sum, gradient_squares, update_squares):
+            images, labels = _images(tf.gather(x, order[place]), scale), tf.gather(y, order[place])
             with tf.GradientTape() as tape:
                 outputs = self.model(images, training=True)
                 loss = self.loss(labels, outputs)
                 objective = loss + self._penalty()
             gradients = tape.gradient(objective, [v.value for v in self.weights])
             before = [v.value.read_value() for v in self.kernels] if self.observe else []
-            self.optimizer.learning_rate.assign(rates[step])
+            self.optimizer.learning_rate.assign(rates[place])
             self.optimizer.apply(self.clip(gradients) if self.clip else gradients, self.weights)
             if self.observe:
                 raw = [g for g, v in zip(gradients, self.weights) if len(v.shape) > 1]
                 updates = [v.value.read_value() - w for v, w in zip(self.kernels, before)]
                 gradient_squares = [total + tf.square(g) for total, g in zip(gradient_squares, raw)]
                 update_squares = [total + tf.square(u) for total, u in zip(update_squares, updates)]
-            loss_sum += loss
-            accuracy_sum += tf.reduce_mean(_correct(labels, outputs))
-        count = tf.cast(steps, tf.float32)
+            accuracy = tf.reduce_mean(_correct(labels, outputs))
+            return place + 1, loss_sum + loss, accuracy_sum + accuracy, gradient_squares, update_squares
+
+        # Squares are summed element by element and reduced after the loop: a reduction in every step costs half a step.
+        zeros = [tf.zeros(v.shape) for v in self.kernels] if self.observe else []
+        steps = order.shape[0]
+        _, loss, accuracy, gradient_squares, update_squares = _loop(
+            steps, step, tf.zeros(()), tf.zeros(()), zeros, zeros
+        )
         squares = tf.stack([[tf.reduce_sum(t) for t in gradient_squares], [tf.reduce_sum(t) for t in update_squares]])
-        return loss_sum / count, accuracy_sum / count, self.flat_weights(), squares / count
+        return loss / steps, accuracy / steps, self.flat_weights(), squares / steps
 
     def _evaluate(self, x, y, scale, order, weight):
         """Mean loss and accuracy in inference mode over `order`, `(chunks, batch)`, by `weight`: 0 for padding."""
-        loss_sum, correct = tf.zeros(()), tf.zeros(())
-        for chunk in tf.range(tf.shape(order)[0]):
-            labels = tf.gather(y, order[chunk])
-            outputs = self.model(_images(tf.gather(x, order[chunk]), scale), training=False)
-            count = tf.reduce_sum(weight[chunk])
-            loss_sum += self.loss(labels, outputs, sample_weight=weight[chunk]) * tf.cast(tf.size(labels), tf.float32)
-            correct += tf.reduce_sum(_correct(labels, outputs) * weight[chunk])
-        count = tf.reduce_sum(weight)
-        return loss_sum / count, correct / count
+
+        def chunk(place, loss_sum, correct):
+            labels = tf.gather(y, order[place])
+            outputs = self.model(_images(tf.gather(x, order[place]), scale), training=False)
+            loss = self.loss(labels, outputs, sample_weight=weight[place]) * tf.cast(tf.size(labels), tf.float32)
+            return place + 1, loss_sum + loss, correct + tf.reduce_sum(_correct(labels, outputs) * weight[place])
+
+        _, loss, correct = _loop(tf.shape(order)[0], chunk, tf.zeros(()), tf.zeros(()))
+        return loss / tf.reduce_sum(weight), correct / tf.reduce_sum(weight)
 
     def statistics(self, flats, squares, start) -> list[tuple[str, str, np.ndarray]]:
         """Every statistic of every trainable weight at several epochs.
@@ -188,6 +190,10 @@ def padded(indices: np.ndarray, batch: int = EVALUATION_BATCH) -> tuple[np.ndarr
     return order.reshape(chunks, size), weight.reshape(chunks, size)
 
 
+def _loop(times, body, *start):
+    return tf.while_loop(lambda place, *_: place < times, body, (tf.constant(0), *start), parallel_iterations=1)
+
+
 def _images(batch, scale):
     return tf.cast(batch, tf.float32) * scale
 
@@ -197,4 +203,5 @@ def _correct(labels, outputs):
 
 
 def _ends_in_softmax(model) -> bool:
-    return getattr(model.layers[-1], "activation", None) is keras.activations.softmax
+    last = model.layers[-1]
+    return isinstance(last, keras.layers.Softmax) or getattr(last, "activation", None) is keras.activations.softmax

@@ -16,6 +16,7 @@ import tempfile
 import traceback
 from collections import defaultdict
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
@@ -54,14 +55,14 @@ class Serial:
 
     workers = 1
 
-    def start(self, count: int, threads: int = 1) -> None:
+    def start(self, function: str, count: int, threads: int = 1) -> None:
         """Nothing to start."""
 
     def run(self, function: str, tasks: list[Task]) -> Iterator[tuple[Task, object]]:
         """Run the tasks by group; yields `(task, record)`, a `Started` first."""
         for task in sorted(tasks, key=lambda task: task.group):
             yield task, Started(task.key, attempt=1)
-            _prepare(task.threads)
+            os.environ |= _environment(task.threads, number=0)  # TensorFlow reads it once, at the first task
             for record in _attempt(function, task):
                 yield task, record
 
@@ -97,10 +98,12 @@ class Pool:
         """How many processes there would be for single-threaded tasks."""
         return self.limit or default_workers(threads=1)
 
-    def start(self, count: int, threads: int = 1) -> None:
-        """Start workers now, so that they import TensorFlow while the driver does other things."""
+    def start(self, function: str, count: int, threads: int = 1) -> None:
+        """Start workers now, so that they import what `function` needs while the driver does other things."""
         for _ in range(min(count, self.limit or default_workers(threads)) - len(self.crew)):
-            self.crew.append(self._hire(threads))
+            worker = self._hire(threads)
+            worker.connection.send(function)
+            self.crew.append(worker)
 
     def run(self, function: str, tasks: list[Task]) -> Iterator[tuple[Task, object]]:
         """Run the tasks; yields `(task, record)` as they come, a `Started` first at each attempt."""
@@ -111,7 +114,7 @@ class Pool:
         if not tasks:
             return
         if not self.crew:
-            self.start(len(tasks), tasks[0].threads)
+            self.start(function, len(tasks), tasks[0].threads)
         while True:
             for place, worker in enumerate(self.crew):
                 if worker.task is None and (task := _next_task(waiting, worker, self.crew)):
@@ -160,12 +163,13 @@ class _Worker:
         self.connection, far_end = multiprocessing.Pipe()
         self.threads, self.task, self.groups = threads, None, set()
         self.stderr = tempfile.TemporaryFile()
-        arguments = [json.dumps(sys.path), str(far_end.fileno()), str(threads), str(number)]
+        arguments = [json.dumps(sys.path), str(far_end.fileno())]
         self.process = subprocess.Popen(
             [sys.executable, "-c", WORKER, *arguments],
             pass_fds=[far_end.fileno()],
             stdin=subprocess.DEVNULL,
             stderr=self.stderr,
+            env=os.environ | _environment(threads, number),
             start_new_session=True,  # Ctrl-C is the driver's to handle
         )
         far_end.close()
@@ -203,42 +207,48 @@ WORKER = """
 import json, sys
 sys.path[:] = json.loads(sys.argv[1])
 from studies.executors import work
-work(*map(int, sys.argv[2:]))
+work(int(sys.argv[2]))
 """
 
 
-def work(file_descriptor: int, threads: int, number: int) -> None:
+def work(file_descriptor: int) -> None:
     """A worker's life: do what comes through the pipe until the driver is gone."""
     connection = Connection(file_descriptor)
-    if _gpus() and "CUDA_VISIBLE_DEVICES" not in os.environ:
-        os.environ["CUDA_VISIBLE_DEVICES"] = str(number % _gpus())
-    _prepare(threads)
     try:
         while True:
-            function, task = connection.recv()
-            for record in _attempt(function, task):
-                connection.send(record)
-            connection.send(Done())
+            match connection.recv():
+                case str(function):
+                    with suppress(ImportError, AttributeError):  # the first task will say so
+                        resolve(function)
+                case function, task:
+                    for record in _attempt(function, task):
+                        connection.send(record)
+                    connection.send(Done())
     except (EOFError, OSError):
         pass
 
 
-def _prepare(threads: int) -> None:
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    import tensorflow as tf
-
-    if tf.config.threading.get_intra_op_parallelism_threads() != threads:
-        tf.config.threading.set_intra_op_parallelism_threads(threads)
-        tf.config.threading.set_inter_op_parallelism_threads(1)
-    for gpu in tf.config.list_physical_devices("GPU"):
-        tf.config.experimental.set_memory_growth(gpu, True)
+def _environment(threads: int, number: int) -> dict[str, str]:
+    """What TensorFlow reads when a worker imports it; values that the user set stay."""
+    wanted = {
+        "TF_NUM_INTRAOP_THREADS": str(threads),
+        "TF_NUM_INTEROP_THREADS": "1",
+        "OMP_NUM_THREADS": str(threads),
+        "TF_CPP_MIN_LOG_LEVEL": "3",
+        "TF_FORCE_GPU_ALLOW_GROWTH": "true",
+    }
+    if _gpus():
+        wanted["CUDA_VISIBLE_DEVICES"] = str(number % _gpus())
+    fixed = ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS")
+    return {name: value for name, value in wanted.items() if name in fixed or name not in os.environ}
 
 
 def _attempt(function: str, task: Task) -> Iterator[object]:
     try:
         yield from resolve(function)(task.payload)
-    except Exception:
-        yield _crashed(task, traceback.format_exc())
+    except Exception as error:
+        summary = " ".join(str(error).split())[:300]
+        yield _crashed(task, f"{type(error).__name__}: {summary}\n{traceback.format_exc()}")
 
 
 def _crashed(task: Task, error: str) -> Result:

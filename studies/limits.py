@@ -4,9 +4,10 @@ Keras and the builders check their arguments too, but only in a worker, seconds 
 """
 
 import math
+import sys
 from collections.abc import Callable
 
-from studies.record import SEED_STREAMS, StudyError, listed
+from studies.record import SEED_STREAMS, StudyError, listed, shown
 
 
 def number(low=-math.inf, high=math.inf, *, above=None, below=None) -> Callable:
@@ -19,7 +20,7 @@ def number(low=-math.inf, high=math.inf, *, above=None, below=None) -> Callable:
         expected += f" {'below' if below is not None else 'to'} {ceiling:g}"
 
     def settle(value):
-        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= sys.float_info.max:
             raise ValueError(expected)
         if not floor <= value <= ceiling or value == above or value == below:
             raise ValueError(expected)
@@ -39,6 +40,20 @@ def whole(low: int) -> Callable:
     return settle
 
 
+def text(value):
+    """Words, not empty."""
+    if not isinstance(value, str) or not value:
+        raise ValueError("a text")
+    return value
+
+
+def prefix(value):
+    """The name of a package, with its dot."""
+    if not isinstance(value, str) or not value.strip(".") or not value.endswith("."):
+        raise ValueError("prefixes that end in a dot, such as [mypackage.]")
+    return value
+
+
 def flag(value):
     """True or false."""
     if type(value) is not bool:
@@ -51,7 +66,7 @@ def one_of(*names) -> Callable:
 
     def settle(value):
         if not any(value is name or (value == name and type(value) is type(name)) for name in names):
-            raise ValueError(f"one of {listed(str(n).lower() if isinstance(n, bool) else n for n in names)}")
+            raise ValueError(f"one of {listed(names)}")
         return value
 
     return settle
@@ -62,12 +77,12 @@ def optional(rule: Callable) -> Callable:
     return lambda value: None if value is None else rule(value)
 
 
-def many(rule: Callable) -> Callable:
-    """A list of one or more of what `rule` takes."""
+def many(rule: Callable, least: int = 1) -> Callable:
+    """A list of `least` or more of what `rule` takes."""
 
     def settle(value):
-        if not isinstance(value, list) or not value:
-            raise ValueError("a list")
+        if not isinstance(value, list) or len(value) < least:
+            raise ValueError(f"a list of {least} or more")
         return [rule(item) for item in value]
 
     return settle
@@ -104,6 +119,8 @@ ACTIVATIONS = (
 share = number(0, below=1)
 
 LIMITS: dict[str, Callable] = {
+    "data.path": optional(text),
+    "data.root": optional(text),
     "data.test_fraction": optional(number(above=0, below=1)),
     "data.validation_fraction": number(above=0, below=1),
     "model.depth": whole(1),
@@ -145,25 +162,62 @@ LIMITS: dict[str, Callable] = {
     "engine.threads": whole(1),
     "engine.xla": one_of("auto", True, False),
     **{f"seeds.{name}": optional(whole(0)) for name in SEED_STREAMS},
+    "executor.workers": optional(whole(1)),
+    "tracking.root": text,
+    "targets.allow": many(prefix, least=0),
+    "plan": flag,
 }
 
+PLAIN = ("diagnostics", "training", "engine", "seeds", "tracking", "targets")
+"""The parts that no `_target_` takes: they have the settings listed here, all of them and no others."""
 
-def settled(config: dict, prefix: str = "") -> dict:
+REQUIRED = ("data.validation_fraction", "data.test_fraction", "optimizer.learning_rate")
+"""What the engine reads of parts that have a `_target_`."""
+
+
+def settled(config: dict) -> dict:
     """The config with every value in the type its setting has (`0` is `0.0` where a number is meant).
 
     Raises:
-        StudyError: a value that its setting cannot have.
+        StudyError: a setting that is unknown or missing, or a value that it cannot have.
     """
+    for part, node in config.items():
+        if part in PLAIN or isinstance(node, dict) and "_target_" in node:
+            _check_settings(part, node)
+        elif isinstance(node, dict) and node:
+            raise StudyError(
+                f"{part} is none and takes no settings, but was given {listed(node)}: choose an option, {part}=NAME"
+            )
+    return _settled(config, "")
+
+
+def _check_settings(part, node):
+    known = [path.partition(".")[2] for path in LIMITS if path.startswith(f"{part}.")]
+    if not isinstance(node, dict):
+        raise StudyError(
+            f"{part}={shown(node)}: expected the settings {listed(known)}, such as {part}.{known[0]}=VALUE"
+        )
+    for name in node if part in PLAIN else ():
+        if name not in known:
+            raise StudyError(f"{part}.{name}={shown(node[name])}: there is no such setting; {part} has {listed(known)}")
+    for name in known:
+        if name not in node and (part in PLAIN or f"{part}.{name}" in REQUIRED):
+            raise StudyError(f"{part}.{name} is missing: give it a value, {part}.{name}=VALUE")
+
+
+def _settled(node, prefix):
     result = {}
-    for name, value in config.items():
+    for name, value in node.items():
         path = f"{prefix}{name}"
-        if isinstance(value, dict):
-            result[name] = settled(value, f"{path}.")
+        if isinstance(value, dict) and path not in LIMITS:
+            result[name] = _settled(value, f"{path}.")
         elif path in LIMITS:
             try:
                 result[name] = LIMITS[path](value)
             except ValueError as expected:
-                raise StudyError(f"{path}={value}: expected {expected}") from None
+                raise StudyError(f"{path}={shown(value)}: expected {expected}") from None
+        elif isinstance(value, float) and not math.isfinite(value):
+            raise StudyError(f"{path}={value}: expected a finite number")
         else:
             result[name] = value
     return result

@@ -59,7 +59,7 @@ class Display:
         state = f"{self.failed} failed, {self.skipped} skipped, {60 * self.done / elapsed:.0f} a minute, "
         state += f"{_duration(elapsed / self.done * (self.total - self.done))} left"
         if result.status == "crashed":
-            reason = result.error.strip().splitlines()[-1] if result.error.strip() else "no reason given"
+            reason = result.error.partition("\n")[0]
             self.console.print(
                 f"{label} seed={trial.seed} crashed: {reason}", style="red", markup=False, highlight=False
             )

@@ -67,7 +67,12 @@ class StudyError(Exception):
 
 def listed(names) -> str:
     """Names as `a, b, c`, for an error's list of what is allowed."""
-    return ", ".join(str(name) for name in names)
+    return ", ".join(shown(name) for name in names)
+
+
+def shown(value) -> str:
+    """A value as YAML has it: `null` and `true`, not `None` and `True`."""
+    return json.dumps(value) if value is None or isinstance(value, bool) else str(value)
 
 
 def content_key(value) -> str:
@@ -126,7 +131,9 @@ class Trial:
 
 def arm_label(arm: dict) -> str:
     """`{'initializer': 'he_normal', 'model.depth': 8}` as `he_normal depth=8`."""
-    words = (f"{factor.rsplit('.', 1)[1]}={level}" if "." in factor else str(level) for factor, level in arm.items())
+    words = (
+        f"{factor.rsplit('.', 1)[1]}={shown(level)}" if "." in factor else shown(level) for factor, level in arm.items()
+    )
     return " ".join(words) or "defaults"
 
 
@@ -174,7 +181,7 @@ class Result:
         best_val_loss, best_val_accuracy: over the epochs, the untrained network left out.
         parameters: all of the model's weights, trained or not.
         classes: number of classes, hence the accuracy of chance, 1 / classes.
-        error: the traceback of a crash, else empty.
+        error: of a crash, its reason in the first line and its traceback; else empty.
     """
 
     key: str

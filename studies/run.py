@@ -12,13 +12,13 @@ from pathlib import Path
 import hydra
 from filelock import FileLock, Timeout
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import HydraException
+from hydra.errors import HydraException, OverrideParseException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
 
-from studies import cost, data, design, limits, targets
-from studies.record import EpochRecord, LayerRecord, Result, Started, Study, StudyError, Trial, listed
+from studies import cost, data, design, limits, store, targets
+from studies.record import EpochRecord, Result, Started, Study, StudyError, Trial, listed
 
 CONF = Path(__file__).parent.parent / "conf"
 TRIAL = "studies.trial:run"
@@ -31,14 +31,20 @@ def main() -> int:
     wants_traceback = os.environ.get("HYDRA_FULL_ERROR") == "1"
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises, and we say what is wrong in one paragraph
     codes = []
-    try:
-        hydra.main(config_path=str(CONF), config_name="config", version_base="1.3")(lambda c: codes.append(job(c)))()
-    except (StudyError, HydraException, OmegaConfBaseException) as error:
-        if wants_traceback:
-            raise
-        print(f"error: {explained(error)}", file=sys.stderr)
-        return 2
-    return max(codes, default=0)
+
+    def answered(function, *arguments) -> int:
+        try:
+            return function(*arguments) or 0
+        except Exception as error:
+            if wants_traceback or not _is_users(error):
+                raise
+            print(f"error: {explained(error)}", file=sys.stderr)
+            return 2
+
+    # Within Hydra as well: it prints a line of its own about an error that passes through it.
+    composed = hydra.main(config_path=str(CONF), config_name="config", version_base="1.3")
+    code = answered(composed(lambda config: codes.append(answered(job, config))))
+    return max(code, *codes, 0)
 
 
 def job(composed) -> int:
@@ -46,20 +52,19 @@ def job(composed) -> int:
     config = _resolved(composed)
     hydra_config = HydraConfig.get()
     overrides = [o for o in hydra_config.overrides.task if not o.startswith(NOT_OF_A_TRIAL)]
+    overridden = {override.lstrip("+~").partition("=")[0] for override in overrides}
     choices = hydra_config.runtime.choices
     console = Console()
-    study = design.read_study(config)
+    study, plan = design.read_study(config, overridden), limits.settled({"plan": config["plan"]})["plan"]
     trials = design.expand(study, config, choices, overrides, _compose, _settle, exact=_refers_to_itself(composed))
     seconds = _expected_seconds(trials)
     executor = targets.build(config["executor"], "executor", config["targets"]["allow"])
 
-    from studies import tracking
-
     root = config["tracking"]["root"]
-    if config["plan"]:
+    if plan:
         _print_plan(study, trials, seconds, executor.workers, console)
         return 0
-    tracking.check_writable(root)
+    store.check_writable(root)
     try:
         with FileLock(Path(root) / f".{study.name}.lock", timeout=0):
             return _execute(study, trials, seconds, executor, root, OmegaConf.to_yaml(composed), console)
@@ -94,24 +99,27 @@ def _execute(study, trials, seconds, executor, root, config, console) -> int:
 
 def _train(study, trials, pending, seconds, executor, root, config, console) -> Counter:
     """Check every part of the pending trials in the workers, then train them and write what comes back."""
-    from studies import progress, tracking
     from studies.executors import Task
 
-    tasks = {
-        t.key: Task(
-            t.key, t.graph_key, t.config["engine"]["threads"], t, seconds[t.key] + cost.COMPILE / len(study.seeds)
-        )
-        for t in pending
-    }
-    executor.start(len(tasks), max(task.threads for task in tasks.values()))
-    _check_parts(pending, executor)
+    compiling = cost.COMPILE / len(study.seeds)
+    tasks = [Task(t.key, t.graph_key, t.config["engine"]["threads"], t, seconds[t.key] + compiling) for t in pending]
+    executor.start(TRIAL, len(tasks), tasks[0].threads)
+    database = store.Maker(root)
+    try:
+        from analysis import compare  # half a second, while the workers start
+        from studies import progress, tracking
+
+        _check_parts(pending, executor)
+        database.place()
+    finally:
+        database.discard()
     execution = tracking.Execution(root, study, trials, config)
     statuses: Counter = Counter()
-    status = "KILLED"
+    status, table = "KILLED", ""
     try:
         with progress.Display(study, pending, len(trials) - len(pending), console) as display:
             epochs, layers = {}, {}
-            for task, record in executor.run(TRIAL, list(tasks.values())):
+            for task, record in executor.run(TRIAL, tasks):
                 trial = task.payload
                 match record:
                     case Started():
@@ -119,17 +127,15 @@ def _train(study, trials, pending, seconds, executor, root, config, console) -> 
                     case EpochRecord():
                         epochs[trial.key].append(record)
                         display.epoch(trial, record.epoch)
-                    case LayerRecord():
-                        layers[trial.key].append(record)
+                    case list():
+                        layers[trial.key] += record
                     case Result():
                         execution.write(trial, epochs.pop(trial.key), layers.pop(trial.key), record)
                         statuses[record.status] += 1
                         display.ended(trial, record)
+        table = compare.table(study.name, root, format="markdown")
         status = "FAILED" if statuses["crashed"] else "FINISHED"
     finally:
-        from analysis import compare
-
-        table = compare.table(study.name, root, format="markdown") if status != "KILLED" else ""
         execution.close(status, table)
     return statuses
 
@@ -144,11 +150,16 @@ def _check_parts(pending: list[Trial], executor) -> None:
             names = (group, "data") if group == "model" else (group,)
             parts = {name: trial.config[name] for name in (*names, "targets")}
             key = design.content_key(parts)
-            tasks[key] = Task(key, trial.graph_key, trial.config["engine"]["threads"], parts)
+            tasks[key] = Task(key, CHECK, trial.config["engine"]["threads"], parts)
     refused = [record for _, record in executor.run(CHECK, list(tasks.values())) if isinstance(record, str | Result)]
     for record in refused:
         executor.close()
-        raise StudyError(record if isinstance(record, str) else f"a part cannot be built: {record.error}")
+        if isinstance(record, str):
+            raise StudyError(record)
+        reason = record.error.partition("\n")[0]
+        raise StudyError(f"a part cannot be built: {reason} (HYDRA_FULL_ERROR=1 shows where)") from Exception(
+            record.error
+        )
 
 
 def _print_plan(study: Study, trials, seconds, workers, console) -> None:
@@ -163,7 +174,6 @@ def _print_plan(study: Study, trials, seconds, workers, console) -> None:
 
 def _print_results(study, trials, root, console) -> None:
     from analysis import estimates, load, tables
-    from studies.tracking import store_uri
 
     frame = load.trials(study.name, root, [trial.key for trial in trials])
     by = list(study.factors)
@@ -172,7 +182,7 @@ def _print_results(study, trials, root, console) -> None:
     where = "" if Path(root) == Path("mlruns") else f" --root {root}"
     print(f"results   {Path(root).resolve()}")
     print(f"tables    python -m analysis.compare {study.name}{where}")
-    print(f"browse    mlflow ui --backend-store-uri {store_uri(root)}")
+    print(f"browse    mlflow ui --backend-store-uri {store.uri(root)}")
 
 
 def _expected_seconds(trials: list[Trial]) -> dict[str, float]:
@@ -188,8 +198,8 @@ def _expected_seconds(trials: list[Trial]) -> dict[str, float]:
 
 def _settle(config: dict) -> dict:
     """A trial's config checked, its values in their types, its data identified by content."""
-    targets.refuse_unlisted(config, config["targets"]["allow"])
     config = limits.settled(config)
+    targets.refuse_unlisted(config, config["targets"]["allow"])
     return config | {"data": config["data"] | {"content": data.content(config["data"])}}
 
 
@@ -206,20 +216,46 @@ def _refers_to_itself(composed) -> bool:
     return bool(re.search(r"\$\{(?!oc\.env:)", OmegaConf.to_yaml(composed, resolve=False)))
 
 
+def _is_users(error: Exception) -> bool:
+    hydras = isinstance(error, HydraException | OmegaConfBaseException) or "Config group override" in str(error)
+    return isinstance(error, StudyError) or hydras
+
+
 def explained(error: Exception) -> str:
-    """An error of Hydra or ours as one paragraph."""
-    if isinstance(error, StudyError):
-        return str(error)
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    text = str(error)
-    if match := re.search(r"Could not find '(\w+)/([^']*)'", text):
-        group, option = match.groups()
-        return f"{group}={option}: there is no such option; {group} has {listed(options(group))}"
-    if match := re.search(r"full_key: (\S+)", text):
-        return f"{_unknown_key(match.group(1))}"
-    if "study" in text and "Could not override 'study'" in text:
+    """An error of Hydra, OmegaConf or ours as one paragraph: what was received, what is allowed, what to do."""
+    text = " ".join(str(error).split())
+    if isinstance(error, OverrideParseException):
+        return (
+            f"{error.override}: cannot be read ({str(error).splitlines()[0]}): expected NAME=VALUE, and quotes around "
+            f"what holds spaces, commas or brackets, such as 'model.filters=[16, 32]'"
+        )
+    if match := re.search(r"Ambiguous value for argument '([^=]*)=(.*?)' 1\.", text):
+        name, values = match.groups()
+        return (
+            f"{name}={values}: several values for one setting. A list is written '{name}=[{values}]', a factor "
+            f"'+study.factors={{{name}: [{values}]}}', and several studies, one after the other, start with -m"
+        )
+    if match := re.search(r"Could not (?:find|load) '(\w+)/([^'/]*)'", text):
+        return _unknown_option(*match.groups())
+    if "Config group override" in text:  # such as regularizer=null
+        named = (argument.lstrip("+").partition("=") for argument in sys.argv[1:])
+        return next(_unknown_option(g, option) for g, _, option in named if g in groups() and option not in options(g))
+    if match := re.search(r"^(\w+) appears more than once", text):
+        return f"+{match[1]}: there is an option of it already; choose another without a plus, {match[1]}=NAME"
+    if "Could not override 'study'" in text:
         return f"a study is named with a plus: +study=NAME, where NAME is one of {listed(options('study'))}"
-    return " ".join(line for line in lines if not line.startswith(("Config search path", "provider=")))
+    if match := re.search(r"Could not override '(study\.(?:factors|baseline))'.*use (\+.*)", text):
+        return f"{match[1]} is added to with a plus, and quotes: '{match[2]}'"
+    if match := re.search(r"Could not override '([^']*)'", text):
+        return _unknown_key(match[1])
+    if match := re.match(r"(.*?) full_key: (\S+)", text):
+        return f"{match[2]}: {match[1]}"
+    return text.partition(" Config search path:")[0]
+
+
+def groups() -> list[str]:
+    """The config groups."""
+    return sorted(folder.name for folder in CONF.iterdir() if folder.is_dir())
 
 
 def options(group: str) -> list[str]:
@@ -227,25 +263,29 @@ def options(group: str) -> list[str]:
     return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
 
 
+def _unknown_option(group: str, option: str) -> str:
+    return f"{group}={option}: there is no such option; {group} has {listed(options(group))}"
+
+
 def _unknown_key(path: str) -> str:
-    group = path.partition(".")[0]
-    groups = sorted(folder.name for folder in CONF.iterdir() if folder.is_dir())
-    node = OmegaConf.load(CONF / "config.yaml")
-    keys = [k for k in node if k not in ("defaults", "hydra")]
-    if "." not in path:
-        return (
-            f"{path}: there is no such setting; there are the groups {listed(groups)} and the settings {listed(keys)}"
+    group, _, name = path.partition(".")
+    config = OmegaConf.load(CONF / "config.yaml")
+    settings = [key for key in config if key not in ("defaults", "hydra")]
+    if name and group in settings and OmegaConf.is_dict(config[group]):
+        return f"{path}: there is no such setting; {group} has {listed(config[group])}"
+    if name and group in groups():
+        takes = {option: OmegaConf.load(CONF / group / f"{option}.yaml") for option in options(group)}
+        known = "; ".join(
+            f"{option}: {listed(key for key in node if key != '_target_') or 'nothing'}"
+            for option, node in takes.items()
         )
-    if group in groups and group != "study":
-        takes = {
-            name: [k for k in OmegaConf.load(CONF / group / f"{name}.yaml") if k != "_target_"]
-            for name in options(group)
-        }
-        known = "; ".join(f"{name}: {listed(keys) or 'nothing'}" for name, keys in takes.items())
-        return f"{path}: the chosen {group} has no such setting. Options and what they take: {known}"
-    if group in keys:
-        return f"{path}: there is no such setting; {group} has {listed(node[group])}"
-    return f"{path}: there is no such setting; there are the groups {listed(groups)} and the settings {listed(keys)}"
+        return (
+            f"{path}: the chosen {group} has no such setting. Options and what they take: {known}. Another argument of "
+            f"what its _target_ names is given with a plus: +{path}=VALUE"
+        )
+    return (
+        f"{path}: there is no such setting; there are the groups {listed(groups())} and the settings {listed(settings)}"
+    )
 
 
 if __name__ == "__main__":

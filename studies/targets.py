@@ -57,6 +57,8 @@ def build(node: dict | None, path: str, allow: list[str], **arguments):
     """
     if not node:
         return None
+    if "_target_" not in node:
+        raise StudyError(f"{path} has {listed(node)} and no _target_ that takes them: choose an option, {path}=NAME")
     refuse_unlisted({path: node}, allow)
     target = _find(node["_target_"], path)
     given = {
@@ -84,13 +86,22 @@ def takes(target, name: str) -> bool:
 def _find(target: str, path: str):
     module_name, _, name = target.rpartition(".")
     try:
-        return getattr(importlib.import_module(module_name), name)
-    except ImportError as error:
-        reason = f"the module cannot be imported: {_first_line(error)}"
-    except AttributeError:
-        public = (n for n in dir(importlib.import_module(module_name)) if not n.startswith("_"))
-        reason = f"{module_name} has no {name}; it has {listed(public)}"
-    raise StudyError(f"{path}._target_={target!r} was not found: {reason}")
+        module = importlib.import_module(module_name)
+    except Exception as error:  # a user's module may raise anything
+        reason = f"the module {module_name} cannot be imported: {_first_line(error)}"
+        raise StudyError(f"{path}._target_={target!r} was not found: {reason}") from error
+    if callable(found := getattr(module, name, None)):
+        return found
+    own = [name for name in dir(module) if not name.startswith("_") and _is_of(module, getattr(module, name))]
+    raise StudyError(
+        f"{path}._target_={target!r} was not found: {module_name} has no such callable; it has {listed(own)}"
+    )
+
+
+def _is_of(module, found) -> bool:
+    """Whether a module offers a callable, rather than having imported it from another package."""
+    package = module.__name__.partition(".")[0]
+    return callable(found) and str(getattr(found, "__module__", "")).partition(".")[0] == package
 
 
 def _first_line(error: Exception) -> str:

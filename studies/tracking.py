@@ -1,20 +1,21 @@
 """The only writer of MLflow: a parent run for an execution of a study, a child run for each trial.
 
-A child is written when its trial has ended, in one go, and terminated last: a run that is still RUNNING when no driver
-lives is the leftover of a killed one, and goes.
+A child is written when its trial has ended, in one go: a run that is RUNNING when no driver lives is a killed one's.
 """
 
 import json
+import math
 import os
 import platform
-import sqlite3
-import tempfile
 import time
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 
-from studies.record import EPOCH_COLUMNS, LAYER_COLUMNS, STATISTICS, StudyError, content_key
+import yaml
+
+from studies import store
+from studies.record import EPOCH_COLUMNS, LAYER_COLUMNS, STATISTICS, content_key
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
@@ -38,61 +39,26 @@ FINAL = (
     "memory_mb",
 )
 RUN_STATUS = {"finished": "FINISHED", "diverged": "FINISHED", "timeout": "KILLED", "crashed": "FAILED"}
-KNOWN_SCHEMAS = ("dc11669786a5",)
-"""MLflow database versions whose metric tables `_insert_metrics` writes itself, 40 times faster than `log_batch`."""
-
-
-def store_uri(root: str | Path) -> str:
-    """MLflow's name of the store under `root`."""
-    return f"sqlite:///{Path(root).resolve() / 'mlflow.db'}"
-
-
-def check_writable(root: str | Path) -> None:
-    """Refuse a root where no store can be kept, before anything trains.
-
-    Raises:
-        StudyError: it cannot be made, or written.
-    """
-    root = Path(root)
-    try:
-        root.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=root):
-            pass
-        database = root / "mlflow.db"
-        if database.exists():
-            with open(database, "r+b") as file:
-                head = file.read(16)
-            if head and head != b"SQLite format 3\0":
-                raise OSError("mlflow.db there is not an SQLite database")
-    except OSError as error:
-        raise StudyError(
-            f"tracking.root={root}: the store cannot be written ({error.strerror or error}). Name a folder of your own "
-            f"with tracking.root=FOLDER"
-        ) from error
 
 
 class Execution:
     """One invocation of a study in the store: opened, given each trial's records, closed.
 
     Args:
-        root: the store's folder.
+        root: the store's folder; its database is there.
         study: the study.
         trials: every trial of the design, finished ones too.
         config: the study's composed config, as text.
     """
 
     def __init__(self, root, study, trials, config: str):
-        from mlflow.entities import Metric, Param, RunTag
-        from mlflow.tracking import MlflowClient
-
-        self.entities = Metric, Param, RunTag
-        self.root, self.study = Path(root).resolve(), study
-        self.artifacts = self.root / "artifacts"
-        _move_artifacts(self.root / "mlflow.db", self.artifacts)
-        self.client = MlflowClient(store_uri(self.root))
-        self.experiment = self._experiment()
-        self._remove_leftovers()
-        self.fast = _schema(self.root / "mlflow.db") in KNOWN_SCHEMAS
+        root = Path(root).resolve()
+        self.study, self.folder = study, root / "artifacts" / study.name.replace(" ", "_")
+        database = root / "mlflow.db"
+        store.move_artifacts(database, root / "artifacts")
+        kind = store.Store if store.version(database) in store.KNOWN_VERSIONS else ClientStore
+        self.store = kind(database, study.name, self.folder.as_uri(), study.question)
+        self.store.end_leftovers()
         self.versions = {f"version.{name}": version(name) for name in ("tensorflow", "keras", "mlflow", "numpy")}
         tags = {
             "study": study.name,
@@ -100,15 +66,13 @@ class Execution:
             "study.hash": content_key([trial.key for trial in trials]),
             "trial.role": "execution",
             "machine": f"{platform.node()} {platform.machine()} {os.cpu_count()} cores",
-            "mlflow.note.content": study.question,
             **self.versions,
         }
-        self.parent = self.client.create_run(
-            self.experiment, run_name=f"{study.name} ({len(trials)} trials)", tags=tags
-        ).info
-        folder = self._folder(self.parent)
-        (folder / "study.yaml").write_text(config)
-        (folder / "trials.json").write_text(json.dumps([trial.key for trial in trials]))
+        self.parent = self.store.begin(f"{study.name} ({len(trials)} trials)", tags, _now())
+        files = {"study.yaml": config, "trials.json": json.dumps([trial.key for trial in trials])}
+        for name, text in files.items():
+            (self._artifacts(self.parent) / name).write_text(text)
+        self.store.write(self.parent, "RUNNING", None, {}, [])
 
     def write(self, trial, epochs, layers, result) -> None:
         """Write one ended trial.
@@ -117,9 +81,8 @@ class Execution:
             epochs, layers: its `EpochRecord`s and `LayerRecord`s.
             result: its `Result`.
         """
-        Metric, Param, RunTag = self.entities
-        now = int(time.time() * 1000)
-        seconds = 0 if result.seconds_total != result.seconds_total else result.seconds_total
+        now = _now()
+        seconds = 0 if math.isnan(result.seconds_total) else result.seconds_total
         tags = {
             "study": self.study.name,
             "trial.key": trial.key,
@@ -128,66 +91,80 @@ class Execution:
             "trial.status": result.status,
             "trial.arm": json.dumps(trial.arm),
             "trial.overrides": json.dumps(trial.overrides)[:8000],
-            "mlflow.parentRunId": self.parent.run_id,
+            "mlflow.parentRunId": self.parent,
             **self.versions,
         }
         if result.error:
-            tags["trial.error"] = result.error[-5000:]
-        run = self.client.create_run(
-            self.experiment,
-            start_time=now - int(1000 * seconds),
-            run_name=f"{trial.label()} seed={trial.seed}",
-            tags=tags,
-        ).info
-        params = {factor: str(level) for factor, level in trial.arm.items()} | {"seed": str(trial.seed)}
-        params |= {name: value for name, value in _main_values(trial.config).items() if name not in params}
-        self.client.log_batch(run.run_id, params=[Param(name, value) for name, value in list(params.items())[:100]])
-        self._log_metrics(run.run_id, now, _metrics(epochs, layers, result))
+            tags["trial.error"] = result.error[:8000]
+        run = self.store.begin(f"{trial.label()} seed={trial.seed}", tags, now - int(1000 * seconds))
 
-        folder = self._folder(run)
-        (folder / "config.yaml").write_text(_yaml(trial.config))
-        _write_parquet(folder / "epochs.parquet", EPOCH_COLUMNS, [tuple(asdict(record).values()) for record in epochs])
+        folder = self._artifacts(run)
+        (folder / "config.yaml").write_text(_yaml({**trial.config, "seed": trial.seed}))
+        _write_parquet(folder / "epochs.parquet", EPOCH_COLUMNS, [tuple(vars(record).values()) for record in epochs])
         rows = [(record.key, record.epoch, record.layer, record.tensor, *record.statistics) for record in layers]
         _write_parquet(folder / "layers.parquet", LAYER_COLUMNS, rows)
-        self.client.set_terminated(run.run_id, RUN_STATUS[result.status], end_time=now)
+
+        params = {factor: str(level) for factor, level in trial.arm.items()} | {"seed": str(trial.seed)}
+        params |= {name: value for name, value in _main_values(trial.config).items() if name not in params}
+        self.store.write(run, RUN_STATUS[result.status], now, params, _metrics(epochs, layers, result))
 
     def close(self, status: str, table: str = "") -> None:
         """End the execution with an MLflow status, and keep its table in Markdown."""
         if table:
-            (self._folder(self.parent) / "comparison.md").write_text(table)
-            self.client.set_tag(self.parent.run_id, "mlflow.note.content", f"{self.study.question}\n\n{table}"[:8000])
-        self.client.set_terminated(self.parent.run_id, status)
+            (self._artifacts(self.parent) / "comparison.md").write_text(table)
+        self.store.end(self.parent, status, f"{self.study.question}\n\n{table}"[:8000])
 
-    def _experiment(self) -> str:
-        known = self.client.get_experiment_by_name(self.study.name)
-        if known:
+    def _artifacts(self, run: str) -> Path:
+        folder = self.folder / run / "artifacts"
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+
+class ClientStore:
+    """What `studies.store.Store` does, through MLflow's client: for database versions it does not know."""
+
+    def __init__(self, database: Path, experiment: str, location: str, note: str):
+        from mlflow.tracking import MlflowClient
+
+        self.client = MlflowClient(f"sqlite:///{database}")
+        known = self.client.get_experiment_by_name(experiment)
+        if known is None:
+            self.experiment = self.client.create_experiment(experiment, artifact_location=location)
+        else:
+            self.experiment = known.experiment_id
             if known.lifecycle_stage == "deleted":
-                self.client.restore_experiment(known.experiment_id)
-            return known.experiment_id
-        location = (self.artifacts / self.study.name.replace(" ", "_")).as_uri()
-        tags = {"mlflow.note.content": self.study.question}
-        return self.client.create_experiment(self.study.name, artifact_location=location, tags=tags)
+                self.client.restore_experiment(self.experiment)
+        self.client.set_experiment_tag(self.experiment, "mlflow.note.content", note)
 
-    def _remove_leftovers(self):
-        running = self.client.search_runs([self.experiment], "attributes.status = 'RUNNING'", max_results=1000)
-        for run in running:
+    def begin(self, name, tags, start) -> str:
+        """A new run's id; it is RUNNING until its `write` says otherwise."""
+        return self.client.create_run(self.experiment, start_time=start, run_name=name, tags=tags).info.run_id
+
+    def write(self, run, status, end, params, metrics) -> None:
+        """Write a run's params and metrics, and end it last unless it is RUNNING."""
+        from mlflow.entities import Metric, Param
+
+        pairs, now = [Param(name, value) for name, value in params.items()], _now()
+        entries = [Metric(name, value, now, step) for name, value, step in metrics]
+        for start in range(0, len(pairs), 100):
+            self.client.log_batch(run, params=pairs[start : start + 100])
+        for start in range(0, len(entries), 1000):
+            self.client.log_batch(run, metrics=entries[start : start + 1000])
+        if status != "RUNNING":
+            self.client.set_terminated(run, status, end_time=end)
+
+    def end(self, run, status, note) -> None:
+        """End a run that was written as RUNNING."""
+        self.client.set_tag(run, "mlflow.note.content", note)
+        self.client.set_terminated(run, status)
+
+    def end_leftovers(self) -> None:
+        """Runs that a killed driver left RUNNING: executions were killed, trials were not written whole and go."""
+        for run in self.client.search_runs([self.experiment], "attributes.status = 'RUNNING'"):
             if run.data.tags.get("trial.role") == "execution":
                 self.client.set_terminated(run.info.run_id, "KILLED")
             else:
                 self.client.delete_run(run.info.run_id)
-
-    def _folder(self, run) -> Path:
-        folder = self.artifacts / self.study.name.replace(" ", "_") / run.run_id / "artifacts"
-        folder.mkdir(parents=True, exist_ok=True)
-        return folder
-
-    def _log_metrics(self, run_id, now, metrics):
-        if self.fast:
-            _insert_metrics(self.root / "mlflow.db", run_id, now, metrics)
-            return
-        entities = [self.entities[0](name, value, now, step) for name, value, step in metrics]
-        for start in range(0, len(entities), 1000):
-            self.client.log_batch(run_id, metrics=entities[start : start + 1000])
 
 
 def charted(epochs: list[int]) -> set[int]:
@@ -233,43 +210,6 @@ def _metrics(epochs, layers, result) -> list[tuple[str, float, int]]:
     return [metric for metric in metrics if abs(metric[1]) < float("inf")]
 
 
-def _insert_metrics(database, run_id, now, metrics):
-    rows = [(name, value, now, run_id, step) for name, value, step in metrics]
-    latest = {row[0]: row for row in sorted(rows, key=lambda row: row[4])}
-    with sqlite3.connect(database, timeout=60) as connection:
-        statement = "INSERT INTO {} (key, value, timestamp, run_uuid, step, is_nan) VALUES (?, ?, ?, ?, ?, 0)"
-        connection.executemany(statement.format("metrics"), rows)
-        connection.executemany(statement.format("latest_metrics"), list(latest.values()))
-    connection.close()
-
-
-def _schema(database) -> str:
-    with sqlite3.connect(database) as connection:
-        found = connection.execute("SELECT version_num FROM alembic_version").fetchone()[0]
-    connection.close()
-    return found
-
-
-def _move_artifacts(database: Path, artifacts: Path) -> None:
-    """MLflow keeps absolute artifact locations: point them here again if the store's folder was moved."""
-    if not database.exists():
-        return
-    connection = sqlite3.connect(database, timeout=60)
-    try:
-        for table, column in (("experiments", "artifact_location"), ("runs", "artifact_uri")):
-            rows = connection.execute(f"SELECT rowid, {column} FROM {table} WHERE {column} LIKE 'file://%/artifacts/%'")
-            for row, location in rows.fetchall():
-                tail = location.split("/artifacts/", 1)[1]
-                here = f"{artifacts.as_uri()}/{tail}"
-                if here != location:
-                    connection.execute(f"UPDATE {table} SET {column} = ? WHERE rowid = ?", (here, row))
-        connection.commit()
-    except sqlite3.OperationalError:
-        pass  # an empty file: MLflow will make its tables
-    finally:
-        connection.close()
-
-
 def _main_values(config: dict) -> dict[str, str]:
     """The config's main values, flat: what a group's target is called, and its settings."""
     values = {}
@@ -294,6 +234,8 @@ def _write_parquet(path, names, rows):
 
 
 def _yaml(config) -> str:
-    import yaml
+    return yaml.dump(config, Dumper=yaml.CSafeDumper, sort_keys=False, allow_unicode=True)
 
-    return yaml.safe_dump(config, sort_keys=False, allow_unicode=True)
+
+def _now() -> int:
+    return int(time.time() * 1000)

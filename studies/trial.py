@@ -47,8 +47,8 @@ def check(config: dict) -> Iterator[str]:
         yield str(error)
 
 
-def run(trial: Trial) -> Iterator[EpochRecord | LayerRecord | Result]:
-    """Train one trial and give its records as they come, its result last."""
+def run(trial: Trial) -> Iterator[EpochRecord | list[LayerRecord] | Result]:
+    """Train one trial and give its records as they come, layers' ones many at a time, its result last."""
     started = time.perf_counter()
     config, key = trial.config, trial.key
     allow, training = config["targets"]["allow"], config["training"]
@@ -96,7 +96,7 @@ def run(trial: Trial) -> Iterator[EpochRecord | LayerRecord | Result]:
         if observe_every and (ended or epoch % observe_every == 0):
             observations.append((epoch, flat, squares.numpy()))
         if observe_every and (ended or len(observations) * flat.shape[0] * 4 > OBSERVATION_BYTES):
-            yield from _layer_records(engine, key, observations, start)
+            yield _layer_records(engine, key, observations, start)
             observations = []
         if ended:
             break
@@ -125,11 +125,13 @@ def run(trial: Trial) -> Iterator[EpochRecord | LayerRecord | Result]:
     )
 
 
-def _layer_records(engine, key, observations, start):
+def _layer_records(engine, key, observations, start) -> list[LayerRecord]:
     epochs, flats, squares = zip(*observations, strict=True)
-    for layer, tensor, table in engine.statistics(flats, np.stack(squares), start):
-        for epoch, row in zip(epochs, table.tolist(), strict=True):
-            yield LayerRecord(key, epoch, layer, tensor, tuple(row))
+    return [
+        LayerRecord(key, epoch, layer, tensor, tuple(row))
+        for layer, tensor, table in engine.statistics(flats, np.stack(squares), start)
+        for epoch, row in zip(epochs, table.tolist(), strict=True)
+    ]
 
 
 def _evaluation(engine: Engine, arrays, parts: Split):

@@ -1,0 +1,263 @@
+"""Our figures and a practitioner's, side by side in one run: `make bench`, or `python -m benchmarks.bench NAME ...`.
+
+The other side is `benchmarks/peer.py`. Prints a table, and writes it with the machine's name and versions to
+`benchmarks/results/`. Times on shared machines swing by a factor of two: only ratios within one run mean something.
+"""
+
+import json
+import os
+import platform
+import re
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+
+from analysis import load
+from studies.cost import multiply_adds
+
+ROOT = Path(__file__).parent.parent
+RESULTS = Path(__file__).parent / "results"
+DEPTHS = (2, 8, 16)
+CNN = ["model=cnn", "training.batch_size=128", "optimizer.learning_rate=0.02"]
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One line of the table."""
+
+    name: str
+    ours: str
+    other: str
+    ratio: str
+    must: str
+    aim: str
+
+
+def whole_command(folder: Path) -> list[Figure]:
+    """`init_comparison` from nothing, against the peer's time for 6 of its trials, scaled to 120; and memory."""
+    store = folder / "whole"
+    seconds, driver_mb = timed(["-m", "studies.run", "+study=init_comparison", f"tracking.root={store}"])
+    trials = load.trials("init_comparison", store)
+    assert len(trials) == 120, f"{len(trials)} of 120 trials"
+
+    grid = ["initializer=zeros,he_normal", f"depth={','.join(map(str, DEPTHS))}", "epochs=20"]
+    total, printed = peer(folder, grid)
+    start = total - sum(printed)
+    peer_seconds = start + sum(printed) * 120 / len(printed)
+    rerun, _ = timed(["-m", "studies.run", "+study=init_comparison", f"tracking.root={store}"])
+    return [
+        compared("init_comparison, 120 trials: seconds", seconds, peer_seconds, peer_seconds / seconds, "15×", "25×"),
+        Figure("driver's memory after 120 trials", f"{driver_mb:.0f} MB", "", "", "350 MB", ""),
+        Figure("a worker's memory", f"{trials['memory_mb'].max():.0f} MB", "", "", "1300 MB", ""),
+        Figure("rerun of the finished study", f"{rerun:.1f} s", "", "", "4 s", "2 s"),
+    ]
+
+
+def steady_rate(folder: Path) -> list[Figure]:
+    """Trials a minute once compiled, digits MLP 2×64, 30 epochs; the first fifth of the trials is left out."""
+    store, count = folder / "steady", 100
+    timed(["-m", "studies.run", f"study.seeds={count}", "training.epochs=30", f"tracking.root={store}"])
+    ends = np.sort([run.end_time for run in load.ended("single", store)]) / 1000
+    skip = count // 5
+    ours = 60 * (len(ends) - 1 - skip) / (ends[-1] - ends[skip])
+    _, printed = peer(folder, ["epochs=30", "seed=0,1,2,3,4,5"])
+    other = 60 / np.mean(printed[1:])
+    return [compared("steady trials a minute, digits MLP 2×64, 30 epochs", ours, other, ours / other, "20×", "40×")]
+
+
+def convolutions(folder: Path) -> list[Figure]:
+    """CNN on MNIST: examples a second of all workers against one Keras `fit`, and the share of the machine's peak."""
+    peak = matrix_peak()
+    store = folder / "cnn"
+    workers = len(os.sched_getaffinity(0))
+    epochs = 3
+    timed(
+        [
+            "-m",
+            "studies.run",
+            *CNN,
+            "data=mnist",
+            f"training.epochs={epochs}",
+            f"study.seeds={workers}",
+            f"tracking.root={store}",
+        ]
+    )
+    frame = load.epochs("single", store)
+    frame = frame[frame["epoch"] > 1]
+    examples = frame["examples"].max() / epochs
+    ours = workers * examples / frame["seconds"].mean()
+
+    limit = 20_000
+    settings = ["data=mnist", "model=cnn", "batch_size=128", "statistics=false", f"train_limit={limit}", "epochs=1,3"]
+    short, long = peer(folder, settings)[1]
+    other = 2 * limit / (long - short)
+
+    _, dense, convolution = multiply_adds(
+        {"_target_": "cnn", "filters": [16, 32], "kernel_size": 5, "dense": 64}, (28, 28, 1)
+    )
+    first_layer = 28 * 28 * 5 * 5 * 16
+    flops = 2 * (3 * (dense + convolution) - first_layer)  # the first layer has no gradient to its input
+    share = 100 * ours * flops / peak
+    return [
+        compared("CNN on MNIST: examples a second, all workers", ours, other, ours / other, "2×", "2.7×"),
+        Figure("the same: share of the matrix peak", f"{share:.0f} %", f"{peak / 1e9:.0f} GFLOP/s", "", "45 %", "60 %"),
+    ]
+
+
+def diagnostics_share(folder: Path) -> list[Figure]:
+    """Training seconds with and without diagnostics, alternating in one process; medians."""
+    mnist = folder / "mnist_6000.npz"
+    with np.load(Path(os.environ["STUDIES_DATA"]) / "mnist.npz") as arrays:
+        np.savez(mnist, x=arrays["x_train"][:6000], y=arrays["y_train"][:6000])
+    digits = measured_share(["training.epochs=30"], repeats=15)
+    cnn = measured_share([*CNN, "data=npz", f"data.path={mnist}", "training.epochs=2"], repeats=4)
+    return [
+        Figure("diagnostics' share of training, digits MLP", f"{digits:.1f} %", "", "", "15 %", "5 %"),
+        Figure("diagnostics' share of training, MNIST CNN", f"{cnn:.1f} %", "", "", "3 %", "1 %"),
+    ]
+
+
+def answers(folder: Path) -> list[Figure]:
+    """Commands that answer without TensorFlow."""
+    store = f"tracking.root={folder / 'answers'}"
+    commands = {
+        "--help": ["--help"],
+        "a config error": ["+study=init_comparison", "model.depth=-1", store],
+        "plan=true, init_comparison": ["+study=init_comparison", "plan=true", store],
+    }
+    return [
+        Figure(name, f"{min(timed(['-m', 'studies.run', *words])[0] for _ in range(3)):.1f} s", "", "", "4 s", "2 s")
+        for name, words in commands.items()
+    ]
+
+
+BENCHES = {f.__name__: f for f in (answers, steady_rate, whole_command, convolutions, diagnostics_share)}
+
+
+def compared(name, ours, other, ratio, must, aim) -> Figure:
+    """A figure that has another side."""
+    return Figure(name, f"{ours:.1f}", f"{other:.1f}", f"{ratio:.1f}×", must, aim)
+
+
+def timed(words: list[str]) -> tuple[float, float]:
+    """Wall seconds of a Python command, and its own peak memory in MB, its workers' left out."""
+    started = time.perf_counter()
+    process = subprocess.Popen([sys.executable, *words], cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    peak = 0.0
+
+    def watch():
+        nonlocal peak
+        while process.poll() is None:
+            try:
+                status = Path(f"/proc/{process.pid}/status").read_text()
+                peak = max(peak, int(re.search(r"VmHWM:\s+(\d+)", status).group(1)) / 1024)
+            except (OSError, AttributeError):
+                return  # it has just ended
+            time.sleep(0.1)
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    process.wait()
+    seconds = time.perf_counter() - started
+    watcher.join()
+    return seconds, peak
+
+
+def peer(folder: Path, grid: list[str]) -> tuple[float, list[float]]:
+    """Wall seconds of the peer's sweep, and the seconds of each of its trials."""
+    with tempfile.TemporaryDirectory(dir=folder) as store:
+        started = time.perf_counter()
+        command = [sys.executable, str(ROOT / "benchmarks" / "peer.py"), "-m", f"store={store}", *grid]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+        return time.perf_counter() - started, [float(s) for s in re.findall(r"([\d.]+) s$", done.stdout, re.M)]
+
+
+def matrix_peak() -> float:
+    """Single-precision operations a second of a 2048³ product on all cores, the best of 20."""
+    code = """
+import time, tensorflow as tf
+a = tf.random.normal((2048, 2048)); times = []
+for _ in range(20):
+    started = time.perf_counter(); tf.linalg.matmul(a, a).numpy(); times.append(time.perf_counter() - started)
+print(2 * 2048**3 / min(times))
+"""
+    return float(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout)
+
+
+def measured_share(overrides: list[str], repeats: int) -> float:
+    """Percent of a trial's training time that its diagnostics take."""
+    code = """
+import json, os, statistics, sys
+os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
+from dataclasses import replace
+import tensorflow as tf
+tf.config.threading.set_intra_op_parallelism_threads(1)
+tf.config.threading.set_inter_op_parallelism_threads(1)
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+from studies import limits, trial
+from studies.record import Trial
+
+def made(*more):
+    config = OmegaConf.to_container(compose("config", overrides=[*json.loads(sys.argv[2]), *more]), resolve=True)
+    return Trial("", "", "", {}, 0, limits.settled(config), (), str(more))
+
+with initialize_config_dir(sys.argv[1], version_base="1.3"):
+    sides = {"with": made(), "without": made("diagnostics=none")}
+seconds = {name: [] for name in sides}
+for repeat in range(int(sys.argv[3]) + 1):
+    for name, each in sides.items():
+        result = list(trial.run(replace(each, seed=repeat)))[-1]
+        if repeat:
+            seconds[name].append(result.seconds_train)
+print(100 * (1 - statistics.median(seconds["without"]) / statistics.median(seconds["with"])))
+"""
+    command = [sys.executable, "-c", code, str(ROOT / "conf"), json.dumps(overrides), str(repeats)]
+    return float(subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout)
+
+
+def main(names: list[str]) -> int:
+    """Run the named measurements, or all."""
+    unknown = set(names) - BENCHES.keys()
+    if unknown:
+        print(f"error: {', '.join(sorted(unknown))}: expected some of {', '.join(BENCHES)}", file=sys.stderr)
+        return 2
+    if not (Path(os.environ.setdefault("STUDIES_DATA", "data")) / "mnist.npz").exists():
+        print(
+            "error: the benchmarks need MNIST: name the folder of mnist.npz with STUDIES_DATA=FOLDER", file=sys.stderr
+        )
+        return 2
+    figures = []
+    with tempfile.TemporaryDirectory() as folder:
+        for name in names or BENCHES:
+            figures += BENCHES[name](Path(folder))
+            print(f"measured {name}", file=sys.stderr, flush=True)
+    rows = [("figure", "ours", "other", "ratio", "must", "aim"), *(tuple(asdict(f).values()) for f in figures)]
+    widths = [max(len(row[i]) for row in rows) for i in range(6)]
+    for row in rows:
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    RESULTS.mkdir(exist_ok=True)
+    now = datetime.now(UTC)
+    record = {
+        "machine": f"{platform.node()} {platform.machine()}, {len(os.sched_getaffinity(0))} cores",
+        "python": platform.python_version(),
+        "versions": {name: version(name) for name in ("tensorflow", "keras", "mlflow", "numpy", "hydra-core")},
+        "time": now.isoformat(timespec="seconds"),
+        "figures": [asdict(figure) for figure in figures],
+    }
+    path = RESULTS / f"{now:%Y%m%d-%H%M%S}.json"
+    path.write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n")
+    print(f"\n{path}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

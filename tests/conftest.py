@@ -1,0 +1,56 @@
+"""What the tests share. TensorFlow is imported by the `tf` fixture alone, so a test without it does not pay for it."""
+
+import copy
+import functools
+import os
+from pathlib import Path
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+
+import hydra
+import pytest
+from hypothesis import settings
+from omegaconf import OmegaConf
+
+from studies import design, run
+from studies.record import Study
+
+CONF = Path(__file__).parent.parent / "conf"
+
+settings.register_profile("repeatable", deadline=None, derandomize=True, max_examples=50)
+settings.load_profile("repeatable")
+
+
+@pytest.fixture(scope="session")
+def tf():
+    """TensorFlow as a worker has it: one thread."""
+    import tensorflow
+
+    tensorflow.config.threading.set_intra_op_parallelism_threads(1)
+    tensorflow.config.threading.set_inter_op_parallelism_threads(1)
+    return tensorflow
+
+
+@pytest.fixture(scope="session")
+def config():
+    """A function from Hydra overrides to the resolved config."""
+
+    @functools.cache
+    def composed(overrides):
+        with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+            return OmegaConf.to_container(hydra.compose("config", list(overrides)), resolve=True)
+
+    return lambda overrides=(): copy.deepcopy(composed(tuple(overrides)))
+
+
+@pytest.fixture(scope="session")
+def trial_of(config):
+    """A function from Hydra overrides and a seed to the one trial of that study."""
+
+    def made(overrides=(), seed=0):
+        study = Study("test", "Does it work?", {}, (seed,), {}, "val_accuracy")
+        [trial] = design.expand(study, config(overrides), {}, list(overrides), config, run._settle, exact=False)
+        return trial
+
+    return made

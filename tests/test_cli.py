@@ -1,0 +1,204 @@
+"""The commands as a user meets them: whatever is wrong is one paragraph, exit code 2, and leaves nothing behind.
+
+Most run in this process, which saves two seconds each; those in a process of their own are told to be.
+"""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from analysis import compare
+from studies import run
+
+ROOT = Path(__file__).parent.parent
+STUDY = "+study=init_comparison"
+
+
+@pytest.fixture
+def cli(monkeypatch, capsys, tmp_path):
+    """A function from arguments to what `python -m studies.run` answers: exit code, stdout, stderr."""
+    monkeypatch.chdir(tmp_path)
+
+    def call(*arguments):
+        monkeypatch.setenv("HYDRA_FULL_ERROR", "0")
+        monkeypatch.setattr(sys, "argv", ["studies.run", *arguments])
+        try:
+            code = run.main()
+        except SystemExit as ended:
+            code = ended.code
+        return code, *capsys.readouterr()
+
+    return call
+
+
+def process(module, *arguments, cwd, **environment):
+    """The same of a process of its own."""
+    command = [sys.executable, "-m", module, *arguments]
+    environment = os.environ | {"HYDRA_FULL_ERROR": "0", "PYTHONPATH": str(ROOT)} | environment
+    ended = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=120)
+    return ended.returncode, ended.stdout, ended.stderr
+
+
+def assert_one_paragraph(answer, *words):
+    code, _, error = answer
+    assert code == 2
+    assert re.fullmatch(r"error: \S[^\n]*\S\n", error), error
+    assert "Traceback" not in error
+    for word in words:
+        assert word in error
+
+
+@pytest.mark.parametrize(
+    ("arguments", "received", "allowed"),
+    [
+        (["+study=nosuch"], "study=nosuch", "init_comparison"),
+        (["study=init_comparison"], "+study=NAME", "init_comparison"),
+        (["optimizer=nosuch"], "optimizer=nosuch", "adam, adamw, momentum"),
+        (["regularizer=null"], "regularizer=null", "l1, l2, none"),
+        (["+model=mlp"], "+model", "model=NAME"),
+        (["model.nosuch=1"], "model.nosuch", "mlp: depth, width"),
+        (["training.nosuch=1"], "training.nosuch", "epochs, batch_size"),
+        (["+training.nosuch=1"], "training.nosuch=1", "epochs, batch_size"),
+        (["nosuch=1"], "nosuch", "initializer, model, optimizer"),
+        (["+nosuch=1"], "nosuch", "model, initializer, optimizer"),
+        (["~model"], "model is missing", "data, model"),
+        (["+study.factors={nosuch: [1]}"], "nosuch", "data, model, initializer"),
+        (["+study.factors={model.nosuch: [1]}"], "model.nosuch", "depth, width"),
+        (["+study.factors={initializer: [zeros, nosuch]}"], "initializer=nosuch", "he_normal"),
+        (["+study.factors={model.depth: [2, 2]}"], "the level 2 twice", "leave one out"),
+        (["+study.factors={model.depth: []}"], "study.factors.model.depth=[]", "[2, 8, 16]"),
+        (["+study.factors={model.depth: [2, -1]}"], "model.depth=-1", "1 or more"),
+        (["study.factors={model.depth: [2]}"], "study.factors", "'+study.factors={model.depth: [2]}'"),
+        (["+study.factors.model.depth=[2]"], "{'depth': [2]}", "{model.depth: [2, 8]}"),
+        (["study.metric=nosuch"], "study.metric=nosuch", "val_accuracy, best_val_loss"),
+        (["study.seeds=0"], "study.seeds=0", "1 or more"),
+        (["model.depth=-1"], "model.depth=-1", "1 or more"),
+        (["model.depth=[2,8]"], "model.depth=[2, 8]", "1 or more"),
+        (["model.depth=2,8"], "model.depth=2,8", "+study.factors={model.depth: [2,8]}"),
+        (["model.depth=["], "model.depth=[", "NAME=VALUE"),
+        (["model"], "model", "NAME=VALUE"),
+        (["model.depth=${nosuch}"], "model.depth", "nosuch"),
+        (["model.depth=???"], "model.depth", "mandatory"),
+        (["optimizer.learning_rate=abc"], "optimizer.learning_rate=abc", "a number above 0"),
+        (["+regularizer.l2=1"], "regularizer is none", "regularizer=NAME"),
+        (["executor.workers=0"], "executor.workers=0", "1 or more"),
+        (["plan=maybe"], "plan=maybe", "true or false"),
+        (["tracking.root=null"], "tracking.root=null", "a text"),
+        (["model._target_=os.system"], "model._target_='os.system'", "targets.allow=[mypackage.]"),
+        (["executor._target_=os.system"], "executor._target_='os.system'", "targets.allow=[mypackage.]"),
+        (["model._target_=os.system", "targets.allow=os."], "targets.allow=os.", "a list"),
+        (["executor._target_=studies.executors.Poll"], "'studies.executors.Poll'", "Pool, "),
+        (["data=npz"], "data=npz", "data.path=FILE.npz"),
+        (["data=npz", "data.path=nosuch.npz"], "data.path=nosuch.npz", ".npz file"),
+        (["data.test_fraction=null"], "data.test_fraction=null", "0.2"),
+        ([STUDY, "study.baseline={initializer: ones}"], "study.baseline.initializer=ones", "glorot_uniform"),
+        ([STUDY, "optimizer=nosuch"], "optimizer=nosuch", "adam"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_bad_input_is_answered_in_one_paragraph(cli, tmp_path, arguments, received, allowed):
+    assert_one_paragraph(cli(*arguments), received, allowed)
+    assert list(tmp_path.iterdir()) == []
+
+
+def arrays(**changed):
+    return {"x": np.zeros((30, 4, 4)), "y": np.arange(30) % 3} | changed
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("nan", arrays(x=np.full((30, 4, 4), np.nan)), "NaN or infinite"),
+        ("pickled", arrays(x=np.array([{}] * 30)), "pickled objects, which are refused"),
+        ("names", {"a": np.zeros(3)}, "['a']: expected the arrays x_train"),
+        ("lengths", arrays(y=np.arange(10) % 3), "(30, 4, 4) and labels (10,)"),
+        ("labels", arrays(y=np.arange(30) % 3 + 1), "from 1 to 3"),
+    ],
+    ids=lambda value: value if isinstance(value, str) and " " not in value else "",
+)
+def test_a_file_that_cannot_be_used_is_named(cli, tmp_path, name, content, words):
+    file = tmp_path / f"{name}.npz"
+    np.savez(file, **content)
+    assert_one_paragraph(cli("data=npz", f"data.path={file}"), str(file), words)
+    assert list(tmp_path.iterdir()) == [file]
+
+
+def test_a_damaged_file_is_named(cli, tmp_path):
+    file = tmp_path / "damaged.npz"
+    np.savez_compressed(file, **arrays(x=np.random.default_rng(0).random((30, 4, 4))))
+    whole = file.read_bytes()
+    for content in (b"", b"x,y\n1,2\n", whole[: len(whole) // 2], whole[:200] + bytes(100) + whole[300:]):
+        file.write_bytes(content)
+        assert_one_paragraph(cli("data=npz", f"data.path={file}"), str(file), "np.savez")
+
+
+def test_a_store_that_cannot_be_written_is_refused_before_anything_trains(cli, tmp_path):
+    (tmp_path / "file").write_text("")
+    for root in (tmp_path / "file" / "x", "/proc/x"):
+        assert_one_paragraph(cli(f"tracking.root={root}"), f"tracking.root={root}", "tracking.root=FOLDER")
+    (tmp_path / "mlflow.db").write_text("not a database")
+    assert_one_paragraph(cli(f"tracking.root={tmp_path}"), "not an SQLite database", "tracking.root=FOLDER")
+
+
+def test_what_a_worker_refuses_is_answered_before_anything_trains(tmp_path):
+    answer = process("studies.run", "+optimizer.foo=1", "executor.workers=1", "tracking.root=store", cwd=tmp_path)
+    assert_one_paragraph(answer, "foo=1", "(learning_rate=0.01, momentum=0.0")
+    assert not (tmp_path / "store" / "mlflow.db").exists()
+
+
+def test_what_cannot_be_imported_is_answered_before_anything_trains(tf, cli, tmp_path):
+    answer = cli("optimizer._target_=keras.optimizers.SDG", "executor=serial", "tracking.root=store")
+    assert_one_paragraph(answer, "'keras.optimizers.SDG'", "RMSprop, SGD")
+    assert not (tmp_path / "store" / "mlflow.db").exists()
+
+
+def test_the_command_itself_answers_like_its_function(tmp_path):
+    assert_one_paragraph(process("studies.run", "model.depth=-1", cwd=tmp_path), "model.depth=-1", "1 or more")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_traceback_is_there_for_who_asks(tmp_path):
+    code, _, error = process("studies.run", "model.depth=-1", cwd=tmp_path, HYDRA_FULL_ERROR="1")
+    assert code == 1
+    assert "Traceback" in error and "model.depth=-1" in error
+
+
+def test_an_error_of_ours_is_not_taken_for_the_users(cli, monkeypatch):
+    def broken(config, *_):
+        raise ValueError("a bug")
+
+    monkeypatch.setattr(run.design, "read_study", broken)
+    with pytest.raises(ValueError, match="a bug"):
+        cli()
+
+
+def test_help_names_the_groups_and_ends_well(cli):
+    code, output, error = cli("--help")
+    assert (code, error) == (0, "")
+    for group in run.groups():
+        assert re.search(rf"^{group}: ", output, re.MULTILINE)
+    assert "init_comparison" in output
+
+
+def test_a_plan_prints_every_trial_and_creates_nothing(cli, tmp_path, config):
+    code, output, error = cli(STUDY, "plan=true", "study.seeds=2", "initializer=zeros")
+    assert (code, error) == (0, "")
+    trials = re.findall(r"^  ([0-9a-f]{16})  graph ([0-9a-f]{8})  (.*)$", output, re.MULTILINE)
+    assert [label for *_, label in trials] == [f"depth={depth} seed={seed}" for depth in (2, 8, 16) for seed in (0, 1)]
+    assert len({key for key, *_ in trials}) == 6
+    graphs = re.search(r"^6 trials, 3 arms, 3 graphs: (.*)$", output, re.MULTILINE)[1].split(", ")
+    assert {graph[:8] for graph in graphs} == {graph for _, graph, _ in trials}
+    assert re.search(r"estimated time: about [1-9]\d* s on \d+ worker", output)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_comparing_an_unknown_study_is_answered_in_one_paragraph(tmp_path, capsys):
+    answer = process("analysis.compare", "nosuch", "--root", str(tmp_path), cwd=tmp_path)
+    assert_one_paragraph(answer, "'nosuch'", "none yet", "--root FOLDER")
+    assert list(tmp_path.iterdir()) == []
+    assert compare.main(["nosuch", "--root", str(tmp_path / "nosuch")]) == 2

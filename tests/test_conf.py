@@ -1,0 +1,94 @@
+"""Every YAML in conf/ says what it is, composes, keeps to the limits and builds; a study is what its header says."""
+
+import functools
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+from studies import design, limits, targets
+
+CONF = Path(__file__).parent.parent / "conf"
+FILES = sorted(CONF.rglob("*.yaml"))
+OPTIONS = [(path.parent.name, path.stem) for path in FILES if path.parent.name not in ("conf", "study")]
+STUDIES = [path.stem for path in FILES if path.parent.name == "study"]
+
+
+@pytest.fixture(scope="session")
+def composed(config):
+    """A function from a group and an option to the whole config with it, each composed once."""
+    return functools.cache(lambda group, option: config([f"{group}={option}"]))
+
+
+def leaves(node: dict, path: str = ""):
+    for name, value in node.items():
+        if isinstance(value, dict):
+            yield from leaves(value, f"{path}{name}.")
+        elif name != "_target_":
+            yield f"{path}{name}", value
+
+
+def header(path: Path) -> str:
+    """The comments a file opens with, as one line."""
+    lines = path.read_text().splitlines()
+    end = next(place for place, line in enumerate(lines) if not line.startswith("#"))
+    return " ".join(" ".join(line.lstrip("#").strip() for line in lines[:end]).split())
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(CONF)))
+def test_a_file_opens_with_a_comment(path):
+    assert len(header(path)) > 5
+
+
+@pytest.mark.parametrize(("group", "option"), OPTIONS)
+def test_an_option_keeps_to_the_limits(composed, group, option):
+    config = {name: part for name, part in composed(group, option).items() if name != "study"}
+    settled = limits.settled(config)
+    assert settled == config
+    for path, value in leaves(config):
+        if not isinstance(value, str):
+            assert path in limits.LIMITS, f"{path}={value} has no rule"
+
+
+def test_every_rule_is_of_a_setting(composed):
+    settings = {path for group, option in OPTIONS for path, _ in leaves(composed(group, option))}
+    assert limits.LIMITS.keys() <= settings
+
+
+@pytest.mark.parametrize(("group", "option"), OPTIONS)
+def test_an_option_builds(composed, tf, tmp_path, group, option):
+    node = composed(group, option)[group]
+    arguments = {"model": {"input_shape": (28, 28, 1), "classes": 10}}.get(group, {})
+    if option in ("npz", "mnist"):
+        images, labels = np.zeros((30, 28, 28), np.uint8), np.arange(30) % 10
+        np.savez(tmp_path / "mnist.npz", x_train=images, y_train=labels, x_test=images, y_test=labels)
+        node = node | ({"path": str(tmp_path / "mnist.npz")} if option == "npz" else {"root": str(tmp_path)})
+    if "_target_" in node:
+        assert targets.build(node, group, [], **arguments) is not None
+    else:
+        assert node == {} or group in limits.PLAIN
+
+
+def test_every_initializer_of_keras_is_an_option(tf):
+    from keras import initializers
+
+    has = {getattr(initializers, name) for name in dir(initializers) if isinstance(getattr(initializers, name), type)}
+    nodes = [yaml.safe_load(path.read_text()) for path in (CONF / "initializer").glob("*.yaml")]
+    named = {getattr(initializers, node["_target_"].rpartition(".")[2]) for node in nodes}
+    assert has - {initializers.Initializer, initializers.STFT} == named
+
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_a_study_is_what_its_header_says(config, name):
+    overrides = [f"+study={name}"]
+    base = config(overrides)
+    study = design.read_study(base)
+    trials = design.expand(study, base, {}, overrides, config, limits.settled, exact=False)
+    says = header(CONF / "study" / f"{name}.yaml")
+    assert study.name == name
+    assert study.question in says
+    assert int(re.search(r"Cost: ([\d,]+) trials", says)[1].replace(",", "")) == len(trials)
+    assert "Expected: " in says
+    assert f"Run: python -m studies.run +study={name}" in says

@@ -1,0 +1,315 @@
+"""A study's trials: which ones there are, what identifies them, and what is refused."""
+
+import copy
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hypothesis import given
+from hypothesis import strategies as st
+
+from studies import design, run
+from studies.record import Study, StudyError
+
+ROOT = Path(__file__).parent.parent
+BASE = {
+    "study": {"name": "s", "question": "?", "factors": {}, "seeds": 1, "baseline": {}, "metric": "val_accuracy"},
+    "data": {"_target_": "studies.data.npz", "path": "a.npz", "root": None, "content": "c0ffee"},
+    "model": {"_target_": "mlp", "depth": 2, "width": 64, "batch_norm": False},
+    "initializer": {"_target_": "HeNormal"},
+    "optimizer": {"_target_": "SGD", "learning_rate": 0.02, "momentum": 0.9},
+    "schedule": {"_target_": "cosine", "warmup": 0.1},
+    "regularizer": {},
+    "clipping": {"_target_": "clip", "norm": 1.0},
+    "pruning": {},
+    "diagnostics": {"observe_every": 1},
+    "training": {"epochs": 20, "batch_size": 32, "timeout": None},
+    "seeds": {"split": None, "init": None},
+    "engine": {"threads": 1, "xla": "auto"},
+    "targets": {"allow": []},
+    "executor": {"_target_": "Pool", "workers": None},
+    "tracking": {"root": "mlruns"},
+    "plan": False,
+}
+OPTIONS = {
+    "initializer": {"HeNormal": {}, "Zeros": {}, "Constant": {"value": 1}},
+    "optimizer": {"SGD": {"learning_rate": 0.02, "momentum": 0.9}, "Adam": {"learning_rate": 0.001, "beta_1": 0.9}},
+}
+
+
+class Compose:
+    """A small Hydra: takes GROUP=OPTION and PATH=VALUE, and remembers what it was asked."""
+
+    def __init__(self):
+        self.asked = []
+
+    def __call__(self, overrides):
+        self.asked.append(list(overrides))
+        config = copy.deepcopy(BASE)
+        for name, value in sorted((o.split("=", 1) for o in overrides), key=lambda pair: "." in pair[0]):
+            *parents, last = name.split(".")
+            node = config
+            for parent in parents:
+                node = node[parent]
+            node[last] = yaml.safe_load(value) if parents else {"_target_": value} | OPTIONS[name][value]
+        return config
+
+
+def expand(factors, seeds=(0,), *, base=BASE, overrides=(), compose=None, settle=lambda config: config, exact=False):
+    study = Study("s", "?", {factor: tuple(levels) for factor, levels in factors.items()}, seeds, {}, "val_accuracy")
+    return design.expand(study, base, {}, list(overrides), compose or Compose(), settle, exact)
+
+
+def only(config=BASE, seed=0, **options):
+    """The one trial of a config."""
+    [trial] = expand({}, (seed,), base=config, **options)
+    return trial
+
+
+def leaves(node, path=()):
+    for name, value in node.items():
+        if isinstance(value, dict) and value:
+            yield from leaves(value, (*path, name))
+        else:
+            yield (*path, name), value
+
+
+def changed(config, path, value):
+    config = copy.deepcopy(config)
+    node = config
+    for name in path[:-1]:
+        node = node[name]
+    node[path[-1]] = value
+    return config
+
+
+def test_the_grid_is_in_the_order_of_the_levels_with_an_arms_seeds_together():
+    trials = expand({"initializer": ["Zeros", "HeNormal"], "model.depth": [8, 2, 4]}, (7, 0))
+    arms = [(name, depth) for name in ("Zeros", "HeNormal") for depth in (8, 2, 4)]
+    assert [(*t.arm.values(), t.seed) for t in trials] == [(*arm, seed) for arm in arms for seed in (7, 0)]
+    assert [t.config["model"]["depth"] for t in trials[::2]] == [8, 2, 4, 8, 2, 4]
+    assert len({t.key for t in trials}) == len(trials)
+
+
+def test_a_level_of_a_group_is_composed_once_and_a_path_never():
+    compose = Compose()
+    factors = {"optimizer": ["SGD", "Adam"], "initializer": ["Zeros", "HeNormal"], "model.depth": [1, 2, 3, 4]}
+    assert len(expand(factors, range(5), compose=compose)) == 80
+    assert sorted(compose.asked) == sorted(
+        [f"{group}={name}"] for group in list(factors)[:2] for name in factors[group]
+    )
+
+
+def test_a_group_changes_before_a_path_into_it():
+    for factors in (
+        {"optimizer": ["Adam"], "optimizer.beta_1": [0.5]},
+        {"optimizer.beta_1": [0.5], "optimizer": ["Adam"]},
+    ):
+        [trial] = expand(factors)
+        assert trial.config["optimizer"] == {"_target_": "Adam", "learning_rate": 0.001, "beta_1": 0.5}
+
+
+def test_keys_stay_the_same_in_another_process_and_another_order():
+    def reversed_order(node):
+        return {name: reversed_order(node[name]) for name in reversed(node)} if isinstance(node, dict) else node
+
+    key = only().key
+    assert re.fullmatch("[0-9a-f]{16}", key)
+    assert only(reversed_order(BASE)).key == key
+    code = "import sys, json; from tests.test_design import only; print(only(json.load(sys.stdin)).key)"
+    for hash_seed in "12":
+        process = subprocess.run(
+            [sys.executable, "-c", code], cwd=ROOT, input=json.dumps(BASE), text=True, capture_output=True,
+            check=True, env=os.environ | {"PYTHONHASHSEED": hash_seed},
+        )  # fmt: skip
+        assert process.stdout.strip() == key
+
+
+@pytest.mark.parametrize(
+    "path",
+    [("executor", "workers"), ("executor", "_target_"), ("tracking", "root"), ("data", "path"), ("data", "root")],
+)
+def test_where_a_trial_runs_is_no_part_of_its_key(path):
+    assert only(changed(BASE, path, "elsewhere")).key == only().key
+
+
+def test_every_setting_and_the_seed_are_part_of_the_key(monkeypatch):
+    keys = {only().key, only(seed=1).key}
+    parts = {name: BASE[name] for name in design.IDENTITY}
+    settings = [(path, value) for path, value in leaves(parts) if path[-1] not in design.PATHS]
+    for path, _ in settings:
+        keys.add(only(changed(BASE, path, "another")).key)
+    assert len(keys) == 2 + len(settings)
+    monkeypatch.setattr(design, "RESULTS_VERSION", design.RESULTS_VERSION + 1)
+    assert only().key not in keys
+
+
+def test_trials_that_differ_in_seed_rate_or_initializer_share_a_graph():
+    graph = only().graph_key
+    shared = [("optimizer", "learning_rate"), ("initializer", "_target_"), ("schedule", "warmup"), ("seeds", "init")]
+    own = [("optimizer", "momentum"), ("model", "depth"), ("training", "batch_size"), ("clipping", "norm")]
+    assert only(seed=1).graph_key == graph
+    assert {only(changed(BASE, path, 0.5)).graph_key for path in shared} == {graph}
+    assert len({only(changed(BASE, path, 0.5)).graph_key for path in own} - {graph}) == len(own)
+
+
+def test_data_is_known_by_its_content_wherever_it_is(config, tmp_path):
+    x, y = np.zeros((30, 4, 4), np.uint8), np.arange(30) % 3
+    keys = []
+    for name, images in (("a", x), ("b", x), ("c", x + 1)):
+        np.savez(tmp_path / f"{name}.npz", x=images, y=y)
+        base = config(["data=npz", f"data.path={tmp_path}/{name}.npz"])
+        keys.append(only(base, settle=run._settle).key)
+    assert keys[0] == keys[1] != keys[2]
+
+
+def test_more_seeds_keep_the_trials_there_are(config):
+    five, ten = ([t.key for t in expand({"model.depth": [1, 2]}, tuple(range(n)))] for n in (5, 10))
+    assert ten[:5] + ten[10:15] == five
+
+
+@pytest.mark.parametrize(
+    ("overrides", "factors"),
+    [
+        ([], {"optimizer": ["sgd", "adam"], "optimizer.learning_rate": [0.1, 1], "model.depth": [1, 8]}),
+        (["optimizer=adam", "model.depth=5"], {"optimizer": ["adam", "rmsprop"], "training.batch_size": [16, 64]}),
+        (["+study=init_comparison"], {"regularizer": ["none", "l2"], "clipping": ["global_norm", "none"]}),
+        (
+            ["regularizer=l2", "model=cnn"],
+            {"regularizer": ["none", "l2"], "model": ["cnn", "mlp"], "engine.xla": [True]},
+        ),
+        (["model=cnn"], {"model.filters": [[8], [8, 16]], "seeds.init": [None, 3], "initializer": ["zeros"]}),
+    ],
+)
+def test_a_trial_has_the_config_that_hydra_composes_for_its_arm(config, overrides, factors):
+    options = {"base": config(overrides), "overrides": overrides, "compose": config, "settle": run._settle}
+    trials = expand(factors, (0, 3), **options)
+    for trial in trials[::2]:
+        assignments = [f"{factor}={design.written(level)}" for factor, level in trial.arm.items()]
+        whole = config(overrides + assignments)
+        assert trial.config == run._settle({n: part for n, part in whole.items() if n not in ("study", "plan")})
+    assert expand(factors, (0, 3), **options, exact=True) == trials
+
+
+def test_a_trials_overrides_compose_it_alone(config):
+    overrides = ["+study=init_comparison", "training.epochs=3"]
+    trials = expand(
+        {"initializer": ["zeros", "he_normal"], "model.depth": [2, 8]}, (0, 4), base=config(overrides),
+        overrides=overrides, compose=config, settle=run._settle,
+    )  # fmt: skip
+    for trial in trials[1:4:2]:
+        alone = config(trial.overrides)
+        study = design.read_study(alone, {override.partition("=")[0] for override in trial.overrides})
+        [same] = design.expand(study, alone, {}, [], config, run._settle, exact=False)
+        assert (same.key, same.seed, same.config) == (trial.key, trial.seed, trial.config)
+
+
+scalars = st.one_of(
+    st.text(st.characters(codec="utf-8")).filter(lambda text: "${" not in text),  # an interpolation is Hydra's to keep
+    st.sampled_from(
+        ["null", "True", "nan", "Inf", "1", "-1e3", "1_000", "it's", "a\\", "\\'", "a b", "[x]", "a,b", "=", ""]
+    ),
+    st.integers(),
+    st.floats(allow_nan=False, allow_infinity=False),
+    st.booleans(),
+    st.none(),
+)
+
+
+@given(scalars | st.lists(scalars | st.lists(scalars, max_size=2), max_size=3))
+def test_hydra_reads_a_written_level_as_the_same_value(level):
+    def same(read):
+        assert json.dumps(read) == json.dumps(level)  # 1, 1.0 and true differ
+
+    parse = OverridesParser.create().parse_override
+    same(parse(f"a={design.written(level)}").value())
+    same(parse(f"a={{model.b:[{design.written(level)}]}}").value()["model.b"][0])
+
+
+@pytest.mark.parametrize(
+    "level", ["two words", "it's", "back\\slash", "1", "null", "he_normal", 3, 0.1, False, None, [1, "a b"]]
+)
+def test_hydra_composes_a_written_level(config, level):
+    assert config([f"study.question={design.written(level)}"])["study"]["question"] == level
+
+
+@pytest.mark.parametrize(
+    ("study", "received", "allowed"),
+    [
+        ({"factors": {"model.depth": []}}, "study.factors.model.depth=[]", "[2, 8, 16]"),
+        ({"factors": {"model.depth": 3}}, "study.factors.model.depth=3", "a list"),
+        ({"factors": 3}, "study.factors=3", "a mapping"),
+        ({"factors": {"model": {"depth": [2]}}}, "{'depth': [2]}", "{model.depth: "),
+        ({"factors": {"model.depth": [2, 8, 2]}}, "the level 2 twice", "leave one out"),
+        ({"factors": {"model.batch_norm": [True, True]}}, "the level true twice", "leave one out"),
+        ({"factors": {"model.depth": [{"a": 1}]}}, "{'a': 1}", "a number"),
+        ({"factors": {"model.width": [float("nan")]}}, "nan", "a number"),
+        ({"factors": {"initializer": [3]}}, "study.factors.initializer has the level 3", "an option of initializer"),
+        ({"factors": {"nosuch": [1]}}, "nosuch", "data, model, initializer"),
+        ({"factors": {"executor": ["Pool"]}}, "executor", "data, model, initializer"),
+        ({"factors": {"training": ["x"]}}, "training", "training, engine, seeds, such as model.depth"),
+        ({"factors": {"model.nosuch": [1]}}, "model.nosuch", "depth, width, batch_norm"),
+        ({"factors": {"model.depth": [2]}, "baseline": {"model.depth": 3}}, "study.baseline.model.depth=3", "levels 2"),
+        ({"factors": {"model.depth": [2]}, "baseline": {"nosuch": 3}}, "nosuch", "factors model.depth"),
+        ({"baseline": 3}, "study.baseline=3", "a mapping"),
+        ({"metric": "nosuch"}, "study.metric=nosuch", "val_accuracy"),
+        ({"name": "a/b"}, "'a/b'", "letters"),
+        ({"name": ""}, "''", "letters"),
+        ({"sedds": 5}, "study.sedds", "seeds"),
+        ({"seeds": 0}, "study.seeds=0", "1 or more"),
+        ({"seeds": -1}, "study.seeds=-1", "1 or more"),
+        ({"seeds": True}, "study.seeds=true", "1 or more"),
+        ({"seeds": []}, "study.seeds=[]", "a list of seeds"),
+        ({"seeds": "a"}, "study.seeds=a", "a list of seeds"),
+        ({"seeds": [0, -1]}, "study.seeds=[0, -1]", "a list of seeds"),
+        ({"seeds": [1, 1]}, "study.seeds=[1, 1]", "leave one out"),
+    ],
+)
+def test_a_wrong_study_is_refused(study, received, allowed):
+    with pytest.raises(StudyError) as error:
+        design.read_study(BASE | {"study": BASE["study"] | study})
+    assert received in str(error.value) and allowed in str(error.value)
+
+
+def test_a_study_is_read_as_it_is_written():
+    node = {"factors": {"model.depth": [2, 8]}, "seeds": [3, 1], "baseline": {"model.depth": 8}, "metric": "test_loss"}
+    study = design.read_study(BASE | {"study": BASE["study"] | node})
+    assert study == Study("s", "?", {"model.depth": (2, 8)}, (3, 1), {"model.depth": 8}, "test_loss")
+    assert design.read_study(BASE | {"study": BASE["study"] | {"seeds": 3, "factors": None}}).seeds == (0, 1, 2)
+
+
+def test_a_factor_that_the_user_set_is_none_and_so_is_one_that_the_chosen_option_lacks(config):
+    factors = {"initializer": ["zeros", "ones"], "model.depth": [2, 8], "model.activation": ["relu", "tanh"]}
+    baseline = {"initializer": "ones", "model.depth": 2, "model.activation": "relu"}
+    base = config(["model=lenet_300_100", "initializer=he_normal"])
+    base["study"] |= {"factors": factors, "baseline": baseline}
+    study = design.read_study(base, overridden={"model", "initializer"})
+    assert (study.factors, study.baseline) == ({"model.activation": ("relu", "tanh")}, {"model.activation": "relu"})
+    with pytest.raises(StudyError, match="model has no depth"):
+        design.read_study(base, overridden={"initializer"})
+
+
+def test_unknown_and_missing_parts_are_refused():
+    with pytest.raises(StudyError, match="trainin: .* training, "):
+        design.read_study(BASE | {"trainin": {"epochs": 3}})
+    with pytest.raises(StudyError, match="model is missing"):
+        design.read_study({name: part for name, part in BASE.items() if name != "model"})
+
+
+def test_a_path_that_a_group_does_not_have_is_refused_with_what_it_has():
+    with pytest.raises(
+        StudyError, match="optimizer.beta_1=0.5 does not fit optimizer=SGD, which has learning_rate, mom"
+    ):
+        expand({"optimizer": ["Adam", "SGD"], "optimizer.beta_1": [0.5]})
+
+
+def test_arms_that_come_to_the_same_trial_are_refused():
+    with pytest.raises(StudyError, match="depth=2 and depth=2.0 come to the same trial"):
+        expand({"model.depth": [2, 2.0]}, settle=lambda config: json.loads(json.dumps(config).replace("2.0", "2")))

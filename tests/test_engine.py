@@ -1,0 +1,324 @@
+import functools
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from studies import targets
+from studies.record import STATISTICS
+
+CONF = Path(__file__).parent.parent / "conf"
+OPTIMIZERS = sorted(option.stem for option in (CONF / "optimizer").glob("*.yaml"))
+COSINE, CONSTANT = "schedule=cosine schedule.warmup=0.3", "schedule=constant"
+PENALTIES = {
+    "none": "",
+    "l1": "regularizer=l1 regularizer.l1=0.03",
+    "l2": "regularizer=l2 regularizer.l2=0.05",
+    "clip": "clipping=global_norm clipping.norm=0.2",
+    "l2 clip": "regularizer=l2 regularizer.l2=0.05 clipping=global_norm clipping.norm=0.2",
+}
+EXAMPLES, CLASSES, STEPS, BATCH, SCALE = 60, 3, 5, 11, 1 / 16
+
+rng = np.random.default_rng(0)
+X = rng.integers(0, 17, (EXAMPLES, 4, 4, 1)).astype(np.uint8)
+Y = rng.integers(0, CLASSES, EXAMPLES).astype(np.int32)
+ORDER = rng.permutation(EXAMPLES)[: STEPS * BATCH].reshape(STEPS, BATCH).astype(np.int32)
+
+
+def network(regularizer=None, last_layers=()):
+    """The engine gets it without a regularizer, plain Keras with one in every layer."""
+    from keras import Input, Sequential
+    from keras.layers import Dense, Flatten
+
+    hidden = Dense(8, "relu", kernel_regularizer=regularizer, name="dense_1")
+    logits = Dense(CLASSES, kernel_regularizer=regularizer, name="logits")
+    return Sequential([Input(X.shape[1:]), Flatten(), hidden, logits, *last_layers])
+
+
+def deep_network():
+    from studies.models import mlp
+
+    return mlp(X.shape[1:], CLASSES, depth=2, width=8, activation="relu", batch_norm=True, dropout=0.3)
+
+
+def initial_values(model, seed=0):
+    rng = np.random.default_rng(seed)
+    return [
+        np.array([seed, 0], v.dtype)
+        if "seed_generator" in v.path
+        else rng.uniform(-1, 1, v.shape).astype(np.float32) * 0.6 + ("variance" in v.path)
+        for v in model.variables
+    ]
+
+
+@pytest.fixture(scope="session")
+def compiled(tf):
+    """A function from a model and an engine's settings to the engine and its data, ready for an epoch."""
+    from studies.engine import Engine
+
+    def made(model, optimizer, **settings):
+        engine = Engine(model, optimizer, **settings)
+        data = tf.constant(X), tf.constant(Y), tf.constant(SCALE)
+        engine.compile(*data, STEPS, BATCH)
+        return engine, data
+
+    return made
+
+
+@pytest.fixture(scope="module")
+def deep(compiled):
+    """An engine with batch norm and dropout; a test that uses it resets it first."""
+    import keras
+
+    return compiled(deep_network(), keras.optimizers.Adam())
+
+
+@pytest.fixture(scope="session")
+def plain(tf, config):
+    """A function that trains a model with Keras's `fit` on the batches of `ORDER`; gives weights and what fit says."""
+    import keras
+
+    @functools.cache
+    def trained(overrides, make=network):
+        nodes = config(overrides.split())
+        model = make(targets.build(nodes["regularizer"], "regularizer", [])) if make is network else make()
+        for variable, value in zip(model.variables, initial_values(model), strict=True):
+            variable.assign(value)
+        optimizer = targets.build(nodes["optimizer"], "optimizer", [], global_clipnorm=nodes["clipping"].get("norm"))
+        crossentropy = keras.metrics.SparseCategoricalCrossentropy(name="crossentropy", from_logits=True)
+        model.compile(
+            optimizer,
+            keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+            metrics=["accuracy", crossentropy],
+            run_eagerly=True,
+        )
+        rates = learning_rates(nodes)
+        set_rate = keras.callbacks.LambdaCallback(
+            on_train_batch_begin=lambda step, logs: setattr(optimizer, "learning_rate", rates[step])
+        )
+        order = ORDER.ravel()
+        settings = dict(batch_size=BATCH, shuffle=False, verbose=0)
+        history = model.fit(X[order] * np.float32(SCALE), Y[order], callbacks=[set_rate], **settings).history
+        return [v.numpy() for v in model.variables], history["crossentropy"][0], history["accuracy"][0]
+
+    return trained
+
+
+def learning_rates(nodes):
+    schedule = targets.build(nodes["schedule"], "schedule", [])
+    return (nodes["optimizer"]["learning_rate"] * schedule(np.arange(STEPS), STEPS)).astype(np.float32)
+
+
+def assert_equals_fit(config, compiled, plain, optimizer, penalty, schedules, xla, make=network):
+    overrides = f"optimizer={optimizer} {PENALTIES[penalty]}"
+    nodes = config(overrides.split())
+    parts = {name: targets.build(nodes[name], name, []) for name in ("optimizer", "regularizer", "clipping")}
+    engine, data = compiled(
+        make(), parts["optimizer"], regularizer=parts["regularizer"], clip=parts["clipping"], xla=xla
+    )
+    for schedule in schedules:
+        engine.reset(initial_values(engine.model))
+        rates = learning_rates(config([*overrides.split(), *schedule.split()]))
+        loss, accuracy, flat, _ = engine.run_epoch(*data, ORDER, rates)
+        expected, expected_loss, expected_accuracy = plain(f"{overrides} {schedule}", make)
+        for variable, value in zip(engine.model.variables, expected, strict=True):
+            np.testing.assert_allclose(variable.numpy(), value, atol=1e-5, err_msg=f"{schedule} {variable.path}")
+        ends = [v.numpy().ravel() for v in engine.model.trainable_variables]
+        np.testing.assert_array_equal(flat, np.concatenate(ends))
+        assert float(loss) == pytest.approx(expected_loss, abs=1e-5)
+        assert float(accuracy) == pytest.approx(expected_accuracy, abs=1e-6)
+
+
+@pytest.mark.parametrize("penalty", ["none", "l2 clip"])
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_an_epoch_equals_keras_fit(config, compiled, plain, optimizer, penalty):
+    assert_equals_fit(config, compiled, plain, optimizer, penalty, [COSINE, CONSTANT], xla=False)
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_an_epoch_with_xla_equals_keras_fit(config, compiled, plain, optimizer):
+    assert_equals_fit(config, compiled, plain, optimizer, "l2 clip", [COSINE, CONSTANT], xla=True)
+
+
+@pytest.mark.parametrize("penalty", ["l1", "l2", "clip"])
+def test_a_penalty_or_clipping_alone_equals_keras_fit(config, compiled, plain, penalty):
+    assert_equals_fit(config, compiled, plain, "sgd", penalty, [COSINE], xla=False)
+
+
+def test_batch_norm_and_dropout_equal_keras_fit(config, compiled, plain):
+    assert_equals_fit(config, compiled, plain, "adam", "none", [COSINE], xla=False, make=deep_network)
+
+
+def test_the_penalties_and_the_clipping_of_these_tests_matter(plain):
+    ends = [plain(f"optimizer=sgd {overrides} {COSINE}")[0] for overrides in PENALTIES.values()]
+    for place, one in enumerate(ends):
+        for other in ends[:place]:
+            assert max(np.abs(a - b).max() for a, b in zip(one, other, strict=True)) > 2e-4
+
+
+def test_evaluation_equals_keras_evaluate_whatever_the_chunks(tf, deep):
+    import keras
+
+    from studies.engine import padded
+
+    engine, data = deep
+    engine.reset(initial_values(engine.model))
+    some = np.arange(5, 45)
+    engine.model.compile(loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True), metrics=["accuracy"])
+    expected = engine.model.evaluate(X[some] * np.float32(SCALE), Y[some], verbose=0)
+    for batch in (1, 7, 20, 1000):
+        np.testing.assert_allclose(engine.evaluate(*data, *padded(some, batch)), expected, rtol=1e-5)
+
+
+@given(st.integers(1, 5000), st.integers(1, 1000))
+def test_padding_keeps_every_index_once(tf, count, batch):
+    from studies.engine import padded
+
+    order, weight = padded(np.arange(count) + 3, batch)
+    assert order.shape == weight.shape and order.shape[1] <= batch
+    np.testing.assert_array_equal(order[weight == 1], np.arange(count) + 3)
+    assert weight.sum() == count and order.size - count < order.shape[0]
+
+
+@pytest.mark.parametrize("end", ["logits", "activation", "Activation", "Softmax"])
+def test_a_network_may_end_in_logits_or_probabilities(tf, end):
+    import keras
+
+    from studies.engine import Engine
+
+    layers = {"Activation": [keras.layers.Activation("softmax")], "Softmax": [keras.layers.Softmax()]}
+    model, logits = network(last_layers=layers.get(end, [])), network()
+    if end == "activation":
+        model.layers[-1].activation = keras.activations.softmax
+    model.set_weights(logits.get_weights())
+    images = X * np.float32(SCALE)
+    loss = Engine(model, keras.optimizers.SGD()).loss(Y, model(images))
+    log_odds = tf.nn.log_softmax(logits(images)).numpy()
+    assert float(loss) == pytest.approx(-log_odds[np.arange(EXAMPLES), Y].mean(), rel=1e-5)
+
+
+@pytest.mark.parametrize("xla", [False, True])
+def test_norms_of_gradients_and_updates_equal_those_of_a_plain_loop(tf, compiled, xla):
+    import keras
+
+    penalty, norm = keras.regularizers.L2(0.01), 0.2
+    engine, data = compiled(
+        network(),
+        keras.optimizers.SGD(momentum=0.9),
+        regularizer=penalty,
+        clip=lambda gradients: tf.clip_by_global_norm(gradients, norm)[0],
+        xla=xla,
+    )
+    engine.reset(initial_values(engine.model))
+    start = engine.flat_weights()
+    *_, flat, squares = engine.run_epoch(*data, ORDER, np.full(STEPS, 0.1, np.float32))
+
+    model, optimizer = network(penalty), keras.optimizers.SGD(0.1, momentum=0.9)
+    for variable, value in zip(model.variables, initial_values(model), strict=True):
+        variable.assign(value)
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    gradient_squares, update_squares = [], []
+    for batch in ORDER:
+        with tf.GradientTape() as tape:
+            objective = loss(Y[batch], model(X[batch] * np.float32(SCALE), training=True)) + sum(model.losses)
+        gradients = tape.gradient(objective, [v.value for v in model.trainable_variables])
+        before = [v.numpy() for v in model.trainable_variables]
+        optimizer.apply(tf.clip_by_global_norm(gradients, norm)[0], model.trainable_variables)
+        gradient_squares.append([np.sum(np.square(g)) for g in gradients])
+        update_squares.append([np.sum((v - w) ** 2) for v, w in zip(model.trainable_variables, before, strict=True)])
+    gradient_norms, update_norms = (np.sqrt(np.mean(s, axis=0)) for s in (gradient_squares, update_squares))
+
+    missing = np.full((2, len(engine.kernels)), np.nan, np.float32)
+    tables = engine.statistics([start, flat], np.stack([missing, squares]), start)
+    assert [(layer, tensor) for layer, tensor, _ in tables] == [
+        (layer, tensor) for layer in ("dense_1", "logits") for tensor in ("kernel", "bias")
+    ]
+    step_statistics = [STATISTICS.index(name) for name in ("gradient_norm", "update_norm", "update_ratio")]
+    for place, (_, tensor, table) in enumerate(tables):
+        untrained, trained = table[:, step_statistics]
+        assert np.isnan(untrained).all()
+        if tensor == "bias":
+            assert np.isnan(trained).all()
+        else:
+            ratio = update_norms[place] / np.linalg.norm(model.trainable_variables[place].numpy())
+            np.testing.assert_allclose(trained, [gradient_norms[place], update_norms[place], ratio], rtol=1e-4)
+
+
+def test_statistics_are_those_of_each_weight_at_each_epoch(deep):
+    from studies.diagnostics import weight_statistics
+
+    engine, _ = deep
+    flats, weights = [], []
+    for seed in range(3):
+        engine.reset(initial_values(engine.model, seed))
+        flats.append(engine.flat_weights())
+        weights.append([v.numpy() for v in engine.model.trainable_variables])
+    squares = np.zeros((3, 2, len(engine.kernels)), np.float32)
+    tables = engine.statistics(flats, squares, flats[0])
+    paths = [v.path for v in engine.model.trainable_variables]
+    assert [f"{layer}/{tensor}" for layer, tensor, _ in tables] == paths
+    for place, (_, _, table) in enumerate(tables):
+        rows = np.stack([epoch[place].ravel() for epoch in weights])
+        expected = weight_statistics(rows, np.stack([rows[0]] * 3))
+        np.testing.assert_allclose(table[:, :-3], expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("xla", [False, True])
+def test_a_reset_engine_repeats_itself_to_the_bit(tf, compiled, deep, xla):
+    import keras
+
+    engine, data = compiled(deep_network(), keras.optimizers.Adam(), xla=True) if xla else deep
+    rates = np.full(STEPS, 0.01, np.float32)
+
+    def trained(seed):
+        engine.reset(initial_values(engine.model, seed))
+        for _ in range(2):
+            *numbers, flat, squares = engine.run_epoch(*data, ORDER, rates)
+        variables = [*engine.model.variables, *engine.optimizer.variables]
+        return [value.numpy() for value in (*numbers, flat, squares, *variables)]
+
+    first, other, again = trained(0), trained(1), trained(0)
+    assert [value.tobytes() for value in first] == [value.tobytes() for value in again]
+    assert not np.array_equal(first[2], other[2])
+
+
+def test_batch_norm_and_dropout_have_state_that_a_reset_restores(deep):
+    engine, data = deep
+    states = [v for v in engine.model.variables if "moving" in v.path or "seed_generator" in v.path]
+    assert len(states) == 6
+    values = initial_values(engine.model)
+    engine.reset(values)
+    before = [v.numpy() for v in states]
+    engine.run_epoch(*data, ORDER, np.full(STEPS, 0.01, np.float32))
+    for variable, value in zip(states, before, strict=True):
+        assert (variable.numpy() != value).any(), variable.path
+    assert [int(v.value[1]) for v in states if "seed_generator" in v.path] == [STEPS, STEPS]
+    engine.reset(values)
+    for variable, value in zip(states, before, strict=True):
+        np.testing.assert_array_equal(variable, value)
+
+
+def test_dropout_follows_its_seed(deep):
+    engine, data = deep
+    values, ends = initial_values(engine.model), []
+    for seed in (1, 1, 2):
+        for place, variable in enumerate(engine.model.variables):
+            if "seed_generator" in variable.path:
+                values[place] = np.array([seed, 0])
+        engine.reset(values)
+        ends.append(engine.run_epoch(*data, ORDER, np.full(STEPS, 0.1, np.float32))[2].numpy().tobytes())
+    assert ends[0] == ends[1] != ends[2]
+
+
+def test_auto_compiles_long_runs_of_dense_networks_alone(tf):
+    from studies.engine import XLA_STEPS, wants_xla
+    from studies.models import cnn
+
+    dense = deep_network()
+    convolutional = cnn((4, 4, 1), CLASSES, filters=[2], kernel_size=3, dense=4, activation="relu", dropout=0.0)
+    gpu = bool(tf.config.list_physical_devices("GPU"))
+    assert wants_xla("auto", dense, XLA_STEPS) and not wants_xla("auto", dense, XLA_STEPS - 1)
+    assert wants_xla("auto", convolutional, XLA_STEPS) == gpu
+    assert wants_xla(True, convolutional, 1) and not wants_xla(False, dense, XLA_STEPS)

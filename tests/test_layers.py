@@ -1,0 +1,83 @@
+"""Who may import whom: DESIGN.md's rules, held against the imports themselves, those inside functions too."""
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+MODULES = {
+    ".".join(path.relative_to(ROOT).with_suffix("").parts): ast.parse(path.read_text())
+    for package in ("studies", "analysis")
+    for path in (ROOT / package).rglob("*.py")
+}
+OURS = {name for name in MODULES if name.startswith("studies.")}
+ANALYSIS = {name for name in MODULES if name.startswith("analysis")}
+
+TRAINING = {f"studies.{name}" for name in ("trial", "engine", "diagnostics", "models", "optimizers")}
+"""They import TensorFlow, so the driver must not import them."""
+
+DRIVER = {
+    f"studies.{name}" for name in ("run", "design", "executors", "tracking", "store", "progress", "limits", "cost")
+}
+
+MAY_IMPORT = {
+    "studies.engine": {"studies.diagnostics"},
+    "studies.initializers": {"studies.targets"},
+    "studies.tracking": {"studies.store"},
+    "studies.trial": OURS - DRIVER,
+    "studies.run": OURS - TRAINING | ANALYSIS,
+} | dict.fromkeys(ANALYSIS, ANALYSIS)
+"""What a module may import of ours besides `studies.record`; nothing for those that are not here."""
+
+ONLY_IN = {
+    "mlflow": {"studies.tracking", "analysis.load"},
+    "hydra": {"studies.run"},
+    "omegaconf": {"studies.run"},
+    "tensorflow": TRAINING | {"studies.executors"},
+    "keras": TRAINING,
+}
+
+
+def imports(tree: ast.AST) -> Iterator[str]:
+    """The modules that a tree imports, by their full names."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "a relative import"
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+            yield from (name if name in MODULES else node.module for name in names)
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_a_module_imports_only_those_it_may(module):
+    ours = {name for name in imports(MODULES[module]) if name.partition(".")[0] in ("studies", "analysis")}
+    assert ours <= MAY_IMPORT.get(module, set()) | {"studies.record"}
+
+
+@pytest.mark.parametrize("library", ONLY_IN)
+def test_a_library_is_imported_only_where_it_belongs(library):
+    users = {module for module, tree in MODULES.items() if library in {n.partition(".")[0] for n in imports(tree)}}
+    assert users and users <= ONLY_IN[library]
+
+
+def test_record_imports_only_the_standard_library():
+    assert set(imports(MODULES["studies.record"])) <= sys.stdlib_module_names
+
+
+def test_executors_import_tensorflow_only_in_what_a_worker_runs():
+    top = [node for node in MODULES["studies.executors"].body if isinstance(node, ast.Import | ast.ImportFrom)]
+    assert "tensorflow" not in set(imports(ast.Module(top, [])))
+
+
+def test_the_driver_does_not_import_tensorflow():
+    code = (
+        "import sys, studies.run, studies.tracking, studies.executors, studies.design, studies.progress\n"
+        "import analysis.compare, analysis.load, analysis.estimates\n"
+        "assert not {'tensorflow', 'keras'} & sys.modules.keys()"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, timeout=60)

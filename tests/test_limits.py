@@ -1,0 +1,112 @@
+"""The rules of settings: what they take, in which type they give it back, what they say of the rest."""
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from studies import limits
+from studies.record import StudyError
+
+anything = st.one_of(
+    st.none(), st.booleans(), st.integers(), st.floats(), st.text(), st.lists(st.integers()), st.just({}),
+)  # fmt: skip
+numbers = st.integers() | st.floats()
+
+
+def taken(rule, value) -> bool:
+    try:
+        rule(value)
+    except ValueError:
+        return False
+    return True
+
+
+@given(numbers, st.floats(-10, 10), st.floats(-10, 10))
+def test_a_number_is_taken_between_its_bounds_and_becomes_a_float(value, a, b):
+    low, high = sorted((a, b))
+    for rule, is_inside in (
+        (limits.number(low, high), low <= value <= high),
+        (limits.number(above=low, below=high), low < value < high),
+        (limits.number(low), low <= value < math.inf),
+    ):
+        assert taken(rule, value) == is_inside
+        if is_inside:
+            assert type(rule(value)) is float and rule(value) == value
+
+
+@given(anything)
+def test_rules_take_nothing_of_another_type(value):
+    kind = type(value)
+    assert taken(limits.number(), value) == (kind in (int, float) and abs(value) < math.inf)
+    assert taken(limits.whole(3), value) == (kind is int and value >= 3)
+    assert taken(limits.flag, value) == (kind is bool)
+    assert taken(limits.text, value) == (kind is str and value != "")
+    assert taken(limits.many(limits.whole(0)), value) == (kind is list and value != [] and min(value) >= 0)
+    assert taken(limits.optional(limits.flag), value) == (value is None or kind is bool)
+
+
+def test_a_number_too_large_for_a_float_is_refused():
+    assert not taken(limits.number(0), 10**400)
+
+
+def test_one_of_some_names_tells_true_from_one():
+    rule = limits.one_of("auto", True, False)
+    assert [taken(rule, value) for value in ("auto", True, False, 1, 0, "true", None)] == [True] * 3 + [False] * 4
+    with pytest.raises(ValueError, match="one of auto, true, false"):
+        rule(1)
+
+
+def test_a_share_is_less_than_one():
+    assert [taken(limits.share, value) for value in (0, 0.999, 1, -0.001)] == [True, True, False, False]
+
+
+@pytest.mark.parametrize(("value", "good"), [("mine.", True), ("a.b.", True), ("os", False), (".", False), ("", False)])
+def test_an_allowed_prefix_ends_in_a_dot(value, good):
+    assert taken(limits.LIMITS["targets.allow"], [value]) == good
+
+
+def test_an_allow_list_may_be_empty_but_is_no_text():
+    assert taken(limits.LIMITS["targets.allow"], []) and not taken(limits.LIMITS["targets.allow"], "os.")
+
+
+def test_settled_gives_settings_their_types_and_keeps_what_it_does_not_know():
+    optimizer = {"_target_": "mine.Optimizer", "learning_rate": 1, "momentum": 0, "mine": 1, "deep": {"x": [1]}}
+    settled = limits.settled({"optimizer": optimizer, "model": {"_target_": "m", "depth": 2}, "pruning": {}})
+    assert settled["optimizer"] == optimizer
+    types = [type(settled["optimizer"][name]) for name in ("learning_rate", "momentum", "mine")]
+    assert types == [float, float, int]
+    assert type(settled["model"]["depth"]) is int and settled["pruning"] == {}
+
+
+def test_settling_twice_is_settling_once(config):
+    settled = limits.settled({name: part for name, part in config().items() if name != "study"})
+    assert limits.settled(settled) == settled
+
+
+@pytest.mark.parametrize(
+    ("part", "node", "received", "allowed"),
+    [
+        ("model", {"_target_": "m", "depth": -1}, "model.depth=-1", "a whole number of 1 or more"),
+        ("model", {"_target_": "m", "depth": True}, "model.depth=true", "a whole number of 1 or more"),
+        ("model", {"_target_": "m", "depth": {"x": 1}}, "model.depth={'x': 1}", "a whole number of 1 or more"),
+        ("model", {"_target_": "m", "dropout": 1}, "model.dropout=1", "a number from 0 below 1"),
+        ("model", {"_target_": "m", "filters": []}, "model.filters=[]", "a list of 1 or more"),
+        ("model", {"_target_": "m", "activation": "rellu"}, "model.activation=rellu", "relu, relu6"),
+        ("model", {"_target_": "m", "deep": {"x": math.inf}}, "model.deep.x=inf", "a finite number"),
+        ("optimizer", {"_target_": "o", "learning_rate": "abc"}, "optimizer.learning_rate=abc", "a number above 0"),
+        ("optimizer", {"_target_": "o"}, "optimizer.learning_rate is missing", "optimizer.learning_rate=VALUE"),
+        ("targets", {"allow": "os."}, "targets.allow=os.", "a list"),
+        ("targets", {"allow": ["os"]}, "targets.allow=['os']", "[mypackage.]"),
+        ("diagnostics", {"observe": 1}, "diagnostics.observe=1", "observe_every"),
+        ("diagnostics", {}, "diagnostics.observe_every is missing", "diagnostics.observe_every=VALUE"),
+        ("engine", None, "engine=null", "threads, xla"),
+        ("tracking", {"root": None}, "tracking.root=null", "a text"),
+        ("regularizer", {"l2": 0.1}, "regularizer is none", "regularizer=NAME"),
+    ],
+)
+def test_a_wrong_setting_is_refused(part, node, received, allowed):
+    with pytest.raises(StudyError) as error:
+        limits.settled({part: node})
+    assert received in str(error.value) and allowed in str(error.value)

@@ -1,0 +1,216 @@
+"""Whole studies through the command line: real processes, a real store, real kills."""
+
+import os
+import re
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from contextlib import closing
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from analysis import load
+
+ROOT = Path(__file__).parent.parent
+STUDY = [
+    "+study.factors={initializer:[he_normal,orthogonal],model.depth:[1,3]}",
+    "study.name=small",
+    "study.seeds=4",
+    "training.epochs=9",  # long enough for XLA
+    "model.dropout=0.2",
+    "model.width=16",
+]
+TRIALS = 16
+NOT_NUMBERS = ["seconds", "seconds_build", "seconds_train", "seconds_total", "memory_mb", "folder"]
+
+
+def command(store, *words):
+    return [sys.executable, "-m", "studies.run", *STUDY, f"tracking.root={store}", *words]
+
+
+def run(store, *words):
+    return subprocess.run(command(store, *words), cwd=ROOT, capture_output=True, text=True)
+
+
+def frames(store):
+    """Every number that a study gave, in a fixed order; times left out."""
+    read = (load.trials("small", store), load.epochs("small", store), load.layers("small", store))
+    return [
+        frame.drop(columns=NOT_NUMBERS, errors="ignore")
+        .sort_values([c for c in ("key", "epoch", "layer", "tensor") if c in frame])
+        .reset_index(drop=True)
+        for frame in read
+    ]
+
+
+def assert_same_to_the_bit(store, other):
+    for ours, theirs in zip(frames(store), frames(other), strict=True):
+        assert len(ours)
+        pd.testing.assert_frame_equal(ours, theirs, check_exact=True)
+
+
+def assert_each_trial_once(store):
+    with closing(sqlite3.connect(store / "mlflow.db")) as connection:
+        query = "SELECT value, COUNT(*) FROM tags JOIN runs USING (run_uuid) WHERE key = 'trial.key' "
+        counts = dict(connection.execute(query + "AND lifecycle_stage = 'active' GROUP BY value"))
+    assert len(counts) == TRIALS and set(counts.values()) == {1}
+
+
+@pytest.fixture(scope="module")
+def pooled(tmp_path_factory):
+    store = tmp_path_factory.mktemp("pooled")
+    done = run(store)
+    assert done.returncode == 0, done.stderr
+    return store, done.stdout
+
+
+def processes_of(pid):
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def ended(store):
+    try:
+        return len(load.finished_keys("small", store))
+    except sqlite3.Error:
+        return 0
+
+
+def when_some_have_ended(store, driver, count):
+    deadline = time.monotonic() + 120
+    while ended(store) < count and driver.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert driver.poll() is None, driver.communicate()[1]
+
+
+def test_a_study_says_what_it_did(pooled):
+    store, printed = pooled
+    assert f"{TRIALS} trials, 0 finished before, {TRIALS} to run" in printed
+    assert f"[{TRIALS}/{TRIALS}]" in printed and "0 failed, 0 skipped" in printed
+    table = [line for line in printed.splitlines() if re.match(r"(he_normal|orthogonal) +[13] ", line)]
+    assert len(table) == 4
+    assert str(store) in printed and f"mlflow ui --backend-store-uri sqlite:///{store}/mlflow.db" in printed
+
+
+def test_every_trial_is_stored_whole(pooled):
+    store, _ = pooled
+    trials, epochs, layers = frames(store)
+    assert set(trials["status"]) == {"finished"} and len(trials) == TRIALS
+    assert (epochs.groupby("key").size() == 10).all()
+    kernels = layers[layers["tensor"] == "kernel"]
+    assert (kernels.groupby("key")["epoch"].nunique() == 10).all()
+    assert trials["test_accuracy"].between(0.3, 1).all()
+    assert_each_trial_once(store)
+
+
+def test_the_finished_study_is_not_run_again(pooled):
+    store, printed = pooled
+    before = (store / "mlflow.db").read_bytes()
+    again = run(store)
+    assert again.returncode == 0
+    assert f"{TRIALS} finished before, 0 to run" in again.stdout
+    assert (store / "mlflow.db").read_bytes() == before
+    table = printed[printed.index("initializer") : printed.index("results")]
+    assert table in again.stdout
+
+
+def test_serial_gives_the_same_numbers(pooled, tmp_path):
+    assert run(tmp_path, "executor=serial").returncode == 0
+    assert_same_to_the_bit(tmp_path, pooled[0])
+
+
+def test_one_worker_that_reuses_its_graphs_and_grown_seeds_give_the_same_numbers(pooled, tmp_path):
+    assert run(tmp_path, "executor.workers=1", "study.seeds=[1,3]").returncode == 0
+    grown = run(tmp_path, "executor.workers=1")
+    assert f"{TRIALS // 2} finished before, {TRIALS // 2} to run" in grown.stdout
+    assert_same_to_the_bit(tmp_path, pooled[0])
+    assert_each_trial_once(tmp_path)
+
+
+def test_a_worker_killed_in_mid_study_costs_nothing(pooled, tmp_path):
+    driver = subprocess.Popen(command(tmp_path), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    when_some_have_ended(tmp_path, driver, 1)
+    os.kill(processes_of(driver.pid)[0], signal.SIGKILL)
+    _, errors = driver.communicate()
+    assert driver.returncode == 0, errors
+    assert_same_to_the_bit(tmp_path, pooled[0])
+    assert_each_trial_once(tmp_path)
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT], ids=["killed", "interrupted"])
+def test_a_study_goes_on_after_its_driver_was_stopped(pooled, tmp_path, how):
+    driver = subprocess.Popen(command(tmp_path), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    when_some_have_ended(tmp_path, driver, 3)
+    os.kill(driver.pid, how)
+    printed, errors = driver.communicate()
+    kept = ended(tmp_path)
+    assert 3 <= kept < TRIALS
+    if how == signal.SIGINT:
+        assert driver.returncode == 130 and "Traceback" not in errors
+        assert f"{kept} of {TRIALS} trials are kept; the same command goes on" in printed
+    again = run(tmp_path)
+    assert again.returncode == 0, again.stderr
+    assert f"{kept} finished before, {TRIALS - kept} to run" in again.stdout
+    assert_same_to_the_bit(tmp_path, pooled[0])
+    assert_each_trial_once(tmp_path)
+    with closing(sqlite3.connect(tmp_path / "mlflow.db")) as connection:
+        assert connection.execute("SELECT COUNT(*) FROM runs WHERE status = 'RUNNING'").fetchone() == (0,)
+
+
+def test_a_trial_that_raises_is_recorded_as_crashed_and_tried_again(tmp_path):
+    package = tmp_path / "mine"
+    package.mkdir()
+    (package / "__init__.py").write_text("")
+    (package / "nets.py").write_text(
+        "import os, keras\n"
+        "def net(input_shape, classes, width):\n"
+        "    inputs = keras.Input(input_shape)\n"
+        "    hidden = keras.layers.Dense(width)(keras.layers.Flatten()(inputs))\n"
+        "    if width == 3 and not os.path.exists(os.environ['REPAIRED']):\n"
+        "        hidden = Broken()(hidden)\n"
+        "    return keras.Model(inputs, keras.layers.Dense(classes)(hidden))\n"
+        "class Broken(keras.layers.Layer):\n"
+        "    def call(self, x, training=None):\n"
+        "        if training: raise RuntimeError('it broke in training')\n"
+        "        return x\n"
+    )
+    words = [
+        "model._target_=mine.nets.net",
+        "~model.depth",
+        "~model.activation",
+        "~model.batch_norm",
+        "~model.dropout",
+        "targets.allow=[mine.]",
+        "+study.factors={model.width:[3,4]}",
+        "study.name=broken",
+        "training.epochs=1",
+        f"tracking.root={tmp_path / 'store'}",
+    ]
+    environment = os.environ | {"PYTHONPATH": f"{tmp_path}:{ROOT}", "REPAIRED": str(tmp_path / "repaired")}
+    start = [sys.executable, "-m", "studies.run", *words]
+    first = subprocess.run(start, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert first.returncode == 1, first.stderr
+    trials = load.trials("broken", tmp_path / "store").set_index("model.width")
+    assert dict(trials["status"]) == {3: "crashed", 4: "finished"}
+    assert "it broke in training" in trials.loc[3, "error"] and "it broke in training" in first.stdout
+
+    (tmp_path / "repaired").touch()
+    second = subprocess.run(start, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert second.returncode == 0, second.stderr
+    assert "1 finished before, 1 to run" in second.stdout
+    assert set(load.trials("broken", tmp_path / "store")["status"]) == {"finished"}
+
+
+def test_two_drivers_of_one_study_do_not_meet(pooled, tmp_path):
+    first = subprocess.Popen(command(tmp_path), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    while not (tmp_path / ".small.lock").exists():
+        time.sleep(0.05)
+    time.sleep(0.5)
+    second = run(tmp_path)
+    first.kill()
+    first.communicate()
+    assert second.returncode == 2
+    assert "another process runs small" in second.stderr
