@@ -108,7 +108,7 @@ def build(cfg: Config, shape: tuple[int, ...]) -> keras.Model:
         keras.optimizers.SGD(cfg.learning_rate, cfg.momentum),
         keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         metrics=["accuracy"],
-        jit_compile=False,
+        jit_compile=False,  # "auto" on a CPU; XLA takes 16.5 CPU s a digits trial (depth 2, 30 epochs), this 12.4
     )
     return model
 

@@ -150,10 +150,11 @@ def _read_npz(path: Path) -> Dataset:
 
 def _arrays(path: Path) -> dict[str, np.ndarray]:
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            if not isinstance(archive, np.lib.npyio.NpzFile):
-                raise StudyError(f"{path} is a single array: expected an .npz archive, such as np.savez writes")
-            return {name: archive[name] for name in archive.files}
+        archive = np.load(path, allow_pickle=False)
+        if not isinstance(archive, np.lib.npyio.NpzFile):
+            raise StudyError(f"{path} is a single array: expected an .npz archive, such as np.savez writes")
+        with archive:
+            return {name: np.asarray(archive[name]) for name in archive.files}
     except (OSError, EOFError, ValueError, KeyError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         if not zipfile.is_zipfile(path):

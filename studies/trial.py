@@ -88,7 +88,7 @@ def run(trial: Trial) -> Iterator[EpochRecord | list[LayerRecord] | Result]:
             )
         )  # fmt: skip
         yield history[-1]
-        if not math.isfinite(history[-1].train_loss):
+        if not math.isfinite(history[-1].train_loss + history[-1].val_loss):
             status = "diverged"
         elif training["timeout"] and time.perf_counter() - started > training["timeout"]:
             status = "timeout"

@@ -54,3 +54,12 @@ def trial_of(config):
         return trial
 
     return made
+
+
+@pytest.fixture(scope="session")
+def mnist_root():
+    """The folder with mnist.npz, if there is one."""
+    for folder in (os.environ.get("STUDIES_DATA"), CONF.parent.parent / "shared" / "datasets"):
+        if folder and (Path(folder) / "mnist.npz").is_file():
+            return Path(folder)
+    pytest.skip("there is no mnist.npz in STUDIES_DATA or ../shared/datasets")

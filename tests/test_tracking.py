@@ -1,0 +1,245 @@
+"""The store without TensorFlow: made-up records, MLflow's own client to read them back."""
+
+import math
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from mlflow.tracking import MlflowClient
+
+from analysis import load
+from studies import store, tracking
+from studies.record import (
+    EPOCH_COLUMNS,
+    LAYER_COLUMNS,
+    STATISTICS,
+    EpochRecord,
+    LayerRecord,
+    Result,
+    Study,
+    StudyError,
+    Trial,
+)
+
+EPOCHS = 30
+STUDY = Study(
+    "made up", "Does it keep what it is given?", {"model.depth": (1, 2)}, (0, 1), {"model.depth": 1}, "val_loss"
+)
+CONFIG = {
+    "data": {"_target_": "studies.data.digits", "content": ""},
+    "model": {"_target_": "studies.models.mlp", "depth": 1},
+    "initializer": {"_target_": "keras.initializers.Zeros"},
+    "optimizer": {"_target_": "keras.optimizers.SGD", "learning_rate": 0.1},
+    "schedule": {"_target_": "studies.schedules.constant"},
+    "regularizer": {},
+    "clipping": {},
+    "training": {"epochs": EPOCHS, "batch_size": 32},
+}
+
+
+def made_up_trials():
+    return [
+        Trial(f"{depth}{seed}" * 8, STUDY.name, "scientific", {"model.depth": depth}, seed, CONFIG, ("a=1",), "graph")
+        for depth in (1, 2)
+        for seed in (0, 1)
+    ]
+
+
+def records(trial, status="finished"):
+    rng = np.random.default_rng(trial.seed)
+    epochs = [
+        EpochRecord(trial.key, e, 100 * e, 0.1, math.nan if e == 0 else rng.random(), rng.random(), *rng.random(3))
+        for e in range(EPOCHS + 1)
+    ]
+    layers = [
+        LayerRecord(trial.key, e, layer, tensor, (*rng.random(len(STATISTICS) - 1), math.nan))
+        for layer in ("dense_1", "logits")
+        for tensor in ("kernel", "bias")
+        for e in range(EPOCHS + 1)
+    ]
+    result = Result(trial.key, status, EPOCHS, *rng.random(8), parameters=99, classes=10, seconds_total=2.0)
+    return epochs, layers, replace(result, error="it broke\ntraceback") if status == "crashed" else result
+
+
+@pytest.fixture(scope="module")
+def fresh(tmp_path_factory):
+    """A fresh database, made once by MLflow."""
+    root = tmp_path_factory.mktemp("fresh")
+    maker = store.Maker(root)
+    maker.place()
+    maker.discard()
+    return root
+
+
+@pytest.fixture
+def root(fresh, tmp_path):
+    shutil.copy(fresh / "mlflow.db", tmp_path)
+    return tmp_path
+
+
+def written(root, statuses=("finished", "diverged", "crashed", "timeout")):
+    trials = made_up_trials()
+    execution = tracking.Execution(root, STUDY, trials, "study: made up\n")
+    for trial, status in zip(trials, statuses, strict=True):
+        execution.write(trial, *records(trial, status))
+    execution.close("FINISHED", "| a table |")
+    return trials
+
+
+def seen_by_mlflow(root):
+    """All that MLflow's client says of the store's runs, by name, but for ids and times."""
+    client = MlflowClient(store.uri(root))
+    experiment = client.get_experiment_by_name(STUDY.name)
+    seen = {"experiment": (Path(experiment.artifact_location).name, experiment.tags)}
+    for run in client.search_runs([experiment.experiment_id]):
+        tags = {k: v for k, v in run.data.tags.items() if k not in ("mlflow.parentRunId",)}
+        history = {
+            name: sorted((m.step, m.value) for m in client.get_metric_history(run.info.run_id, name))
+            for name in ("val_loss", "weights/dense_1/l2", "test_accuracy")
+            if name in run.data.metrics
+        }
+        files = sorted(artifact.path for artifact in client.list_artifacts(run.info.run_id))
+        seen[run.info.run_name] = (run.info.status, tags, run.data.params, run.data.metrics, history, files)
+    return seen
+
+
+def test_a_database_made_here_is_one_of_a_known_version(fresh):
+    assert store.version(fresh / "mlflow.db") in store.KNOWN_VERSIONS
+    assert store.KNOWN_VERSIONS == load.KNOWN_SCHEMAS
+
+
+def test_sql_and_mlflows_client_write_the_same(fresh, tmp_path, monkeypatch):
+    seen = []
+    for known in (store.KNOWN_VERSIONS, ()):
+        monkeypatch.setattr(store, "KNOWN_VERSIONS", known)
+        root = tmp_path / str(len(known))
+        root.mkdir()
+        shutil.copy(fresh / "mlflow.db", root)
+        written(root)
+        seen.append(seen_by_mlflow(root))
+    assert seen[0] == seen[1]
+    statuses = {name: entry[0] for name, entry in seen[0].items() if "seed" in name}
+    expected = ["FINISHED", "FINISHED", "FAILED", "KILLED"]
+    assert statuses == dict(
+        zip(["depth=1 seed=0", "depth=1 seed=1", "depth=2 seed=0", "depth=2 seed=1"], expected, strict=True)
+    )
+
+
+def test_sql_and_mlflows_client_read_the_same(root, monkeypatch):
+    written(root)
+    by_sql = load.trials(STUDY.name, root)
+    monkeypatch.setattr(load, "KNOWN_SCHEMAS", ())
+    pd.testing.assert_frame_equal(by_sql, load.trials(STUDY.name, root), check_exact=True)
+
+
+def test_what_was_written_is_read_to_the_bit(root):
+    trials = written(root)
+    frame = load.trials(STUDY.name, root)
+    assert list(frame["key"]) == [trial.key for trial in trials]
+    assert list(frame["model.depth"]) == [1, 1, 2, 2] and list(frame["seed"]) == [0, 1, 0, 1]
+    assert frame["error"].str.startswith("it broke").tolist() == [False, False, True, False]
+    epochs, layers = load.epochs(STUDY.name, root), load.layers(STUDY.name, root)
+    assert tuple(epochs.columns) == EPOCH_COLUMNS and tuple(layers.columns) == LAYER_COLUMNS
+    for trial in trials:
+        given_epochs, given_layers, result = records(trial)
+        np.testing.assert_array_equal(
+            epochs[epochs["key"] == trial.key].to_numpy()[:, 1:].astype(float),
+            [list(vars(record).values())[1:] for record in given_epochs],
+        )
+        np.testing.assert_array_equal(
+            layers[layers["key"] == trial.key][list(STATISTICS)], [record.statistics for record in given_layers]
+        )
+        row = frame[frame["key"] == trial.key].iloc[0]
+        assert row["test_accuracy"] == result.test_accuracy and row["epochs"] == EPOCHS
+
+
+def test_children_are_nested_and_charted_at_a_dozen_epochs(root):
+    written(root)
+    client = MlflowClient(store.uri(root))
+    runs = client.search_runs([client.get_experiment_by_name(STUDY.name).experiment_id])
+    (parent,) = [run for run in runs if run.data.tags["trial.role"] == "execution"]
+    children = [run for run in runs if run is not parent]
+    assert {run.data.tags["mlflow.parentRunId"] for run in children} == {parent.info.run_id}
+    steps = [m.step for m in client.get_metric_history(children[0].info.run_id, "gradients/logits/norm")]
+    assert len(steps) == tracking.CHARTED_EPOCHS and {0, 1, EPOCHS} <= set(steps)
+    assert not any("bias" in name for name in children[0].data.metrics)
+
+
+def test_a_killed_driver_leaves_nothing_half_written(root, monkeypatch):
+    for known in (store.KNOWN_VERSIONS, ()):
+        monkeypatch.setattr(store, "KNOWN_VERSIONS", known)
+        trials = made_up_trials()
+        killed = tracking.Execution(root, STUDY, trials, "")
+        killed.store.begin("depth=1 seed=0", {"trial.key": trials[0].key, "trial.status": "finished"}, 0)
+        assert load.finished_keys(STUDY.name, root) == set()
+        tracking.Execution(root, STUDY, trials, "").close("FINISHED")
+        client = MlflowClient(store.uri(root))
+        runs = client.search_runs([client.get_experiment_by_name(STUDY.name).experiment_id])
+        assert {run.data.tags["trial.role"] for run in runs if "trial.role" in run.data.tags} == {"execution"}
+        assert not [run for run in runs if run.info.status == "RUNNING"]
+
+
+def test_a_crashed_trial_is_run_again_and_its_new_run_counts(root):
+    trials = written(root, ("finished", "crashed", "finished", "finished"))
+    assert load.finished_keys(STUDY.name, root) == {trials[i].key for i in (0, 2, 3)}
+    again = tracking.Execution(root, STUDY, trials, "")
+    again.write(trials[1], *records(trials[1]))
+    again.close("FINISHED")
+    assert load.finished_keys(STUDY.name, root) == {trial.key for trial in trials}
+    assert list(load.trials(STUDY.name, root)["status"]) == ["finished"] * 4
+
+
+def test_the_latest_execution_says_which_trials_count(root):
+    trials = written(root)
+    tracking.Execution(root, STUDY, trials[:2], "").close("FINISHED")
+    assert len(load.trials(STUDY.name, root)) == 2
+    assert load.execution(STUDY.name, root).study == STUDY
+
+
+def test_a_store_that_was_moved_still_has_its_artifacts(root, tmp_path_factory):
+    trials = written(root)
+    moved = tmp_path_factory.mktemp("new place") / "store"
+    shutil.move(root, moved)
+    assert len(load.layers(STUDY.name, moved)) == 4 * 4 * (EPOCHS + 1)
+    tracking.Execution(moved, STUDY, trials, "").close("FINISHED")
+    client = MlflowClient(store.uri(moved))
+    for run in client.search_runs([client.get_experiment_by_name(STUDY.name).experiment_id]):
+        assert Path(client.download_artifacts(run.info.run_id, "")).is_relative_to(moved)
+
+
+def test_an_unknown_study_is_an_error_that_lists_what_there_is(root, tmp_path):
+    written(root)
+    with pytest.raises(StudyError, match=r"no study 'nosuch'.*it has made up"):
+        load.trials("nosuch", root)
+    with pytest.raises(StudyError, match="none yet"):
+        load.trials("nosuch", tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize("last", [1, 5, 12, 13, 14, 20, 30, 100, 1000])
+def test_charted_epochs(last):
+    chosen = sorted(tracking.charted(list(range(last + 1))))
+    assert len(chosen) == min(last + 1, tracking.CHARTED_EPOCHS)
+    assert chosen[:2] == [0, 1] and chosen[-1] == last
+    gaps = np.diff(chosen)
+    assert (gaps[1:] >= gaps[:-1]).all() or last < 25
+
+
+def test_a_root_that_cannot_be_written_is_refused(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StudyError, match="cannot be written"):
+        store.check_writable(tmp_path / "file" / "store")
+    (tmp_path / "mlflow.db").write_text("not a database at all")
+    with pytest.raises(StudyError, match="not an SQLite database"):
+        store.check_writable(tmp_path)
+
+
+def test_two_drivers_that_make_one_database_at_once_share_it(tmp_path):
+    makers = [store.Maker(tmp_path) for _ in range(2)]
+    for maker, name in zip(makers, ("one", "two"), strict=True):
+        maker.place()
+        maker.discard()
+        tracking.Execution(tmp_path, replace(STUDY, name=name), [], "").close("FINISHED")
+    assert load.studies(tmp_path) == ["one", "two"]
