@@ -56,7 +56,8 @@ def job(composed) -> int:
     choices = hydra_config.runtime.choices
     console = Console()
     study, plan = design.read_study(config, overridden), limits.settled({"plan": config["plan"]})["plan"]
-    trials = design.expand(study, config, choices, overrides, _compose, _settle, exact=_refers_to_itself(composed))
+    compose = composer(config, overrides, choices)
+    trials = design.expand(study, config, choices, overrides, compose, _settle, exact=_refers_to_itself(composed))
     seconds = _expected_seconds(trials)
     executor = targets.build(config["executor"], "executor", config["targets"]["allow"])
 
@@ -203,8 +204,37 @@ def _settle(config: dict) -> dict:
     return config | {"data": config["data"] | {"content": data.content(config["data"])}}
 
 
-def _compose(overrides: list[str]) -> dict:
-    return _resolved(hydra.compose(config_name="config", overrides=overrides))
+def composer(base: dict, overrides: list[str], choices: dict[str, str]) -> design.Compose:
+    """What composes further configs: Hydra, in 100 ms; or the option's file, where nothing else has a say in its group.
+
+    Args:
+        base: what `overrides` compose to.
+        choices: the option that each group has in it.
+    """
+    named = {override.lstrip("+~").partition("=")[0].partition(".")[0] for override in overrides}
+    study = _body("study", choices.get("study")) or {}
+
+    def plain(group: str, option: str) -> dict | None:
+        body = _body(group, option)
+        alone = group not in named and group not in study and base.get(group) == _body(group, choices.get(group))
+        return body if alone and body is not None and not {"defaults", "hydra"} & (body or {}).keys() else None
+
+    def compose(wanted: list[str]) -> dict:
+        *others, last = wanted or [""]
+        group, _, option = last.partition("=")
+        if others == overrides and (body := plain(group, option)) is not None:
+            return base | {group: body}
+        return _resolved(hydra.compose(config_name="config", overrides=wanted))
+
+    return compose
+
+
+def _body(group: str, option: str | None) -> dict | None:
+    """An option's own file, resolved; None if it is elsewhere or speaks of other groups too."""
+    path = CONF / group / f"{option}.yaml"
+    if not path.is_file() or ("@package" in path.read_text() and group != "study"):
+        return None
+    return OmegaConf.to_container(OmegaConf.load(path), resolve=group != "study")
 
 
 def _resolved(composed) -> dict:

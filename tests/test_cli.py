@@ -23,6 +23,8 @@ STUDY = "+study=init_comparison"
 def cli(monkeypatch, capsys, tmp_path):
     """A function from arguments to what `python -m studies.run` answers: exit code, stdout, stderr."""
     monkeypatch.chdir(tmp_path)
+    # Hydra sets up logging and so closes the stream of every handler: with TensorFlow here, one of them is pytest's.
+    monkeypatch.setattr("logging.shutdown", lambda handlers: None)
 
     def call(*arguments):
         monkeypatch.setenv("HYDRA_FULL_ERROR", "0")
@@ -78,7 +80,6 @@ def assert_one_paragraph(answer, *words):
         (["study.metric=nosuch"], "study.metric=nosuch", "val_accuracy, best_val_loss"),
         (["study.seeds=0"], "study.seeds=0", "1 or more"),
         (["model.depth=-1"], "model.depth=-1", "1 or more"),
-        (["model.depth=[2,8]"], "model.depth=[2, 8]", "1 or more"),
         (["model.depth=2,8"], "model.depth=2,8", "+study.factors={model.depth: [2,8]}"),
         (["model.depth=["], "model.depth=[", "NAME=VALUE"),
         (["model"], "model", "NAME=VALUE"),
@@ -86,18 +87,15 @@ def assert_one_paragraph(answer, *words):
         (["model.depth=???"], "model.depth", "mandatory"),
         (["optimizer.learning_rate=abc"], "optimizer.learning_rate=abc", "a number above 0"),
         (["+regularizer.l2=1"], "regularizer is none", "regularizer=NAME"),
-        (["executor.workers=0"], "executor.workers=0", "1 or more"),
         (["plan=maybe"], "plan=maybe", "true or false"),
         (["tracking.root=null"], "tracking.root=null", "a text"),
         (["model._target_=os.system"], "model._target_='os.system'", "targets.allow=[mypackage.]"),
-        (["executor._target_=os.system"], "executor._target_='os.system'", "targets.allow=[mypackage.]"),
         (["model._target_=os.system", "targets.allow=os."], "targets.allow=os.", "a list"),
         (["executor._target_=studies.executors.Poll"], "'studies.executors.Poll'", "Pool, "),
         (["data=npz"], "data=npz", "data.path=FILE.npz"),
         (["data=npz", "data.path=nosuch.npz"], "data.path=nosuch.npz", ".npz file"),
         (["data.test_fraction=null"], "data.test_fraction=null", "0.2"),
         ([STUDY, "study.baseline={initializer: ones}"], "study.baseline.initializer=ones", "glorot_uniform"),
-        ([STUDY, "optimizer=nosuch"], "optimizer=nosuch", "adam"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )

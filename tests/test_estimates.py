@@ -1,0 +1,156 @@
+"""Estimates against values worked out by hand, by scipy and by simulation."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+from analysis import estimates
+from studies.record import StudyError
+
+NAN = float("nan")
+
+
+def frame(*rows, factors=("initializer",)):
+    """Trials from rows of levels, seed, val_accuracy and, if it is not finished, a status; ten classes."""
+    rows = [(*row, "finished") if len(row) == len(factors) + 2 else row for row in rows]
+    trials = pd.DataFrame(rows, columns=[*factors, "seed", "val_accuracy", "status"])
+    return trials.assign(classes=10, val_loss=0.5)
+
+
+def comparison(trials, by=("initializer",), baseline=None):
+    table = estimates.comparison(trials, list(by), "val_accuracy", baseline or {})
+    return table.set_index(list(by)) if by else table
+
+
+def test_the_t_interval_by_hand():
+    # Two values: the mean and t(.975, 1) = 12.706 times half their distance; five: t(.975, 4) = 2.776.
+    assert estimates.t_interval(np.array([0.8, 0.9])) == pytest.approx(
+        (0.85 - 12.7062 * 0.05, 0.85 + 12.7062 * 0.05), abs=1e-5
+    )
+    half = 2.776445 * np.sqrt(2.5) / np.sqrt(5)
+    assert estimates.t_interval(np.arange(1.0, 6.0)) == pytest.approx((3 - half, 3 + half), abs=1e-5)
+
+
+@pytest.mark.parametrize("n", [2, 5, 30])
+@pytest.mark.parametrize("level", [0.9, 0.95])
+def test_the_t_interval_is_scipys(n, level):
+    values = np.random.default_rng(n).normal(size=n)
+    expected = stats.ttest_1samp(values, 0).confidence_interval(level)
+    assert estimates.t_interval(values, level) == pytest.approx(tuple(expected))
+
+
+@pytest.mark.parametrize("values", [[], [0.5]])
+def test_fewer_than_two_values_have_no_interval(values):
+    assert np.isnan(estimates.t_interval(np.array(values))).all()
+
+
+@pytest.mark.parametrize("n", [5, 10])
+def test_the_t_interval_covers_a_normal_mean_as_often_as_it_says(n):
+    samples = np.random.default_rng(0).normal(size=(10_000, n))
+    intervals = np.array([estimates.t_interval(sample) for sample in samples])
+    covered = np.mean((intervals[:, 0] < 0) & (intervals[:, 1] > 0))
+    assert covered == pytest.approx(0.95, abs=0.0065)  # three standard errors
+
+
+def test_failures_score_chance_and_crashes_are_missing():
+    trials = frame(("a", 0, 0.9), ("a", 1, NAN, "diverged"), ("a", 2, 0.7, "timeout"), ("a", 3, 0.6, "crashed"))
+    np.testing.assert_array_equal(estimates.scored(trials, "val_accuracy"), [0.9, 0.1, 0.1, NAN])
+    np.testing.assert_allclose(estimates.scored(trials, "val_loss"), [0.5, np.log(10), np.log(10), NAN])
+    row = comparison(trials).loc["a"]
+    assert (row["seeds"], row["failures"], row["mean"]) == (3, 3, pytest.approx(1.1 / 3))
+
+
+def test_an_unknown_metric_is_refused():
+    with pytest.raises(StudyError, match="metric=accuracy: expected one of train_loss, .*val_accuracy"):
+        estimates.scored(frame(("a", 0, 0.9)), "accuracy")
+
+
+def test_a_row_is_an_arm_in_the_order_they_appear():
+    table = comparison(frame(("b", 0, 0.8), ("a", 0, 0.2), ("b", 1, 0.9), ("a", 1, 0.4)))
+    assert list(table.index) == ["b", "a"]
+    assert list(table["mean"]) == pytest.approx([0.85, 0.3])
+    assert list(table["sd"]) == pytest.approx([np.std([0.8, 0.9], ddof=1), np.std([0.2, 0.4], ddof=1)])
+    assert list(table["seeds"]) == [2, 2]
+
+
+def test_differences_are_paired_by_seed():
+    values, base = [0.91, 0.85, 0.97], [0.90, 0.83, 0.96]
+    rows = [("he", s, v) for s, v in enumerate(values)] + [("zeros", s, v) for s, v in reversed(list(enumerate(base)))]
+    table = comparison(frame(*rows), baseline={"initializer": "zeros"})
+    expected = stats.ttest_rel(values, base).confidence_interval(0.95)
+    assert table.loc["he", "difference"] == pytest.approx(0.04 / 3)
+    assert tuple(table.loc["he", ["difference_low", "difference_high"]]) == pytest.approx(tuple(expected))
+    assert table.loc["zeros", ["difference", "difference_low", "difference_high"]].isna().all()
+    assert table.loc["he", "high"] > table.loc["zeros", "mean"] > table.loc["he", "low"]  # unpaired, nothing is seen
+
+
+def test_only_seeds_of_both_arms_make_pairs():
+    rows = [("he", 0, 0.9), ("he", 1, 0.8), ("he", 2, 0.1, "crashed"), ("zeros", 1, 0.5), ("zeros", 2, 0.4)]
+    table = comparison(frame(*rows), baseline={"initializer": "zeros"})
+    assert table.loc["he", "difference"] == pytest.approx(0.3)
+    assert np.isnan(table.loc["he", "difference_low"])
+    apart = comparison(frame(("he", 0, 0.9), ("zeros", 1, 0.5)), baseline={"initializer": "zeros"})
+    assert np.isnan(apart.loc["he", "difference"])
+
+
+def test_one_seed_has_a_mean_and_no_interval():
+    row = comparison(frame(("he", 0, 0.9), ("zeros", 0, 0.5)), baseline={"initializer": "zeros"}).loc["he"]
+    assert row[["mean", "difference"]].tolist() == pytest.approx([0.9, 0.4])
+    assert row[["sd", "low", "high", "difference_low", "difference_high"]].isna().all()
+
+
+TWO = ("initializer", "model.depth")
+
+
+def grid():
+    values = {("he", 2): (0.9, 0.8), ("he", 8): (0.7, 0.4), ("zeros", 2): (0.5, 0.5), ("zeros", 8): (0.1, 0.2)}
+    return frame(*((*arm, seed, value) for arm, pair in values.items() for seed, value in enumerate(pair)), factors=TWO)
+
+
+def test_other_factors_are_averaged_within_a_seed():
+    row = comparison(grid(), baseline={"initializer": "zeros"}).loc["he"]
+    units, base = np.array([0.8, 0.6]), np.array([0.3, 0.35])
+    assert (row["seeds"], row["mean"]) == (2, pytest.approx(0.7))
+    assert (row["low"], row["high"]) == pytest.approx(estimates.t_interval(units))
+    assert (row["difference_low"], row["difference_high"]) == pytest.approx(estimates.t_interval(units - base))
+
+
+def test_a_crash_makes_its_seed_missing_where_others_are_averaged_in():
+    trials = grid()
+    trials.loc[0, "status"] = "crashed"
+    row = comparison(trials).loc["he"]
+    assert (row["seeds"], row["failures"], row["mean"]) == (1, 1, pytest.approx(0.6))
+
+
+def test_an_arm_is_compared_with_the_baselines_levels_and_its_own_elsewhere():
+    table = comparison(grid(), TWO, {"initializer": "zeros"})
+    assert table["difference"].tolist() == pytest.approx([0.35, 0.4, NAN, NAN], nan_ok=True)
+    both = comparison(grid(), TWO, {"initializer": "zeros", "model.depth": 2})
+    assert both["difference"].tolist() == pytest.approx([0.35, 0.05, NAN, -0.35], nan_ok=True)
+
+
+def test_a_baseline_that_is_not_there_gives_no_difference():
+    assert comparison(grid(), ["model.depth"], {"initializer": "zeros"})["difference"].isna().all()
+    assert comparison(grid(), ["initializer"], {"initializer": "ones"})["difference"].isna().all()
+
+
+def test_without_factors_all_trials_are_one_arm():
+    table = comparison(frame((0, 0.9), (1, 0.8), factors=()), by=())
+    assert table[["seeds", "mean"]].to_numpy().tolist() == [[2, pytest.approx(0.85)]]
+
+
+@pytest.mark.parametrize("levels", [([8], [8, 16]), (None, 3), (True, False), (0.1, 1.0)])
+def test_a_level_is_of_any_type(levels):
+    rows = [(level, seed, 0.1 * place) for place, level in enumerate(levels) for seed in (0, 1)]
+    trials = frame(*rows, factors=("x",))
+    trials["x"] = pd.Series([row[0] for row in rows], dtype=object)
+    table = estimates.comparison(trials, ["x"], "val_accuracy", {"x": levels[0]})
+    assert table["x"].tolist() == [tuple(level) if isinstance(level, list) else level for level in levels]
+    assert table["difference"].tolist() == pytest.approx([NAN, 0.1], nan_ok=True)
+
+
+@pytest.mark.parametrize("by", [(), ("initializer",), TWO])
+def test_no_trials_give_no_rows(by):
+    table = estimates.comparison(grid().iloc[:0], list(by), "val_accuracy", {"initializer": "zeros"})
+    assert table.empty and list(table.columns[: len(by) + 2]) == [*by, "seeds", "failures"]

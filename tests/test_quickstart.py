@@ -1,0 +1,96 @@
+"""The README's commands, in a copy of the repository made of what git would give a newcomer."""
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from analysis import load
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+
+
+@pytest.fixture(scope="module")
+def copy(tmp_path_factory):
+    """A copy of the files that git has or would take, with this environment in place of a new one."""
+    folder = tmp_path_factory.mktemp("clone")
+    listed = subprocess.run(
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    for name in listed.stdout.split("\n"):
+        if name and (ROOT / name).exists():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, folder / name)
+    (folder / ".venv").symlink_to(ROOT / ".venv")
+    return folder
+
+
+def make(copy, target, **environment):
+    return subprocess.run(
+        ["make", target],
+        cwd=copy,
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        stdin=subprocess.DEVNULL,
+    )
+
+
+def test_make_study_runs_the_main_job(copy):
+    done = make(copy, "study")
+    assert done.returncode == 0, done.stderr
+    trials = load.trials("init_comparison", copy / "mlruns")
+    assert len(trials) == 120 and not (trials["status"] == "crashed").any()
+    mean = trials[trials["status"] == "finished"].groupby(["initializer", "model.depth"])["val_accuracy"].mean()
+    # The story that the study's head tells.
+    assert mean["he_normal", 2] > 0.93 and mean["normal_large", 2] > 0.8
+    for unscaled in ("zeros", "normal_small", "random_uniform"):
+        assert mean[unscaled, 8] < 0.2
+    assert (
+        trials[trials["initializer"] == "normal_large"].set_index("model.depth").loc[16, "status"] == "diverged"
+    ).all()
+    for scaled in ("glorot_uniform", "lecun_normal", "he_normal", "orthogonal"):
+        assert mean[scaled, 8] > 0.85 and mean[scaled, 16] > 0.2
+    assert "95 % interval" in done.stdout and "difference to glorot_uniform" in done.stdout
+
+    table = subprocess.run(
+        [".venv/bin/python", "-m", "analysis.compare", "init_comparison", "--format", "markdown"],
+        cwd=copy,
+        capture_output=True,
+        text=True,
+    )
+    assert table.returncode == 0 and table.stdout.count("\n| ") >= 24
+
+
+def test_make_test_lints_and_runs_the_tests(copy):
+    done = make(copy, "test", PYTEST_ADDOPTS="tests/test_schedules.py")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "All checks passed" in done.stdout and " passed" in done.stdout
+
+    (copy / "studies" / "badly_written.py").write_text("import os\n")
+    assert make(copy, "test", PYTEST_ADDOPTS="tests/test_schedules.py").returncode != 0
+
+
+def test_the_readme_names_the_two_commands_first():
+    first = [line.split("#")[0].strip() for line in README.splitlines() if line.startswith("    ")][:2]
+    assert first == ["make study", "make test"]
+
+
+def test_every_file_of_the_readmes_map_is_there_and_every_module_is_in_it():
+    lines = README.partition("## The map")[2].partition("##")[0].splitlines()
+    named = " ".join(line for line in lines if line.startswith("    "))
+    for folder in ("studies", "analysis"):
+        for module in (ROOT / folder).glob("*.py"):
+            assert module.name in named or module.name == "__init__.py", module
+
+
+def test_the_lock_names_no_registry():
+    lock = (ROOT / "requirements.lock").read_text()
+    assert "://" not in lock and "--hash=sha256:" in lock and "tensorflow==" in lock

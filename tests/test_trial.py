@@ -1,0 +1,303 @@
+import dataclasses
+from collections import OrderedDict
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from studies.record import STATISTICS, EpochRecord, LayerRecord, Result
+
+CONF = Path(__file__).parent.parent / "conf"
+INITIALIZERS = sorted(option.stem for option in (CONF / "initializer").glob("*.yaml"))
+SMALL = ("model.width=16", "training.epochs=2", "engine.xla=false")
+ONE_BATCH = (*SMALL, "training.batch_size=5000", "diagnostics=none")
+TIMES = ("seconds", "seconds_build", "seconds_train", "seconds_total", "memory_mb")
+
+
+@pytest.fixture(scope="session")
+def run(tf, trial_of):
+    """A function from Hydra overrides and a seed to a trial's records: epochs, layers, result."""
+    from studies import trial
+
+    def ran(*overrides, seed=0):
+        epochs, layers = [], []
+        *records, result = trial.run(trial_of(overrides, seed))
+        for record in records:
+            if isinstance(record, EpochRecord):
+                epochs.append(record)
+            else:
+                layers += record
+        assert isinstance(result, Result) and all(isinstance(record, LayerRecord) for record in layers)
+        return epochs, layers, result
+
+    return ran
+
+
+@pytest.fixture(scope="module")
+def watched(run):
+    """As `run`; gives the batch order of every epoch as well, and counts traces in `watched.traces`."""
+    from studies import trial
+    from studies.engine import Engine
+
+    orders, compile_engine = [], Engine.compile
+
+    def compile_and_watch(engine, *arguments):
+        compile_engine(engine, *arguments)
+        watching.traces += 1
+        run_epoch = engine.run_epoch
+        engine.run_epoch = lambda x, y, scale, order, rates: (
+            orders.append(order.numpy()) or run_epoch(x, y, scale, order, rates)
+        )
+
+    def watching(*overrides, seed=0):
+        orders.clear()
+        return (*run(*overrides, seed=seed), np.array(orders))
+
+    watching.traces = 0
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(trial, "_engines", OrderedDict())
+        patch.setattr(Engine, "compile", compile_and_watch)
+        yield watching
+
+
+def numbers(epochs, layers, result):
+    """Everything but how long it took, as text, in which NaN equals NaN."""
+    records = [dataclasses.asdict(record) for record in (*epochs, *layers, result)]
+    return [repr({name: value for name, value in record.items() if name not in TIMES}) for record in records]
+
+
+def observed(layers):
+    return list(dict.fromkeys(record.epoch for record in layers))
+
+
+def start(layers):
+    """The untrained kernels' statistics, by layer."""
+    return {r.layer: repr(r.statistics) for r in layers if r.epoch == 0 and r.tensor == "kernel"}
+
+
+@pytest.mark.parametrize("dropout", ["model.dropout=0.0", "model.dropout=0.2"])
+def test_a_trial_repeats_itself_to_the_bit_after_another_on_the_same_trace(watched, dropout):
+    settings, traces = (*SMALL, "model.width=18", dropout), watched.traces
+    *first, orders = watched(*settings)
+    *other, _ = watched(*settings, "initializer=orthogonal", "schedule=cosine", "optimizer.learning_rate=0.1", seed=1)
+    *again, orders_again = watched(*settings)
+    assert watched.traces == traces + 1
+    assert numbers(*first) == numbers(*again)
+    np.testing.assert_array_equal(orders, orders_again)
+    assert numbers(*first)[1] != numbers(*other)[1]
+
+
+def test_what_shapes_the_graph_gets_a_trace_of_its_own(watched):
+    for change in ("model.width=19", "optimizer=sgd", "regularizer=l2"):
+        traces = watched.traces
+        watched(*ONE_BATCH, "model.width=19", change)
+        watched(*ONE_BATCH, "model.width=19", change, seed=1)
+        assert watched.traces == traces + 1, change
+
+
+def test_every_epoch_shuffles_all_of_the_training_set(watched):
+    _, _, _, orders = watched(*ONE_BATCH)
+    first, second = orders[:, 0]
+    assert set(first) == set(second) and len(set(first)) == len(first)
+    assert first.tolist() != second.tolist()
+    epochs, _, _, orders = watched(*SMALL, "training.batch_size=100")
+    assert orders.shape == (2, len(first) // 100, 100)
+    assert all(len(set(epoch.ravel())) == epoch.size and set(epoch.ravel()) <= set(first) for epoch in orders)
+    assert [record.examples for record in epochs] == [0, orders[0].size, orders.size]
+
+
+@pytest.mark.parametrize(
+    "pin, kept",
+    [("init", {"set", "order"}), ("order", {"set", "draw"}), ("split", {"draw"}), ("noise", {"set", "order", "draw"})],
+)
+def test_a_pinned_stream_changes_itself_alone(watched, pin, kept):
+    settings = (*ONE_BATCH, "diagnostics=standard")
+
+    def what(*overrides, seed=0):
+        _, layers, _, orders = watched(*settings, *overrides, seed=seed)
+        return {"draw": start(layers), "order": orders.tolist(), "set": set(orders.ravel())}
+
+    free, pinned, seed_3 = what(), what(f"seeds.{pin}=3"), what(seed=3)
+    assert {part for part in free if free[part] == pinned[part]} == kept
+    assert all(free[part] != seed_3[part] for part in free)
+    mine = {"init": "draw", "split": "set"}.get(pin)
+    assert mine is None or pinned[mine] == seed_3[mine]
+
+
+def test_a_pin_to_the_seed_itself_changes_nothing(watched):
+    pins = [f"seeds.{stream}=0" for stream in ("split", "init", "order", "augment", "dropout", "noise")]
+    free, pinned = watched(*SMALL), watched(*SMALL, *pins)
+    assert [r.train_loss for r in free[0][1:]] == [r.train_loss for r in pinned[0][1:]]
+    np.testing.assert_array_equal(free[3], pinned[3])
+
+
+def test_optimizers_at_one_seed_share_draw_split_and_order(watched):
+    one, other = (watched(*SMALL, f"optimizer={name}", seed=4) for name in ("sgd", "adam"))
+    assert start(one[1]) == start(other[1])
+    assert one[0][0].val_loss == other[0][0].val_loss
+    np.testing.assert_array_equal(one[3], other[3])
+    assert one[0][1].train_loss != other[0][1].train_loss
+
+
+@pytest.fixture(scope="module")
+def drawn(tf, config):
+    """A function from an initializer, a depth and a seed to initial values by name."""
+    from studies import models, trial
+    from studies.engine import weight_name
+    from studies.initializers import Drawing
+
+    drawings = {}
+    for depth in (2, 8):
+        model = models.mlp((4, 4, 1), 10, depth=depth, width=16, activation="relu", batch_norm=True, dropout=0.1)
+        drawings[depth] = model, Drawing(model, lambda variable, model=model: weight_name(variable, model))
+
+    def draw(name, depth, seed, dropout_seed=0):
+        model, drawing = drawings[depth]
+        streams = trial.streams(seed, {"dropout": dropout_seed})
+        node = config([f"initializer={name}"])["initializer"]
+        values = drawing.draw(node, [], streams["init"], streams["dropout"])
+        return {v.path: np.array(value) for v, value in zip(model.variables, values, strict=True)}
+
+    return draw
+
+
+@pytest.mark.parametrize("initializer", INITIALIZERS)
+def test_a_draw_depends_on_the_seed_and_the_layers_name_alone(drawn, initializer):
+    shallow, deep, again, other = (drawn(initializer, *how) for how in ((2, 0), (8, 0), (2, 0), (2, 1)))
+    kernels = [path for path in shallow if path.endswith("kernel")]
+    assert kernels == ["dense_1/kernel", "dense_2/kernel", "logits/kernel"]
+    for path in kernels:
+        np.testing.assert_array_equal(shallow[path], deep[path])
+        np.testing.assert_array_equal(shallow[path], again[path])
+    random = initializer not in ("zeros", "ones", "constant", "identity")
+    assert (shallow["dense_1/kernel"] != other["dense_1/kernel"]).any() == random
+    assert (shallow["dense_1/kernel"] != shallow["dense_2/kernel"]).any() == random
+
+
+def test_kernels_alone_come_from_the_studys_initializer(drawn):
+    values = drawn("ones", 2, 0)
+    for path, value in values.items():
+        if not path.endswith("seed_generator_state"):
+            assert (value == (path.endswith(("kernel", "gamma", "moving_variance")))).all(), path
+
+
+def test_dropout_has_a_stream_of_its_own(drawn):
+    one, other = drawn("he_normal", 2, 0, dropout_seed=0), drawn("he_normal", 2, 0, dropout_seed=1)
+    changed = [path for path in one if (one[path] != other[path]).any()]
+    assert len(changed) == 2 and all(path.endswith("seed_generator_state") for path in changed)
+    first, second = (one[path][0] for path in changed)
+    assert first != second
+
+
+def test_a_layers_own_random_initializer_follows_the_seed(tf):
+    import keras
+
+    from studies import trial
+    from studies.engine import weight_name
+    from studies.initializers import Drawing
+
+    def biases(seed):
+        layer = keras.layers.Dense(5, bias_initializer="random_normal", name="logits")
+        model = keras.Sequential([keras.Input((3,)), layer])
+        streams = trial.streams(seed, {})
+        drawing = Drawing(model, lambda variable: weight_name(variable, model))
+        return np.array(drawing.draw({}, [], streams["init"], streams["dropout"])[1])
+
+    assert biases(0).any()
+    np.testing.assert_array_equal(biases(0), biases(0))
+    assert (biases(0) != biases(1)).all()
+
+
+def test_a_trial_that_blows_up_ends_as_diverged(run):
+    epochs, layers, result = run(*SMALL, "optimizer.learning_rate=1e6")
+    assert result.status == "diverged" and result.epochs == 1 == epochs[-1].epoch
+    assert np.isnan(result.train_loss) and np.isnan(result.test_accuracy) and result.error == ""
+    assert observed(layers) == [0, 1]
+
+
+def test_a_trial_that_blows_up_slowly_keeps_what_it_did(run):
+    slowly = ("model.activation=linear", "optimizer.learning_rate=2", "training.batch_size=5000", "training.epochs=50")
+    epochs, layers, result = run(*SMALL, *slowly)
+    assert result.status == "diverged" and 2 < result.epochs < 50
+    assert [record.epoch for record in epochs] == observed(layers) == list(range(result.epochs + 1))
+    assert result.best_val_loss == min(record.val_loss for record in epochs[1:-1])
+
+
+def test_a_network_ruined_by_its_last_step_has_diverged(run):
+    epochs, _, result = run(*ONE_BATCH, "training.epochs=1", "optimizer.learning_rate=1e30", "model.activation=linear")
+    assert np.isfinite(epochs[-1].train_loss) and not np.isfinite(epochs[-1].val_loss)
+    assert result.status == "diverged"
+
+
+def test_a_trial_out_of_time_ends_after_its_epoch(run):
+    epochs, layers, result = run(*SMALL, "training.epochs=5", "training.timeout=1e-9")
+    assert result.status == "timeout" and result.epochs == 1
+    assert np.isfinite(result.val_loss) and np.isnan(result.test_accuracy)
+    assert observed(layers) == [0, 1]
+
+
+def test_without_diagnostics_there_are_no_layer_records(run):
+    epochs, layers, result = run(*SMALL, "diagnostics=none")
+    assert layers == [] and len(epochs) == 3 and result.status == "finished"
+
+
+@pytest.mark.parametrize("every, epochs, expected", [(1, 2, [0, 1, 2]), (3, 7, [0, 3, 6, 7]), (3, 6, [0, 3, 6])])
+def test_observations_are_made_at_the_first_the_last_and_every_few_epochs(run, every, epochs, expected):
+    overrides = (*SMALL, f"diagnostics.observe_every={every}", f"training.epochs={epochs}")
+    assert observed(run(*overrides)[1]) == expected
+
+
+def test_observations_do_not_depend_on_how_many_are_kept_for_a_joint_one(run, monkeypatch):
+    from studies import trial
+
+    together = run(*SMALL)
+    monkeypatch.setattr(trial, "OBSERVATION_BYTES", 0)
+    apart = run(*SMALL)
+    assert sorted(numbers(*together)) == sorted(numbers(*apart))
+    assert together[1] != apart[1]
+
+
+def test_observing_changes_no_number_of_the_training(run):
+    seen, unseen = run(*SMALL), run(*SMALL, "diagnostics=none")
+    for one, other in zip(seen[0][1:], unseen[0][1:], strict=True):
+        assert (one.train_loss, one.val_loss) == pytest.approx((other.train_loss, other.val_loss), rel=1e-6)
+
+
+def test_a_result_sums_up_its_epochs(run):
+    epochs, layers, result = run(*SMALL, "training.epochs=4", "schedule=cosine")
+    assert [record.epoch for record in epochs] == [0, 1, 2, 3, 4]
+    assert result.status == "finished" and result.epochs == 4 and result.classes == 10
+    assert result.best_val_accuracy == max(record.val_accuracy for record in epochs[1:])
+    assert result.best_val_loss == min(record.val_loss for record in epochs[1:])
+    assert (result.train_loss, result.val_accuracy) == (epochs[-1].train_loss, epochs[-1].val_accuracy)
+    assert result.parameters == 64 * 16 + 16 + 16 * 16 + 16 + 16 * 10 + 10
+    assert 0 < epochs[-1].learning_rate < 1e-3 * epochs[1].learning_rate
+    rows = {(r.layer, r.tensor, r.epoch): dict(zip(STATISTICS, r.statistics, strict=True)) for r in layers}
+    assert len(rows) == 6 * 5
+    assert rows["dense_1", "kernel", 0]["distance"] == 0 < rows["dense_1", "kernel", 4]["distance"]
+    assert rows["logits", "kernel", 4]["gradient_norm"] > 0 and np.isnan(rows["logits", "kernel", 0]["gradient_norm"])
+
+
+def test_random_labels_are_learned_by_heart_and_say_nothing_of_others(run, tmp_path):
+    rng = np.random.default_rng(0)
+    np.savez(tmp_path / "noise.npz", x=rng.integers(0, 256, (400, 8, 8)).astype(np.uint8), y=rng.integers(0, 4, 400))
+    settings = ("model.width=128", "training.epochs=60", "optimizer=adam", "diagnostics=none", "engine.xla=false")
+    _, _, result = run("data=npz", f"data.path={tmp_path}/noise.npz", *settings)
+    assert result.classes == 4
+    assert result.train_accuracy > 0.9
+    assert 0.05 < result.test_accuracy < 0.5
+
+
+def test_digits_are_read_as_well_as_such_networks_do(run):
+    settings = ("model.depth=2", "model.width=128", "optimizer=momentum", "training.epochs=30", "diagnostics=none")
+    accuracy = [run(*settings, seed=seed)[2].test_accuracy for seed in range(3)]
+    assert np.mean(accuracy) == pytest.approx(0.981, abs=0.015)
+
+
+def test_lenet_300_100_reads_mnist(run, mnist_root):
+    settings = ("optimizer=momentum", "optimizer.learning_rate=0.1", "schedule=cosine", "initializer=he_normal")
+    training = ("training.epochs=6", "training.batch_size=128", "diagnostics=none")
+    data = ("data=mnist", f"data.root={mnist_root}", "model=lenet_300_100")
+    _, _, result = run(*data, *settings, *training)
+    assert result.parameters == 266_610
+    assert 1 - result.test_accuracy <= 0.022
