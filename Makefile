@@ -9,7 +9,7 @@ study: $(STAMP)
 	$(RUN) -m studies.run +study=init_comparison
 
 test: lint
-	$(RUN) -m pytest
+	$(RUN) -m pytest -n 2 --dist loadfile
 
 lint: $(STAMP)
 	$(RUN) -m ruff check .

@@ -35,7 +35,7 @@ def comparison_table(
             cells += ["" if own else _interval(row["difference_low"], row["difference_high"], sign=True)]
         rows.append(cells)
     aligned = ["left"] * len(by) + ["right"] * 2 + ["left"] * (len(headers) - len(by) - 2)
-    return tabulate(rows, headers, tablefmt=STYLES[format], colalign=aligned if rows else None, disable_numparse=True)
+    return tabulate(rows, headers, tablefmt=STYLES[format], colalign=aligned, disable_numparse=True)
 
 
 def _short(factor: str, by: list[str]) -> str:

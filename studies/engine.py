@@ -58,7 +58,7 @@ class Engine:
         self.loss = keras.losses.SparseCategoricalCrossentropy(from_logits=not _ends_in_softmax(model))
         self.regularizer, self.clip, self.observe = regularizer, clip, observe
         optimizer.build(self.weights)
-        self.fresh_slots = [np.array(v) for v in optimizer.variables]
+        self.fresh_slots = [v.numpy().copy() for v in optimizer.variables]
         self.xla = xla
 
     def compile(self, x, y, scale, steps: int, batch: int) -> None:
@@ -145,15 +145,14 @@ class Engine:
             layer, tensor and `(epochs, len(STATISTICS))` for each trainable weight.
         """
         epochs = len(flats)
-        rows, start = tf.stack(flats), tf.stack([start] * epochs)
+        rows, start = np.stack([flat.numpy() for flat in flats]), np.tile(start.numpy(), (epochs, 1))
         sizes = [int(np.prod(v.shape)) for v in self.weights]
         ends = np.cumsum(sizes)
         tables = {}
         for size in set(sizes):  # weights of one size share a call
             places = [place for place, other in enumerate(sizes) if other == size]
             columns = [slice(ends[place] - size, ends[place]) for place in places]
-            w = tf.concat([rows[:, c] for c in columns], axis=0)
-            w0 = tf.concat([start[:, c] for c in columns], axis=0)
+            w, w0 = (np.concatenate([r[:, c] for c in columns]) for r in (rows, start))
             tables |= dict(zip(places, np.split(weight_statistics(w, w0).numpy(), len(places)), strict=True))
 
         norms = np.full((epochs, 2, len(self.weights)), np.nan, np.float32)

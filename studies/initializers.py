@@ -32,7 +32,7 @@ class Drawing:
         for variable in model.variables:
             layer, tensor = name_of(variable)
             own = getattr(owners.get(id(variable)), f"{tensor}_initializer", None)
-            self.rules.append((f"{layer}/{tensor}", tensor, variable, own, np.array(variable)))
+            self.rules.append((f"{layer}/{tensor}", tensor, variable, own, variable.numpy().copy()))
 
     def draw(self, node: dict, allow: list[str], init: np.random.SeedSequence, dropout: np.random.SeedSequence) -> list:
         """One array for each of `model.variables`, in their order."""

@@ -12,14 +12,24 @@ from studies import design, limits, targets
 
 CONF = Path(__file__).parent.parent / "conf"
 FILES = sorted(CONF.rglob("*.yaml"))
-OPTIONS = [(path.parent.name, path.stem) for path in FILES if path.parent.name not in ("conf", "study")]
-STUDIES = [path.stem for path in FILES if path.parent.name == "study"]
+GROUPS = {
+    folder.name: sorted(path.stem for path in folder.glob("*.yaml"))
+    for folder in sorted(CONF.iterdir())
+    if folder.is_dir()
+}
+STUDIES = GROUPS.pop("study")
+OPTIONS = [(group, option) for group, options in GROUPS.items() for option in options]
 
 
 @pytest.fixture(scope="session")
 def composed(config):
-    """A function from a group and an option to the whole config with it, each composed once."""
-    return functools.cache(lambda group, option: config([f"{group}={option}"]))
+    """A function from a group and an option to a whole config with it: the n-th one has every group's n-th option."""
+
+    @functools.cache
+    def nth(n):
+        return config([f"{group}={options[n % len(options)]}" for group, options in GROUPS.items()])
+
+    return lambda group, option: nth(GROUPS[group].index(option))
 
 
 def leaves(node: dict, path: str = ""):

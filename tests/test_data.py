@@ -171,6 +171,12 @@ def test_bad_arrays_are_refused_with_the_name_of_their_file(written, fault):
     assert path in str(error.value)
 
 
+@pytest.mark.parametrize("fault", ["NaN in an image", "infinite image", "NaN in the labels"])
+def test_missing_numbers_are_called_so(written, fault):
+    with pytest.raises(StudyError, match="NaN or infinite"):
+        data.npz(written(**BAD_ARRAYS[fault]))
+
+
 def test_pickled_objects_are_refused_and_not_run(tmp_path):
     class Trap:
         def __reduce__(self):
