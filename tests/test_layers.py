@@ -12,7 +12,7 @@ ROOT = Path(__file__).parent.parent
 MODULES = {
     ".".join(path.relative_to(ROOT).with_suffix("").parts): ast.parse(path.read_text())
     for package in ("studies", "analysis")
-    for path in (ROOT / package).rglob("*.py")
+    for path in sorted((ROOT / package).rglob("*.py"))
 }
 OURS = {name for name in MODULES if name.startswith("studies.")}
 ANALYSIS = {name for name in MODULES if name.startswith("analysis")}
