@@ -134,16 +134,21 @@ def _database(root) -> Path:
 
 
 class _connected:
-    """A read-only connection that is closed at the end."""
+    """A read-only connection that is closed at the end; a file that is no database is the user's to put right."""
 
     def __init__(self, root):
+        self.root = root
         self.connection = sqlite3.connect(f"{_database(root).resolve().as_uri()}?mode=ro", uri=True, timeout=60)
 
     def __enter__(self):
         return self.connection
 
-    def __exit__(self, *error):
+    def __exit__(self, kind, error, traceback):
         self.connection.close()
+        if kind is sqlite3.DatabaseError:
+            raise StudyError(
+                f"{_database(self.root)} cannot be read ({error}): name another store, or restore it from a copy"
+            ) from error
 
 
 def _runs(study, root) -> list[Run]:

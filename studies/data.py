@@ -131,8 +131,11 @@ def _mnist_file(root: str | None) -> Path:
 
 @lru_cache(maxsize=8)
 def _file_hash(path: Path, modified: int) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    try:
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise StudyError(f"{path} cannot be read ({error.strerror}): make it readable, or name another file") from error
 
 
 def _read_npz(path: Path) -> Dataset:

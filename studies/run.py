@@ -23,6 +23,7 @@ from studies.record import EpochRecord, Result, Started, Study, StudyError, Tria
 CONF = Path(__file__).parent.parent / "conf"
 TRIAL = "studies.trial:run"
 CHECK = "studies.trial:check"
+SELF_REFERENCE = re.compile(r"\$\{(?!oc\.env:)")
 NOT_OF_A_TRIAL = ("plan=", "executor", "tracking", "study.seeds=", "hydra.")
 
 
@@ -232,7 +233,10 @@ def composer(base: dict, overrides: list[str], choices: dict[str, str]) -> desig
 def _body(group: str, option: str | None) -> dict | None:
     """An option's own file, resolved; None if it is elsewhere or speaks of other groups too."""
     path = CONF / group / f"{option}.yaml"
-    if not path.is_file() or ("@package" in path.read_text() and group != "study"):
+    if not path.is_file():
+        return None
+    text = path.read_text()
+    if group != "study" and ("@package" in text or SELF_REFERENCE.search(text)):
         return None
     return OmegaConf.to_container(OmegaConf.load(path), resolve=group != "study")
 
@@ -243,7 +247,7 @@ def _resolved(composed) -> dict:
 
 def _refers_to_itself(composed) -> bool:
     """Whether a value is taken from another by interpolation, so that a level may change more than its own key."""
-    return bool(re.search(r"\$\{(?!oc\.env:)", OmegaConf.to_yaml(composed, resolve=False)))
+    return bool(SELF_REFERENCE.search(OmegaConf.to_yaml(composed, resolve=False)))
 
 
 def _is_users(error: Exception) -> bool:
