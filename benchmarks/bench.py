@@ -208,6 +208,7 @@ from studies.record import Trial
 
 def made(*more):
     config = OmegaConf.to_container(compose("config", overrides=[*json.loads(sys.argv[2]), *more]), resolve=True)
+    del config["study"]
     return Trial("", "", "", {}, 0, limits.settled(config), (), str(more))
 
 with initialize_config_dir(sys.argv[1], version_base="1.3"):
@@ -238,7 +239,11 @@ def main(names: list[str]) -> int:
     figures = []
     with tempfile.TemporaryDirectory() as folder:
         for name in names or BENCHES:
-            figures += BENCHES[name](Path(folder))
+            try:
+                figures += BENCHES[name](Path(folder))
+            except subprocess.CalledProcessError as error:
+                print(f"{name} failed: {error.stderr}", file=sys.stderr)
+                figures.append(Figure(name, "failed", "", "", "", ""))
             print(f"measured {name}", file=sys.stderr, flush=True)
     rows = [("figure", "ours", "other", "ratio", "must", "aim"), *(tuple(asdict(f).values()) for f in figures)]
     widths = [max(len(row[i]) for row in rows) for i in range(6)]

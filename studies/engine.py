@@ -202,5 +202,4 @@ def _correct(labels, outputs):
 
 
 def _ends_in_softmax(model) -> bool:
-    last = model.layers[-1]
-    return isinstance(last, keras.layers.Softmax) or getattr(last, "activation", None) is keras.activations.softmax
+    return getattr(model.layers[-1], "activation", None) is keras.activations.softmax

@@ -90,7 +90,7 @@ def run(trial: Trial) -> Iterator[EpochRecord | list[LayerRecord] | Result]:
         yield history[-1]
         if not math.isfinite(history[-1].train_loss + history[-1].val_loss):
             status = "diverged"
-        elif training["timeout"] and time.perf_counter() - started > training["timeout"]:
+        elif epoch < epochs and training["timeout"] and time.perf_counter() - started > training["timeout"]:
             status = "timeout"
         ended = status != "finished" or epoch == epochs
         if observe_every and (ended or epoch % observe_every == 0):
