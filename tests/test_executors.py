@@ -41,7 +41,7 @@ def fail(payload):
     raise RuntimeError(f"no {payload}")
 
 
-def environment(name):
+def variable(name):
     yield os.environ.get(name)
 
 
@@ -125,7 +125,7 @@ def test_a_function_that_is_not_there_is_a_crash(pool):
 
 def test_tasks_get_workers_with_their_number_of_threads(pool):
     work = [Task(f"t{n}", "g", n, "TF_NUM_INTRAOP_THREADS") for n in (1, 3)]
-    assert records(pool, "environment", work) == {"t1": ["1"], "t3": ["3"]}
+    assert records(pool, "variable", work) == {"t1": ["1"], "t3": ["3"]}
 
 
 def test_workers_end_when_the_driver_is_killed(tmp_path):
