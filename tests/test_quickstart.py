@@ -70,12 +70,12 @@ def test_make_study_runs_the_main_job(copy):
 
 
 def test_make_test_lints_and_runs_the_tests(copy):
-    done = make(copy, "test", PYTEST_ADDOPTS="tests/test_schedules.py")
+    done = make(copy, "test", PYTEST_ADDOPTS="tests/test_limits.py")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "All checks passed" in done.stdout and " passed" in done.stdout
 
     (copy / "studies" / "badly_written.py").write_text("import os\n")
-    assert make(copy, "test", PYTEST_ADDOPTS="tests/test_schedules.py").returncode != 0
+    assert make(copy, "test", PYTEST_ADDOPTS="tests/test_limits.py").returncode != 0
 
 
 def test_the_readme_names_the_two_commands_first():
