@@ -15,7 +15,7 @@ from studies.record import STATISTICS
 EVALUATION_BATCH = 1000
 L2 = STATISTICS.index("l2")
 XLA_STEPS = 300
-"""From here on a dense model's XLA compilation (0.4-1.5 s) costs less than it saves over a few trials."""
+"""From here on a dense model's XLA compilation (1-4 s a worker) is repaid by some dozens of trials, or longer ones."""
 
 
 def wants_xla(choice: str | bool, model: keras.Model, steps: int) -> bool:
