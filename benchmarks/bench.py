@@ -19,6 +19,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
+import yaml
 
 from analysis import load
 from studies.cost import multiply_adds
@@ -27,7 +28,7 @@ from studies.executors import environment
 ROOT = Path(__file__).parent.parent
 RESULTS = Path(__file__).parent / "results"
 DEPTHS = (2, 8, 16)
-CNN = ["model=cnn", "training.batch_size=128", "optimizer.learning_rate=0.02"]
+CNN = ["model=cnn", "model.padding=valid", "training.batch_size=128", "optimizer.learning_rate=0.02"]
 
 
 @dataclass(frozen=True)
@@ -50,9 +51,9 @@ def whole_command(folder: Path) -> list[Figure]:
     assert len(trials) == 120, f"{len(trials)} of 120 trials"
 
     grid = ["initializer=zeros,he_normal", f"depth={','.join(map(str, DEPTHS))}", "epochs=20"]
-    total, printed = peer(folder, grid)
-    start = total - sum(printed)
-    peer_seconds = start + sum(printed) * 120 / len(printed)
+    sweep = peer(folder, grid)
+    trials_seconds = sum(sweep.trial_seconds)
+    peer_seconds = sweep.seconds - trials_seconds + trials_seconds * 120 / len(sweep.trial_seconds)
     rerun, _ = timed(["-m", "studies.run", "+study=init_comparison", f"tracking.root={store}"])
     return [
         compared("init_comparison, 120 trials: seconds", seconds, peer_seconds, peer_seconds / seconds, "15×", "25×"),
@@ -69,42 +70,33 @@ def steady_rate(folder: Path) -> list[Figure]:
     ends = np.sort([run.end_time for run in load.ended("single", store)]) / 1000
     skip = count // 5
     ours = 60 * (len(ends) - 1 - skip) / (ends[-1] - ends[skip])
-    _, printed = peer(folder, ["epochs=30", "seed=0,1,2,3,4,5"])
-    other = 60 / np.mean(printed[1:])
+    other = 60 / np.mean(peer(folder, ["epochs=30", "seed=0,1,2,3,4,5"]).trial_seconds[1:])
     return [compared("steady trials a minute, digits MLP 2×64, 30 epochs", ours, other, ours / other, "20×", "40×")]
 
 
 def convolutions(folder: Path) -> list[Figure]:
-    """CNN on MNIST: examples a second of all workers against one Keras `fit`, and the share of the machine's peak."""
-    peak = matrix_peak()
-    store = folder / "cnn"
-    workers = len(os.sched_getaffinity(0))
-    epochs = 3
-    timed(
-        [
-            "-m",
-            "studies.run",
-            *CNN,
-            "data=mnist",
-            f"training.epochs={epochs}",
-            f"study.seeds={workers}",
-            f"tracking.root={store}",
-        ]
-    )
-    frame = load.epochs("single", store)
-    frame = frame[frame["epoch"] > 1]
-    examples = frame["examples"].max() / epochs
-    ours = workers * examples / frame["seconds"].mean()
+    """CNN on MNIST: examples a second of all workers against one Keras `fit`, and the share of the machine's peak.
 
-    limit = 20_000
-    settings = ["data=mnist", "model=cnn", "batch_size=128", "statistics=false", f"train_limit={limit}", "epochs=1,3"]
-    short, long = peer(folder, settings)[1]
-    other = 2 * limit / (long - short)
+    The seconds are an epoch's with its validation and without its diagnostics, on both sides; medians, since the first
+    epoch traces. The sides and the peak take turns, since the machine's speed drifts.
+    """
+    workers, epochs = len(os.sched_getaffinity(0)), 4
+    settings = [*CNN, "data=mnist", f"training.epochs={epochs}", f"study.seeds={workers}"]
+    fit = ["data=mnist", "model=cnn", "batch_size=128", f"epochs={epochs}"]
+    ours, other, peaks = [], [], []
+    for turn in range(2):
+        store = folder / f"cnn_{turn}"
+        peaks.append(matrix_peak())
+        timed(["-m", "studies.run", *settings, f"tracking.root={store}"])
+        frame = load.epochs("single", store)
+        examples = frame["examples"].max() / epochs
+        ours.append(workers * examples / frame.loc[frame["epoch"] > 0, "seconds"].median())
+        other.append(examples / peer(folder, fit).epoch_seconds[0])
+    ours, other, peak = np.mean(ours), np.mean(other), np.mean(peaks)
 
-    _, dense, convolution = multiply_adds(
-        {"_target_": "cnn", "filters": [16, 32], "kernel_size": 5, "dense": 64}, (28, 28, 1)
-    )
-    first_layer = 28 * 28 * 5 * 5 * 16
+    cnn = yaml.safe_load((ROOT / "conf/model/cnn.yaml").read_text()) | {"padding": "valid"}
+    _, dense, convolution = multiply_adds(cnn, (28, 28, 1))
+    first_layer = 24 * 24 * cnn["kernel_size"] ** 2 * cnn["filters"][0]
     flops = 2 * (3 * (dense + convolution) - first_layer)  # the first layer has no gradient to its input
     share = 100 * ours * flops / peak
     return [
@@ -172,13 +164,23 @@ def timed(words: list[str]) -> tuple[float, float]:
     return seconds, peak
 
 
-def peer(folder: Path, grid: list[str]) -> tuple[float, list[float]]:
-    """Wall seconds of the peer's sweep, and the seconds of each of its trials."""
+@dataclass(frozen=True)
+class Peer:
+    """Wall seconds of a sweep, and of each of its trials and their median epochs."""
+
+    seconds: float
+    trial_seconds: list[float]
+    epoch_seconds: list[float]
+
+
+def peer(folder: Path, grid: list[str]) -> Peer:
+    """Run a sweep of the peer's."""
     with tempfile.TemporaryDirectory(dir=folder) as store:
         started = time.perf_counter()
         command = [sys.executable, str(ROOT / "benchmarks" / "peer.py"), "-m", f"store={store}", *grid]
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
-        return time.perf_counter() - started, [float(s) for s in re.findall(r"([\d.]+) s$", done.stdout, re.M)]
+        trials = re.findall(r"([\d.]+) s/epoch, ([\d.]+) s$", done.stdout, re.M)
+        return Peer(time.perf_counter() - started, [float(t) for _, t in trials], [float(e) for e, _ in trials])
 
 
 def matrix_peak() -> float:

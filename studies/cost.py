@@ -49,6 +49,8 @@ def multiply_adds(model: dict, shape: tuple[int, ...]) -> tuple[int, int, int]:
         height, width, channels = shape
         work = 0
         for filters in model["filters"]:
+            if model["padding"] == "valid":
+                height, width = height - model["kernel_size"] + 1, width - model["kernel_size"] + 1
             work += height * width * model["kernel_size"] ** 2 * channels * filters
             height, width, channels = height // 2, width // 2, filters
         layers, dense, _ = _dense([height * width * channels, model["dense"], 10])

@@ -12,7 +12,7 @@ import tensorflow as tf
 from studies.diagnostics import weight_statistics
 from studies.record import STATISTICS
 
-EVALUATION_BATCH = 1000
+EVALUATION_BATCH = 250
 L2 = STATISTICS.index("l2")
 XLA_STEPS = 300
 """From here on a dense model's XLA compilation (1-4 s a worker) is repaid by some dozens of trials, or longer ones."""

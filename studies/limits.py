@@ -127,6 +127,7 @@ LIMITS: dict[str, Callable] = {
     "model.width": whole(1),
     "model.filters": many(whole(1)),
     "model.kernel_size": whole(1),
+    "model.padding": one_of("same", "valid"),
     "model.dense": whole(1),
     "model.activation": one_of(*ACTIVATIONS),
     "model.batch_norm": flag,

@@ -32,12 +32,22 @@ def lenet_300_100(input_shape, classes, *, activation: str):
     return keras.Model(inputs, layers.Dense(classes, name="logits")(x))
 
 
-def cnn(input_shape, classes, *, filters: list[int], kernel_size: int, dense: int, activation: str, dropout: float):
+def cnn(
+    input_shape,
+    classes,
+    *,
+    filters: list[int],
+    kernel_size: int,
+    padding: str,
+    dense: int,
+    activation: str,
+    dropout: float,
+):
     """Convolutions with 2×2 max pooling after each, a dense layer, logits."""
     inputs = keras.Input(input_shape)
     x = inputs
     for i, count in enumerate(filters, start=1):
-        x = layers.Conv2D(count, kernel_size, padding="same", activation=activation, name=f"conv_{i}")(x)
+        x = layers.Conv2D(count, kernel_size, padding=padding, activation=activation, name=f"conv_{i}")(x)
         x = layers.MaxPooling2D(name=f"pool_{i}")(x)
     x = layers.Flatten(name="flatten")(x)
     x = layers.Dense(dense, activation=activation, name="dense_1")(x)

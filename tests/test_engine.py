@@ -317,7 +317,7 @@ def test_auto_compiles_long_runs_of_dense_networks_alone(tf):
     from studies.models import cnn
 
     dense = deep_network()
-    convolutional = cnn((4, 4, 1), CLASSES, filters=[2], kernel_size=3, dense=4, activation="relu", dropout=0.0)
+    convolutional = cnn((4, 4, 1), CLASSES, filters=[2], kernel_size=3, padding="same", dense=4, activation="relu", dropout=0.0)
     gpu = bool(tf.config.list_physical_devices("GPU"))
     assert wants_xla("auto", dense, XLA_STEPS) and not wants_xla("auto", dense, XLA_STEPS - 1)
     assert wants_xla("auto", convolutional, XLA_STEPS) == gpu

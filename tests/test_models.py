@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 DIGITS, MNIST = (8, 8, 1), (28, 28, 1)
 MLP = dict(depth=2, width=64, activation="relu", batch_norm=False, dropout=0.0)
-CNN = dict(filters=[16, 32], kernel_size=5, dense=64, activation="relu", dropout=0.0)
+CNN = dict(filters=[16, 32], kernel_size=5, padding="same", dense=64, activation="relu", dropout=0.0)
 
 
 @pytest.fixture(scope="session")
@@ -40,6 +40,11 @@ def test_an_mlp_has_a_matrix_between_each_two_layers(models, depth, width, class
 def test_a_cnn_has_a_kernel_for_each_filter(models):
     model = models.cnn(DIGITS, 10, **CNN)
     assert model.count_params() == (25 * 16 + 16) + (25 * 16 * 32 + 32) + (2 * 2 * 32 * 64 + 64) + (64 * 10 + 10)
+
+
+def test_a_cnn_without_padding_shrinks_images_as_lenet_5_does(models):
+    model = models.cnn(MNIST, 10, **CNN | dict(padding="valid"))
+    assert [model.get_layer(f"pool_{i}").output.shape[1:] for i in (1, 2)] == [(12, 12, 16), (4, 4, 32)]
 
 
 @pytest.mark.parametrize("options", [{}, {"dropout": 0.5}, {"dropout": 0.5, "batch_norm": True}])
