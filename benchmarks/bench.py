@@ -110,8 +110,8 @@ def diagnostics_share(folder: Path) -> list[Figure]:
     mnist = folder / "mnist_6000.npz"
     with np.load(Path(os.environ["STUDIES_DATA"]) / "mnist.npz") as arrays:
         np.savez(mnist, x=arrays["x_train"][:6000], y=arrays["y_train"][:6000])
-    digits = measured_share(["training.epochs=30"], repeats=15)
-    cnn = measured_share([*CNN, "data=npz", f"data.path={mnist}", "training.epochs=2"], repeats=4)
+    digits = measured_share(["training.epochs=30"], repeats=60)
+    cnn = measured_share([*CNN, "data=npz", f"data.path={mnist}", "training.epochs=2"], repeats=12)
     return [
         Figure("diagnostics' share of training, digits MLP", f"{digits:.1f} %", "", "", "15 %", "5 %"),
         Figure("diagnostics' share of training, MNIST CNN", f"{cnn:.1f} %", "", "", "3 %", "1 %"),

@@ -1,98 +1,150 @@
 """Statistics of weights: a function each, one table of them.
 
-A statistic takes `w`, the rows of weights `(rows, n)`, and `start`, the same weights before training `(rows, n)`, and
-gives one number a row, or a column each for several names. Rows are observations: one tensor at one epoch. Working on
-many epochs' rows at once costs a trial a few dozen ops instead of a few dozen an epoch.
+A statistic takes rows of weights and gives one number a row, or a column each for several names. A row is one tensor at
+one epoch.
 """
 
+from functools import cached_property
+
 import numpy as np
-import tensorflow as tf
 
 from studies.record import QUANTILES, SPARSITY_THRESHOLDS, STATISTICS
 
 
-def mean(w, start):
+class Rows:
+    """Rows of weights with what several statistics share, each computed once.
+
+    Args:
+        w: `(rows, n)`.
+        start: the same weights before training, `(n,)`.
+    """
+
+    def __init__(self, w: np.ndarray, start: np.ndarray):
+        self.w, self.start = w, start
+
+    @cached_property
+    def size(self):
+        """|w|."""
+        return np.abs(self.w)
+
+    @cached_property
+    def ordered(self):
+        """Each row in rising order."""
+        return np.sort(self.w, axis=-1)
+
+    @cached_property
+    def min(self):
+        """Each row's smallest."""
+        return self.w.min(axis=-1)
+
+    @cached_property
+    def max(self):
+        """Each row's largest."""
+        return self.w.max(axis=-1)
+
+    @cached_property
+    def norm(self):
+        """√Σ w²."""
+        return _norm(self.w)
+
+    @cached_property
+    def mean(self):
+        """Σ w / n."""
+        return self.w.mean(axis=-1)
+
+    @cached_property
+    def centred(self):
+        """W − mean w."""
+        # A rounded mean can lie outside the row: equal weights then had a spread, and a skew of ±1.
+        return self.w - np.clip(self.mean, self.min, self.max)[:, None]
+
+    @cached_property
+    def squares(self):
+        """(w − mean w)²."""
+        return np.square(self.centred)
+
+    @cached_property
+    def variance(self):
+        """Of the population: divided by n."""
+        return self.squares.mean(axis=-1)
+
+
+def mean(rows):
     """Σ w / n."""
-    return tf.reduce_mean(w, axis=-1)
+    return rows.mean
 
 
-def sd(w, start):
+def sd(rows):
     """Of the population: divided by n."""
-    return tf.sqrt(_moment(w, 2))
+    return np.sqrt(rows.variance)
 
 
-def smallest(w, start):
+def smallest(rows):
     """Min w."""
-    return tf.reduce_min(w, axis=-1)
+    return rows.min
 
 
-def largest(w, start):
+def largest(rows):
     """Max w."""
-    return tf.reduce_max(w, axis=-1)
+    return rows.max
 
 
-def l1(w, start):
+def l1(rows):
     """Σ |w|."""
-    return tf.reduce_sum(tf.abs(w), axis=-1)
+    return rows.size.sum(axis=-1)
 
 
-def l2(w, start):
+def l2(rows):
     """√Σ w²."""
-    return _norm(w)
+    return rows.norm
 
 
-def max_norm(w, start):
+def max_norm(rows):
     """Max |w|."""
-    return tf.reduce_max(tf.abs(w), axis=-1)
+    return np.maximum(-rows.min, rows.max)
 
 
-def skew(w, start):
+def skew(rows):
     """m₃ / m₂^1.5, with central moments mₖ."""
-    return _moment(w, 3) / _moment(w, 2) ** 1.5
+    return (rows.squares * rows.centred).mean(axis=-1) / rows.variance**1.5
 
 
-def kurtosis(w, start):
+def kurtosis(rows):
     """m₄ / m₂² − 3: in excess of the normal distribution."""
-    return _moment(w, 4) / _moment(w, 2) ** 2 - 3
+    return np.square(rows.squares).mean(axis=-1) / rows.variance**2 - 3
 
 
-def order_statistics(w, start):
-    """Quantiles and sparsity, which share a sort."""
-    ordered = _sort(w)
-    return tf.concat([quantiles(ordered), sparsity(ordered)], axis=-1)
-
-
-def quantiles(ordered):
+def quantiles(rows):
     """By linear interpolation between order statistics (Hyndman & Fan 1996, type 7)."""
-    n = tf.shape(ordered)[-1]
-    position = tf.constant(QUANTILES, tf.float64) * tf.cast(n - 1, tf.float64)
-    below = tf.cast(tf.floor(position), tf.int32)
-    above = tf.minimum(below + 1, n - 1)
-    part = tf.cast(position - tf.floor(position), tf.float32)
-    return (1 - part) * tf.gather(ordered, below, axis=-1) + part * tf.gather(ordered, above, axis=-1)
+    last = rows.w.shape[-1] - 1
+    position = np.array(QUANTILES) * last
+    below = position.astype(int)
+    part = (position - below).astype(np.float32)
+    return (1 - part) * rows.ordered[:, below] + part * rows.ordered[:, np.minimum(below + 1, last)]
 
 
-def sparsity(ordered):
+def sparsity(rows):
     """Share of weights no larger than a fraction of the largest: exact zeros at fraction 0."""
-    largest_size = tf.maximum(-ordered[:, :1], ordered[:, -1:])
-    limits = largest_size * tf.constant([float(fraction) for fraction in SPARSITY_THRESHOLDS])
-    within = tf.searchsorted(ordered, limits, side="right") - tf.searchsorted(ordered, -limits, side="left")
-    return tf.cast(within, tf.float32) / tf.cast(tf.shape(ordered)[-1], tf.float32)
+    limits = max_norm(rows)[:, None] * np.array(SPARSITY_THRESHOLDS, np.float32)
+    limits = np.column_stack([limits, np.nextafter(-limits, np.float32(-np.inf))])
+    places = np.array([row.searchsorted(limit, "right") for row, limit in zip(rows.ordered, limits, strict=True)])
+    upper, lower = np.split(places, 2, axis=1)
+    return (upper - lower) / np.float32(rows.w.shape[-1])
 
 
-def distance(w, start):
+def distance(rows):
     """‖w − w₀‖ / ‖w₀‖; missing (NaN) for weights that start at zero."""
-    return _missing_where_zero(_norm(start), _norm(w - start))
+    start = _norm(rows.start)
+    return _norm(rows.w - rows.start) / start if start else np.full(len(rows.w), np.nan)
 
 
-def cosine_distance(w, start):
+def cosine_distance(rows):
     """1 − cos(w, w₀), the layer rotation (Carbonnelle & De Vleeschouwer 2019).
 
     Taken as half the squared distance of the unit vectors, which keeps its digits where 1 − cos would lose them.
     """
-    unit = w / _norm(w)[:, None]
-    unit_start = start / _norm(start)[:, None]
-    return tf.reduce_sum(tf.square(unit - unit_start), axis=-1) / 2
+    gap = rows.w / rows.norm[:, None] - rows.start / _norm(rows.start)
+    return np.square(gap).sum(axis=-1) / 2
 
 
 TABLE = (
@@ -105,10 +157,8 @@ TABLE = (
     (("max_norm",), max_norm),
     (("skew",), skew),
     (("kurtosis",), kurtosis),
-    (
-        (*(f"q{round(100 * q):02d}" for q in QUANTILES), *(f"sparsity_{t}" for t in SPARSITY_THRESHOLDS)),
-        order_statistics,
-    ),
+    (tuple(f"q{round(100 * q):02d}" for q in QUANTILES), quantiles),
+    (tuple(f"sparsity_{t}" for t in SPARSITY_THRESHOLDS), sparsity),
     (("distance",), distance),
     (("cosine_distance",), cosine_distance),
 )
@@ -116,42 +166,20 @@ STEP_STATISTICS = ("gradient_norm", "update_norm", "update_ratio")
 assert (*(name for names, _ in TABLE for name in names), *STEP_STATISTICS) == STATISTICS
 
 
-@tf.function(input_signature=[tf.TensorSpec([None, None]), tf.TensorSpec([None, None])], autograph=False)
-def weight_statistics(w, start):
+def weight_statistics(w: np.ndarray, start: np.ndarray) -> np.ndarray:
     """Every statistic of the table.
 
     Args:
         w: rows of weights, `(rows, n)`.
-        start: the same tensors before training, `(rows, n)`.
+        start: the same weights before training, `(n,)`.
 
     Returns:
         `(rows, number of statistics)`, in the table's order.
     """
-    columns = [statistic(w, start) for _, statistic in TABLE]
-    return tf.concat([c if len(c.shape) == 2 else c[:, None] for c in columns], axis=1)
+    rows = Rows(w, start)
+    with np.errstate(all="ignore"):  # what has no result is NaN
+        return np.column_stack([statistic(rows) for _, statistic in TABLE])
 
 
 def _norm(w):
-    return tf.sqrt(tf.reduce_sum(tf.square(w), axis=-1))
-
-
-def _moment(w, order):
-    # A rounded mean can lie outside the row: equal weights then had a spread, and a skew of ±1.
-    low, high = tf.reduce_min(w, axis=-1, keepdims=True), tf.reduce_max(w, axis=-1, keepdims=True)
-    centred = w - tf.clip_by_value(tf.reduce_mean(w, axis=-1, keepdims=True), low, high)
-    power = centred
-    for _ in range(order - 1):
-        power = power * centred
-    return tf.reduce_mean(power, axis=-1)
-
-
-def _missing_where_zero(denominator, numerator):
-    return tf.where(denominator == 0, np.nan, numerator / denominator)
-
-
-def _sort(w):
-    # NumPy's vectorized sort takes 0.9 ms where tf.sort takes 15 (60 rows of 4,096, one core); on a GPU tf.sort wins.
-    if tf.config.list_physical_devices("GPU"):
-        return tf.sort(w, axis=-1)
-    ordered = tf.numpy_function(lambda a: np.sort(a, axis=-1), [w], tf.float32, stateful=False)
-    return tf.ensure_shape(ordered, w.shape)
+    return np.sqrt(np.square(w).sum(axis=-1))

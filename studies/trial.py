@@ -1,5 +1,6 @@
 """One trial: builds its parts, drives the engine, gives records. Runs in a worker; imports TensorFlow."""
 
+import gc
 import json
 import math
 import resource
@@ -20,6 +21,8 @@ from studies.record import SEED_STREAMS, EpochRecord, LayerRecord, Result, Study
 ENGINES_KEPT = 4
 OBSERVATION_BYTES = 64 * 2**20
 """Weights are kept for a joint observation of several epochs up to this size."""
+
+gc.freeze()  # a full collection that walks through all that TensorFlow's import made takes as long as a short trial
 
 _engines: OrderedDict = OrderedDict()
 _datasets: OrderedDict = OrderedDict()

@@ -6,6 +6,7 @@ import scipy.stats
 from hypothesis import given
 from hypothesis import strategies as st
 
+from studies.diagnostics import STEP_STATISTICS, TABLE, weight_statistics
 from studies.record import QUANTILES, SPARSITY_THRESHOLDS, STATISTICS
 
 WEIGHT_STATISTICS = STATISTICS[:-3]
@@ -31,16 +32,11 @@ REFERENCE = {
 }
 
 
-@pytest.fixture(scope="session")
-def statistics(tf):
-    """A function from weights and starting weights, `(rows, n)`, to columns by name."""
-    from studies.diagnostics import weight_statistics
-
-    def computed(w, start):
-        table = weight_statistics(w.astype(np.float32), start.astype(np.float32)).numpy()
-        return dict(zip(WEIGHT_STATISTICS, table.T, strict=True))
-
-    return computed
+def statistics(w, start):
+    """Columns by name, of weights and what each row of them started from, `(rows, n)`."""
+    w, start = w.astype(np.float32), start.astype(np.float32)
+    table = np.concatenate([weight_statistics(row[None], began) for row, began in zip(w, start, strict=True)])
+    return dict(zip(WEIGHT_STATISTICS, table.T, strict=True))
 
 
 @st.composite
@@ -72,19 +68,17 @@ def assert_same(actual, expected, w):
         assert (gap <= 1e-4 * np.nan_to_num(np.abs(expected[name])) + near).all(), name
 
 
-def test_the_columns_are_those_of_the_table_in_its_order(tf):
-    from studies.diagnostics import STEP_STATISTICS, TABLE
-
+def test_the_columns_are_those_of_the_table_in_its_order():
     assert (*(name for names, _ in TABLE for name in names), *STEP_STATISTICS) == STATISTICS
     assert tuple(REFERENCE) == WEIGHT_STATISTICS
 
 
 @given(weights())
-def test_every_statistic_equals_its_definition(statistics, pair):
+def test_every_statistic_equals_its_definition(pair):
     assert_same(statistics(*pair), referred(*pair), pair[0])
 
 
-def test_a_row_of_zeros_has_no_shape_and_no_angle(statistics):
+def test_a_row_of_zeros_has_no_shape_and_no_angle():
     zeros, ones = np.zeros((1, 6)), np.ones((1, 6))
     still = statistics(zeros, zeros)
     for name in ("skew", "kurtosis", "distance", "cosine_distance"):
@@ -98,7 +92,7 @@ def test_a_row_of_zeros_has_no_shape_and_no_angle(statistics):
 
 @pytest.mark.parametrize("value", [0.01, 0.05, 1 / 3, 1.0, -7.3])
 @pytest.mark.parametrize("n", [1, 10, 640, 4096, 235_200])
-def test_a_row_of_one_value_has_no_spread_and_no_shape(statistics, value, n):
+def test_a_row_of_one_value_has_no_spread_and_no_shape(value, n):
     same = np.full((1, n), value)
     columns = statistics(same, same)
     assert columns["sd"] == 0
@@ -106,7 +100,7 @@ def test_a_row_of_one_value_has_no_spread_and_no_shape(statistics, value, n):
 
 
 @given(weights(), st.integers(-8, 8))
-def test_scaling_leaves_shapes_and_scales_norms(statistics, pair, power):
+def test_scaling_leaves_shapes_and_scales_norms(pair, power):
     w, start = pair
     one, scaled = statistics(w, start), statistics(w * 2.0**power, start)
     for name in ("skew", "kurtosis", "cosine_distance", *(f"sparsity_{t}" for t in SPARSITY_THRESHOLDS)):
@@ -115,15 +109,22 @@ def test_scaling_leaves_shapes_and_scales_norms(statistics, pair, power):
         np.testing.assert_allclose(scaled[name], one[name] * 2.0**power, rtol=1e-6, err_msg=name)
 
 
+def test_rows_together_equal_each_alone():
+    rng = np.random.default_rng(0)
+    w, start = rng.normal(size=(4, 200)).astype(np.float32), rng.normal(size=200).astype(np.float32)
+    together = weight_statistics(w, start)
+    assert together.tobytes() == np.concatenate([weight_statistics(row[None], start) for row in w]).tobytes()
+
+
 @given(weights())
-def test_quantiles_rise_between_the_extremes(statistics, pair):
+def test_quantiles_rise_between_the_extremes(pair):
     columns = statistics(*pair)
     rising = [columns[name] for name in ("min", *(f"q{round(100 * q):02d}" for q in QUANTILES), "max")]
     assert (np.diff(rising, axis=0) >= 0).all()
 
 
 @given(weights())
-def test_sparsity_counts_exact_zeros_and_rises_with_its_threshold(statistics, pair):
+def test_sparsity_counts_exact_zeros_and_rises_with_its_threshold(pair):
     w, _ = pair
     columns = statistics(*pair)
     np.testing.assert_allclose(columns["sparsity_0"], (w == 0).mean(axis=1), rtol=1e-6)
@@ -131,7 +132,7 @@ def test_sparsity_counts_exact_zeros_and_rises_with_its_threshold(statistics, pa
 
 
 @given(weights())
-def test_nothing_has_moved_at_the_start(statistics, pair):
+def test_nothing_has_moved_at_the_start(pair):
     w, _ = pair
     columns = statistics(w, w)
     moves = w.any(axis=1)
@@ -139,7 +140,7 @@ def test_nothing_has_moved_at_the_start(statistics, pair):
     assert np.isnan(columns["distance"][~moves]).all()
 
 
-def test_a_small_rotation_keeps_its_digits(statistics):
+def test_a_small_rotation_keeps_its_digits():
     rng = np.random.default_rng(0)
     start = rng.normal(size=(1, 500)).astype(np.float32)
     w = (start + 1e-4 * rng.normal(size=(1, 500))).astype(np.float32)

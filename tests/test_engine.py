@@ -261,7 +261,7 @@ def test_statistics_are_those_of_each_weight_at_each_epoch(deep):
     assert [f"{layer}/{tensor}" for layer, tensor, _ in tables] == paths
     for place, (_, _, table) in enumerate(tables):
         rows = np.stack([epoch[place].ravel() for epoch in weights])
-        expected = weight_statistics(rows, np.stack([rows[0]] * 3))
+        expected = weight_statistics(rows, rows[0])
         np.testing.assert_allclose(table[:, :-3], expected, rtol=1e-6)
 
 
@@ -317,7 +317,9 @@ def test_auto_compiles_long_runs_of_dense_networks_alone(tf):
     from studies.models import cnn
 
     dense = deep_network()
-    convolutional = cnn((4, 4, 1), CLASSES, filters=[2], kernel_size=3, padding="same", dense=4, activation="relu", dropout=0.0)
+    convolutional = cnn(
+        (4, 4, 1), CLASSES, filters=[2], kernel_size=3, padding="same", dense=4, activation="relu", dropout=0.0
+    )
     gpu = bool(tf.config.list_physical_devices("GPU"))
     assert wants_xla("auto", dense, XLA_STEPS) and not wants_xla("auto", dense, XLA_STEPS - 1)
     assert wants_xla("auto", convolutional, XLA_STEPS) == gpu
