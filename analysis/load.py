@@ -59,8 +59,8 @@ def execution(study: str, root: str | Path = "mlruns") -> Execution:
     if not parents:
         known = listed(studies(root)) or "none yet"
         raise StudyError(
-            f"no study {study!r} in {root}: it has {known}. Run it with python -m studies.run +study={study}, or name "
-            f"another store with --root FOLDER"
+            f"no study {study!r} in {root}: it has {known}. Run it with python -m studies.run"
+            f"{'' if study == 'single' else f' +study={study}'}, or name another store with --root FOLDER"
         )
     last = max(parents, key=lambda run: run.start_time)
     design = json.loads(last.tags["study.design"])
