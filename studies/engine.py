@@ -59,8 +59,7 @@ class Engine:
         self.kernels = [v for v in self.weights if len(v.shape) > 1]
         self.loss = keras.losses.SparseCategoricalCrossentropy(from_logits=not _ends_in_softmax(model))
         self.regularizer, self.clip, self.observe = regularizer, clip, observe
-        optimizer.build(self.weights)
-        self.fresh_slots = [v.numpy().copy() for v in optimizer.variables]
+        self.fresh_slots = _built_slots(optimizer, self.weights)
         self.xla = xla
 
     def compile(self, x, y, scale, steps: int, batch: int) -> None:
@@ -81,8 +80,8 @@ class Engine:
         """Start over from `values`, one array for each of `model.variables`, with a fresh optimizer."""
         for variable, value in zip(self.model.variables, values, strict=True):
             variable.assign(value)
-        for variable, value in zip(self.optimizer.variables, self.fresh_slots, strict=True):
-            variable.assign(value)
+        for slot, value in zip(self.optimizer.variables, self.fresh_slots, strict=True):
+            slot.assign(value)
 
     def flat_weights(self):
         """All trainable weights end to end, `(weights,)`."""
@@ -186,6 +185,24 @@ def padded(indices: np.ndarray, batch: int = EVALUATION_BATCH) -> tuple[np.ndarr
     weight = np.zeros(chunks * size, np.float32)
     order[: len(indices)], weight[: len(indices)] = indices, 1
     return order.reshape(chunks, size), weight.reshape(chunks, size)
+
+
+def _built_slots(optimizer, weights) -> list:
+    """Build an optimizer; what each of its variables starts as: an array, or the weight that it is a copy of.
+
+    The weights are random meanwhile, so that a copy (schedule-free Adam keeps one) is told from a constant.
+    """
+    values, rng = [w.numpy() for w in weights], np.random.default_rng(0)
+    for weight in weights:
+        weight.assign(rng.normal(size=weight.shape))
+    optimizer.build(weights)
+    starts = []
+    for slot in optimizer.variables:
+        copied = [w for w in weights if w.shape == slot.shape and np.array_equal(w, slot)]
+        starts.append(copied[0] if copied else slot.numpy().copy())
+    for weight, value in zip(weights, values, strict=True):
+        weight.assign(value)
+    return starts
 
 
 def _loop(times, body, *start):

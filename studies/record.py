@@ -5,7 +5,7 @@ import json
 import math
 from dataclasses import dataclass, field
 
-RESULTS_VERSION = 1
+RESULTS_VERSION = 2
 """Goes up when a change to the code changes numbers: old and new results then never mix."""
 
 EPOCH_COLUMNS = (

@@ -90,6 +90,18 @@ def test_every_initializer_of_keras_is_an_option(tf):
     assert has - {initializers.Initializer, initializers.STFT} == named
 
 
+def test_every_optimizer_of_keras_is_an_option(tf):
+    import keras
+
+    base = keras.optimizers.Optimizer
+    classes = {
+        found for found in vars(keras.optimizers).values() if isinstance(found, type) and issubclass(found, base)
+    }
+    nodes = [yaml.safe_load(path.read_text()) for path in (CONF / "optimizer").glob("*.yaml")]
+    named = {getattr(keras.optimizers, node["_target_"].rpartition(".")[2]) for node in nodes}
+    assert classes - {base, keras.optimizers.LossScaleOptimizer} == named
+
+
 @pytest.mark.parametrize("name", STUDIES)
 def test_a_study_is_what_its_header_says(config, name):
     overrides = [f"+study={name}"]

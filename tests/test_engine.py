@@ -265,11 +265,10 @@ def test_statistics_are_those_of_each_weight_at_each_epoch(deep):
         np.testing.assert_allclose(table[:, :-3], expected, rtol=1e-6)
 
 
-@pytest.mark.parametrize("xla", [False, True])
-def test_a_reset_engine_repeats_itself_to_the_bit(tf, compiled, deep, xla):
-    import keras
-
-    engine, data = compiled(deep_network(), keras.optimizers.Adam(), xla=True) if xla else deep
+@pytest.mark.parametrize(("optimizer", "xla"), [*((name, False) for name in OPTIMIZERS), ("adam", True)])
+def test_a_reset_engine_repeats_itself_to_the_bit(config, compiled, optimizer, xla):
+    node = config([f"optimizer={optimizer}"])["optimizer"]
+    engine, data = compiled(deep_network(), targets.build(node, "optimizer", []), xla=xla)
     rates = np.full(STEPS, 0.01, np.float32)
 
     def trained(seed):
