@@ -7,7 +7,7 @@ import math
 import sys
 from collections.abc import Callable
 
-from studies.record import SEED_STREAMS, StudyError, listed, shown
+from studies.record import EPOCHS, SEED_STREAMS, StudyError, listed, shown
 
 
 def number(low=-math.inf, high=math.inf, *, above=None, below=None) -> Callable:
@@ -70,6 +70,16 @@ def one_of(*names) -> Callable:
         return value
 
     return settle
+
+
+def length(value):
+    """A length of a schedule: a share of the run, or a number of epochs as a text."""
+    if isinstance(value, str) and EPOCHS.fullmatch(value):
+        return value
+    try:
+        return share(value)
+    except ValueError:
+        raise ValueError("a share of the run from 0 to below 1, or epochs, such as '5 epochs'") from None
 
 
 def optional(rule: Callable) -> Callable:
@@ -167,8 +177,18 @@ LIMITS: dict[str, Callable] = {
     "optimizer.adam_beta_2": share,
     "optimizer.adam_weight_decay": number(0),
     "optimizer.warmup_steps": whole(0),
-    "schedule.warmup": share,
+    "schedule.warmup": length,
     "schedule.final": number(0, 1),
+    "schedule.factor": number(above=0),
+    "schedule.at": many(length),
+    "schedule.power": number(above=0),
+    "schedule.scale": length,
+    "schedule.period": length,
+    "schedule.growth": number(1),
+    "schedule.decay": number(0, 1),
+    "schedule.low": number(0, 1),
+    "schedule.peak": length,
+    "schedule.start": number(0, 1),
     "regularizer.l1": number(0),
     "regularizer.l2": number(0),
     "clipping.norm": number(above=0),

@@ -3,10 +3,14 @@
 import hashlib
 import json
 import math
+import re
 from dataclasses import dataclass, field
 
 RESULTS_VERSION = 2
 """Goes up when a change to the code changes numbers: old and new results then never mix."""
+
+EPOCHS = re.compile(r"(\d+(?:\.\d+)?) epochs?")
+"""A length of a schedule in epochs, such as `5 epochs`; as a number it is a share of the run."""
 
 EPOCH_COLUMNS = (
     "key",

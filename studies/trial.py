@@ -66,7 +66,7 @@ def run(trial: Trial) -> Iterator[EpochRecord | list[LayerRecord] | Result]:
     engine, drawing = _engine(trial, dataset, arrays, steps, batch)
     engine.reset(drawing.draw(config["initializer"], allow, seeds["init"], seeds["dropout"]))
     schedule = targets.build(config["schedule"], "schedule", allow)
-    rates = config["optimizer"]["learning_rate"] * schedule(np.arange(steps * epochs), steps * epochs)
+    rates = config["optimizer"]["learning_rate"] * factors(schedule, steps * epochs, steps)
     rates = rates.astype(np.float32).reshape(epochs, steps)
     shuffle = np.random.default_rng(seeds["order"])
     evaluate = _evaluation(engine, arrays, parts)
@@ -126,6 +126,14 @@ def run(trial: Trial) -> Iterator[EpochRecord | list[LayerRecord] | Result]:
         seconds_total=time.perf_counter() - started,
         memory_mb=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
     )
+
+
+def factors(schedule, steps: int, epoch: int) -> np.ndarray:
+    """A schedule's factor for each step, `(steps,)`: of one of ours, or of Keras's, which take one step at a time."""
+    if isinstance(schedule, keras.optimizers.schedules.LearningRateSchedule):
+        every = tf.function(lambda: tf.map_fn(schedule, tf.range(steps, dtype=tf.float32)))
+        return every().numpy()
+    return schedule(np.arange(steps), steps, epoch)
 
 
 def _layer_records(engine, key, observations, start) -> list[LayerRecord]:

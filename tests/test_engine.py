@@ -108,7 +108,7 @@ def plain(tf, config):
 
 def learning_rates(nodes):
     schedule = targets.build(nodes["schedule"], "schedule", [])
-    return (nodes["optimizer"]["learning_rate"] * schedule(np.arange(STEPS), STEPS)).astype(np.float32)
+    return (nodes["optimizer"]["learning_rate"] * schedule(np.arange(STEPS), STEPS, STEPS)).astype(np.float32)
 
 
 def assert_equals_fit(config, compiled, plain, optimizer, penalty, schedules, xla, make=network):

@@ -1,60 +1,164 @@
+"""Every schedule against its formula, step by step, and against Keras's where Keras has it."""
+
+import inspect
+import math
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from studies.schedules import constant, cosine
+from studies import schedules
 
-shares = st.floats(0, 1)
+STEPS, EPOCH = 200, 20
+BUILDERS = {
+    name: found
+    for name, found in vars(schedules).items()
+    if callable(found) and not name.startswith("_") and found.__module__ == "studies.schedules" and name != "in_steps"
+}
+WARMED = sorted(name for name, builder in BUILDERS.items() if "warmup" in inspect.signature(builder).parameters)
 lengths = st.integers(1, 2000)
 
 
-@given(lengths)
-def test_constant_is_one_throughout(steps):
-    np.testing.assert_array_equal(constant()(np.arange(steps), steps), np.ones(steps))
+def factors(schedule, steps=STEPS, epoch=EPOCH):
+    return schedule(np.arange(steps), steps, epoch)
 
 
-@pytest.mark.parametrize("warmup, final", [(0, 0), (0.1, 0), (0.25, 0.2)])
-def test_cosine_follows_its_formula(warmup, final):
-    steps, climb = 200, round(200 * warmup)
-    rising = [(step + 1) / climb for step in range(climb)]
-    falling = [
-        final + (1 - final) * 0.5 * (1 + np.cos(np.pi * (step - climb) / (steps - climb)))
-        for step in range(climb, steps)
-    ]
-    np.testing.assert_allclose(cosine(warmup, final)(np.arange(steps), steps), rising + falling, atol=1e-12)
+def cosine_down(t, final):
+    return final + (1 - final) * 0.5 * (1 + math.cos(math.pi * t))
 
 
-@pytest.mark.parametrize("warmup, final", [(0, 0), (0, 0.1), (0.25, 0), (0.5, 0.1)])
-def test_cosine_equals_that_of_keras(tf, warmup, final):
+def restarts(step, period, growth, decay, final):
+    number = 0
+    while step >= period:
+        step, period, number = step - period, period * growth, number + 1
+    return decay**number * cosine_down(step / period, final)
+
+
+def triangle(step, period):
+    return 1 - abs(2 * (step % period) / period - 1)
+
+
+FORMULAS = {
+    "constant": ({}, lambda s: 1),
+    "step": ({"factor": 0.2, "at": [0.25, "6 epochs"]}, lambda s: 0.2 ** ((s >= 50) + (s >= 120))),
+    "exponential": ({"final": 0.05}, lambda s: 0.05 ** (s / STEPS)),
+    "polynomial": ({"power": 2.0, "final": 0.1}, lambda s: 0.1 + 0.9 * (1 - s / STEPS) ** 2),
+    "inverse_sqrt": ({"scale": "2 epochs"}, lambda s: (1 + s / 40) ** -0.5),
+    "cosine": ({"final": 0.2}, lambda s: cosine_down(s / STEPS, 0.2)),
+    "cosine_restarts": (
+        {"period": "1 epoch", "growth": 2.0, "decay": 0.5, "final": 0.1},
+        lambda s: restarts(s, 20, 2, 0.5, 0.1),
+    ),
+    "triangular": ({"period": 0.25, "low": 0.1}, lambda s: 0.1 + 0.9 * triangle(s, 50)),
+    "triangular2": ({"period": 0.25, "low": 0.1}, lambda s: 0.1 + 0.9 * triangle(s, 50) / 2 ** (s // 50)),
+    "exp_range": (
+        {"period": "2 epochs", "low": 0.2, "final": 0.01},
+        lambda s: 0.2 + 0.8 * triangle(s, 40) * 0.01 ** (s / STEPS),
+    ),
+    "one_cycle": (
+        {"peak": 0.3, "start": 0.04, "final": 0.001},
+        lambda s: 0.04 + 0.96 * (1 - math.cos(math.pi * s / 60)) / 2 if s < 60 else cosine_down((s - 60) / 139, 0.001),
+    ),
+    "range_test": ({"low": 0.001}, lambda s: math.exp(math.log(0.001) * (1 - s / (STEPS - 1)))),
+}
+
+
+def test_every_schedule_has_its_formula_here():
+    assert FORMULAS.keys() == BUILDERS.keys()
+
+
+@pytest.mark.parametrize("name", FORMULAS)
+def test_a_schedule_follows_its_formula(name):
+    settings, formula = FORMULAS[name]
+    expected = [formula(step) for step in range(STEPS)]
+    np.testing.assert_allclose(factors(BUILDERS[name](**settings)), expected, atol=1e-12)
+
+
+@pytest.mark.parametrize("growth", [1.0, 1.5, 2.0, 3.0])
+def test_restarts_of_any_growth_follow_their_recursion(growth):
+    expected = [restarts(step, 10, growth, 0.9, 0) for step in range(STEPS)]
+    actual = factors(schedules.cosine_restarts(period=0.05, growth=growth, decay=0.9))
+    np.testing.assert_allclose(actual, expected, atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "keras_name", "keras_settings"),
+    [
+        ("exponential", {"final": 0.1}, "ExponentialDecay", {"decay_steps": STEPS, "decay_rate": 0.1}),
+        (
+            "polynomial",
+            {"power": 1.5, "final": 0.2},
+            "PolynomialDecay",
+            {"decay_steps": STEPS, "end_learning_rate": 0.2, "power": 1.5},
+        ),
+        ("cosine", {"final": 0.1}, "CosineDecay", {"decay_steps": STEPS, "alpha": 0.1}),
+        (
+            "cosine_restarts",
+            {"period": "1 epoch", "decay": 0.8, "final": 0.0},
+            "CosineDecayRestarts",
+            {"first_decay_steps": EPOCH, "t_mul": 2.0, "m_mul": 0.8},
+        ),
+    ],
+)
+def test_a_schedule_equals_that_of_keras(tf, name, settings, keras_name, keras_settings):
+    import keras
+
+    from studies.trial import factors as rates
+
+    same = getattr(keras.optimizers.schedules, keras_name)(initial_learning_rate=1.0, **keras_settings)
+    np.testing.assert_allclose(factors(BUILDERS[name](**settings)), rates(same, STEPS, EPOCH), atol=2e-6)
+
+
+def test_steps_equal_the_piecewise_constants_of_keras(tf):
+    import keras
+
+    from studies.trial import factors as rates
+
+    same = keras.optimizers.schedules.PiecewiseConstantDecay([99, 149], [1.0, 0.1, 0.01])  # Keras counts up to and with
+    np.testing.assert_allclose(factors(schedules.step()), rates(same, STEPS, EPOCH), rtol=1e-6)
+
+
+@pytest.mark.parametrize("warmup, final", [(0.25, 0), (0.5, 0.1)])
+def test_a_warmed_cosine_equals_that_of_keras(tf, warmup, final):
     import keras
 
     steps, climb = 80, round(80 * warmup)
     same = keras.optimizers.schedules.CosineDecay(
-        initial_learning_rate=0.0 if climb else 1.0,
-        decay_steps=steps - climb,
-        alpha=final,
-        warmup_target=1.0 if climb else None,
-        warmup_steps=climb,
+        initial_learning_rate=0.0, decay_steps=steps - climb, alpha=final, warmup_target=1.0, warmup_steps=climb
     )
-    ours = cosine(warmup, final)(np.arange(steps), steps)
+    ours = factors(schedules.cosine(final, warmup=warmup), steps)
     # Keras starts its warmup at zero, and so trains nothing in the first step; ours is a step ahead until the top.
     theirs = [float(same(step + 1 if step < climb else step)) for step in range(steps)]
     np.testing.assert_allclose(ours, theirs, atol=1e-6)
 
 
-@given(lengths, shares.filter(lambda share: share < 1), shares)
-def test_cosine_climbs_to_one_then_falls_and_stays_within_bounds(steps, warmup, final):
-    factors = cosine(warmup, final)(np.arange(steps), steps)
-    climb = round(warmup * steps)
-    assert factors.shape == (steps,)
-    assert (factors >= 0).all() and (factors <= 1).all() and (factors[climb:] >= final - 1e-12).all()
-    assert (np.diff(factors[:climb]) > 0).all() and (np.diff(factors[climb:]) <= 0).all()
-    assert factors[max(0, climb - 1)] == 1
+@pytest.mark.parametrize("name", WARMED)
+@pytest.mark.parametrize("warmup", [0.3, "3 epochs"])
+def test_a_warmup_climbs_to_one_and_leaves_the_rest_to_the_schedule(name, warmup):
+    settings, _ = FORMULAS[name]
+    warm = factors(BUILDERS[name](**settings, warmup=warmup))
+    climb = 60
+    np.testing.assert_allclose(warm[:climb], np.arange(1, climb + 1) / climb)
+    rest = factors(BUILDERS[name](**settings), STEPS - climb)
+    np.testing.assert_array_equal(warm[climb:], rest)
 
 
-@given(lengths, shares)
-def test_cosine_ends_just_above_its_final_factor(steps, final):
-    end = cosine(0.0, final)(np.array([steps - 1, steps]), steps)
-    assert end[1] == pytest.approx(final)
-    assert end[0] >= end[1]
+def test_all_but_those_with_a_rise_of_their_own_take_a_warmup():
+    assert BUILDERS.keys() - WARMED == {"one_cycle", "range_test"}
+
+
+@given(
+    st.sampled_from(sorted(BUILDERS)), lengths, st.integers(1, 100), st.sampled_from([0.0, 0.3, "2 epochs", "9 epochs"])
+)
+def test_factors_stay_between_zero_and_one_however_short_the_run(name, steps, epoch, warmup):
+    settings = {"warmup": warmup} if name in WARMED else {}
+    values = factors(BUILDERS[name](**settings), steps, epoch)
+    assert values.shape == (steps,)
+    assert (values >= 0).all() and (values <= 1 + 1e-12).all()
+
+
+@given(lengths.filter(lambda steps: steps > 2))
+def test_a_cycle_is_full_at_its_peak_and_ends_at_its_end(steps):
+    values = factors(schedules.one_cycle(peak=0.3, final=0.001), steps)
+    assert values.max() == pytest.approx(1) and values[-1] == pytest.approx(0.001)
