@@ -1,12 +1,84 @@
-"""Initial weights, drawn for each layer by itself."""
+"""Initial weights, drawn for each layer by itself, and the initializers that Keras lacks.
+
+An initializer takes a kernel's shape, inputs before outputs, and gives its weights; its seed is the layer's own.
+"""
 
 import hashlib
+import math
 
+import keras
 import numpy as np
 
 from studies import targets
 
 SEED_STATE = "seed_generator_state"
+
+
+def scaled(initializer: str, gain: float, seed: int | None = None):
+    """One of Keras's initializers by its name, times `gain`: for studies of the initial scale."""
+    draw = keras.initializers.get({"class_name": initializer, "config": {"seed": seed}})
+    return lambda shape, dtype="float32": gain * draw(shape, dtype=dtype)
+
+
+def sparse(connections: int, stddev: float, seed: int | None = None):
+    """Each unit has `connections` incoming weights from N(0, stddev²), all others zero (Martens 2010, section 5)."""
+
+    def draw(shape, dtype="float32"):
+        fan_in, units = math.prod(shape[:-1]), shape[-1]
+        rng = np.random.default_rng(seed)
+        weights = np.zeros((fan_in, units), dtype)
+        for unit in range(units):
+            chosen = rng.choice(fan_in, min(connections, fan_in), replace=False)
+            weights[chosen, unit] = stddev * rng.standard_normal(len(chosen))
+        return weights.reshape(shape)
+
+    return draw
+
+
+def delta_orthogonal(gain: float, seed: int | None = None):
+    """An orthogonal matrix in the centre of a convolution's window, zeros around it (Xiao et al. 2018, section 2.3).
+
+    A dense kernel is orthogonal. Where there are fewer outputs than inputs only the outputs' weights are orthonormal.
+    """
+    orthogonal = keras.initializers.Orthogonal(gain=gain, seed=seed)
+
+    def draw(shape, dtype="float32"):
+        weights = np.zeros(shape, dtype)
+        weights[tuple(size // 2 for size in shape[:-2])] = orthogonal(shape[-2:], dtype=dtype)
+        return weights
+
+    return draw
+
+
+class LSUV:
+    """Orthogonal weights, each layer's then scaled to outputs of variance 1 (Mishkin & Matas 2016, algorithm 1).
+
+    Args:
+        tolerance: how far from 1 the variance may be.
+        trials: how often a layer is scaled at most.
+    """
+
+    def __init__(self, tolerance: float, trials: int, seed: int | None = None):
+        self.tolerance, self.trials = tolerance, trials
+        self.orthogonal = keras.initializers.Orthogonal(seed=seed)
+
+    def __call__(self, shape, dtype="float32"):
+        """A kernel before its scaling."""
+        return self.orthogonal(shape, dtype=dtype)
+
+    def adapt(self, model, images) -> None:
+        """Scale the kernels of a model's own layers, from the input on, by their outputs for `images`."""
+        for layer in model.layers:
+            if getattr(layer, "kernel", None) is None:
+                continue
+            inputs = keras.Model(model.inputs, layer.input)(images)
+            activation, layer.activation = layer.activation, keras.activations.linear
+            for _ in range(self.trials):
+                variance = float(keras.ops.var(layer(inputs)))
+                if abs(variance - 1) < self.tolerance or not variance > 0:
+                    break
+                layer.kernel.assign(layer.kernel / math.sqrt(variance))
+            layer.activation = activation
 
 
 def layer_seed(stream: np.random.SeedSequence, name: str) -> int:

@@ -19,6 +19,9 @@ from studies.initializers import Drawing
 from studies.record import SEED_STREAMS, EpochRecord, LayerRecord, Result, StudyError, Trial
 
 ENGINES_KEPT = 4
+ADAPT_EXAMPLES = 256
+"""How many training examples an initializer sees that adapts to them."""
+
 OBSERVATION_BYTES = 64 * 2**20
 """Weights are kept for a joint observation of several epochs up to this size."""
 
@@ -65,6 +68,11 @@ def run(trial: Trial) -> Iterator[EpochRecord | list[LayerRecord] | Result]:
 
     engine, drawing = _engine(trial, dataset, arrays, steps, batch)
     engine.reset(drawing.draw(config["initializer"], allow, seeds["init"], seeds["dropout"]))
+    initializer = targets.build(config["initializer"], "initializer", allow)
+    if hasattr(initializer, "adapt"):
+        some = np.random.default_rng(seeds["init"]).choice(parts.train, min(ADAPT_EXAMPLES, len(parts.train)), False)
+        initializer.adapt(engine.model, dataset.x[some].astype(np.float32) * dataset.scale)
+        engine.reset([v.numpy() for v in engine.model.variables])
     schedule = targets.build(config["schedule"], "schedule", allow)
     rates = config["optimizer"]["learning_rate"] * factors(schedule, steps * epochs, steps)
     rates = rates.astype(np.float32).reshape(epochs, steps)

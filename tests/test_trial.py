@@ -75,9 +75,11 @@ def start(layers):
     return {r.layer: repr(r.statistics) for r in layers if r.epoch == 0 and r.tensor == "kernel"}
 
 
-@pytest.mark.parametrize("dropout", ["model.dropout=0.0", "model.dropout=0.2"])
-def test_a_trial_repeats_itself_to_the_bit_after_another_on_the_same_trace(watched, dropout):
-    settings, traces = (*SMALL, "model.width=18", dropout), watched.traces
+@pytest.mark.parametrize(
+    "width, setting", [(18, "model.dropout=0.0"), (18, "model.dropout=0.2"), (17, "initializer=lsuv")]
+)
+def test_a_trial_repeats_itself_to_the_bit_after_another_on_the_same_trace(watched, width, setting):
+    settings, traces = (*SMALL, f"model.width={width}", setting), watched.traces
     *first, orders = watched(*settings)
     *other, _ = watched(*settings, "initializer=orthogonal", "schedule=cosine", "optimizer.learning_rate=0.1", seed=1)
     *again, orders_again = watched(*settings)
