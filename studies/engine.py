@@ -47,8 +47,9 @@ class Engine:
     Args:
         model: gives logits `(batch, classes)`, or probabilities if its last activation is a softmax.
         optimizer: not built yet; its learning rate is overwritten at every step.
-        regularizer: added to the loss for every kernel, besides the model's own losses.
-        clip: takes and gives the list of gradients.
+        regularizer: added to the loss for every kernel, besides the model's own losses; or a rule, with `before` and
+            `after`, that changes every kernel around the update.
+        clip: takes the lists of gradients and weights, gives that of gradients.
         observe: whether to accumulate gradients' and updates' norms inside the step.
         xla: compile the epoch with XLA.
     """
@@ -58,7 +59,8 @@ class Engine:
         self.weights = model.trainable_variables
         self.kernels = [v for v in self.weights if len(v.shape) > 1]
         self.loss = keras.losses.SparseCategoricalCrossentropy(from_logits=not _ends_in_softmax(model))
-        self.regularizer, self.clip, self.observe = regularizer, clip, observe
+        self.clip, self.observe = clip, observe
+        self.rule, self.penalty = (regularizer, None) if hasattr(regularizer, "before") else (None, regularizer)
         self.fresh_slots = _built_slots(optimizer, self.weights)
         self.xla = xla
 
@@ -104,7 +106,10 @@ class Engine:
             gradients = tape.gradient(objective, [v.value for v in self.weights])
             before = [v.value.read_value() for v in self.kernels] if self.observe else []
             self.optimizer.learning_rate.assign(rates[place])
-            self.optimizer.apply(self.clip(gradients) if self.clip else gradients, self.weights)
+            self._change_kernels("before", rates[place])
+            clipped = self.clip(gradients, [v.value for v in self.weights]) if self.clip else gradients
+            self.optimizer.apply(clipped, self.weights)
+            self._change_kernels("after", rates[place])
             if self.observe:
                 raw = [g for g, v in zip(gradients, self.weights) if len(v.shape) > 1]
                 updates = [v.value.read_value() - w for v, w in zip(self.kernels, before)]
@@ -166,9 +171,14 @@ class Engine:
 
     def _penalty(self):
         penalties = list(self.model.losses)
-        if self.regularizer is not None:
-            penalties += [self.regularizer(kernel.value) for kernel in self.kernels]
+        if self.penalty is not None:
+            penalties += [self.penalty(kernel.value) for kernel in self.kernels]
         return tf.add_n(penalties) if penalties else 0.0
+
+    def _change_kernels(self, when, rate):
+        if change := getattr(self.rule, when, None):
+            for kernel in self.kernels:
+                kernel.assign(change(kernel.value, rate))
 
 
 def weight_name(variable, model) -> tuple[str, str]:

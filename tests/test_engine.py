@@ -16,9 +16,16 @@ PENALTIES = {
     "none": "",
     "l1": "regularizer=l1 regularizer.l1=0.03",
     "l2": "regularizer=l2 regularizer.l2=0.05",
+    "l1_l2": "regularizer=l1_l2 regularizer.l1=0.02 regularizer.l2=0.03",
+    "decoupled": "regularizer=decoupled regularizer.decay=0.5",
+    "max_norm": "regularizer=max_norm regularizer.limit=0.9",
+    "unit_norm": "regularizer=unit_norm",
     "clip": "clipping=global_norm clipping.norm=0.2",
+    "clip norm": "clipping=norm clipping.norm=0.1",
+    "clip value": "clipping=value clipping.limit=0.02",
     "l2 clip": "regularizer=l2 regularizer.l2=0.05 clipping=global_norm clipping.norm=0.2",
 }
+KERAS_CLIPPING = {"global_norm": "global_clipnorm", "norm": "clipnorm", "value": "clipvalue"}
 EXAMPLES, CLASSES, STEPS, BATCH, SCALE = 60, 3, 5, 11, 1 / 16
 
 rng = np.random.default_rng(0)
@@ -27,13 +34,13 @@ Y = rng.integers(0, CLASSES, EXAMPLES).astype(np.int32)
 ORDER = rng.permutation(EXAMPLES)[: STEPS * BATCH].reshape(STEPS, BATCH).astype(np.int32)
 
 
-def network(regularizer=None, last_layers=()):
-    """The engine gets it without a regularizer, plain Keras with one in every layer."""
+def network(regularizer=None, last_layers=(), constraint=None):
+    """The engine gets it without a regularizer and a constraint, plain Keras with them in every layer."""
     from keras import Input, Sequential
     from keras.layers import Dense, Flatten
 
-    hidden = Dense(8, "relu", kernel_regularizer=regularizer, name="dense_1")
-    logits = Dense(CLASSES, kernel_regularizer=regularizer, name="logits")
+    added = dict(kernel_regularizer=regularizer, kernel_constraint=constraint)
+    hidden, logits = Dense(8, "relu", **added, name="dense_1"), Dense(CLASSES, **added, name="logits")
     return Sequential([Input(X.shape[1:]), Flatten(), hidden, logits, *last_layers])
 
 
@@ -83,10 +90,15 @@ def plain(tf, config):
     @functools.cache
     def trained(overrides, make=network):
         nodes = config(overrides.split())
-        model = make(targets.build(nodes["regularizer"], "regularizer", [])) if make is network else make()
+        regularizer, constraint, decay = keras_parts(nodes["regularizer"])
+        model = make(regularizer, constraint=constraint) if make is network else make()
         for variable, value in zip(model.variables, initial_values(model), strict=True):
             variable.assign(value)
-        optimizer = targets.build(nodes["optimizer"], "optimizer", [], global_clipnorm=nodes["clipping"].get("norm"))
+        kind = nodes["clipping"].get("_target_", "").partition("clip_by_")[2]
+        clipping = {KERAS_CLIPPING[kind]: nodes["clipping"].get("norm", nodes["clipping"].get("limit"))} if kind else {}
+        optimizer = targets.build(nodes["optimizer"] | decay, "optimizer", [], **clipping)
+        if decay:
+            optimizer.exclude_from_weight_decay(var_names=["bias"])
         crossentropy = keras.metrics.SparseCategoricalCrossentropy(name="crossentropy", from_logits=True)
         model.compile(
             optimizer,
@@ -104,6 +116,20 @@ def plain(tf, config):
         return [v.numpy() for v in model.variables], history["crossentropy"][0], history["accuracy"][0]
 
     return trained
+
+
+def keras_parts(node):
+    """A regularizer as Keras has it: in a layer, as a layer's constraint, or as an optimizer's setting."""
+    import keras
+
+    match node.get("_target_", "").rpartition(".")[2]:
+        case "decoupled":
+            return None, None, {"weight_decay": node["decay"]}
+        case "max_norm":
+            return None, keras.constraints.MaxNorm(node["limit"]), {}
+        case "unit_norm":
+            return None, keras.constraints.UnitNorm(), {}
+    return targets.build(node, "regularizer", []), None, {}
 
 
 def learning_rates(nodes):
@@ -142,7 +168,7 @@ def test_an_epoch_with_xla_equals_keras_fit(config, compiled, plain, optimizer):
     assert_equals_fit(config, compiled, plain, optimizer, "l2 clip", [COSINE, CONSTANT], xla=True)
 
 
-@pytest.mark.parametrize("penalty", ["l1", "l2", "clip"])
+@pytest.mark.parametrize("penalty", [name for name in PENALTIES if name not in ("none", "l2 clip")])
 def test_a_penalty_or_clipping_alone_equals_keras_fit(config, compiled, plain, penalty):
     assert_equals_fit(config, compiled, plain, "sgd", penalty, [COSINE], xla=False)
 
@@ -208,7 +234,7 @@ def test_norms_of_gradients_and_updates_equal_those_of_a_plain_loop(tf, compiled
         network(),
         keras.optimizers.SGD(momentum=0.9),
         regularizer=penalty,
-        clip=lambda gradients: tf.clip_by_global_norm(gradients, norm)[0],
+        clip=lambda gradients, weights: tf.clip_by_global_norm(gradients, norm)[0],
         xla=xla,
     )
     engine.reset(initial_values(engine.model))
