@@ -195,7 +195,8 @@ def _metrics(epochs, layers, result) -> list[tuple[str, float, int]]:
     places = {name: STATISTICS.index(name) for names in CHARTED.values() for name in names}
     for record in layers:
         if record.tensor.endswith("kernel") and record.epoch in steps:
-            layer = record.layer.replace("(", "").replace(")", "")
+            which = "" if record.tensor == "kernel" else f"_{record.tensor.removesuffix('_kernel')}"
+            layer = record.layer.replace("(", "").replace(")", "") + which
             for family, names in CHARTED.items():
                 metrics += [
                     (

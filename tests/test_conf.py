@@ -70,7 +70,7 @@ def test_every_rule_is_of_a_setting(composed):
 @pytest.mark.parametrize(("group", "option"), OPTIONS)
 def test_an_option_builds(composed, tf, tmp_path, group, option):
     node = composed(group, option)[group]
-    arguments = {"model": {"input_shape": (28, 28, 1), "classes": 10}}.get(group, {})
+    arguments = {"model": {"input_shape": (32, 32, 3), "classes": 10}}.get(group, {})
     if option in ("npz", "mnist"):
         images, labels = np.zeros((30, 28, 28), np.uint8), np.arange(30) % 10
         np.savez(tmp_path / "mnist.npz", x_train=images, y_train=labels, x_test=images, y_test=labels)

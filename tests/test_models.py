@@ -47,6 +47,54 @@ def test_a_cnn_without_padding_shrinks_images_as_lenet_5_does(models):
     assert [model.get_layer(f"pool_{i}").output.shape[1:] for i in (1, 2)] == [(12, 12, 16), (4, 4, 32)]
 
 
+CIFAR = (32, 32, 3)
+RESNET = dict(blocks=3, width=16, activation="relu", batch_norm=True, shortcut=True)
+VIT = dict(patch=4, width=32, depth=2, heads=4, activation="gelu")
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "settings", "parameters"),
+    [
+        ("lenet5", MNIST, dict(activation="relu"), 61_706),
+        ("c3d3", CIFAR, dict(activation="relu"), 895_210),
+        ("vgg_small", CIFAR, dict(filters=[32, 64, 128], dense=128, activation="relu", dropout=0.0), 550_570),
+        ("resnet", CIFAR, RESNET, 269_722),
+        ("resnet", CIFAR, RESNET | dict(shortcut=False), 269_722),
+        ("resnet", CIFAR, RESNET | dict(blocks=9), 853_018),
+        ("row_rnn", MNIST, dict(cell="lstm", width=64), 4 * 64 * (28 + 64 + 1) + 650),
+        ("row_rnn", MNIST, dict(cell="simple", width=64), 64 * (28 + 64 + 1) + 650),
+        ("row_rnn", MNIST, dict(cell="gru", width=64), 3 * 64 * (28 + 64 + 2) + 650),
+        ("vit", MNIST, VIT, 16 * 32 + 32 + 49 * 32 + 2 * (12 * 32**2 + 13 * 32) + 64 + 330),
+    ],
+)
+def test_a_network_has_the_parameters_that_are_published(models, name, shape, settings, parameters):
+    model = getattr(models, name)(shape, 10, **settings)
+    assert sum(int(np.prod(v.shape)) for v in model.trainable_variables) == parameters
+    assert model(np.zeros((2, *shape), np.float32)).shape == (2, 10)
+
+
+def test_a_residual_net_without_its_convolutions_passes_its_input_on(models):
+    model = models.resnet(CIFAR, 10, **RESNET | dict(batch_norm=False))
+    image = np.random.default_rng(0).normal(size=(1, *CIFAR)).astype(np.float32)
+    for layer in model.layers:
+        if layer.name.startswith("conv_") and layer.name != "conv_0":
+            layer.kernel.assign(np.zeros(layer.kernel.shape))
+    first = np.asarray(model.get_layer("activation_0")(model.get_layer("conv_0")(image)))
+    logits = np.asarray(model(image)) - model.get_layer("logits").bias.numpy()
+    passed = first[:, ::4, ::4].mean(axis=(1, 2))
+    np.testing.assert_allclose(logits, passed @ model.get_layer("logits").kernel.numpy()[:16], rtol=1e-4, atol=1e-5)
+
+
+def test_a_transformers_tokens_attend_to_one_another_and_have_places(models):
+    model = models.vit(MNIST, 10, **VIT)
+    image = np.random.default_rng(0).normal(size=(1, *MNIST)).astype(np.float32)
+    swapped = image.copy()
+    swapped[:, :4, :4], swapped[:, 4:8, :4] = image[:, 4:8, :4], image[:, :4, :4]
+    assert not np.allclose(model(image), model(swapped), atol=1e-4)
+    model.get_layer("positions").embedding.assign(np.zeros((49, 32)))
+    np.testing.assert_allclose(model(image), model(swapped), atol=1e-5)
+
+
 @pytest.mark.parametrize("options", [{}, {"dropout": 0.5}, {"dropout": 0.5, "batch_norm": True}])
 @pytest.mark.parametrize("name", ["mlp", "lenet_300_100", "cnn"])
 def test_networks_give_logits(models, name, options):

@@ -57,7 +57,7 @@ def records(trial, status="finished"):
     layers = [
         LayerRecord(trial.key, e, layer, tensor, (*rng.random(len(STATISTICS) - 1), math.nan))
         for layer in ("dense_1", "logits")
-        for tensor in ("kernel", "bias")
+        for tensor in ("kernel", "recurrent_kernel", "bias")
         for e in range(EPOCHS + 1)
     ]
     result = Result(trial.key, status, EPOCHS, *rng.random(8), parameters=99, classes=10, seconds_total=2.0)
@@ -165,6 +165,7 @@ def test_children_are_nested_and_charted_at_a_dozen_epochs(root):
     assert {run.data.tags["mlflow.parentRunId"] for run in children} == {parent.info.run_id}
     steps = [m.step for m in client.get_metric_history(children[0].info.run_id, "gradients/logits/norm")]
     assert len(steps) == tracking.CHARTED_EPOCHS and {0, 1, EPOCHS} <= set(steps)
+    assert {"weights/logits/l2", "weights/logits_recurrent/l2"} <= children[0].data.metrics.keys()
     assert not any("bias" in name for name in children[0].data.metrics)
 
 
@@ -203,7 +204,7 @@ def test_a_store_that_was_moved_still_has_its_artifacts(root, tmp_path_factory):
     trials = written(root)
     moved = tmp_path_factory.mktemp("new place") / "store"
     shutil.move(root, moved)
-    assert len(load.layers(STUDY.name, moved)) == 4 * 4 * (EPOCHS + 1)
+    assert len(load.layers(STUDY.name, moved)) == 4 * 2 * 3 * (EPOCHS + 1)
     tracking.Execution(moved, STUDY, trials, "").close("FINISHED")
     client = MlflowClient(store.uri(moved))
     for run in client.search_runs([client.get_experiment_by_name(STUDY.name).experiment_id]):

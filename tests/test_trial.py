@@ -9,6 +9,7 @@ from studies.record import SEED_STREAMS, STATISTICS, EpochRecord, LayerRecord, R
 
 CONF = Path(__file__).parent.parent / "conf"
 INITIALIZERS = sorted(option.stem for option in (CONF / "initializer").glob("*.yaml"))
+MODELS = sorted(option.stem for option in (CONF / "model").glob("*.yaml"))
 SMALL = ("model.width=16", "training.epochs=2", "engine.xla=false")
 ONE_BATCH = (*SMALL, "training.batch_size=5000", "diagnostics=none")
 TIMES = ("seconds", "seconds_build", "seconds_train", "seconds_total", "memory_mb")
@@ -243,6 +244,21 @@ def test_a_trial_out_of_time_ends_after_its_epoch(run):
     assert result.status == "timeout" and result.epochs == 1
     assert np.isfinite(result.val_loss) and np.isnan(result.test_accuracy)
     assert observed(layers) == [0, 1]
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_every_model_trains_and_reports_its_kernels(run, tmp_path, model):
+    size = 32 if model in ("application", "c3d3", "vgg_small") else 16
+    rng = np.random.default_rng(0)
+    images, labels = rng.integers(0, 256, (48, size, size, 3)).astype(np.uint8), np.arange(48) % 3
+    np.savez(tmp_path / "images.npz", x=images, y=labels)
+    settings = ("data=npz", f"data.path={tmp_path}/images.npz", f"model={model}", "training.batch_size=8")
+    epochs, layers, result = run(*settings, "training.epochs=1", "optimizer=adam")
+    assert result.status == "finished" and np.isfinite(epochs[-1].train_loss)
+    kernels = [record for record in layers if record.tensor.endswith("kernel") and record.epoch == 1]
+    update = STATISTICS.index("update_norm")
+    assert kernels and all(record.statistics[update] > 0 for record in kernels)
+    assert len({(record.layer, record.tensor) for record in kernels}) == len(kernels)
 
 
 def test_without_diagnostics_there_are_no_layer_records(run):
