@@ -66,6 +66,8 @@ def execution(study: str, root: str | Path = "mlruns") -> Execution:
     design = json.loads(last.tags["study.design"])
     design["factors"] = {factor: tuple(levels) for factor, levels in design["factors"].items()}
     design["seeds"] = tuple(design["seeds"])
+    for rules in ("zip", "skip", "only", "settings"):
+        design[rules] = tuple(tuple(rule) if isinstance(rule, list) else rule for rule in design.get(rules, ()))
     keys = json.loads((last.folder / "trials.json").read_text())
     return Execution(Study(**design), last.tags["study.hash"], tuple(keys), last.status)
 

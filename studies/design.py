@@ -27,7 +27,7 @@ IDENTITY = (
 PARTS = ("study", *IDENTITY, "executor", "tracking", "targets", "plan")
 """All the parts of a config."""
 
-STUDY = ("name", "question", "factors", "seeds", "baseline", "metric")
+STUDY = ("name", "question", "factors", "zip", "skip", "only", "settings", "seeds", "baseline", "metric")
 """The settings of a study."""
 
 GRAPH = ("data", "model", "regularizer", "clipping", "pruning", "diagnostics", "engine")
@@ -57,7 +57,13 @@ def read_study(config: dict, overridden: set[str] = frozenset()) -> Study:
     named = {factor: levels for factor, levels in named.items() if factor not in left_out}
     for factor in named:
         _check_factor(factor, config, named)
-    factors = {factor: _levels(factor, levels) for factor, levels in named.items()}
+    zipped = _zip(node["zip"], named, left_out)
+    together = {factor for group in zipped for factor in group}
+    factors = {factor: _levels(factor, levels, factor in together) for factor, levels in named.items()}
+    for group in zipped:
+        if len({len(factors[factor]) for factor in group}) > 1:
+            counts = listed(f"{factor} ({len(factors[factor])})" for factor in group)
+            raise StudyError(f"study.zip moves {counts} together: expected as many levels of each")
     baseline = _mapping(node["baseline"], "study.baseline", "model.depth: 2")
     baseline = {factor: level for factor, level in baseline.items() if factor not in left_out}
     for factor, level in baseline.items():
@@ -72,8 +78,17 @@ def read_study(config: dict, overridden: set[str] = frozenset()) -> Study:
     if not re.fullmatch(r"[A-Za-z0-9][\w .-]{0,99}", str(node["name"])):
         raise StudyError(f"study.name={node['name']!r}: expected up to 100 letters, digits, spaces or . _ -")
     return Study(
-        str(node["name"]), str(node["question"]), factors, _seeds(node["seeds"]), baseline, node["metric"]
-    )  # fmt: skip
+        str(node["name"]),
+        str(node["question"]),
+        factors,
+        _seeds(node["seeds"]),
+        baseline,
+        node["metric"],
+        zipped,
+        _rules(node["skip"], "study.skip", factors, left_out),
+        _rules(node["only"], "study.only", factors, left_out),
+        _settings(node["settings"], factors, left_out, config),
+    )
 
 
 def expand(
@@ -99,17 +114,22 @@ def expand(
     base = _flat(base)
     changes = {}
     for factor, levels in () if exact else study.factors.items():
-        changes[factor] = [
-            {} if choices.get(factor) == level else _change(base, factor, level, overrides, compose) for level in levels
-        ]
+        for level in levels:
+            assignment = f"{factor}={written(level)}"
+            if assignment not in changes:
+                unchanged = choices.get(factor) == level
+                changes[assignment] = {} if unchanged else _change(base, factor, level, overrides, compose)
     trials = []
-    for places in itertools.product(*(range(len(levels)) for levels in study.factors.values())):
-        arm = {factor: levels[i] for (factor, levels), i in zip(study.factors.items(), places, strict=True)}
-        assignments = [f"{factor}={written(level)}" for factor, level in arm.items()]
+    for arm in _arms(study):
+        given = [*arm.items(), *_set_besides(study, arm)]
+        assignments = [f"{path}={written(value)}" for path, value in given]
         if exact:
             config = compose(overrides + assignments)
         else:
-            config = _assemble(base, [(f, arm[f], changes[f][i]) for f, i in zip(arm, places, strict=True)])
+            for assignment, (path, value) in zip(assignments, given, strict=True):
+                if assignment not in changes:
+                    changes[assignment] = _change(base, path, value, overrides, compose)
+            config = _assemble(base, [(*g, changes[a]) for g, a in zip(given, assignments, strict=True)])
         config = settle({name: part for name, part in config.items() if name not in ("study", "plan")})
         identity = _identity(config)
         graph = content_key(_graph(identity))
@@ -158,7 +178,108 @@ def _mapping(node, path, example) -> dict:
     return dict(node or {})
 
 
-def _levels(factor, levels) -> tuple:
+def _zip(node, factors, left_out) -> tuple:
+    groups = []
+    for group in _list(node, "study.zip", "[[optimizer, optimizer.learning_rate]]"):
+        names = _list(group, "study.zip", "[[optimizer, optimizer.learning_rate]]")
+        for factor in names:
+            if factor not in (*factors, *left_out):
+                raise StudyError(f"study.zip names {factor}: expected factors of the study, {listed(factors)}")
+        if any(names.count(factor) > 1 or any(factor in other for other in groups) for factor in names):
+            raise StudyError(f"study.zip names a factor twice in {shown(node)}: expected each in one group at most")
+        groups.append(tuple(factor for factor in names if factor not in left_out))
+    return tuple(group for group in groups if len(group) > 1)
+
+
+def _rules(node, path, factors, left_out) -> tuple:
+    """Rules over arms; one that names a factor which the user has fixed is void."""
+    example = "[{initializer: zeros, model.depth: [8, 16]}]"
+    rules = [
+        _rule(rule, f"{path}[{place}]", factors, left_out) for place, rule in enumerate(_list(node, path, example))
+    ]
+    return tuple(rule for rule in rules if rule)
+
+
+def _rule(rule, path, factors, left_out) -> dict:
+    rule = _mapping(rule, path, "initializer: zeros")
+    if not rule:
+        raise StudyError(f"{path} is empty: expected levels of factors, such as {{initializer: zeros}}")
+    if any(factor in left_out for factor in rule):
+        return {}
+    named = {}
+    for factor, levels in rule.items():
+        if factor not in factors:
+            raise StudyError(f"{path} names {factor}: expected factors of the study, {listed(factors)}")
+        one = any(_same(levels, level) for level in factors[factor]) or not isinstance(levels, list)
+        named[factor] = [levels] if one else levels
+        for level in named[factor]:
+            if not any(_same(level, other) for other in factors[factor]):
+                raise StudyError(f"{path} names {factor}={shown(level)}: expected levels of {listed(factors[factor])}")
+    return named
+
+
+def _settings(node, factors, left_out, config) -> tuple:
+    settings = []
+    example = "[{when: {optimizer: adam}, set: {optimizer.learning_rate: 0.001}}]"
+    for place, entry in enumerate(_list(node, "study.settings", example)):
+        path = f"study.settings[{place}]"
+        if not isinstance(entry, dict) or entry.keys() != {"when", "set"}:
+            raise StudyError(f"{path}={shown(entry)}: expected when and set, such as {example}")
+        values = _mapping(entry["set"], f"{path}.set", "optimizer.learning_rate: 0.001")
+        for name in values:
+            if name.partition(".")[0] not in IDENTITY:
+                raise StudyError(f"{path}.set names {name}: expected keys in {listed(IDENTITY)}")
+        if rule := _rule(entry["when"], f"{path}.when", factors, left_out):
+            settings.append({"when": rule, "set": values})
+    return tuple(settings)
+
+
+def _list(node, path, example) -> list:
+    if node is not None and not isinstance(node, list):
+        raise StudyError(f"{path}={shown(node)}: expected a list, such as {example}")
+    return node or []
+
+
+def _arms(study: Study) -> list[dict]:
+    """The arms, factor -> level, that the rules leave of the grid.
+
+    Raises:
+        StudyError: a rule matches nothing, or nothing is left.
+    """
+    axes, placed = [], set()
+    for factor in study.factors:
+        if factor not in placed:
+            group = next((group for group in study.zip if factor in group), (factor,))
+            axes.append([dict(zip(group, row)) for row in zip(*(study.factors[f] for f in group), strict=True)])
+            placed |= set(group)
+    cells = (dict(itertools.chain.from_iterable(part.items() for part in cell)) for cell in itertools.product(*axes))
+    grid = [{factor: cell[factor] for factor in study.factors} for cell in cells]
+    for name in ("skip", "only", "settings"):
+        for rule in getattr(study, name):
+            when = rule["when"] if name == "settings" else rule
+            if not any(_matches(when, arm) for arm in grid):
+                raise StudyError(f"study.{name} has a rule that matches no arm: {shown(when)}. Leave it out")
+    arms = [arm for arm in grid if not any(_matches(rule, arm) for rule in study.skip)]
+    arms = [arm for arm in arms if not study.only or any(_matches(rule, arm) for rule in study.only)]
+    if not arms:
+        raise StudyError("study.skip and study.only leave no arm: leave a rule out")
+    return arms
+
+
+def _matches(rule, arm) -> bool:
+    return all(any(_same(arm[factor], level) for level in levels) for factor, levels in rule.items())
+
+
+def _set_besides(study, arm) -> list[tuple]:
+    """What the study's settings give an arm; of two for one key the later counts."""
+    values = {}
+    for entry in study.settings:
+        if _matches(entry["when"], arm):
+            values |= entry["set"]
+    return list(values.items())
+
+
+def _levels(factor, levels, zipped) -> tuple:
     if isinstance(levels, dict):
         path = f"{factor}.{next(iter(levels), 'name')}"
         raise StudyError(
@@ -176,7 +297,7 @@ def _levels(factor, levels) -> tuple:
             )
         if isinstance(level, dict) or isinstance(level, float) and not math.isfinite(level):
             raise StudyError(f"study.factors.{factor} has the level {level}: expected a name, a number or a list")
-        if any(_same(level, other) for other in levels[:place]):
+        if not zipped and any(_same(level, other) for other in levels[:place]):
             raise StudyError(f"study.factors.{factor} has the level {shown(level)} twice: leave one out")
     return tuple(levels)
 

@@ -97,6 +97,10 @@ class Study:
         factors: config key -> its levels, in the order they are shown.
         baseline: the level of each factor that other arms are compared with; factors may be missing.
         metric: the column of the trials frame that answers the question.
+        zip: groups of factors that move together: the first levels of all, the second of all, …
+        skip: rules, factor -> levels; an arm that one of them matches is left out.
+        only: rules; if there are any, an arm that none of them matches is left out.
+        settings: pairs of a rule, `when`, and what arms that it matches `set`: config key -> value.
     """
 
     name: str
@@ -105,6 +109,10 @@ class Study:
     seeds: tuple[int, ...]
     baseline: dict
     metric: str
+    zip: tuple[tuple[str, ...], ...] = ()
+    skip: tuple[dict[str, list], ...] = ()
+    only: tuple[dict[str, list], ...] = ()
+    settings: tuple[dict, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -60,8 +60,8 @@ def assert_one_paragraph(answer, *words):
     [
         (["+study=nosuch"], "study=nosuch", "init_comparison"),
         (["study=init_comparison"], "+study=NAME", "init_comparison"),
-        (["optimizer=nosuch"], "optimizer=nosuch", "adam, adamw, momentum"),
-        (["regularizer=null"], "regularizer=null", "l1, l2, none"),
+        (["optimizer=nosuch"], "optimizer=nosuch", "momentum, muon, nadam"),
+        (["regularizer=null"], "regularizer=null", "max_norm, none, orthogonal"),
         (["+model=mlp"], "+model", "model=NAME"),
         (["model.nosuch=1"], "model.nosuch", "mlp: depth, width"),
         (["training.nosuch=1"], "training.nosuch", "epochs, batch_size"),

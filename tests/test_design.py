@@ -22,7 +22,8 @@ from studies.record import Study, StudyError
 
 ROOT = Path(__file__).parent.parent
 BASE = {
-    "study": {"name": "s", "question": "?", "factors": {}, "seeds": 1, "baseline": {}, "metric": "val_accuracy"},
+    "study": {"name": "s", "question": "?", "factors": {}, "seeds": 1, "baseline": {}, "metric": "val_accuracy"}
+    | dict.fromkeys(("zip", "skip", "only", "settings"), []),
     "data": {"_target_": "studies.data.npz", "path": "a.npz", "root": None, "content": "c0ffee"},
     "model": {"_target_": "mlp", "depth": 2, "width": 64, "batch_norm": False},
     "initializer": {"_target_": "HeNormal"},
@@ -64,8 +65,11 @@ class Compose:
         return config
 
 
-def expand(factors, seeds=(0,), *, base=BASE, overrides=(), compose=None, settle=lambda config: config, exact=False):
-    study = Study("s", "?", {factor: tuple(levels) for factor, levels in factors.items()}, seeds, {}, "val_accuracy")
+def expand(
+    factors, seeds=(0,), *, base=BASE, overrides=(), compose=None, settle=lambda config: config, exact=False, **rules
+):
+    levels = {factor: tuple(levels) for factor, levels in factors.items()}
+    study = Study("s", "?", levels, seeds, {}, "val_accuracy", **rules)
     return design.expand(study, base, {}, list(overrides), compose or Compose(), settle, exact)
 
 
@@ -346,3 +350,107 @@ def test_a_path_that_a_group_does_not_have_is_refused_with_what_it_has():
 def test_arms_that_come_to_the_same_trial_are_refused():
     with pytest.raises(StudyError, match="depth=2 and depth=2.0 come to the same trial"):
         expand({"model.depth": [2, 2.0]}, settle=lambda config: json.loads(json.dumps(config).replace("2.0", "2")))
+
+
+GRID = {"optimizer": ["SGD", "Adam"], "optimizer.learning_rate": [0.1, 0.01], "model.depth": [2, 8]}
+
+
+def read(**node):
+    return design.read_study(BASE | {"study": BASE["study"] | node})
+
+
+def arms(**node):
+    node = {"factors": GRID} | node
+    study = read(**node)
+    rules = dict(zip=study.zip, skip=study.skip, only=study.only, settings=study.settings)
+    return [tuple(trial.arm.values()) for trial in expand(study.factors, **rules)]
+
+
+def test_zipped_factors_move_together():
+    zipped = arms(zip=[["optimizer.learning_rate", "optimizer"]])
+    assert zipped == [("SGD", 0.1, 2), ("SGD", 0.1, 8), ("Adam", 0.01, 2), ("Adam", 0.01, 8)]
+    factors = {"optimizer": ["SGD", "SGD", "Adam"], "optimizer.learning_rate": [0.1, 0.01, 0.01]}
+    assert arms(factors=factors, zip=[list(factors)]) == [("SGD", 0.1), ("SGD", 0.01), ("Adam", 0.01)]
+
+
+def test_skip_and_only_choose_arms_of_the_grid():
+    whole = [(o, r, d) for o in ("SGD", "Adam") for r in (0.1, 0.01) for d in (2, 8)]
+    assert arms() == whole
+    skipped = arms(skip=[{"optimizer": "SGD", "model.depth": 8}, {"optimizer.learning_rate": [0.1], "model.depth": 2}])
+    assert skipped == [a for a in whole if not (a[0] == "SGD" and a[2] == 8 or a[1] == 0.1 and a[2] == 2)]
+    kept = arms(only=[{"optimizer": "Adam"}, {"model.depth": [2, 8], "optimizer.learning_rate": 0.01}])
+    assert kept == [a for a in whole if a[0] == "Adam" or a[1] == 0.01]
+    both = arms(only=[{"optimizer": "Adam"}], skip=[{"model.depth": 2}])
+    assert both == [("Adam", 0.1, 8), ("Adam", 0.01, 8)]
+
+
+@pytest.mark.parametrize("exact", [False, True])
+def test_settings_change_the_arms_they_match_and_are_part_of_their_trials(exact):
+    settings = (
+        {"when": {"optimizer": ["Adam"]}, "set": {"optimizer.learning_rate": 0.003, "initializer": "Zeros"}},
+        {"when": {"optimizer": ["Adam"], "model.depth": [8]}, "set": {"optimizer.learning_rate": 0.0005}},
+    )
+    factors = {"optimizer": ["SGD", "Adam"], "model.depth": [2, 8]}
+    trials = expand(factors, settings=settings, exact=exact)
+    assert [t.config["optimizer"]["learning_rate"] for t in trials] == [0.02, 0.02, 0.003, 0.0005]
+    assert [t.config["initializer"]["_target_"] for t in trials] == ["HeNormal", "HeNormal", "Zeros", "Zeros"]
+    assert [t.config["model"]["depth"] for t in trials] == [2, 8, 2, 8]
+    for trial in trials:
+        assignments = [o for o in trial.overrides if not o.startswith("study.")]
+        assert Compose()(assignments)["optimizer"] == trial.config["optimizer"]
+
+
+def test_what_the_user_fixed_leaves_zips_and_voids_rules(config):
+    base = config(["optimizer.learning_rate=0.3"])
+    base["study"] |= {
+        "factors": {"optimizer": ["sgd", "adam"], "optimizer.learning_rate": [0.1, 0.01], "model.depth": [2, 8]},
+        "zip": [["optimizer", "optimizer.learning_rate"]],
+        "skip": [{"optimizer.learning_rate": 0.1, "model.depth": 8}],
+    }
+    study = design.read_study(base, overridden={"optimizer.learning_rate"})
+    assert study.factors.keys() == {"optimizer", "model.depth"} and study.zip == () and study.skip == ()
+
+
+@pytest.mark.parametrize(
+    ("node", "received", "allowed"),
+    [
+        ({"zip": "optimizer"}, "study.zip=optimizer", "a list, such as [[optimizer"),
+        (
+            {"zip": [["optimizer", "model.width"]]},
+            "study.zip names model.width",
+            "optimizer.learning_rate, model.depth",
+        ),
+        ({"zip": [["optimizer", "optimizer"]]}, "a factor twice", "one group at most"),
+        (
+            {"factors": GRID | {"model.depth": [1, 2, 3]}, "zip": [["optimizer", "model.depth"]]},
+            "optimizer (2), model.depth (3)",
+            "as many levels",
+        ),
+        ({"skip": {"optimizer": "SGD"}}, "study.skip={", "a list, such as"),
+        ({"skip": [{}]}, "study.skip[0] is empty", "such as"),
+        ({"skip": [{"model.width": 3}]}, "study.skip[0] names model.width", "factors of the study"),
+        ({"only": [{"model.depth": 3}]}, "study.only[0] names model.depth=3", "levels of 2, 8"),
+        ({"only": [{"model.depth": [2, "8"]}]}, "study.only[0] names model.depth=8", "levels of 2, 8"),
+        ({"settings": [{"optimizer": "SGD"}]}, "study.settings[0]", "when and set"),
+        (
+            {"settings": [{"when": {"optimizer": "SGD"}, "set": {"optimiser.learning_rate": 1}}]},
+            "study.settings[0].set names optimiser.learning_rate",
+            "optimizer",
+        ),
+        (
+            {"settings": [{"when": {"optimizer": "SGD"}, "set": {"optimizer.beta_1": 1}}]},
+            "optimizer.beta_1=1 does not fit optimizer=SGD",
+            "learning_rate, momentum",
+        ),
+        (
+            {"zip": [["optimizer", "model.depth"]], "skip": [{"optimizer": "SGD", "model.depth": 8}]},
+            "study.skip has a rule that matches no arm",
+            "Leave it out",
+        ),
+        ({"skip": [{"model.depth": [2, 8]}]}, "leave no arm", "leave a rule out"),
+    ],
+)
+def test_a_wrong_rule_is_refused(node, received, allowed):
+    with pytest.raises(StudyError) as error:
+        arms(**node)
+    assert received in str(error.value) and allowed in str(error.value)
