@@ -23,6 +23,9 @@ from studies.record import EpochRecord, Result, Started, Study, StudyError, Tria
 CONF = Path(__file__).parent.parent / "conf"
 TRIAL = "studies.trial:run"
 CHECK = "studies.trial:check"
+INTERRUPTED = 130
+"""The exit code after Ctrl-C, as shells have it."""
+
 SELF_REFERENCE = re.compile(r"\$\{(?!oc\.env:)")
 NOT_OF_A_TRIAL = ("plan=", "executor", "tracking", "study.seeds=", "hydra.")
 
@@ -31,7 +34,7 @@ def main() -> int:
     """Run the command line; gives the exit code: 1 if a trial crashed, 2 for what the user can put right."""
     wants_traceback = os.environ.get("HYDRA_FULL_ERROR") == "1"
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises, and we say what is wrong in one paragraph
-    codes = []
+    codes, executors = [], {}
 
     def answered(function, *arguments) -> int:
         try:
@@ -44,12 +47,25 @@ def main() -> int:
 
     # Within Hydra as well: it prints a line of its own about an error that passes through it.
     composed = hydra.main(config_path=str(CONF), config_name="config", version_base="1.3")
-    code = answered(composed(lambda config: codes.append(answered(job, config))))
+
+    def next_job(config) -> None:
+        if INTERRUPTED not in codes:
+            codes.append(answered(job, config, executors))
+
+    try:
+        code = answered(composed(next_job))
+    finally:
+        for executor in executors.values():
+            executor.close()
     return max(code, *codes, 0)
 
 
-def job(composed) -> int:
-    """One composed config: a study, or a study of one trial."""
+def job(composed, executors: dict) -> int:
+    """One composed config: a study, or a study of one trial.
+
+    Args:
+        executors: those of the jobs before, by their configs: the jobs of a multirun share their workers.
+    """
     config = _resolved(composed)
     hydra_config = HydraConfig.get()
     overrides = [o for o in hydra_config.overrides.task if not o.startswith(NOT_OF_A_TRIAL)]
@@ -60,7 +76,10 @@ def job(composed) -> int:
     compose = composer(config, overrides, choices)
     trials = design.expand(study, config, choices, overrides, compose, _settle, exact=_refers_to_itself(composed))
     seconds = _expected_seconds(trials)
-    executor = targets.build(config["executor"], "executor", config["targets"]["allow"])
+    wanted = design.content_key(config["executor"])
+    if wanted not in executors:
+        executors[wanted] = targets.build(config["executor"], "executor", config["targets"]["allow"])
+    executor = executors[wanted]
 
     root = config["tracking"]["root"]
     if plan:
@@ -87,14 +106,15 @@ def _execute(study, trials, seconds, executor, root, config, console) -> int:
     if pending:
         try:
             statuses = _train(study, trials, pending, seconds, executor, root, config, console)
-        except KeyboardInterrupt:
+        except BaseException as error:
+            executor.close()  # its workers are in the middle of something
+            if not isinstance(error, KeyboardInterrupt):
+                raise
             done = len(load.finished_keys(study.name, root) & {trial.key for trial in trials})
             console.print(
                 f"\ninterrupted: {done} of {len(trials)} trials are kept; the same command goes on from there"
             )
-            return 130
-        finally:
-            executor.close()
+            return INTERRUPTED
     _print_results(study, trials, root, console)
     return 1 if statuses["crashed"] else 0
 

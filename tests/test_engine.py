@@ -163,7 +163,7 @@ def test_an_epoch_equals_keras_fit(config, compiled, plain, optimizer, penalty):
     assert_equals_fit(config, compiled, plain, optimizer, penalty, [COSINE, CONSTANT], xla=False)
 
 
-@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+@pytest.mark.parametrize("optimizer", ["adam", "adamw", "momentum", "muon", "rmsprop", "schedule_free_adamw", "sgd"])
 def test_an_epoch_with_xla_equals_keras_fit(config, compiled, plain, optimizer):
     assert_equals_fit(config, compiled, plain, optimizer, "l2 clip", [COSINE, CONSTANT], xla=True)
 

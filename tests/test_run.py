@@ -7,7 +7,7 @@ import sqlite3
 import subprocess
 import sys
 import time
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 
 import pandas as pd
@@ -206,3 +206,19 @@ def test_two_drivers_of_one_study_do_not_meet(pooled, tmp_path):
     first.communicate()
     assert second.returncode == 2
     assert "another process runs small" in second.stderr
+
+
+def test_the_jobs_of_a_multirun_share_their_workers_and_give_the_same_numbers(pooled, tmp_path):
+    words = command(tmp_path, "executor.workers=2", "model.width=24,16", "-m")
+    sweep = subprocess.Popen(words, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    workers = set()
+    while sweep.poll() is None:
+        for child in processes_of(sweep.pid):
+            with suppress(OSError):
+                if "studies.executors" in Path(f"/proc/{child}/cmdline").read_text():
+                    workers.add(child)
+        time.sleep(0.05)
+    output, error = sweep.communicate()
+    assert sweep.returncode == 0, error
+    assert output.count("16 trials, 0 finished before, 16 to run") == 2 and len(workers) == 2
+    assert_same_to_the_bit(pooled[0], tmp_path)  # of the last job
