@@ -118,6 +118,27 @@ def diagnostics_share(folder: Path) -> list[Figure]:
     ]
 
 
+def factor_steps(folder: Path) -> list[Figure]:
+    """Milliseconds of a training step under each option of some groups, digits MLP 2×64, against the plain step."""
+    options = [
+        f"{group}={path.stem}"
+        for group in ("optimizer", "schedule", "regularizer", "clipping")
+        for path in sorted((ROOT / "conf" / group).glob("*.yaml"))
+    ]
+    sides = {"plain": ["optimizer=sgd"]} | {option: ["optimizer=sgd", option] for option in options}
+    seconds = training_seconds(["diagnostics=none"], sides, repeats=5)
+    steps = 20 * (1150 // 32)
+    step = {name: 1000 * s / steps for name, s in seconds.items()}
+    plain = step.pop("plain")
+    return [
+        Figure(
+            f"ms a step, {name}", f"{1e3 * s / steps:.3f}", f"{1e3 * plain / steps:.3f}", f"{s / plain:.2f}×", "", ""
+        )
+        for name, s in seconds.items()
+        if name != "plain"
+    ]
+
+
 def answers(folder: Path) -> list[Figure]:
     """Commands that answer without TensorFlow."""
     store = f"tracking.root={folder / 'answers'}"
@@ -132,7 +153,7 @@ def answers(folder: Path) -> list[Figure]:
     ]
 
 
-BENCHES = {f.__name__: f for f in (answers, steady_rate, whole_command, convolutions, diagnostics_share)}
+BENCHES = {f.__name__: f for f in (answers, steady_rate, whole_command, convolutions, diagnostics_share, factor_steps)}
 
 
 def compared(name, ours, other, ratio, must, aim) -> Figure:
@@ -197,6 +218,12 @@ print(2 * 2048**3 / min(times))
 
 def measured_share(overrides: list[str], repeats: int) -> float:
     """Percent of a trial's training time that its diagnostics take."""
+    seconds = training_seconds(overrides, {"with": [], "without": ["diagnostics=none"]}, repeats)
+    return 100 * (1 - seconds["without"] / seconds["with"])
+
+
+def training_seconds(overrides: list[str], sides: dict[str, list[str]], repeats: int) -> dict[str, float]:
+    """Median training seconds of a trial under the overrides of each side, taking turns in one process."""
     code = """
 import json, statistics, sys
 from dataclasses import replace
@@ -205,24 +232,27 @@ from omegaconf import OmegaConf
 from studies import limits, trial
 from studies.record import Trial
 
-def made(*more):
-    config = OmegaConf.to_container(compose("config", overrides=[*json.loads(sys.argv[2]), *more]), resolve=True)
+def made(overrides):
+    config = OmegaConf.to_container(compose("config", overrides=overrides), resolve=True)
     del config["study"]
-    return Trial("", "", "", {}, 0, limits.settled(config), (), str(more))
+    return Trial("", "", "", {}, 0, limits.settled(config), (), str(overrides))
 
 with initialize_config_dir(sys.argv[1], version_base="1.3"):
-    sides = {"with": made(), "without": made("diagnostics=none")}
+    sides = {name: made(overrides) for name, overrides in json.loads(sys.argv[2]).items()}
 seconds = {name: [] for name in sides}
+trial.ENGINES_KEPT = len(sides)
 for repeat in range(int(sys.argv[3]) + 1):
     for name, each in sides.items():
         result = list(trial.run(replace(each, seed=repeat)))[-1]
         if repeat:
             seconds[name].append(result.seconds_train)
-print(100 * (1 - statistics.median(seconds["without"]) / statistics.median(seconds["with"])))
+print(json.dumps({name: statistics.median(s) for name, s in seconds.items()}))
 """
-    command = [sys.executable, "-c", code, str(ROOT / "conf"), json.dumps(overrides), str(repeats)]
+    words = {name: [*overrides, *more] for name, more in sides.items()}
+    command = [sys.executable, "-c", code, str(ROOT / "conf"), json.dumps(words), str(repeats)]
     settings = os.environ | environment(threads=1, number=0)
-    return float(subprocess.run(command, cwd=ROOT, env=settings, capture_output=True, text=True, check=True).stdout)
+    done = subprocess.run(command, cwd=ROOT, env=settings, capture_output=True, text=True, check=True)
+    return json.loads(done.stdout)
 
 
 def main(names: list[str]) -> int:
