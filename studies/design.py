@@ -87,7 +87,7 @@ def read_study(config: dict, overridden: set[str] = frozenset()) -> Study:
         zipped,
         _rules(node["skip"], "study.skip", factors, left_out),
         _rules(node["only"], "study.only", factors, left_out),
-        _settings(node["settings"], factors, left_out, config),
+        _settings(node["settings"], factors, left_out, overridden),
     )
 
 
@@ -214,11 +214,14 @@ def _rule(rule, path, factors, left_out) -> dict:
         named[factor] = [levels] if one else levels
         for level in named[factor]:
             if not any(_same(level, other) for other in factors[factor]):
-                raise StudyError(f"{path} names {factor}={shown(level)}: expected levels of {listed(factors[factor])}")
+                raise StudyError(
+                    f"{path} names {factor}={shown(level)}: expected some of its levels {listed(factors[factor])}"
+                )
     return named
 
 
-def _settings(node, factors, left_out, config) -> tuple:
+def _settings(node, factors, left_out, overridden) -> tuple:
+    """Pairs of `when` and `set`; what the user set on the command line stays as it is."""
     settings = []
     example = "[{when: {optimizer: adam}, set: {optimizer.learning_rate: 0.001}}]"
     for place, entry in enumerate(_list(node, "study.settings", example)):
@@ -226,10 +229,13 @@ def _settings(node, factors, left_out, config) -> tuple:
         if not isinstance(entry, dict) or entry.keys() != {"when", "set"}:
             raise StudyError(f"{path}={shown(entry)}: expected when and set, such as {example}")
         values = _mapping(entry["set"], f"{path}.set", "optimizer.learning_rate: 0.001")
-        for name in values:
-            if name.partition(".")[0] not in IDENTITY:
+        for name, value in values.items():
+            if str(name).partition(".")[0] not in IDENTITY:
                 raise StudyError(f"{path}.set names {name}: expected keys in {listed(IDENTITY)}")
-        if rule := _rule(entry["when"], f"{path}.when", factors, left_out):
+            if isinstance(value, dict) or isinstance(value, float) and not math.isfinite(value):
+                raise StudyError(f"{path}.set.{name}={shown(value)}: expected a name, a number or a list")
+        values = {name: value for name, value in values.items() if name not in overridden}
+        if (rule := _rule(entry["when"], f"{path}.when", factors, left_out)) and values:
             settings.append({"when": rule, "set": values})
     return tuple(settings)
 

@@ -71,7 +71,7 @@ class LSUV:
         for layer in model.layers:
             if getattr(layer, "kernel", None) is None:
                 continue
-            inputs = keras.Model(model.inputs, layer.input)(images)
+            inputs = keras.Model(model.inputs, layer.input)([images])
             activation, layer.activation = layer.activation, keras.activations.linear
             for _ in range(self.trials):
                 variance = float(keras.ops.var(layer(inputs)))

@@ -175,7 +175,6 @@ def _check_parts(pending: list[Trial], executor) -> None:
             tasks[key] = Task(key, CHECK, trial.config["engine"]["threads"], parts)
     refused = [record for _, record in executor.run(CHECK, list(tasks.values())) if isinstance(record, str | Result)]
     for record in refused:
-        executor.close()
         if isinstance(record, str):
             raise StudyError(record)
         reason = record.error.partition("\n")[0]

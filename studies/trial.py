@@ -74,7 +74,7 @@ def run(trial: Trial) -> Iterator[EpochRecord | list[LayerRecord] | Result]:
         initializer.adapt(engine.model, dataset.x[some].astype(np.float32) * dataset.scale)
         engine.reset([v.numpy() for v in engine.model.variables])
     schedule = targets.build(config["schedule"], "schedule", allow)
-    rates = config["optimizer"]["learning_rate"] * factors(schedule, steps * epochs, steps)
+    rates = config["optimizer"]["learning_rate"] * fractions(schedule, steps * epochs, steps)
     rates = rates.astype(np.float32).reshape(epochs, steps)
     shuffle = np.random.default_rng(seeds["order"])
     evaluate = _evaluation(engine, arrays, parts)
@@ -136,8 +136,8 @@ def run(trial: Trial) -> Iterator[EpochRecord | list[LayerRecord] | Result]:
     )
 
 
-def factors(schedule, steps: int, epoch: int) -> np.ndarray:
-    """A schedule's factor for each step, `(steps,)`: of one of ours, or of Keras's, which take one step at a time."""
+def fractions(schedule, steps: int, epoch: int) -> np.ndarray:
+    """What a schedule leaves of the rate at each step, `(steps,)`; those of Keras take one step at a time."""
     if isinstance(schedule, keras.optimizers.schedules.LearningRateSchedule):
         every = tf.function(lambda: tf.map_fn(schedule, tf.range(steps, dtype=tf.float32)))
         return every().numpy()

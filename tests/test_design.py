@@ -400,6 +400,17 @@ def test_settings_change_the_arms_they_match_and_are_part_of_their_trials(exact)
         assert Compose()(assignments)["optimizer"] == trial.config["optimizer"]
 
 
+def test_what_the_user_set_counts_more_than_a_studys_settings():
+    node = {
+        "factors": {"optimizer": ["SGD", "Adam"]},
+        "settings": [{"when": {"optimizer": "Adam"}, "set": {"optimizer.learning_rate": 0.003, "model.width": 8}}],
+    }
+    config = BASE | {"study": BASE["study"] | node}
+    study = design.read_study(config, overridden={"optimizer.learning_rate"})
+    assert study.settings == ({"when": {"optimizer": ["Adam"]}, "set": {"model.width": 8}},)
+    assert design.read_study(config, overridden={"optimizer.learning_rate", "model.width"}).settings == ()
+
+
 def test_what_the_user_fixed_leaves_zips_and_voids_rules(config):
     base = config(["optimizer.learning_rate=0.3"])
     base["study"] |= {
@@ -429,13 +440,18 @@ def test_what_the_user_fixed_leaves_zips_and_voids_rules(config):
         ({"skip": {"optimizer": "SGD"}}, "study.skip={", "a list, such as"),
         ({"skip": [{}]}, "study.skip[0] is empty", "such as"),
         ({"skip": [{"model.width": 3}]}, "study.skip[0] names model.width", "factors of the study"),
-        ({"only": [{"model.depth": 3}]}, "study.only[0] names model.depth=3", "levels of 2, 8"),
-        ({"only": [{"model.depth": [2, "8"]}]}, "study.only[0] names model.depth=8", "levels of 2, 8"),
+        ({"only": [{"model.depth": 3}]}, "study.only[0] names model.depth=3", "its levels 2, 8"),
+        ({"only": [{"model.depth": [2, "8"]}]}, "study.only[0] names model.depth=8", "its levels 2, 8"),
         ({"settings": [{"optimizer": "SGD"}]}, "study.settings[0]", "when and set"),
         (
             {"settings": [{"when": {"optimizer": "SGD"}, "set": {"optimiser.learning_rate": 1}}]},
             "study.settings[0].set names optimiser.learning_rate",
             "optimizer",
+        ),
+        (
+            {"settings": [{"when": {"optimizer": "SGD"}, "set": {"model.width": {"a": 1}}}]},
+            "study.settings[0].set.model.width=",
+            "a name, a number or a list",
         ),
         (
             {"settings": [{"when": {"optimizer": "SGD"}, "set": {"optimizer.beta_1": 1}}]},
