@@ -3,6 +3,7 @@
 python -m studies.run +study=init_comparison
 """
 
+import functools
 import os
 import re
 import sys
@@ -250,14 +251,22 @@ def composer(base: dict, overrides: list[str], choices: dict[str, str]) -> desig
 
 
 def _body(group: str, option: str | None) -> dict | None:
-    """An option's own file, resolved; None if it is elsewhere or speaks of other groups too."""
+    """An option's own file and what config.yaml gives every option, resolved; None if it speaks of other groups too."""
     path = CONF / group / f"{option}.yaml"
     if not path.is_file():
         return None
     text = path.read_text()
-    if group != "study" and ("@package" in text or SELF_REFERENCE.search(text)):
+    if group == "study":
+        return OmegaConf.to_container(OmegaConf.load(path))
+    if "@package" in text or SELF_REFERENCE.search(text):
         return None
-    return OmegaConf.to_container(OmegaConf.load(path), resolve=group != "study")
+    return OmegaConf.to_container(OmegaConf.merge(OmegaConf.load(path), _defaults().get(group, {})), resolve=True)
+
+
+@functools.cache
+def _defaults():
+    """config.yaml as it is written."""
+    return OmegaConf.load(CONF / "config.yaml")
 
 
 def _resolved(composed) -> dict:
@@ -322,8 +331,8 @@ def _unknown_option(group: str, option: str) -> str:
 
 def _unknown_key(path: str) -> str:
     group, _, name = path.partition(".")
-    config = OmegaConf.load(CONF / "config.yaml")
-    settings = [key for key in config if key not in ("defaults", "hydra")]
+    config = _defaults()
+    settings = [key for key in config if key not in ("defaults", "hydra", *groups())] + ["study"]
     if name and group in settings and OmegaConf.is_dict(config[group]):
         return f"{path}: there is no such setting; {group} has {listed(config[group])}"
     if name and group in groups():
@@ -332,6 +341,8 @@ def _unknown_key(path: str) -> str:
             f"{option}: {listed(key for key in node if key != '_target_') or 'nothing'}"
             for option, node in takes.items()
         )
+        if group in config:
+            known += f"; all of them: {listed(config[group])}"
         return (
             f"{path}: the chosen {group} has no such setting. Options and what they take: {known}. Another argument of "
             f"what its _target_ names is given with a plus: +{path}=VALUE"
