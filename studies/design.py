@@ -410,7 +410,8 @@ def _identity(config) -> dict:
 def _graph(identity) -> dict:
     optimizer = {name: value for name, value in identity["optimizer"].items() if name != "learning_rate"}
     parts = {name: identity[name] for name in GRAPH}
-    return parts | {"optimizer": optimizer, "batch_size": identity["training"]["batch_size"]}
+    cycles = identity["schedule"].get("low_momentum") is not None
+    return parts | {"optimizer": optimizer, "batch_size": identity["training"]["batch_size"], "cycles": cycles}
 
 
 def _refuse_twins(trials):

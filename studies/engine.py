@@ -1,11 +1,13 @@
 """The compiled epoch: a Keras model's training as one call of one graph.
 
-An epoch takes its batch order and its learning rates as tensors, so one trace serves every seed, initializer, rate and
-schedule; weights and optimizer slots are reset by assignment. The arithmetic is that of Keras's `fit` on the same
-batches: same model, loss, regularizer and optimizer objects.
+An epoch takes its batch order, its learning rates and its random numbers as tensors, so one trace serves every seed,
+initializer, rate and schedule; weights and optimizer slots are reset by assignment. The arithmetic is that of Keras's
+`fit` on the same batches: same model, loss, regularizer and optimizer objects.
 """
 
 import math
+from contextlib import contextmanager
+from dataclasses import dataclass
 
 import keras
 import numpy as np
@@ -41,28 +43,84 @@ def wants_xla(choice: str | bool, model: keras.Model, steps: int) -> bool:
     return steps >= XLA_STEPS and (dense or bool(tf.config.list_physical_devices("GPU")))
 
 
+@dataclass(frozen=True)
+class Course:
+    """What an epoch's steps get besides their data.
+
+    Attributes:
+        order: `(steps, batch)`, int32 indices into the data.
+        rates: `(steps,)`, learning rates.
+        momenta: `(steps,)`; read only by an engine with a `cycle`.
+        augment: `(steps, batch, numbers)`, what the augmentation draws for each example.
+        noise: `(steps, numbers)`, what the regularizing rule draws for each step.
+    """
+
+    order: np.ndarray
+    rates: np.ndarray
+    momenta: np.ndarray
+    augment: np.ndarray
+    noise: np.ndarray
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """What an epoch gives.
+
+    Attributes:
+        loss: its steps' mean, without penalties, against the targets that they were given.
+        accuracy: their mean.
+        clipped: the share that clipping changed, their mean; 0 without clipping.
+        weights: all trainable ones after it, end to end, `(weights,)`.
+        squares: mean squared norm of each kernel's gradient and of its update, `(2, kernels)`.
+    """
+
+    loss: tf.Tensor
+    accuracy: tf.Tensor
+    clipped: tf.Tensor
+    weights: tf.Tensor
+    squares: tf.Tensor
+
+
 class Engine:
     """A model and an optimizer compiled to one call an epoch.
 
     Args:
         model: gives logits `(batch, classes)`, or probabilities if its last activation is a softmax.
         optimizer: not built yet; its learning rate is overwritten at every step.
-        regularizer: added to the loss for every kernel, besides the model's own losses; or a rule, with `before` and
-            `after`, that changes every kernel around the update.
-        clip: takes the lists of gradients and weights, gives that of gradients.
+        regularizer: added to the loss for every kernel, besides the model's own losses; or a
+            `studies.regularizers.Rule`.
+        clip: takes the lists of gradients and weights, gives that of gradients and the share that it changed.
+        ascent: takes the lists of gradients and weights and a function that gives the gradients where the weights are
+            when it is called; gives the list of gradients to go by.
+        augmentation: changes a batch of images, given what was drawn for each.
+        cycle: takes a step's momentum and has the optimizer use it, if momenta are to be used.
         observe: whether to accumulate gradients' and updates' norms inside the step.
         xla: compile the epoch with XLA.
     """
 
-    def __init__(self, model, optimizer, *, regularizer=None, clip=None, observe=True, xla=False):
+    def __init__(
+        self,
+        model,
+        optimizer,
+        *,
+        regularizer=None,
+        clip=None,
+        ascent=None,
+        augmentation=None,
+        cycle=None,
+        observe=True,
+        xla=False,
+    ):
         self.model, self.optimizer = model, optimizer
-        self.weights = model.trainable_variables
+        self.weights, self.classes = model.trainable_variables, model.output_shape[-1]
         self.kernels = [v for v in self.weights if len(v.shape) > 1]
-        self.loss = keras.losses.SparseCategoricalCrossentropy(from_logits=not _ends_in_softmax(model))
-        self.clip, self.observe = clip, observe
+        from_logits = not _ends_in_softmax(model)
+        self.loss = keras.losses.SparseCategoricalCrossentropy(from_logits)
+        self.soft_loss = keras.losses.CategoricalCrossentropy(from_logits)
+        self.clip, self.ascent, self.augmentation = clip, ascent, augmentation
+        self.cycle, self.observe, self.xla = cycle, observe, xla
         self.rule, self.penalty = (regularizer, None) if hasattr(regularizer, "before") else (None, regularizer)
         self.fresh_slots = _built_slots(optimizer, self.weights)
-        self.xla = xla
 
     def compile(self, x, y, scale, steps: int, batch: int) -> None:
         """Trace the graphs for this data and `steps` batches of `batch`; needed once, before the first epoch.
@@ -71,10 +129,12 @@ class Engine:
         find the trace again.
         """
         data = [tf.TensorSpec(t.shape, t.dtype) for t in (x, y, scale)]
-        order, rates = tf.TensorSpec([steps, batch], tf.int32), tf.TensorSpec([steps])
+        order, rates, momenta = tf.TensorSpec([steps, batch], tf.int32), tf.TensorSpec([steps]), tf.TensorSpec([steps])
+        augment = tf.TensorSpec([steps, batch, getattr(self.augmentation, "numbers", 0)])
+        noise = tf.TensorSpec([steps, getattr(self.rule, "numbers", 0)])
         # AutoGraph would rewrite this file and what it calls, which takes longer than the trace.
         epoch = tf.function(self._epoch, jit_compile=self.xla, autograph=False)
-        self.run_epoch = epoch.get_concrete_function(*data, order, rates)
+        self.epoch = epoch.get_concrete_function(*data, order, rates, momenta, augment, noise)
         chunks = tf.TensorSpec([None, None], tf.int32), tf.TensorSpec([None, None])
         self.evaluate = tf.function(self._evaluate, autograph=False).get_concrete_function(*data, *chunks)
 
@@ -85,47 +145,97 @@ class Engine:
         for slot, value in zip(self.optimizer.variables, self.fresh_slots, strict=True):
             slot.assign(value)
 
+    def run_epoch(self, x, y, scale, course: Course) -> Epoch:
+        """Train for an epoch."""
+        return Epoch(*self.epoch(x, y, scale, *map(tf.constant, vars(course).values())))
+
+    @contextmanager
+    def averaged(self):
+        """The model with the optimizer's average of its weights, in place of the weights themselves."""
+        raw = [weight.numpy() for weight in self.weights]
+        self.optimizer.finalize_variable_values(self.weights)
+        yield
+        for weight, value in zip(self.weights, raw, strict=True):
+            weight.assign(value)
+
+    def state(self) -> list:
+        """Values of the model's and the optimizer's variables."""
+        return [variable.numpy() for variable in (*self.model.variables, *self.optimizer.variables)]
+
+    def restore(self, state: list) -> None:
+        """Go back to what `state` gave."""
+        for variable, value in zip((*self.model.variables, *self.optimizer.variables), state, strict=True):
+            variable.assign(value)
+
     def flat_weights(self):
         """All trainable weights end to end, `(weights,)`."""
         return _flat([v.value for v in self.weights])
 
-    def _epoch(self, x, y, scale, order, rates):
-        """Train on the batches `order`, `(steps, batch)` indices into `x`, at `rates`, `(steps,)`.
+    def _epoch(self, x, y, scale, order, rates, momenta, augment, noise):
+        """Train on the batches of a course; gives the fields of an `Epoch`."""
 
-        Returns:
-            mean loss (without penalties), mean accuracy, the weights after it end to end, and the gradient's and the
-            update's mean squared norm over the steps for every kernel, `(2, kernels)`.
-        """
-
-        def step(place, loss_sum, accuracy_sum, gradient_squares, update_squares):
+        def step(place, loss_sum, accuracy_sum, clipped_sum, gradient_squares, update_squares):
             images, labels = _images(tf.gather(x, order[place]), scale), tf.gather(y, order[place])
-            with tf.GradientTape() as tape:
-                outputs = self.model(images, training=True)
-                loss = self.loss(labels, outputs)
-                objective = loss + self._penalty()
-            gradients = tape.gradient(objective, [v.value for v in self.weights])
+            if self.augmentation:
+                images = self.augmentation(images, augment[place])
+            targets = labels
+            if change := getattr(self.rule, "batch", None):
+                images, targets = change(images, tf.one_hot(labels, self.classes), noise[place])
+            loss, outputs, gradients = self._gradients(images, targets)
+            raw = [g for g, v in zip(gradients, self.weights) if len(v.shape) > 1]
             before = [v.value.read_value() for v in self.kernels] if self.observe else []
-            self.optimizer.learning_rate.assign(rates[place])
-            self._change_kernels("before", rates[place])
-            clipped = self.clip(gradients, [v.value for v in self.weights]) if self.clip else gradients
-            self.optimizer.apply(clipped, self.weights)
-            self._change_kernels("after", rates[place])
+            if self.ascent:
+                gradients = self._gradients_after_ascent(gradients, images, targets)
+            if self.clip:
+                gradients, share = self.clip(gradients, [v.value for v in self.weights])
+                clipped_sum += share
+            if change := getattr(self.rule, "gradients", None):
+                gradients = change(gradients, self.optimizer.iterations, noise[place])
+            self._update(gradients, rates[place], momenta[place])
             if self.observe:
-                raw = [g for g, v in zip(gradients, self.weights) if len(v.shape) > 1]
                 updates = [v.value.read_value() - w for v, w in zip(self.kernels, before)]
                 gradient_squares += tf.square(_flat(raw))
                 update_squares += tf.square(_flat(updates))
             accuracy = tf.reduce_mean(_correct(labels, outputs))
-            return place + 1, loss_sum + loss, accuracy_sum + accuracy, gradient_squares, update_squares
+            return place + 1, loss_sum + loss, accuracy_sum + accuracy, clipped_sum, gradient_squares, update_squares
 
         # Squares are summed element by element, all kernels in one tensor, and reduced after the loop: a reduction in
         # every step costs half a step, and each operation more half a microsecond.
         sizes = [math.prod(v.shape) for v in self.kernels]
         zeros = tf.zeros(sum(sizes) if self.observe else 0)
         steps = order.shape[0]
-        _, loss, accuracy, *squares = _loop(steps, step, tf.zeros(()), tf.zeros(()), zeros, zeros)
-        norms = [[tf.reduce_sum(t) for t in tf.split(total, sizes)] if self.observe else [] for total in squares]
-        return loss / steps, accuracy / steps, self.flat_weights(), tf.stack(norms) / steps
+        _, *sums, gradient_squares, update_squares = _loop(steps, step, *[tf.zeros(())] * 3, zeros, zeros)
+        totals = (gradient_squares, update_squares)
+        norms = [[tf.reduce_sum(t) for t in tf.split(total, sizes)] if self.observe else [] for total in totals]
+        return *(total / steps for total in sums), self.flat_weights(), tf.stack(norms) / steps
+
+    def _gradients(self, images, targets):
+        """The loss without penalties, the outputs, and the gradients of the loss with penalties."""
+        with tf.GradientTape() as tape:
+            outputs = self.model(images, training=True)
+            loss = (self.soft_loss if targets.shape.rank == 2 else self.loss)(targets, outputs)
+            objective = loss + self._penalty()
+        return loss, outputs, tape.gradient(objective, [v.value for v in self.weights])
+
+    def _gradients_after_ascent(self, gradients, images, targets):
+        """The gradients elsewhere; running statistics stay those of the weights themselves."""
+
+        def there():
+            statistics = [v.value.read_value() for v in self.model.non_trainable_weights]
+            _, _, gradients = self._gradients(images, targets)
+            for variable, value in zip(self.model.non_trainable_weights, statistics):
+                variable.assign(value)
+            return gradients
+
+        return self.ascent(gradients, self.weights, there)
+
+    def _update(self, gradients, rate, momentum):
+        self.optimizer.learning_rate.assign(rate)
+        if self.cycle:
+            self.cycle(momentum)
+        self._change_kernels("before", rate)
+        self.optimizer.apply(gradients, self.weights)
+        self._change_kernels("after", rate)
 
     def _evaluate(self, x, y, scale, order, weight):
         """Mean loss and accuracy in inference mode over `order`, `(chunks, batch)`, by `weight`: 0 for padding."""

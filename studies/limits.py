@@ -133,6 +133,9 @@ LIMITS: dict[str, Callable] = {
     "data.root": optional(text),
     "data.test_fraction": optional(number(above=0, below=1)),
     "data.validation_fraction": number(above=0, below=1),
+    "data.flip": flag,
+    "data.crop": whole(0),
+    "data.cutout": whole(0),
     "model.depth": whole(1),
     "model.width": whole(1),
     "model.filters": many(whole(1)),
@@ -196,6 +199,10 @@ LIMITS: dict[str, Callable] = {
     "optimizer.adam_beta_2": share,
     "optimizer.adam_weight_decay": number(0),
     "optimizer.warmup_steps": whole(0),
+    "optimizer.sam": number(0),
+    "optimizer.lookahead": whole(0),
+    "optimizer.slow_step": number(above=0, high=1),
+    "optimizer.ema": share,
     "schedule.warmup": length,
     "schedule.final": number(0, 1),
     "schedule.factor": number(above=0),
@@ -208,11 +215,18 @@ LIMITS: dict[str, Callable] = {
     "schedule.low": number(0, 1),
     "schedule.peak": length,
     "schedule.start": number(0, 1),
+    "schedule.low_momentum": optional(share),
+    "schedule.patience": whole(1),
+    "schedule.threshold": number(0),
     "regularizer.l1": number(0),
     "regularizer.l2": number(0),
     "regularizer.factor": number(0),
     "regularizer.decay": number(0),
     "regularizer.limit": number(above=0),
+    "regularizer.smoothing": share,
+    "regularizer.alpha": number(above=0),
+    "regularizer.eta": number(0),
+    "regularizer.gamma": number(0),
     "clipping.norm": number(above=0),
     "clipping.limit": number(above=0),
     "clipping.ratio": number(above=0),
@@ -220,6 +234,7 @@ LIMITS: dict[str, Callable] = {
     "diagnostics.observe_every": whole(0),
     "training.epochs": whole(1),
     "training.batch_size": whole(1),
+    "training.early_stopping": optional(whole(1)),
     "training.timeout": optional(number(above=0)),
     "engine.threads": whole(1),
     "engine.xla": one_of("auto", True, False),
@@ -233,7 +248,18 @@ LIMITS: dict[str, Callable] = {
 PLAIN = ("diagnostics", "training", "engine", "seeds", "tracking", "targets")
 """The parts that no `_target_` takes: they have the settings listed here, all of them and no others."""
 
-REQUIRED = ("data.validation_fraction", "data.test_fraction", "optimizer.learning_rate")
+REQUIRED = (
+    "data.validation_fraction",
+    "data.test_fraction",
+    "data.flip",
+    "data.crop",
+    "data.cutout",
+    "optimizer.learning_rate",
+    "optimizer.sam",
+    "optimizer.lookahead",
+    "optimizer.slow_step",
+    "optimizer.ema",
+)
 """What the engine reads of parts that have a `_target_`."""
 
 
@@ -243,6 +269,7 @@ def settled(config: dict) -> dict:
     Raises:
         StudyError: a setting that is unknown or missing, or a value that it cannot have.
     """
+    result = _settled(config, "")
     for part, node in config.items():
         if part in PLAIN or isinstance(node, dict) and "_target_" in node:
             _check_settings(part, node)
@@ -250,7 +277,7 @@ def settled(config: dict) -> dict:
             raise StudyError(
                 f"{part} is none and takes no settings, but was given {listed(node)}: choose an option, {part}=NAME"
             )
-    return _settled(config, "")
+    return result
 
 
 def _check_settings(part, node):

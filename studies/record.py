@@ -6,7 +6,7 @@ import math
 import re
 from dataclasses import dataclass, field
 
-RESULTS_VERSION = 2
+RESULTS_VERSION = 3
 """Goes up when a change to the code changes numbers: old and new results then never mix."""
 
 EPOCHS = re.compile(r"(\d+(?:\.\d+)?) epochs?")
@@ -22,6 +22,9 @@ EPOCH_COLUMNS = (
     "val_loss",
     "val_accuracy",
     "seconds",
+    "ema_val_loss",
+    "ema_val_accuracy",
+    "clipped",
 )
 
 QUANTILES = (0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99)
@@ -58,6 +61,10 @@ METRICS = (
     "best_val_accuracy",
     "test_loss",
     "test_accuracy",
+    "ema_val_loss",
+    "ema_val_accuracy",
+    "ema_test_loss",
+    "ema_test_accuracy",
 )
 """What a study can compare its arms by."""
 
@@ -159,7 +166,13 @@ class Started:
 
 @dataclass(frozen=True)
 class EpochRecord:
-    """One row of the epochs frame; epoch 0 is the untrained network."""
+    """One row of the epochs frame; epoch 0 is the untrained network.
+
+    Attributes:
+        learning_rate: of its last step.
+        ema_val_loss, ema_val_accuracy: of the weights' average over the steps, if the optimizer keeps one.
+        clipped: the share of the gradient's elements, tensors or units that clipping changed, the mean of its steps.
+    """
 
     key: str
     epoch: int
@@ -170,6 +183,9 @@ class EpochRecord:
     val_loss: float
     val_accuracy: float
     seconds: float
+    ema_val_loss: float = math.nan
+    ema_val_accuracy: float = math.nan
+    clipped: float = math.nan
 
 
 @dataclass(frozen=True)
@@ -191,6 +207,7 @@ class Result:
         status: one of `STATUSES`.
         epochs: whole epochs trained.
         best_val_loss, best_val_accuracy: over the epochs, the untrained network left out.
+        test_loss, test_accuracy: at the end; with early stopping, of the weights that had the lowest validation loss.
         parameters: all of the model's weights, trained or not.
         classes: number of classes, hence the accuracy of chance, 1 / classes.
         error: of a crash, its reason in the first line and its traceback; else empty.
@@ -207,6 +224,10 @@ class Result:
     best_val_accuracy: float = math.nan
     test_loss: float = math.nan
     test_accuracy: float = math.nan
+    ema_val_loss: float = math.nan
+    ema_val_accuracy: float = math.nan
+    ema_test_loss: float = math.nan
+    ema_test_accuracy: float = math.nan
     parameters: int = 0
     classes: int = 0
     seconds_build: float = math.nan

@@ -170,7 +170,9 @@ def _check_parts(pending: list[Trial], executor) -> None:
     tasks = {}
     for trial in pending:
         for group in ("initializer", "optimizer", "schedule", "regularizer", "clipping", "model"):
-            names = (group, "data") if group == "model" else (group,)
+            cycles = trial.config["schedule"].get("low_momentum") is not None
+            others = {"model": ("data",), "schedule": ("optimizer",) if cycles else ()}
+            names = (group, *others.get(group, ()))
             parts = {name: trial.config[name] for name in (*names, "targets")}
             key = design.content_key(parts)
             tasks[key] = Task(key, CHECK, trial.config["engine"]["threads"], parts)

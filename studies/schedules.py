@@ -1,7 +1,9 @@
 """Learning-rate schedules: functions from a step to a fraction of the optimizer's rate.
 
 A schedule takes the steps `(n,)`, counted from 0, the run's length and an epoch's, both in steps, and gives factors
-`(n,)`. Every one can start with a linear warmup; its own course then takes the rest of the run.
+`(n,)`. Every one can start with a linear warmup; its own course then takes the rest of the run. It may have, besides,
+`momentum`, a function that gives each step's momentum, and `feedback`, one that takes the validation loss after each
+epoch and gives a factor for the epochs to come.
 
 A length is a share of the run (0.1), or epochs as a text ("5 epochs").
 """
@@ -26,6 +28,7 @@ def _warmed(schedule):
             after = np.maximum(step - climb, 0)
             return np.where(step < climb, (step + 1) / max(1, climb), course(after, max(1, steps - climb), epoch))
 
+        vars(factor).update(vars(course))
         return factor
 
     own = inspect.signature(schedule)
@@ -132,14 +135,48 @@ def exp_range(period: float | str = 0.2, low: float = 0.1, final: float = 0.1):
     return course
 
 
-def one_cycle(peak: float | str = 0.3, start: float = 0.04, final: float = 0.0001):
-    """Half a cosine up from `start` to 1 at the length `peak`, half a cosine down to `final` (Smith & Topin 2019)."""
+@_warmed
+def plateau(factor: float = 0.1, patience: int = 5, threshold: float = 0.0001):
+    """Multiplied by `factor` when the validation loss has not fallen by `threshold` for `patience` epochs."""
+    lowest, waited = np.inf, 0
+
+    def feedback(val_loss):
+        nonlocal lowest, waited
+        falls = val_loss < lowest - threshold
+        lowest, waited = (val_loss, 0) if falls else (lowest, waited + 1)
+        if waited < patience:
+            return 1.0
+        waited = 0
+        return factor
 
     def course(step, steps, epoch):
+        return np.ones(len(step))
+
+    course.feedback = feedback
+    return course
+
+
+def one_cycle(peak: float | str = 0.3, start: float = 0.04, final: float = 0.0001, low_momentum: float | None = None):
+    """Half a cosine up from `start` to 1 at the length `peak`, half a cosine down to `final` (Smith & Topin 2019).
+
+    Args:
+        low_momentum: where the optimizer's momentum is when the rate is at its highest, down from and back to its own
+            by half cosines; None: it stays.
+    """
+
+    def halves(step, steps, epoch, start, final):
         top = min(max(1, round(in_steps(peak, steps, epoch))), steps)
         down = _descent(np.clip((step - top) / max(1, steps - 1 - top), 0, 1), final)
         return np.where(step < top, _descent(1 - step / top, start), down)
 
+    def course(step, steps, epoch):
+        return halves(step, steps, epoch, start, final)
+
+    def momentum(step, steps, epoch, high):
+        return high - (high - low_momentum) * halves(step, steps, epoch, 0, 0)
+
+    if low_momentum is not None:
+        course.momentum = momentum
     return course
 
 

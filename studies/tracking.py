@@ -15,7 +15,7 @@ from pathlib import Path
 import yaml
 
 from studies import store
-from studies.record import EPOCH_COLUMNS, LAYER_COLUMNS, STATISTICS, content_key
+from studies.record import EPOCH_COLUMNS, LAYER_COLUMNS, METRICS, STATISTICS, content_key
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
@@ -24,12 +24,9 @@ CHARTED = {"weights": ("l2", "distance"), "gradients": ("gradient_norm",), "upda
 """The statistics of kernels that MLflow charts; every one is in layers.parquet."""
 
 CHARTED_EPOCHS = 12
-CURVES = ("learning_rate", "train_loss", "train_accuracy", "val_loss", "val_accuracy")
+CURVES = tuple(name for name in EPOCH_COLUMNS if name not in ("key", "epoch", "examples", "seconds"))
 FINAL = (
-    "best_val_loss",
-    "best_val_accuracy",
-    "test_loss",
-    "test_accuracy",
+    *(name for name in METRICS if name not in EPOCH_COLUMNS),
     "epochs",
     "parameters",
     "classes",

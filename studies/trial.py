@@ -13,10 +13,15 @@ import numpy as np
 import tensorflow as tf
 
 from studies import targets
+from studies.augmentation import Augmentation
 from studies.data import Dataset, Split, split
-from studies.engine import XLA_STEPS, Engine, padded, wants_xla, weight_name
+from studies.engine import XLA_STEPS, Course, Engine, padded, wants_xla, weight_name
 from studies.initializers import Drawing
+from studies.optimizers import Cycle, Lookahead, sharpness_aware
 from studies.record import SEED_STREAMS, EpochRecord, LayerRecord, Result, StudyError, Trial
+
+AROUND = ("sam", "lookahead", "slow_step", "ema")
+"""Settings of any optimizer that Keras's do not take."""
 
 ENGINES_KEPT = 4
 ADAPT_EXAMPLES = 256
@@ -43,9 +48,11 @@ def check(config: dict) -> Iterator[str]:
     """Build every part of a config once and train nothing: gives the error's text if a part is refused."""
     allow = config["targets"]["allow"]
     try:
-        for group in ("initializer", "optimizer", "schedule", "regularizer", "clipping"):
+        for group in ("initializer", "schedule", "regularizer", "clipping"):
             if group in config:
                 targets.build(config[group], group, allow)
+        if "optimizer" in config:
+            _cycle(config.get("schedule"), build_optimizer(config["optimizer"], allow), allow)
         if "model" in config:
             dataset = _dataset(config["data"], allow)[0]
             _model(config["model"], dataset, allow)
@@ -75,45 +82,58 @@ def run(trial: Trial) -> Iterator[EpochRecord | list[LayerRecord] | Result]:
         engine.reset([v.numpy() for v in engine.model.variables])
     schedule = targets.build(config["schedule"], "schedule", allow)
     rates = config["optimizer"]["learning_rate"] * fractions(schedule, steps * epochs, steps)
-    rates = rates.astype(np.float32).reshape(epochs, steps)
-    shuffle = np.random.default_rng(seeds["order"])
-    evaluate = _evaluation(engine, arrays, parts)
+    stopping = EarlyStopping(training["early_stopping"])
+    evaluate, evaluate_average = _evaluations(engine, arrays, parts, config["optimizer"]["ema"])
 
     start = engine.flat_weights()
     observations = [(0, start, np.full((2, len(engine.kernels)), np.nan, np.float32))]
     val_loss, val_accuracy = evaluate("val")
-    yield EpochRecord(key, 0, 0, float(rates[0, 0]), math.nan, math.nan, val_loss, val_accuracy, 0.0)
+    yield EpochRecord(key, 0, 0, float(rates[0]), math.nan, math.nan, val_loss, val_accuracy, 0.0)
     built = time.perf_counter()
 
-    status, history = "finished", []
-    for epoch in range(1, epochs + 1):
+    status, history, kept = "finished", [], 1.0
+    for epoch, course in enumerate(_courses(engine, schedule, rates, epochs, parts.train, batch, seeds), start=1):
         epoch_started = time.perf_counter()
-        order = shuffle.permutation(parts.train)[: steps * batch].reshape(steps, batch).astype(np.int32)
-        loss, accuracy, flat, squares = engine.run_epoch(*arrays, tf.constant(order), tf.constant(rates[epoch - 1]))
+        course.rates[:] *= kept
+        done = engine.run_epoch(*arrays, course)
         val_loss, val_accuracy = evaluate("val")
         seconds = time.perf_counter() - epoch_started
         history.append(
             EpochRecord(
-                key, epoch, epoch * steps * batch, float(rates[epoch - 1, -1]), float(loss), float(accuracy), val_loss,
-                val_accuracy, seconds,
+                key,
+                epoch,
+                epoch * steps * batch,
+                float(course.rates[-1]),
+                float(done.loss),
+                float(done.accuracy),
+                val_loss,
+                val_accuracy,
+                seconds,
+                *evaluate_average("val"),
+                float(done.clipped) if engine.clip else math.nan,
             )
-        )  # fmt: skip
+        )
         yield history[-1]
+        kept *= schedule.feedback(val_loss) if hasattr(schedule, "feedback") else 1.0
+        stopping.hear(val_loss, engine)
         if not math.isfinite(history[-1].train_loss + history[-1].val_loss):
             status = "diverged"
         elif epoch < epochs and training["timeout"] and time.perf_counter() - started > training["timeout"]:
             status = "timeout"
-        ended = status != "finished" or epoch == epochs
+        ended = status != "finished" or epoch == epochs or stopping.due
         if observe_every and (ended or epoch % observe_every == 0):
-            observations.append((epoch, flat, squares.numpy()))
-        if observe_every and (ended or len(observations) * flat.shape[0] * 4 > OBSERVATION_BYTES):
+            observations.append((epoch, done.weights, done.squares.numpy()))
+        if observe_every and (ended or len(observations) * done.weights.shape[0] * 4 > OBSERVATION_BYTES):
             yield _layer_records(engine, key, observations, start)
             observations = []
         if ended:
             break
 
     trained = time.perf_counter()
-    test_loss, test_accuracy = evaluate("test") if status == "finished" else (math.nan, math.nan)
+    stopping.go_back(engine)
+    test_loss, test_accuracy, ema_test_loss, ema_test_accuracy = (
+        (*evaluate("test"), *evaluate_average("test")) if status == "finished" else [math.nan] * 4
+    )
     last = history[-1]
     yield Result(
         key,
@@ -127,6 +147,10 @@ def run(trial: Trial) -> Iterator[EpochRecord | list[LayerRecord] | Result]:
         best_val_accuracy=max(record.val_accuracy for record in history),
         test_loss=test_loss,
         test_accuracy=test_accuracy,
+        ema_val_loss=last.ema_val_loss,
+        ema_val_accuracy=last.ema_val_accuracy,
+        ema_test_loss=ema_test_loss,
+        ema_test_accuracy=ema_test_accuracy,
         parameters=sum(math.prod(v.shape) for v in engine.model.weights),
         classes=dataset.classes,
         seconds_build=built - started,
@@ -153,15 +177,67 @@ def _layer_records(engine, key, observations, start) -> list[LayerRecord]:
     ]
 
 
-def _evaluation(engine: Engine, arrays, parts: Split):
-    """A function from `val` or `test` to its loss and accuracy now."""
+class EarlyStopping:
+    """Ends training when the validation loss has not fallen for `patience` epochs, and restores the best weights.
+
+    Args:
+        patience: None: training ends when it is over, where it is.
+    """
+
+    def __init__(self, patience: int | None):
+        self.patience, self.lowest, self.waited, self.state = patience, math.inf, 0, None
+
+    def hear(self, val_loss: float, engine: Engine) -> None:
+        """Take notice of an epoch's validation loss."""
+        if self.patience is None:
+            return
+        self.waited += 1
+        if val_loss < self.lowest:
+            self.lowest, self.waited, self.state = val_loss, 0, engine.state()
+
+    @property
+    def due(self) -> bool:
+        """Whether training is to end."""
+        return self.patience is not None and self.waited >= self.patience
+
+    def go_back(self, engine: Engine) -> None:
+        """Restore the weights of the lowest validation loss."""
+        if self.state is not None:
+            engine.restore(self.state)
+
+
+def _courses(engine, schedule, rates, epochs, train, batch, seeds) -> Iterator[Course]:
+    """What the steps of one epoch after the other get; the rates are the schedule's, `(epochs · steps,)`."""
+    shuffle, augment, noise = (np.random.default_rng(seeds[name]) for name in ("order", "augment", "noise"))
+    steps = len(rates) // epochs
+    momenta = np.zeros(len(rates))
+    if hasattr(schedule, "momentum"):
+        momenta = schedule.momentum(np.arange(len(rates)), len(rates), steps, engine.cycle.high)
+    for these in np.split(np.arange(len(rates)), epochs):
+        yield Course(
+            shuffle.permutation(train)[: steps * batch].reshape(steps, batch).astype(np.int32),
+            rates[these].astype(np.float32),
+            momenta[these].astype(np.float32),
+            augment.random((steps, batch, engine.augmentation.numbers if engine.augmentation else 0), np.float32),
+            (engine.rule.draw(noise, steps) if engine.rule else np.zeros((steps, 0))).astype(np.float32),
+        )
+
+
+def _evaluations(engine: Engine, arrays, parts: Split, has_average):
+    """Functions from `val` or `test` to loss and accuracy now: of the weights, and of their average if there is one."""
     chunks = {name: tuple(map(tf.constant, padded(getattr(parts, name)))) for name in ("val", "test")}
 
     def evaluate(name):
         loss, accuracy = engine.evaluate(*arrays, *chunks[name])
         return float(loss), float(accuracy)
 
-    return evaluate
+    def evaluate_average(name):
+        if not has_average:
+            return math.nan, math.nan
+        with engine.averaged():
+            return evaluate(name)
+
+    return evaluate, evaluate_average
 
 
 def _dataset(node: dict, allow: list[str]) -> tuple[Dataset, tuple]:
@@ -180,6 +256,37 @@ def _model(node: dict, dataset: Dataset, allow: list[str]) -> keras.Model:
     return targets.build(node, "model", allow, **arguments)
 
 
+def build_optimizer(node: dict, allow: list[str]):
+    """The node's optimizer, not built yet, with what config.yaml puts around any of them."""
+    own = {name: value for name, value in node.items() if name not in AROUND}
+    if node["ema"]:
+        own |= {"use_ema": True, "ema_momentum": node["ema"]}
+    optimizer = targets.build(own, "optimizer", allow)
+    return Lookahead(optimizer, node["lookahead"], node["slow_step"]) if node["lookahead"] else optimizer
+
+
+def _cycle(node: dict | None, optimizer, allow: list[str]) -> Cycle | None:
+    """What sets the optimizer's momentum, if the schedule does.
+
+    Raises:
+        StudyError: the optimizer has none.
+    """
+    if not node or not hasattr(targets.build(node, "schedule", allow), "momentum"):
+        return None
+    try:
+        return Cycle(optimizer)
+    except ValueError as error:
+        raise StudyError(
+            f"schedule.low_momentum={node['low_momentum']}: {error}. Choose another optimizer, such as "
+            f"optimizer=momentum, or schedule.low_momentum=null"
+        ) from None
+
+
+def _augmentation(node: dict) -> Augmentation | None:
+    settings = {name: node[name] for name in ("flip", "crop", "cutout")}
+    return Augmentation(**settings) if any(settings.values()) else None
+
+
 def _engine(trial: Trial, dataset: Dataset, arrays: tuple, steps: int, batch: int) -> tuple[Engine, Drawing]:
     """A compiled engine for the trial's graph, made once and kept, and what draws its initial weights."""
     config, allow = trial.config, trial.config["targets"]["allow"]
@@ -188,11 +295,15 @@ def _engine(trial: Trial, dataset: Dataset, arrays: tuple, steps: int, batch: in
 
     def make():
         model = _model(config["model"], dataset, allow)
+        optimizer = build_optimizer(config["optimizer"], allow)
         engine = Engine(
             model,
-            targets.build(config["optimizer"], "optimizer", allow),
+            optimizer,
             regularizer=targets.build(config["regularizer"], "regularizer", allow),
             clip=targets.build(config["clipping"], "clipping", allow),
+            ascent=sharpness_aware(config["optimizer"]["sam"]) if config["optimizer"]["sam"] else None,
+            augmentation=_augmentation(config["data"]),
+            cycle=_cycle(config["schedule"], optimizer, allow),
             observe=config["diagnostics"]["observe_every"] > 0,
             xla=wants_xla(config["engine"]["xla"], model, total),
         )

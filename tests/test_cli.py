@@ -61,7 +61,7 @@ def assert_one_paragraph(answer, *words):
         (["+study=nosuch"], "study=nosuch", "init_comparison"),
         (["study=init_comparison"], "+study=NAME", "init_comparison"),
         (["optimizer=nosuch"], "optimizer=nosuch", "momentum, muon, nadam"),
-        (["regularizer=null"], "regularizer=null", "max_norm, none, orthogonal"),
+        (["regularizer=null"], "regularizer=null", "max_norm, mixup, none"),
         (["+model=mlp"], "+model", "model=NAME"),
         (["model.nosuch=1"], "model.nosuch", "mlp: depth, width"),
         (["training.nosuch=1"], "training.nosuch", "epochs, batch_size"),

@@ -75,7 +75,11 @@ def test_an_option_builds(composed, tf, tmp_path, group, option):
         images, labels = np.zeros((30, 28, 28), np.uint8), np.arange(30) % 10
         np.savez(tmp_path / "mnist.npz", x_train=images, y_train=labels, x_test=images, y_test=labels)
         node = node | ({"path": str(tmp_path / "mnist.npz")} if option == "npz" else {"root": str(tmp_path)})
-    if "_target_" in node:
+    if group == "optimizer":
+        from studies.trial import build_optimizer
+
+        assert build_optimizer(node, []) is not None
+    elif "_target_" in node:
         assert targets.build(node, group, [], **arguments) is not None
     else:
         assert node == {} or group in limits.PLAIN

@@ -17,7 +17,10 @@ MODULES = {
 OURS = {name for name in MODULES if name.startswith("studies.")}
 ANALYSIS = {name for name in MODULES if name.startswith("analysis")}
 
-TRAINING = {f"studies.{name}" for name in ("trial", "engine", "models", "initializers", "optimizers", "regularizers")}
+TRAINING = {
+    f"studies.{name}"
+    for name in ("trial", "engine", "models", "initializers", "optimizers", "regularizers", "augmentation")
+}
 """They import TensorFlow, so the driver must not import them."""
 
 DRIVER = {

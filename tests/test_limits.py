@@ -72,7 +72,9 @@ def test_an_allow_list_may_be_empty_but_is_no_text():
 
 
 def test_settled_gives_settings_their_types_and_keeps_what_it_does_not_know():
-    optimizer = {"_target_": "mine.Optimizer", "learning_rate": 1, "momentum": 0, "mine": 1, "deep": {"x": [1]}}
+    around = {"sam": 0, "lookahead": 0, "slow_step": 0.5, "ema": 0}
+    own = {"learning_rate": 1, "momentum": 0, "mine": 1, "deep": {"x": [1]}}
+    optimizer = {"_target_": "mine.Optimizer", **own, **around}
     settled = limits.settled({"optimizer": optimizer, "model": {"_target_": "m", "depth": 2}, "pruning": {}})
     assert settled["optimizer"] == optimizer
     types = [type(settled["optimizer"][name]) for name in ("learning_rate", "momentum", "mine")]

@@ -1,4 +1,4 @@
-"""Penalties and their gradients, rules and clipping against NumPy."""
+"""Penalties and their gradients, rules, clipping and augmentation against NumPy."""
 
 import numpy as np
 import pytest
@@ -71,15 +71,123 @@ def test_rules_leave_a_dead_unit_at_zero(regularizers):
 @pytest.mark.parametrize("kernel", KERNELS, ids=lambda kernel: str(kernel.shape))
 def test_adaptive_clipping_bounds_each_unit_by_its_weights(optimizers, kernel):
     gradient = kernel[..., ::-1] * np.geomspace(1e-4, 1, kernel.shape[-1]).astype(np.float32)
-    [clipped] = optimizers.clip_adaptively(0.05, 0.001)([gradient], [kernel])
+    [clipped], share = optimizers.clip_adaptively(0.05, 0.001)([gradient], [kernel])
     limits = 0.05 * np.linalg.norm(columns(kernel), axis=0)
     norms = np.linalg.norm(columns(gradient), axis=0)
     assert (norms > limits).any() and (norms < limits).any()
     np.testing.assert_allclose(clipped, gradient * np.where(norms > limits, limits / norms, 1), rtol=1e-5)
+    assert float(share) == pytest.approx(np.mean(norms > limits))
 
 
 def test_adaptive_clipping_lets_a_bias_at_zero_move(optimizers):
-    [clipped] = optimizers.clip_adaptively(0.05, 0.001)([np.float32([3, 4])], [np.zeros(2, np.float32)])
+    [clipped], _ = optimizers.clip_adaptively(0.05, 0.001)([np.float32([3, 4])], [np.zeros(2, np.float32)])
     np.testing.assert_allclose(clipped, 0.05 * 0.001 * np.array([0.6, 0.8]), rtol=1e-5)
-    [still] = optimizers.clip_adaptively(0.05, 0.001)([np.zeros(2, np.float32)], [np.ones(2, np.float32)])
+    [still], _ = optimizers.clip_adaptively(0.05, 0.001)([np.zeros(2, np.float32)], [np.ones(2, np.float32)])
     np.testing.assert_array_equal(still, [0, 0])
+
+
+def test_clipping_says_how_much_it_changed(optimizers):
+    gradients = [np.float32([[3, 0.1], [4, 0.2]]), np.float32([0.3, 0.4, 0])]
+    shares = {
+        optimizers.clip_by_value(0.25): 4 / 7,
+        optimizers.clip_by_norm(1.0): 1 / 2,
+        optimizers.clip_by_global_norm(1.0): 1,
+        optimizers.clip_by_global_norm(9.0): 0,
+    }
+    for clip, share in shares.items():
+        assert float(clip(gradients, gradients)[1]) == pytest.approx(share)
+
+
+IMAGES = rng.random((6, 9, 7, 2)).astype(np.float32)
+TARGETS = np.eye(3, dtype=np.float32)[[0, 1, 2, 2, 1, 0]]
+
+
+def test_label_smoothing_shares_some_of_the_target(regularizers):
+    images, targets = regularizers.label_smoothing(0.3).batch(IMAGES, TARGETS, None)
+    np.testing.assert_array_equal(images, IMAGES)
+    np.testing.assert_allclose(targets, np.where(TARGETS, 0.8, 0.1), rtol=1e-6)
+
+
+def test_mixup_mixes_each_example_with_another(regularizers):
+    images, targets = regularizers.mixup(0.2).batch(IMAGES, TARGETS, np.float32([0.7]))
+    np.testing.assert_allclose(images, 0.7 * IMAGES + 0.3 * np.roll(IMAGES, 1, axis=0), rtol=1e-5)
+    np.testing.assert_allclose(targets, 0.7 * TARGETS + 0.3 * np.roll(TARGETS, 1, axis=0), rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("left", "row", "column"), [(0.5, 0.5, 0.5), (0.3, 0.0, 0.99), (0.0, 0.5, 0.5), (1.0, 0.2, 0.2)]
+)
+def test_cutmix_takes_a_box_and_its_share_of_the_target(regularizers, left, row, column):
+    images, targets = regularizers.cutmix(1.0).batch(IMAGES, TARGETS, np.float32([left, row, column]))
+    # The authors' rand_bbox, written out.
+    bounds = []
+    for size, centre in ((9, int(row * 9)), (7, int(column * 7))):
+        half = int(size * np.sqrt(1 - left)) // 2
+        bounds.append(slice(max(centre - half, 0), min(centre + half, size)))
+    expected = IMAGES.copy()
+    expected[:, *bounds] = np.roll(IMAGES, 1, axis=0)[:, *bounds]
+    np.testing.assert_array_equal(images, expected)
+    share = (expected != IMAGES).all(axis=(0, 3)).mean()
+    np.testing.assert_allclose(targets, (1 - share) * TARGETS + share * np.roll(TARGETS, 1, axis=0), rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["mixup", "cutmix"])
+@pytest.mark.parametrize("alpha", [0.2, 1.0])
+def test_shares_are_drawn_from_a_beta_distribution(regularizers, name, alpha):
+    rule = getattr(regularizers, name)(alpha)
+    drawn = rule.draw(np.random.default_rng(0), 20000)
+    assert drawn.shape == (20000, rule.numbers)
+    assert drawn[:, 0].mean() == pytest.approx(0.5, abs=0.01)
+    assert drawn[:, 0].var() == pytest.approx(1 / (4 * (2 * alpha + 1)), rel=0.03)
+
+
+def test_gradient_noise_is_normal_and_fades(regularizers):
+    rule = regularizers.gradient_noise(0.3, 0.55)
+    gradients = [np.ones((200, 100), np.float32), np.ones(20000, np.float32)]
+    numbers, others = rule.draw(np.random.default_rng(0), 2).astype(np.float32)
+    for step in (0, 99):
+        first, second = (np.asarray(g).ravel() - 1 for g in rule.gradients(gradients, step, numbers))
+        sd = np.sqrt(0.3 / (1 + step) ** 0.55)
+        for noise in (first, second):
+            assert noise.std() == pytest.approx(sd, rel=0.02) and noise.mean() == pytest.approx(0, abs=0.03 * sd)
+        assert np.corrcoef(first, second)[0, 1] == pytest.approx(0, abs=0.03)
+        np.testing.assert_array_equal(rule.gradients(gradients, step, numbers)[0], 1 + first.reshape(200, 100))
+        assert (np.asarray(rule.gradients(gradients, step, others)[1]) != 1 + second).mean() > 0.99
+
+
+def augmented(numbers, **settings):
+    from studies.augmentation import Augmentation
+
+    return Augmentation(**settings)(IMAGES, np.broadcast_to(np.float32(numbers), (len(IMAGES), 5))).numpy()
+
+
+def test_a_flip_mirrors_half_of_the_images(tf):
+    np.testing.assert_array_equal(augmented([0.4, 0, 0, 0, 0], flip=True), IMAGES[:, :, ::-1])
+    np.testing.assert_array_equal(augmented([0.6, 0, 0, 0, 0], flip=True), IMAGES)
+
+
+@pytest.mark.parametrize(("down", "right"), [(0, 0), (0.5, 0.999), (0.999, 0.3)])
+def test_a_crop_takes_a_window_of_the_padded_image(tf, down, right):
+    padded = np.pad(IMAGES, [(0, 0), (2, 2), (2, 2), (0, 0)])
+    row, column = int(5 * down), int(5 * right)
+    expected = padded[:, row : row + 9, column : column + 7]
+    np.testing.assert_array_equal(augmented([0, down, right, 0, 0], crop=2), expected)
+
+
+@pytest.mark.parametrize(("row", "column", "side"), [(0.5, 0.5, 3), (0, 0.999, 4), (0.999, 0, 20)])
+def test_cutout_zeroes_a_square_that_the_border_may_cut(tf, row, column, side):
+    expected = IMAGES.copy()
+    top, left = int(9 * row) - side // 2, int(7 * column) - side // 2
+    expected[:, max(top, 0) : top + side, max(left, 0) : left + side] = 0
+    np.testing.assert_array_equal(augmented([0, 0, 0, row, column], cutout=side), expected)
+
+
+def test_each_image_is_changed_by_its_own_numbers(tf):
+    from studies.augmentation import Augmentation
+
+    drawn = np.random.default_rng(0).random((len(IMAGES), 5), np.float32)
+    change = Augmentation(flip=True, crop=2, cutout=3)
+    together = change(IMAGES, drawn).numpy()
+    for place in range(len(IMAGES)):
+        alone = change(IMAGES[place : place + 1], drawn[place : place + 1]).numpy()
+        np.testing.assert_array_equal(together[place], alone[0])

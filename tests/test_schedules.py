@@ -60,6 +60,7 @@ FORMULAS = {
         {"peak": 0.3, "start": 0.04, "final": 0.001},
         lambda s: 0.04 + 0.96 * (1 - math.cos(math.pi * s / 60)) / 2 if s < 60 else cosine_down((s - 60) / 139, 0.001),
     ),
+    "plateau": ({}, lambda s: 1),
     "range_test": ({"low": 0.001}, lambda s: math.exp(math.log(0.001) * (1 - s / (STEPS - 1)))),
 }
 
@@ -162,3 +163,33 @@ def test_factors_stay_between_zero_and_one_however_short_the_run(name, steps, ep
 def test_a_cycle_is_full_at_its_peak_and_ends_at_its_end(steps):
     values = factors(schedules.one_cycle(peak=0.3, final=0.001), steps)
     assert values.max() == pytest.approx(1) and values[-1] == pytest.approx(0.001)
+
+
+@given(lengths.filter(lambda steps: steps > 2), st.sampled_from([0.0, 0.85]))
+def test_momentum_mirrors_the_rate_of_a_cycle(steps, low):
+    schedule = schedules.one_cycle(peak=0.3, start=0.0, final=0.0, low_momentum=low)
+    momenta = schedule.momentum(np.arange(steps), steps, EPOCH, 0.95)
+    np.testing.assert_allclose((0.95 - momenta) / (0.95 - low), factors(schedule, steps), atol=1e-12)
+    assert not hasattr(schedules.one_cycle(), "momentum")
+
+
+@given(
+    st.lists(st.floats(0, 3).map(lambda loss: round(loss, 1)), max_size=40),
+    st.integers(1, 4),
+    st.sampled_from([0.0, 0.1, 0.25]),
+    st.sampled_from([0.0, 0.3]),
+)
+def test_a_plateau_lowers_the_rate_when_keras_does(tf, losses, patience, threshold, warmup):
+    import keras
+
+    schedule = schedules.plateau(factor=0.5, patience=patience, threshold=threshold, warmup=warmup)
+    settings = dict(factor=0.5, patience=patience, min_delta=threshold, min_lr=0.0)
+    callback = keras.callbacks.ReduceLROnPlateau(**settings)
+    callback.set_model(keras.Sequential())
+    callback.model.optimizer = keras.optimizers.SGD(1.0)
+    callback.on_train_begin()
+    factor = 1.0
+    for epoch, loss in enumerate(losses):
+        callback.on_epoch_end(epoch, {"val_loss": loss})
+        factor *= schedule.feedback(loss)
+        assert factor == pytest.approx(float(callback.model.optimizer.learning_rate.numpy()))

@@ -46,9 +46,7 @@ def watched(run):
         compile_engine(engine, *arguments)
         watching.traces += 1
         run_epoch = engine.run_epoch
-        engine.run_epoch = lambda x, y, scale, order, rates: (
-            orders.append(order.numpy()) or run_epoch(x, y, scale, order, rates)
-        )
+        engine.run_epoch = lambda *data: orders.append(data[-1].order) or run_epoch(*data)
 
     def watching(*overrides, seed=0):
         orders.clear()
@@ -303,6 +301,98 @@ def test_a_result_sums_up_its_epochs(run):
     assert len(rows) == 6 * 5
     assert rows["dense_1", "kernel", 0]["distance"] == 0 < rows["dense_1", "kernel", 4]["distance"]
     assert rows["logits", "kernel", 4]["gradient_norm"] > 0 and np.isnan(rows["logits", "kernel", 0]["gradient_norm"])
+
+
+def test_a_plateau_lowers_the_rate_of_the_epochs_after_it(run):
+    rule = ("schedule=plateau", "schedule.patience=1", "schedule.threshold=0.3", "schedule.factor=0.5")
+    epochs, _, _ = run(*SMALL, *rule, "training.epochs=6", "optimizer.learning_rate=0.1")
+    rate, lowest = 0.1, np.inf
+    for record in epochs[1:]:
+        assert record.learning_rate == pytest.approx(rate)
+        falls = record.val_loss < lowest - 0.3
+        lowest, rate = (record.val_loss, rate) if falls else (lowest, rate * 0.5)
+    assert 0.1 / 2**5 < rate < 0.1
+
+
+def test_early_stopping_ends_with_the_best_weights(run):
+    settings = (*SMALL, "optimizer=adam", "optimizer.learning_rate=0.05", "training.epochs=60")
+    epochs, layers, result = run(*settings, "training.early_stopping=3")
+    losses = [record.val_loss for record in epochs[1:]]
+    best = int(np.argmin(losses))
+    assert result.status == "finished" and result.epochs == len(losses) == best + 1 + 3 < 60
+    assert observed(layers) == list(range(result.epochs + 1))
+    assert result.val_loss == losses[-1] > result.best_val_loss == losses[best]
+    # The rate is constant, so a trial that is as long as it was good is the same trial.
+    _, _, as_long = run(*settings[:-1], f"training.epochs={best + 1}")
+    assert (result.test_loss, result.test_accuracy) == (as_long.test_loss, as_long.test_accuracy)
+
+
+def test_an_average_of_the_weights_is_evaluated_beside_them_and_changes_nothing(run):
+    noisy = (*SMALL, "optimizer.learning_rate=0.2", "training.epochs=4")
+    epochs, layers, result = run(*noisy, "optimizer.ema=0.95")
+    plain_epochs, plain_layers, plain = run(*noisy)
+    assert [r.val_loss for r in epochs] == [r.val_loss for r in plain_epochs]
+    assert repr([r.statistics for r in layers]) == repr([r.statistics for r in plain_layers])
+    assert (result.test_loss, result.val_loss) == (plain.test_loss, plain.val_loss)
+    assert np.isnan(plain.ema_test_loss) and all(np.isnan(r.ema_val_loss) for r in (epochs[0], *plain_epochs))
+    assert result.ema_val_loss == epochs[-1].ema_val_loss != result.val_loss
+    assert all(0.5 < r.ema_val_accuracy <= 1 for r in epochs[2:]) and 0.5 < result.ema_test_accuracy <= 1
+
+
+def test_the_share_that_is_clipped_is_recorded(run):
+    shares = {}
+    for norm in (1e-6, 1.0, 1e6):
+        epochs, _, _ = run(*SMALL, "clipping=global_norm", f"clipping.norm={norm}")
+        shares[norm] = [record.clipped for record in epochs[1:]]
+    assert shares[1e-6] == [1, 1] and shares[1e6] == [0, 0]
+    assert 0 < shares[1.0][0] < 1
+    assert all(np.isnan(record.clipped) for record in run(*SMALL)[0])
+
+
+@pytest.mark.parametrize(
+    ("stream", "settings"),
+    [
+        ("augment", ["data.crop=1", "data.flip=true", "data.cutout=2"]),
+        ("noise", ["regularizer=mixup"]),
+        ("noise", ["regularizer=cutmix"]),
+        ("noise", ["regularizer=gradient_noise"]),
+    ],
+    ids=lambda value: value[0] if isinstance(value, list) else "",
+)
+def test_what_is_random_in_a_step_follows_its_own_stream(run, stream, settings):
+    def losses(*pins, seed=3):
+        return [record.train_loss for record in run(*SMALL, *settings, *pins, seed=seed)[0][1:]]
+
+    free = losses()
+    assert free == losses() != losses(f"seeds.{stream}=0")
+    others = [f"seeds.{name}=3" for name in SEED_STREAMS if name != stream]
+    assert free == losses(*others, f"seeds.{stream}=3", seed=0) != losses(*others, seed=0)
+    assert free != [record.train_loss for record in run(*SMALL, seed=3)[0][1:]]
+
+
+def test_validation_images_are_never_augmented(run):
+    settings = (*ONE_BATCH, "optimizer.learning_rate=1e-30")
+    plain, changed = (run(*settings, f"data.cutout={side}")[0] for side in (0, 8))
+    assert [r.val_loss for r in plain] == [r.val_loss for r in changed]
+    assert plain[1].train_loss != changed[1].train_loss
+
+
+def test_a_schedule_cannot_cycle_a_momentum_that_is_not_there(tf, config):
+    from studies import trial
+
+    cycles = ["schedule=one_cycle", "schedule.low_momentum=0.8"]
+    for optimizer, refused in (("sgd", True), ("momentum", False), ("adam", False), ("adagrad", True)):
+        nodes = config([f"optimizer={optimizer}", *cycles])
+        errors = list(trial.check({name: nodes[name] for name in ("schedule", "optimizer", "targets")}))
+        assert len(errors) == refused
+        assert not refused or "schedule.low_momentum=0.8" in errors[0] and "optimizer=momentum" in errors[0]
+
+
+def test_a_cycled_momentum_makes_a_graph_of_its_own(watched):
+    traces, cycle = watched.traces, (*ONE_BATCH, "model.width=21", "schedule=one_cycle")
+    one, other, again = (watched(*cycle, *more)[0] for more in ([], ["schedule.low_momentum=0.5"], []))
+    assert watched.traces == traces + 2
+    assert [r.val_loss for r in one] == [r.val_loss for r in again] != [r.val_loss for r in other]
 
 
 def test_the_test_score_is_that_of_the_test_set(run, tmp_path):
