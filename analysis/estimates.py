@@ -85,6 +85,47 @@ def comparison(trials: pd.DataFrame, by: list[str], metric: str, baseline: dict)
     return frame
 
 
+def rate_curve(trials: pd.DataFrame, epochs: pd.DataFrame, by: list[str]) -> pd.DataFrame:
+    """The training loss at each learning rate of a range test: the columns `by`, seed, learning_rate, loss."""
+    rows = epochs[epochs["epoch"] > 0].merge(trials[["key", *by, "seed"]], on="key")
+    return rows[[*by, "seed", "learning_rate", "train_loss"]].rename(columns={"train_loss": "loss"})
+
+
+def rate_range(curve: pd.DataFrame, by: list[str]) -> pd.DataFrame:
+    """What a learning-rate range test says of each arm (Smith 2017, section 3.3).
+
+    Args:
+        curve: from `rate_curve`; each seed's rates rise.
+
+    Returns:
+        the columns `by`; seeds; steepest: the rate at which the loss falls fastest, by the logarithm of the rate;
+        lowest: at which it is lowest; highest: from which on it is back half way to where it began, or not finite, NaN
+        if it never is. Geometric means over the seeds; each also with its t interval on logarithms, `_low` and `_high`.
+    """
+    rows = []
+    for arm, part in _grouped(curve.assign(**{factor: curve[factor].map(_level) for factor in by}), by):
+        points = np.log([_rates(line) for _, line in part.groupby("seed")])
+        row = [*arm, len(points)]
+        for column in points.T:
+            there = column[np.isfinite(column)]
+            row += np.exp([there.mean() if len(there) else np.nan, *t_interval(there)]).tolist()
+        rows.append(row)
+    names = [f"{name}{end}" for name in ("steepest", "lowest", "highest") for end in ("", "_low", "_high")]
+    return pd.DataFrame(rows, columns=[*by, "seeds", *names])
+
+
+def _rates(line: pd.DataFrame) -> tuple[float, float, float]:
+    """One seed's steepest, lowest and highest rate."""
+    rates, losses = line["learning_rate"].to_numpy(), line["loss"].to_numpy()
+    finite = np.isfinite(losses)
+    lowest = int(np.nanargmin(np.where(finite, losses, np.nan)))
+    falling = slice(0, max(lowest + 1, 2))
+    steepest = int(np.argmin(np.gradient(losses[falling], np.log(rates[falling])))) if len(losses) > 1 else 0
+    half_way = (losses[0] + losses[lowest]) / 2
+    above = np.flatnonzero((np.arange(len(losses)) > lowest) & ~(losses < half_way))
+    return rates[steepest], rates[lowest], rates[above[0]] if len(above) else np.nan
+
+
 def differences(values: pd.Series, baseline: pd.Series) -> tuple[float, float, float]:
     """Mean difference, paired by index, and its t interval; NaN where no pair is."""
     pairs = (values - baseline).dropna().to_numpy()
