@@ -1,28 +1,11 @@
 """From a study to its trials: the grid of factor levels times the seeds. Pure: no TensorFlow, no MLflow, no Hydra."""
 
-import itertools
 import json
-import math
 import re
 from collections.abc import Callable
 
-from studies.record import METRICS, RESULTS_VERSION, Study, StudyError, Trial, content_key, listed, shown
-
-IDENTITY = (
-    "data",
-    "model",
-    "initializer",
-    "optimizer",
-    "schedule",
-    "regularizer",
-    "clipping",
-    "pruning",
-    "diagnostics",
-    "training",
-    "engine",
-    "seeds",
-)
-"""The parts of a config that can change a trial's numbers."""
+from studies import arms
+from studies.record import IDENTITY, METRICS, RESULTS_VERSION, Study, StudyError, Trial, content_key, listed, shown
 
 PARTS = ("study", *IDENTITY, "executor", "tracking", "targets", "plan")
 """All the parts of a config."""
@@ -50,26 +33,28 @@ def read_study(config: dict, overridden: set[str] = frozenset()) -> Study:
         StudyError: something in `study` is not what it should be.
     """
     _check_names(config, "", PARTS, "part")
-    node = _mapping(config["study"], "study", "name: my_study")
+    node = arms.mapping(config["study"], "study", "name: my_study")
     _check_names(node, "study.", STUDY, "setting")
-    named = {str(f): levels for f, levels in _mapping(node["factors"], "study.factors", "model.depth: [2, 8]").items()}
+    named = {
+        str(f): levels for f, levels in arms.mapping(node["factors"], "study.factors", "model.depth: [2, 8]").items()
+    }
     left_out = {factor for factor in named if factor in overridden or _is_gone(factor, config, overridden)}
     named = {factor: levels for factor, levels in named.items() if factor not in left_out}
     for factor in named:
         _check_factor(factor, config, named)
-    zipped = _zip(node["zip"], named, left_out)
+    zipped = arms.zipped(node["zip"], named, left_out)
     together = {factor for group in zipped for factor in group}
-    factors = {factor: _levels(factor, levels, factor in together) for factor, levels in named.items()}
+    factors = {factor: arms.levels(factor, levels, factor in together) for factor, levels in named.items()}
     for group in zipped:
         if len({len(factors[factor]) for factor in group}) > 1:
             counts = listed(f"{factor} ({len(factors[factor])})" for factor in group)
             raise StudyError(f"study.zip moves {counts} together: expected as many levels of each")
-    baseline = _mapping(node["baseline"], "study.baseline", "model.depth: 2")
+    baseline = arms.mapping(node["baseline"], "study.baseline", "model.depth: 2")
     baseline = {factor: level for factor, level in baseline.items() if factor not in left_out}
     for factor, level in baseline.items():
         if factor not in factors:
             raise StudyError(f"study.baseline names {factor}: expected one of the factors {listed(factors)}")
-        if not any(_same(level, other) for other in factors[factor]):
+        if not any(arms.same(level, other) for other in factors[factor]):
             raise StudyError(
                 f"study.baseline.{factor}={shown(level)}: expected one of its levels {listed(factors[factor])}"
             )
@@ -85,9 +70,9 @@ def read_study(config: dict, overridden: set[str] = frozenset()) -> Study:
         baseline,
         node["metric"],
         zipped,
-        _rules(node["skip"], "study.skip", factors, left_out),
-        _rules(node["only"], "study.only", factors, left_out),
-        _settings(node["settings"], factors, left_out, overridden),
+        arms.rules(node["skip"], "study.skip", factors, left_out),
+        arms.rules(node["only"], "study.only", factors, left_out),
+        arms.settings(node["settings"], factors, left_out, overridden),
     )
 
 
@@ -120,8 +105,8 @@ def expand(
                 unchanged = choices.get(factor) == level
                 changes[assignment] = {} if unchanged else _change(base, factor, level, overrides, compose)
     trials = []
-    for arm in _arms(study):
-        given = [*arm.items(), *_set_besides(study, arm)]
+    for arm in arms.of(study):
+        given = [*arm.items(), *arms.settings_of(study, arm)]
         assignments = [f"{path}={written(value)}" for path, value in given]
         if exact:
             config = compose(overrides + assignments)
@@ -172,147 +157,6 @@ def _check_names(node, prefix, names, what):
             raise StudyError(f"{prefix}{name} is missing: expected all of {listed(names)}")
 
 
-def _mapping(node, path, example) -> dict:
-    if node is not None and not isinstance(node, dict):
-        raise StudyError(f"{path}={shown(node)}: expected a mapping, such as {{{example}}}")
-    return dict(node or {})
-
-
-def _zip(node, factors, left_out) -> tuple:
-    groups = []
-    for group in _list(node, "study.zip", "[[optimizer, optimizer.learning_rate]]"):
-        names = _list(group, "study.zip", "[[optimizer, optimizer.learning_rate]]")
-        for factor in names:
-            if factor not in (*factors, *left_out):
-                raise StudyError(f"study.zip names {factor}: expected factors of the study, {listed(factors)}")
-        if any(names.count(factor) > 1 or any(factor in other for other in groups) for factor in names):
-            raise StudyError(f"study.zip names a factor twice in {shown(node)}: expected each in one group at most")
-        groups.append(tuple(factor for factor in names if factor not in left_out))
-    return tuple(group for group in groups if len(group) > 1)
-
-
-def _rules(node, path, factors, left_out) -> tuple:
-    """Rules over arms; one that names a factor which the user has fixed is void."""
-    example = "[{initializer: zeros, model.depth: [8, 16]}]"
-    rules = [
-        _rule(rule, f"{path}[{place}]", factors, left_out) for place, rule in enumerate(_list(node, path, example))
-    ]
-    return tuple(rule for rule in rules if rule)
-
-
-def _rule(rule, path, factors, left_out) -> dict:
-    rule = _mapping(rule, path, "initializer: zeros")
-    if not rule:
-        raise StudyError(f"{path} is empty: expected levels of factors, such as {{initializer: zeros}}")
-    if any(factor in left_out for factor in rule):
-        return {}
-    named = {}
-    for factor, levels in rule.items():
-        if factor not in factors:
-            raise StudyError(f"{path} names {factor}: expected factors of the study, {listed(factors)}")
-        one = any(_same(levels, level) for level in factors[factor]) or not isinstance(levels, list)
-        named[factor] = [levels] if one else levels
-        for level in named[factor]:
-            if not any(_same(level, other) for other in factors[factor]):
-                raise StudyError(
-                    f"{path} names {factor}={shown(level)}: expected some of its levels {listed(factors[factor])}"
-                )
-    return named
-
-
-def _settings(node, factors, left_out, overridden) -> tuple:
-    """Pairs of `when` and `set`; what the user set on the command line stays as it is."""
-    settings = []
-    example = "[{when: {optimizer: adam}, set: {optimizer.learning_rate: 0.001}}]"
-    for place, entry in enumerate(_list(node, "study.settings", example)):
-        path = f"study.settings[{place}]"
-        if not isinstance(entry, dict) or entry.keys() != {"when", "set"}:
-            raise StudyError(f"{path}={shown(entry)}: expected when and set, such as {example}")
-        values = _mapping(entry["set"], f"{path}.set", "optimizer.learning_rate: 0.001")
-        for name, value in values.items():
-            if str(name).partition(".")[0] not in IDENTITY:
-                raise StudyError(f"{path}.set names {name}: expected keys in {listed(IDENTITY)}")
-            if isinstance(value, dict) or isinstance(value, float) and not math.isfinite(value):
-                raise StudyError(f"{path}.set.{name}={shown(value)}: expected a name, a number or a list")
-        values = {name: value for name, value in values.items() if name not in overridden}
-        if (rule := _rule(entry["when"], f"{path}.when", factors, left_out)) and values:
-            settings.append({"when": rule, "set": values})
-    return tuple(settings)
-
-
-def _list(node, path, example) -> list:
-    if node is not None and not isinstance(node, list):
-        raise StudyError(f"{path}={shown(node)}: expected a list, such as {example}")
-    return node or []
-
-
-def _arms(study: Study) -> list[dict]:
-    """The arms, factor -> level, that the rules leave of the grid.
-
-    Raises:
-        StudyError: a rule matches nothing, or nothing is left.
-    """
-    axes, placed = [], set()
-    for factor in study.factors:
-        if factor not in placed:
-            group = next((group for group in study.zip if factor in group), (factor,))
-            axes.append([dict(zip(group, row)) for row in zip(*(study.factors[f] for f in group), strict=True)])
-            placed |= set(group)
-    cells = (dict(itertools.chain.from_iterable(part.items() for part in cell)) for cell in itertools.product(*axes))
-    grid = [{factor: cell[factor] for factor in study.factors} for cell in cells]
-    for name in ("skip", "only", "settings"):
-        for rule in getattr(study, name):
-            when = rule["when"] if name == "settings" else rule
-            if not any(_matches(when, arm) for arm in grid):
-                raise StudyError(f"study.{name} has a rule that matches no arm: {shown(when)}. Leave it out")
-    arms = [arm for arm in grid if not any(_matches(rule, arm) for rule in study.skip)]
-    arms = [arm for arm in arms if not study.only or any(_matches(rule, arm) for rule in study.only)]
-    if not arms:
-        raise StudyError("study.skip and study.only leave no arm: leave a rule out")
-    return arms
-
-
-def _matches(rule, arm) -> bool:
-    return all(any(_same(arm[factor], level) for level in levels) for factor, levels in rule.items())
-
-
-def _set_besides(study, arm) -> list[tuple]:
-    """What the study's settings give an arm; of two for one key the later counts."""
-    values = {}
-    for entry in study.settings:
-        if _matches(entry["when"], arm):
-            values |= entry["set"]
-    return list(values.items())
-
-
-def _levels(factor, levels, zipped) -> tuple:
-    if isinstance(levels, dict):
-        path = f"{factor}.{next(iter(levels), 'name')}"
-        raise StudyError(
-            f"study.factors.{factor}={levels}: expected a list of levels. If {path} is meant, write its dot inside the "
-            f"mapping: '+study.factors={{{path}: [2, 8]}}'"
-        )
-    if not isinstance(levels, list) or not levels:
-        raise StudyError(
-            f"study.factors.{factor}={shown(levels)}: expected a list of one level or more, such as [2, 8, 16]"
-        )
-    for place, level in enumerate(levels):
-        if "." not in factor and not isinstance(level, str):
-            raise StudyError(
-                f"study.factors.{factor} has the level {shown(level)}: expected the name of an option of {factor}"
-            )
-        if isinstance(level, dict) or isinstance(level, float) and not math.isfinite(level):
-            raise StudyError(f"study.factors.{factor} has the level {level}: expected a name, a number or a list")
-        if not zipped and any(_same(level, other) for other in levels[:place]):
-            raise StudyError(f"study.factors.{factor} has the level {shown(level)} twice: leave one out")
-    return tuple(levels)
-
-
-def _same(value, other) -> bool:
-    """Equal, and of one type: 1, 1.0 and true are three levels."""
-    return json.dumps(value) == json.dumps(other)
-
-
 def _is_gone(factor, config, overridden) -> bool:
     """Whether the user chose an option that has no such setting."""
     group, _, path = factor.partition(".")
@@ -353,7 +197,7 @@ def _change(base: dict, factor, level, overrides, compose) -> dict:
     if "." in factor:
         return {factor: level}
     changed = _flat(compose([*overrides, f"{factor}={written(level)}"]))
-    change = {path: value for path, value in changed.items() if path not in base or not _same(base[path], value)}
+    change = {path: value for path, value in changed.items() if path not in base or not arms.same(base[path], value)}
     return change | {path: _GONE for path in base if path not in changed}
 
 
@@ -415,9 +259,9 @@ def _graph(identity) -> dict:
 
 
 def _refuse_twins(trials):
-    arms = {}
+    known = {}
     for trial in trials:
-        twin = arms.setdefault(trial.key, trial)
+        twin = known.setdefault(trial.key, trial)
         if twin is not trial:
             raise StudyError(
                 f"the arms {twin.label()} and {trial.label()} come to the same trial: leave one out, or say what sets "

@@ -9,6 +9,22 @@ from dataclasses import dataclass, field
 RESULTS_VERSION = 3
 """Goes up when a change to the code changes numbers: old and new results then never mix."""
 
+IDENTITY = (
+    "data",
+    "model",
+    "initializer",
+    "optimizer",
+    "schedule",
+    "regularizer",
+    "clipping",
+    "pruning",
+    "diagnostics",
+    "training",
+    "engine",
+    "seeds",
+)
+"""The parts of a config that can change a trial's numbers."""
+
 EPOCHS = re.compile(r"(\d+(?:\.\d+)?) epochs?")
 """A length of a schedule in epochs, such as `5 epochs`; as a number it is a share of the run."""
 

@@ -24,10 +24,12 @@ TRAINING = {
 """They import TensorFlow, so the driver must not import them."""
 
 DRIVER = {
-    f"studies.{name}" for name in ("run", "design", "executors", "tracking", "store", "progress", "limits", "cost")
+    f"studies.{name}"
+    for name in ("run", "design", "arms", "executors", "tracking", "store", "progress", "limits", "cost")
 }
 
 MAY_IMPORT = {
+    "studies.design": {"studies.arms"},
     "studies.engine": {"studies.diagnostics"},
     "studies.initializers": {"studies.targets"},
     "studies.tracking": {"studies.store"},

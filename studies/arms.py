@@ -1,0 +1,149 @@
+"""The arms of a study: the levels of its factors, and the rules over them: zip, skip, only, settings."""
+
+import itertools
+import json
+import math
+
+from studies.record import IDENTITY, Study, StudyError, listed, shown
+
+
+def of(study: Study) -> list[dict]:
+    """The arms, factor -> level, that the rules leave of the grid.
+
+    Raises:
+        StudyError: a rule matches nothing, or nothing is left.
+    """
+    axes, placed = [], set()
+    for factor in study.factors:
+        if factor not in placed:
+            group = next((group for group in study.zip if factor in group), (factor,))
+            axes.append([dict(zip(group, row)) for row in zip(*(study.factors[f] for f in group), strict=True)])
+            placed |= set(group)
+    cells = (dict(itertools.chain.from_iterable(part.items() for part in cell)) for cell in itertools.product(*axes))
+    grid = [{factor: cell[factor] for factor in study.factors} for cell in cells]
+    for name in ("skip", "only", "settings"):
+        for rule in getattr(study, name):
+            when = rule["when"] if name == "settings" else rule
+            if not any(_matches(when, arm) for arm in grid):
+                raise StudyError(f"study.{name} has a rule that matches no arm: {shown(when)}. Leave it out")
+    arms = [arm for arm in grid if not any(_matches(rule, arm) for rule in study.skip)]
+    arms = [arm for arm in arms if not study.only or any(_matches(rule, arm) for rule in study.only)]
+    if not arms:
+        raise StudyError("study.skip and study.only leave no arm: leave a rule out")
+    return arms
+
+
+def settings_of(study: Study, arm: dict) -> list[tuple]:
+    """What the study's settings give an arm; of two for one key the later counts."""
+    values = {}
+    for entry in study.settings:
+        if _matches(entry["when"], arm):
+            values |= entry["set"]
+    return list(values.items())
+
+
+def zipped(node, factors: dict, left_out: set[str]) -> tuple:
+    """The groups of factors that move together, without those that the user has fixed."""
+    groups = []
+    for group in _list(node, "study.zip", "[[optimizer, optimizer.learning_rate]]"):
+        names = _list(group, "study.zip", "[[optimizer, optimizer.learning_rate]]")
+        for factor in names:
+            if factor not in (*factors, *left_out):
+                raise StudyError(f"study.zip names {factor}: expected factors of the study, {listed(factors)}")
+        if any(names.count(factor) > 1 or any(factor in other for other in groups) for factor in names):
+            raise StudyError(f"study.zip names a factor twice in {shown(node)}: expected each in one group at most")
+        groups.append(tuple(factor for factor in names if factor not in left_out))
+    return tuple(group for group in groups if len(group) > 1)
+
+
+def rules(node, path: str, factors: dict, left_out: set[str]) -> tuple:
+    """Rules over arms; one that names a factor which the user has fixed is void."""
+    example = "[{initializer: zeros, model.depth: [8, 16]}]"
+    read = [_rule(rule, f"{path}[{place}]", factors, left_out) for place, rule in enumerate(_list(node, path, example))]
+    return tuple(rule for rule in read if rule)
+
+
+def settings(node, factors: dict, left_out: set[str], overridden: set[str]) -> tuple:
+    """Pairs of `when` and `set`; what the user set on the command line stays as it is."""
+    read = []
+    example = "[{when: {optimizer: adam}, set: {optimizer.learning_rate: 0.001}}]"
+    for place, entry in enumerate(_list(node, "study.settings", example)):
+        path = f"study.settings[{place}]"
+        if not isinstance(entry, dict) or entry.keys() != {"when", "set"}:
+            raise StudyError(f"{path}={shown(entry)}: expected when and set, such as {example}")
+        values = mapping(entry["set"], f"{path}.set", "optimizer.learning_rate: 0.001")
+        for name, value in values.items():
+            if str(name).partition(".")[0] not in IDENTITY:
+                raise StudyError(f"{path}.set names {name}: expected keys in {listed(IDENTITY)}")
+            if isinstance(value, dict) or isinstance(value, float) and not math.isfinite(value):
+                raise StudyError(f"{path}.set.{name}={shown(value)}: expected a name, a number or a list")
+        values = {name: value for name, value in values.items() if name not in overridden}
+        if (rule := _rule(entry["when"], f"{path}.when", factors, left_out)) and values:
+            read.append({"when": rule, "set": values})
+    return tuple(read)
+
+
+def levels(factor: str, node, repeats: bool) -> tuple:
+    """A factor's levels; they may repeat if it moves together with others."""
+    if isinstance(node, dict):
+        path = f"{factor}.{next(iter(node), 'name')}"
+        raise StudyError(
+            f"study.factors.{factor}={node}: expected a list of levels. If {path} is meant, write its dot inside the "
+            f"mapping: '+study.factors={{{path}: [2, 8]}}'"
+        )
+    if not isinstance(node, list) or not node:
+        raise StudyError(
+            f"study.factors.{factor}={shown(node)}: expected a list of one level or more, such as [2, 8, 16]"
+        )
+    for place, level in enumerate(node):
+        if "." not in factor and not isinstance(level, str):
+            raise StudyError(
+                f"study.factors.{factor} has the level {shown(level)}: expected the name of an option of {factor}"
+            )
+        if isinstance(level, dict) or isinstance(level, float) and not math.isfinite(level):
+            raise StudyError(f"study.factors.{factor} has the level {level}: expected a name, a number or a list")
+        if not repeats and any(same(level, other) for other in node[:place]):
+            raise StudyError(f"study.factors.{factor} has the level {shown(level)} twice: leave one out")
+    return tuple(node)
+
+
+def mapping(node, path: str, example: str) -> dict:
+    """A part of the study that is a mapping; null is an empty one."""
+    if node is not None and not isinstance(node, dict):
+        raise StudyError(f"{path}={shown(node)}: expected a mapping, such as {{{example}}}")
+    return dict(node or {})
+
+
+def same(value, other) -> bool:
+    """Equal, and of one type: 1, 1.0 and true are three levels."""
+    return json.dumps(value) == json.dumps(other)
+
+
+def _rule(rule, path, factors, left_out) -> dict:
+    rule = mapping(rule, path, "initializer: zeros")
+    if not rule:
+        raise StudyError(f"{path} is empty: expected levels of factors, such as {{initializer: zeros}}")
+    if any(factor in left_out for factor in rule):
+        return {}
+    named = {}
+    for factor, levels in rule.items():
+        if factor not in factors:
+            raise StudyError(f"{path} names {factor}: expected factors of the study, {listed(factors)}")
+        one = any(same(levels, level) for level in factors[factor]) or not isinstance(levels, list)
+        named[factor] = [levels] if one else levels
+        for level in named[factor]:
+            if not any(same(level, other) for other in factors[factor]):
+                raise StudyError(
+                    f"{path} names {factor}={shown(level)}: expected some of its levels {listed(factors[factor])}"
+                )
+    return named
+
+
+def _list(node, path, example) -> list:
+    if node is not None and not isinstance(node, list):
+        raise StudyError(f"{path}={shown(node)}: expected a list, such as {example}")
+    return node or []
+
+
+def _matches(rule, arm) -> bool:
+    return all(any(same(arm[factor], level) for level in levels) for factor, levels in rule.items())
