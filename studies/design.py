@@ -7,7 +7,10 @@ from collections.abc import Callable
 from studies import arms
 from studies.record import IDENTITY, METRICS, RESULTS_VERSION, Study, StudyError, Trial, content_key, listed, shown
 
-PARTS = ("study", *IDENTITY, "executor", "tracking", "targets", "plan")
+STUDYS = ("study", "seed", "plan")
+"""The parts of a config that a trial has no use for."""
+
+PARTS = (*STUDYS, *IDENTITY, "executor", "tracking", "targets")
 """All the parts of a config."""
 
 STUDY = ("name", "question", "factors", "zip", "skip", "only", "settings", "seeds", "baseline", "metric")
@@ -66,7 +69,7 @@ def read_study(config: dict, overridden: set[str] = frozenset()) -> Study:
         str(node["name"]),
         str(node["question"]),
         factors,
-        _seeds(node["seeds"]),
+        _seeds(node["seeds"] if config["seed"] is None else [config["seed"]]),
         baseline,
         node["metric"],
         zipped,
@@ -115,7 +118,7 @@ def expand(
                 if assignment not in changes:
                     changes[assignment] = _change(base, path, value, overrides, compose)
             config = _assemble(base, [(*g, changes[a]) for g, a in zip(given, assignments, strict=True)])
-        config = settle({name: part for name, part in config.items() if name not in ("study", "plan")})
+        config = settle({name: part for name, part in config.items() if name not in STUDYS})
         identity = _identity(config)
         graph = content_key(_graph(identity))
         trials += [
@@ -126,7 +129,7 @@ def expand(
                 arm=arm,
                 seed=seed,
                 config=config,
-                overrides=(*overrides, *assignments, f"study.seeds=[{seed}]"),
+                overrides=(*overrides, *assignments, f"seed={seed}"),
                 graph_key=graph,
             )
             for seed in study.seeds

@@ -242,6 +242,7 @@ LIMITS: dict[str, Callable] = {
     "executor.workers": optional(whole(1)),
     "tracking.root": text,
     "targets.allow": many(prefix, least=0),
+    "seed": optional(whole(0)),
     "plan": flag,
 }
 

@@ -28,7 +28,7 @@ INTERRUPTED = 130
 """The exit code after Ctrl-C, as shells have it."""
 
 SELF_REFERENCE = re.compile(r"\$\{(?!oc\.env:)")
-NOT_OF_A_TRIAL = ("plan=", "executor", "tracking", "study.seeds=", "hydra.")
+NOT_OF_A_TRIAL = ("plan=", "executor", "tracking", "study.seeds=", "seed=", "hydra.")
 
 
 def main() -> int:
@@ -73,7 +73,8 @@ def job(composed, executors: dict) -> int:
     overridden = {override.lstrip("+~").partition("=")[0] for override in overrides}
     choices = hydra_config.runtime.choices
     console = Console()
-    study, plan = design.read_study(config, overridden), limits.settled({"plan": config["plan"]})["plan"]
+    config |= limits.settled({name: config[name] for name in ("seed", "plan") if name in config})
+    study = design.read_study(config, overridden)
     compose = composer(config, overrides, choices)
     trials = design.expand(study, config, choices, overrides, compose, _settle, exact=_refers_to_itself(composed))
     seconds = _expected_seconds(trials)
@@ -83,7 +84,7 @@ def job(composed, executors: dict) -> int:
     executor = executors[wanted]
 
     root = config["tracking"]["root"]
-    if plan:
+    if config["plan"]:
         _print_plan(study, trials, seconds, executor.workers, console)
         return 0
     store.check_writable(root)
@@ -299,6 +300,8 @@ def explained(error: Exception) -> str:
             f"{name}={values}: several values for one setting. A list is written '{name}=[{values}]', a factor "
             f"'+study.factors={{{name}: [{values}]}}', and several studies, one after the other, start with -m"
         )
+    if match := re.search(r"Sweep parameters '(.*)' requires --multirun", text):
+        return f"{match[1]}: several values for one setting; to run them one after the other, start with -m"
     if match := re.search(r"Could not (?:find|load) '(\w+)/([^'/]*)'", text):
         return _unknown_option(*match.groups())
     if "Config group override" in text:  # such as regularizer=null

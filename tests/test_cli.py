@@ -79,6 +79,8 @@ def assert_one_paragraph(answer, *words):
         (["+study.factors.model.depth=[2]"], "{'depth': [2]}", "{model.depth: [2, 8]}"),
         (["study.metric=nosuch"], "study.metric=nosuch", "val_accuracy, best_val_loss"),
         (["study.seeds=0"], "study.seeds=0", "1 or more"),
+        (["seed=-1"], "seed=-1", "0 or more"),
+        (["seed=range(5)"], "seed=range(5)", "start with -m"),
         (["model.depth=-1"], "model.depth=-1", "1 or more"),
         (["model.depth=2,8"], "model.depth=2,8", "+study.factors={model.depth: [2,8]}"),
         (["model.depth=["], "model.depth=[", "NAME=VALUE"),
@@ -193,6 +195,13 @@ def test_a_plan_prints_every_trial_and_creates_nothing(cli, tmp_path, config):
     assert {graph[:8] for graph in graphs} == {graph for _, graph, _ in trials}
     assert re.search(r"estimated time: about [1-9]\d* s on \d+ worker", output)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_seeds_can_be_swept(cli):
+    code, output, error = cli("-m", "optimizer=sgd,adam", "seed=range(2)", "plan=true")
+    assert (code, error) == (0, "")
+    assert re.findall(r"defaults seed=(\d)$", output, re.MULTILINE) == ["0", "1"] * 2
+    assert len(set(re.findall(r"^  ([0-9a-f]{16}) ", output, re.MULTILINE))) == 4
 
 
 def test_comparing_an_unknown_study_is_answered_in_one_paragraph(tmp_path, capsys):

@@ -39,6 +39,7 @@ BASE = {
     "targets": {"allow": []},
     "executor": {"_target_": "Pool", "workers": None},
     "tracking": {"root": "mlruns"},
+    "seed": None,
     "plan": False,
 }
 OPTIONS = {
@@ -199,7 +200,7 @@ def test_a_trial_has_the_config_that_hydra_composes_for_its_arm(config, override
     for trial in trials[::2]:
         assignments = [f"{factor}={design.written(level)}" for factor, level in trial.arm.items()]
         whole = config(overrides + assignments)
-        assert trial.config == run._settle({n: part for n, part in whole.items() if n not in ("study", "plan")})
+        assert trial.config == run._settle({n: part for n, part in whole.items() if n not in design.STUDYS})
     assert expand(factors, (0, 3), **options, exact=True) == trials
 
 
@@ -322,6 +323,12 @@ def test_a_study_is_read_as_it_is_written():
     assert design.read_study(BASE | {"study": BASE["study"] | {"seeds": 3, "factors": None}}).seeds == (0, 1, 2)
 
 
+def test_one_seed_takes_the_place_of_the_studys_and_is_no_other_part_of_a_trials_identity():
+    study = design.read_study(BASE | {"seed": 1, "study": BASE["study"] | {"seeds": 3}})
+    assert study.seeds == (1,)
+    assert only(BASE | {"seed": 1}, seed=1) == only(seed=1)
+
+
 def test_a_factor_that_the_user_set_is_none_and_so_is_one_that_the_chosen_option_lacks(config):
     factors = {"initializer": ["zeros", "ones"], "model.depth": [2, 8], "model.activation": ["relu", "tanh"]}
     baseline = {"initializer": "ones", "model.depth": 2, "model.activation": "relu"}
@@ -396,7 +403,7 @@ def test_settings_change_the_arms_they_match_and_are_part_of_their_trials(exact)
     assert [t.config["initializer"]["_target_"] for t in trials] == ["HeNormal", "HeNormal", "Zeros", "Zeros"]
     assert [t.config["model"]["depth"] for t in trials] == [2, 8, 2, 8]
     for trial in trials:
-        assignments = [o for o in trial.overrides if not o.startswith("study.")]
+        assignments = [o for o in trial.overrides if not o.startswith("seed=")]
         assert Compose()(assignments)["optimizer"] == trial.config["optimizer"]
 
 
