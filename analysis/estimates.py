@@ -1,5 +1,7 @@
 """Frames in, frames out: means, differences and their intervals."""
 
+import itertools
+
 import numpy as np
 import pandas as pd
 from scipy.special import stdtrit
@@ -130,6 +132,51 @@ def differences(values: pd.Series, baseline: pd.Series) -> tuple[float, float, f
     """Mean difference, paired by index, and its t interval; NaN where no pair is."""
     pairs = (values - baseline).dropna().to_numpy()
     return (pairs.mean() if len(pairs) else np.nan, *t_interval(pairs))
+
+
+def tuned(trials: pd.DataFrame, by: list[str], nuisance: dict[str, tuple], metric: str) -> pd.DataFrame:
+    """One row an arm, in the order the arms appear: the combination of nuisance levels with the best mean.
+
+    Diverged trials count as chance; a combination with a trial that crashed is not chosen. Of equals the first in the
+    order of the levels is.
+
+    Args:
+        trials: a trials frame with a column for each nuisance factor.
+        by: the factors that make the arms.
+        nuisance: nuisance factor -> its levels.
+        metric: one of `studies.record.METRICS`, on validation data.
+
+    Returns:
+        the columns `by` and those of `nuisance`, null where nothing can be chosen; value: the best mean, NaN there;
+        edge: the nuisance factors whose best level is the least or the greatest of several numbers.
+    """
+    sign = 1 if metric.endswith("accuracy") else -1
+    frame = trials.assign(value=scored(trials, metric), **{f: trials[f].map(_level) for f in (*by, *nuisance)})
+    rows = []
+    for arm, part in _grouped(frame, by):
+        means = {
+            tuple(_level(level) for level in levels): values["value"].mean(skipna=False)
+            for levels, values in _grouped(part, list(nuisance))
+        }
+        best, best_value = (None,) * len(nuisance), np.nan
+        for levels in itertools.product(*nuisance.values()):
+            value = means.get(tuple(map(_level, levels)), np.nan)
+            if value == value and not sign * value <= sign * best_value:
+                best, best_value = levels, value
+        edge = [factor for factor, level in zip(nuisance, best, strict=True) if _on_edge(level, nuisance[factor])]
+        rows.append((*arm, *best, best_value, edge))
+    names = [*by, *nuisance, "value", "edge"]
+    return pd.DataFrame(
+        {
+            name: pd.Series([row[place] for row in rows], dtype=float if name == "value" else object)
+            for place, name in enumerate(names)
+        }
+    )
+
+
+def _on_edge(level, levels) -> bool:
+    numbers = [other for other in levels if isinstance(other, int | float) and not isinstance(other, bool)]
+    return len(numbers) == len(levels) > 1 and level in (min(numbers), max(numbers))
 
 
 def _grouped(units, by):

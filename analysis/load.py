@@ -32,7 +32,7 @@ class Run:
 
 @dataclass(frozen=True)
 class Execution:
-    """One invocation of a study: its design, and the keys of all its trials."""
+    """One invocation of a study: its design, and the keys of all its trials but those that only tune."""
 
     study: Study
     hash: str
@@ -64,8 +64,10 @@ def execution(study: str, root: str | Path = "mlruns") -> Execution:
         )
     last = max(parents, key=lambda run: run.start_time)
     design = json.loads(last.tags["study.design"])
-    design["factors"] = {factor: tuple(levels) for factor, levels in design["factors"].items()}
-    design["seeds"] = tuple(design["seeds"])
+    for role in ("factors", "nuisance"):
+        design[role] = {factor: tuple(levels) for factor, levels in design.get(role, {}).items()}
+    for seeds in ("seeds", "tuning_seeds"):
+        design[seeds] = tuple(design.get(seeds, ()))
     for rules in ("zip", "skip", "only", "settings"):
         design[rules] = tuple(tuple(rule) if isinstance(rule, list) else rule for rule in design.get(rules, ()))
     keys = json.loads((last.folder / "trials.json").read_text())
@@ -119,6 +121,7 @@ def _row(run: Run) -> dict:
     return (
         identity
         | json.loads(tags["trial.arm"])
+        | json.loads(tags.get("trial.nuisance", "{}"))
         | {"seed": int(tags["trial.seed"])}
         | numbers
         | {"error": tags.get("trial.error", ""), "folder": run.folder}

@@ -3,7 +3,7 @@
 import pandas as pd
 from tabulate import tabulate
 
-from studies.record import shown
+from studies.record import listed, shown
 
 STYLES = {"terminal": "simple", "markdown": "pipe", "latex": "latex_booktabs"}
 FORMATS = (*STYLES, "csv")
@@ -36,6 +36,21 @@ def comparison_table(
         rows.append(cells)
     aligned = ["left"] * len(by) + ["right"] * 2 + ["left"] * (len(headers) - len(by) - 2)
     return tabulate(rows, headers, tablefmt=STYLES[format], colalign=aligned, disable_numparse=True)
+
+
+def tuning_table(tuned: pd.DataFrame, by: list[str], nuisance: list[str], metric: str, format: str = "terminal") -> str:
+    """What `estimates.tuned` chose, as text: an arm a row."""
+    factors = [*by, *nuisance]
+    rows = [
+        [
+            *(_level(row[factor]) for factor in factors),
+            "none ended" if _missing(row["value"]) else f"{row['value']:.4f}",
+            f"{listed(_short(factor, factors) for factor in row['edge'])}: extend the range" if row["edge"] else "",
+        ]
+        for row in tuned.to_dict("records")
+    ]
+    headers = [*(_short(factor, factors) for factor in factors), f"{metric.replace('_', ' ')} (tuning)", "on the edge"]
+    return tabulate(rows, headers, tablefmt=STYLES[format], disable_numparse=True)
 
 
 def _short(factor: str, by: list[str]) -> str:

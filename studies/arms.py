@@ -33,6 +33,11 @@ def of(study: Study) -> list[dict]:
     return arms
 
 
+def nuisance_of(study: Study) -> list[dict]:
+    """Every combination of the nuisance factors' levels, the first factor's changing last."""
+    return [dict(zip(study.nuisance, row)) for row in itertools.product(*study.nuisance.values())]
+
+
 def settings_of(study: Study, arm: dict) -> list[tuple]:
     """What the study's settings give an arm; of two for one key the later counts."""
     values = {}
@@ -83,27 +88,24 @@ def settings(node, factors: dict, left_out: set[str], overridden: set[str]) -> t
     return tuple(read)
 
 
-def levels(factor: str, node, repeats: bool) -> tuple:
-    """A factor's levels; they may repeat if it moves together with others."""
+def levels(path: str, node, repeats: bool = False) -> tuple:
+    """A factor's levels, named in errors by their path; they may repeat if the factor moves together with others."""
+    _, kind, factor = path.split(".", 2)
     if isinstance(node, dict):
-        path = f"{factor}.{next(iter(node), 'name')}"
+        inner = f"{factor}.{next(iter(node), 'name')}"
         raise StudyError(
-            f"study.factors.{factor}={node}: expected a list of levels. If {path} is meant, write its dot inside the "
-            f"mapping: '+study.factors={{{path}: [2, 8]}}'"
+            f"{path}={node}: expected a list of levels. If {inner} is meant, write its dot inside the mapping: "
+            f"'+study.{kind}={{{inner}: [2, 8]}}'"
         )
     if not isinstance(node, list) or not node:
-        raise StudyError(
-            f"study.factors.{factor}={shown(node)}: expected a list of one level or more, such as [2, 8, 16]"
-        )
+        raise StudyError(f"{path}={shown(node)}: expected a list of one level or more, such as [2, 8, 16]")
     for place, level in enumerate(node):
         if "." not in factor and not isinstance(level, str):
-            raise StudyError(
-                f"study.factors.{factor} has the level {shown(level)}: expected the name of an option of {factor}"
-            )
+            raise StudyError(f"{path} has the level {shown(level)}: expected the name of an option of {factor}")
         if isinstance(level, dict) or isinstance(level, float) and not math.isfinite(level):
-            raise StudyError(f"study.factors.{factor} has the level {level}: expected a name, a number or a list")
+            raise StudyError(f"{path} has the level {level}: expected a name, a number or a list")
         if not repeats and any(same(level, other) for other in node[:place]):
-            raise StudyError(f"study.factors.{factor} has the level {shown(level)} twice: leave one out")
+            raise StudyError(f"{path} has the level {shown(level)} twice: leave one out")
     return tuple(node)
 
 

@@ -13,7 +13,20 @@ STUDYS = ("study", "seed", "plan")
 PARTS = (*STUDYS, *IDENTITY, "executor", "tracking", "targets")
 """All the parts of a config."""
 
-STUDY = ("name", "question", "factors", "zip", "skip", "only", "settings", "seeds", "baseline", "metric")
+STUDY = (
+    "name",
+    "question",
+    "factors",
+    "zip",
+    "skip",
+    "only",
+    "settings",
+    "seeds",
+    "nuisance",
+    "tuning_seeds",
+    "baseline",
+    "metric",
+)
 """The settings of a study."""
 
 GRAPH = ("data", "model", "regularizer", "clipping", "pruning", "diagnostics", "engine")
@@ -38,16 +51,25 @@ def read_study(config: dict, overridden: set[str] = frozenset()) -> Study:
     _check_names(config, "", PARTS, "part")
     node = arms.mapping(config["study"], "study", "name: my_study")
     _check_names(node, "study.", STUDY, "setting")
-    named = {
-        str(f): levels for f, levels in arms.mapping(node["factors"], "study.factors", "model.depth: [2, 8]").items()
+    roles = {
+        role: {str(f): levels for f, levels in arms.mapping(node[role], f"study.{role}", "model.depth: [2, 8]").items()}
+        for role in ("factors", "nuisance")
     }
-    left_out = {factor for factor in named if factor in overridden or _is_gone(factor, config, overridden)}
-    named = {factor: levels for factor, levels in named.items() if factor not in left_out}
-    for factor in named:
-        _check_factor(factor, config, named)
+    if both := roles["factors"].keys() & roles["nuisance"].keys():
+        raise StudyError(
+            f"study.nuisance names {listed(sorted(both))}, and so does study.factors: expected a factor to be either "
+            f"compared or tuned; leave it out of one"
+        )
+    every = roles["factors"] | roles["nuisance"]
+    left_out = {factor for factor in every if factor in overridden or _is_gone(factor, config, overridden)}
+    named, tuned = ({f: levels for f, levels in roles[role].items() if f not in left_out} for role in roles)
+    for role, names in (("factors", named), ("nuisance", tuned)):
+        for factor in names:
+            _check_factor(f"study.{role}", factor, config, named | tuned)
     zipped = arms.zipped(node["zip"], named, left_out)
     together = {factor for group in zipped for factor in group}
-    factors = {factor: arms.levels(factor, levels, factor in together) for factor, levels in named.items()}
+    factors = {f: arms.levels(f"study.factors.{f}", levels, f in together) for f, levels in named.items()}
+    nuisance = {f: arms.levels(f"study.nuisance.{f}", levels) for f, levels in tuned.items()}
     for group in zipped:
         if len({len(factors[factor]) for factor in group}) > 1:
             counts = listed(f"{factor} ({len(factors[factor])})" for factor in group)
@@ -65,17 +87,26 @@ def read_study(config: dict, overridden: set[str] = frozenset()) -> Study:
         raise StudyError(f"study.metric={node['metric']}: expected one of {listed(METRICS)}")
     if not re.fullmatch(r"[A-Za-z0-9][\w .-]{0,99}", str(node["name"])):
         raise StudyError(f"study.name={node['name']!r}: expected up to 100 letters, digits, spaces or . _ -")
+    seeds = (config["seed"],) if config["seed"] is not None else _seeds(node["seeds"], "study.seeds")
+    tuning_seeds = _seeds(node["tuning_seeds"], "study.tuning_seeds")
+    if nuisance and (both := set(seeds) & set(tuning_seeds)):
+        raise StudyError(
+            f"study.tuning_seeds={listed(tuning_seeds)} and the study's seeds, {listed(seeds)}, share "
+            f"{listed(sorted(both))}: expected others, such as [100, 101, 102], so that the best is measured afresh"
+        )
     return Study(
         str(node["name"]),
         str(node["question"]),
         factors,
-        _seeds(node["seeds"] if config["seed"] is None else [config["seed"]]),
+        seeds,
         baseline,
         node["metric"],
         zipped,
         arms.rules(node["skip"], "study.skip", factors, left_out),
         arms.rules(node["only"], "study.only", factors, left_out),
-        arms.settings(node["settings"], factors, left_out, overridden),
+        arms.settings(node["settings"], factors, left_out, overridden | nuisance.keys()),
+        nuisance,
+        tuning_seeds if nuisance else (),
     )
 
 
@@ -87,8 +118,12 @@ def expand(
     compose: Compose,
     settle: Callable[[dict], dict],
     exact: bool,
+    chosen: list[dict] | None = None,
 ) -> list[Trial]:
     """Every trial of a study, arms in the order of the factors' levels, an arm's seeds together.
+
+    A study with nuisance factors has the trials that tune them, each arm at every combination of their levels; and,
+    once it is `chosen` how each arm does best, the arms at that.
 
     Args:
         base: the config without any factor's level.
@@ -98,18 +133,25 @@ def expand(
         settle: checks a trial's config and gives it with every value in its own type; raises StudyError.
         exact: compose every arm by itself (60 ms each), for configs whose values refer to one another; else compose
             each level once and put the arms together from what the levels change.
+        chosen: each arm's nuisance levels, factor -> level, in the order of the arms.
     """
     base = _flat(base)
     changes = {}
-    for factor, levels in () if exact else study.factors.items():
+    for factor, levels in () if exact else (study.factors | study.nuisance).items():
         for level in levels:
             assignment = f"{factor}={written(level)}"
             if assignment not in changes:
                 unchanged = choices.get(factor) == level
                 changes[assignment] = {} if unchanged else _change(base, factor, level, overrides, compose)
     trials = []
-    for arm in arms.of(study):
-        given = [*arm.items(), *arms.settings_of(study, arm)]
+    tunes = bool(study.nuisance) and chosen is None
+    every = arms.of(study)
+    if tunes:
+        cells = [(arm, nuisance) for arm in every for nuisance in arms.nuisance_of(study)]
+    else:
+        cells = zip(every, chosen or [{}] * len(every), strict=True)
+    for arm, nuisance in cells:
+        given = [*arm.items(), *arms.settings_of(study, arm), *nuisance.items()]
         assignments = [f"{path}={written(value)}" for path, value in given]
         if exact:
             config = compose(overrides + assignments)
@@ -125,14 +167,15 @@ def expand(
             Trial(
                 key=content_key({"config": identity, "seed": seed, "version": RESULTS_VERSION}),
                 study=study.name,
-                role="scientific",
+                role="nuisance" if tunes else "scientific",
                 arm=arm,
                 seed=seed,
                 config=config,
                 overrides=(*overrides, *assignments, f"seed={seed}"),
                 graph_key=graph,
+                nuisance=nuisance,
             )
-            for seed in study.seeds
+            for seed in (study.tuning_seeds if tunes else study.seeds)
         ]
     _refuse_twins(trials)
     return trials
@@ -166,12 +209,12 @@ def _is_gone(factor, config, overridden) -> bool:
     return bool(path) and group in overridden and path.partition(".")[0] not in config[group]
 
 
-def _check_factor(factor, config, factors):
+def _check_factor(role, factor, config, factors):
     group, _, path = factor.partition(".")
     allowed = (*IDENTITY, "targets") if path else tuple(n for n in IDENTITY if n not in ("training", "engine", "seeds"))
     if group not in allowed:
         raise StudyError(
-            f"study.factors names {factor}: expected a group ({listed(IDENTITY[:-3])}) or a path into one or into "
+            f"{role} names {factor}: expected a group ({listed(IDENTITY[:-3])}) or a path into one or into "
             f"{listed(IDENTITY[-3:])}, such as model.depth"
         )
     if path and group not in factors:
@@ -179,19 +222,19 @@ def _check_factor(factor, config, factors):
         for part in path.split("."):
             if not isinstance(node, dict) or part not in node:
                 keys = [k for k in node if k != "_target_"] if isinstance(node, dict) else []
-                raise StudyError(f"study.factors names {factor}, and {group} has no {path}: it has {listed(keys)}")
+                raise StudyError(f"{role} names {factor}, and {group} has no {path}: it has {listed(keys)}")
             node = node[part]
 
 
-def _seeds(seeds) -> tuple[int, ...]:
+def _seeds(seeds, path) -> tuple[int, ...]:
     if isinstance(seeds, int) and not isinstance(seeds, bool) and seeds >= 1:
         return tuple(range(seeds))
     if isinstance(seeds, list) and seeds and all(type(s) is int and s >= 0 for s in seeds):
         if len(set(seeds)) == len(seeds):
             return tuple(seeds)
-        raise StudyError(f"study.seeds={seeds} has a seed twice: leave one out")
+        raise StudyError(f"{path}={seeds} has a seed twice: leave one out")
     raise StudyError(
-        f"study.seeds={shown(seeds)}: expected a count of 1 or more, such as 5, or a list of seeds, such as [0, 1, 7]"
+        f"{path}={shown(seeds)}: expected a count of 1 or more, such as 5, or a list of seeds, such as [0, 1, 7]"
     )
 
 

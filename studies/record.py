@@ -124,6 +124,8 @@ class Study:
         skip: rules, factor -> levels; an arm that one of them matches is left out.
         only: rules; if there are any, an arm that none of them matches is left out.
         settings: pairs of a rule, `when`, and what arms that it matches `set`: config key -> value.
+        nuisance: factors that are tuned for each arm: config key -> the levels tried.
+        tuning_seeds: the seeds they are tuned at; empty if there are none.
     """
 
     name: str
@@ -136,6 +138,13 @@ class Study:
     skip: tuple[dict[str, list], ...] = ()
     only: tuple[dict[str, list], ...] = ()
     settings: tuple[dict, ...] = ()
+    nuisance: dict[str, tuple] = field(default_factory=dict)
+    tuning_seeds: tuple[int, ...] = ()
+
+    @property
+    def tuning_metric(self) -> str:
+        """What nuisance factors are tuned by: the metric on validation data, whatever data the study's own is of."""
+        return self.metric if self.metric.startswith("best_") else f"val_{self.metric.rpartition('_')[2]}"
 
 
 @dataclass(frozen=True)
@@ -144,10 +153,12 @@ class Trial:
 
     Attributes:
         key: identity by content, see `studies.design.trial_key`.
+        role: `scientific`, or `nuisance` for one that only tunes.
         arm: factor -> level.
         config: the resolved config, plain dictionaries and lists.
         overrides: the Hydra overrides that compose this trial alone.
         graph_key: trials with the same graph key can share one compiled graph.
+        nuisance: nuisance factor -> the level tried, or chosen.
     """
 
     key: str
@@ -158,10 +169,11 @@ class Trial:
     config: dict = field(repr=False)
     overrides: tuple[str, ...]
     graph_key: str
+    nuisance: dict = field(default_factory=dict)
 
     def label(self) -> str:
-        """The arm as a reader sees it: `he_normal depth=8`."""
-        return arm_label(self.arm)
+        """The arm, and its nuisance levels, as a reader sees them: `he_normal depth=8`."""
+        return arm_label(self.arm | self.nuisance)
 
 
 def arm_label(arm: dict) -> str:

@@ -7,7 +7,6 @@ import functools
 import os
 import re
 import sys
-from collections import Counter
 from pathlib import Path
 
 import hydra
@@ -18,15 +17,10 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
 
-from studies import cost, data, design, limits, store, targets
-from studies.record import EpochRecord, Result, Started, Study, StudyError, Trial, listed
+from studies import data, design, driver, limits, store, targets
+from studies.record import StudyError, listed
 
 CONF = Path(__file__).parent.parent / "conf"
-TRIAL = "studies.trial:run"
-CHECK = "studies.trial:check"
-INTERRUPTED = 130
-"""The exit code after Ctrl-C, as shells have it."""
-
 SELF_REFERENCE = re.compile(r"\$\{(?!oc\.env:)")
 NOT_OF_A_TRIAL = ("plan=", "executor", "tracking", "study.seeds=", "seed=", "hydra.")
 
@@ -50,7 +44,7 @@ def main() -> int:
     composed = hydra.main(config_path=str(CONF), config_name="config", version_base="1.3")
 
     def next_job(config) -> None:
-        if INTERRUPTED not in codes:
+        if driver.INTERRUPTED not in codes:
             codes.append(answered(job, config, executors))
 
     try:
@@ -72,12 +66,14 @@ def job(composed, executors: dict) -> int:
     overrides = [o for o in hydra_config.overrides.task if not o.startswith(NOT_OF_A_TRIAL)]
     overridden = {override.lstrip("+~").partition("=")[0] for override in overrides}
     choices = hydra_config.runtime.choices
-    console = Console()
     config |= limits.settled({name: config[name] for name in ("seed", "plan") if name in config})
     study = design.read_study(config, overridden)
     compose = composer(config, overrides, choices)
-    trials = design.expand(study, config, choices, overrides, compose, _settle, exact=_refers_to_itself(composed))
-    seconds = _expected_seconds(trials)
+    expand = functools.partial(
+        design.expand, study, config, choices, overrides, compose, _settle, _refers_to_itself(composed)
+    )
+    trials = expand()
+    seconds = driver.expected_seconds(trials)
     wanted = design.content_key(config["executor"])
     if wanted not in executors:
         executors[wanted] = targets.build(config["executor"], "executor", config["targets"]["allow"])
@@ -85,140 +81,17 @@ def job(composed, executors: dict) -> int:
 
     root = config["tracking"]["root"]
     if config["plan"]:
-        _print_plan(study, trials, seconds, executor.workers, console)
+        driver.plan(study, trials, seconds, executor.workers)
         return 0
     store.check_writable(root)
     try:
         with FileLock(Path(root) / f".{study.name}.lock", timeout=0):
-            return _execute(study, trials, seconds, executor, root, OmegaConf.to_yaml(composed), console)
+            text = OmegaConf.to_yaml(composed)
+            return driver.Driver(study, executor, root, text, Console()).drive(trials, seconds, expand)
     except Timeout:
         raise StudyError(
             f"another process runs {study.name} in {root}: wait for it, or name another store with tracking.root=FOLDER"
         ) from None
-
-
-def _execute(study, trials, seconds, executor, root, config, console) -> int:
-    from analysis import load
-
-    known = load.finished_keys(study.name, root)
-    pending = [trial for trial in trials if trial.key not in known]
-    counts = f"{len(trials)} trials, {len(trials) - len(pending)} finished before, {len(pending)} to run"
-    console.print(f"{study.name}: {study.question}\n{counts}", markup=False, highlight=False, soft_wrap=True)
-    statuses: Counter = Counter()
-    if pending:
-        try:
-            statuses = _train(study, trials, pending, seconds, executor, root, config, console)
-        except BaseException as error:
-            executor.close()  # its workers are in the middle of something
-            if not isinstance(error, KeyboardInterrupt):
-                raise
-            done = len(load.finished_keys(study.name, root) & {trial.key for trial in trials})
-            console.print(
-                f"\ninterrupted: {done} of {len(trials)} trials are kept; the same command goes on from there"
-            )
-            return INTERRUPTED
-    _print_results(study, trials, root, console)
-    return 1 if statuses["crashed"] else 0
-
-
-def _train(study, trials, pending, seconds, executor, root, config, console) -> Counter:
-    """Check every part of the pending trials in the workers, then train them and write what comes back."""
-    from studies.executors import Task
-
-    compiling = cost.COMPILE / len(study.seeds)
-    tasks = [Task(t.key, t.graph_key, t.config["engine"]["threads"], t, seconds[t.key] + compiling) for t in pending]
-    executor.start(TRIAL, len(tasks), tasks[0].threads)
-    database = store.Maker(root)
-    try:
-        from analysis import compare  # half a second, while the workers start
-        from studies import progress, tracking
-
-        _check_parts(pending, executor)
-        database.place()
-    finally:
-        database.discard()
-    execution = tracking.Execution(root, study, trials, config)
-    statuses: Counter = Counter()
-    status, table = "KILLED", ""
-    try:
-        with progress.Display(study, pending, len(trials) - len(pending), console) as display:
-            epochs, layers = {}, {}
-            for task, record in executor.run(TRIAL, tasks):
-                trial = task.payload
-                match record:
-                    case Started():
-                        epochs[trial.key], layers[trial.key] = [], []
-                    case EpochRecord():
-                        epochs[trial.key].append(record)
-                        display.epoch(trial, record.epoch)
-                    case list():
-                        layers[trial.key] += record
-                    case Result():
-                        execution.write(trial, epochs.pop(trial.key), layers.pop(trial.key), record)
-                        statuses[record.status] += 1
-                        display.ended(trial, record)
-        table = compare.table(study.name, root, format="markdown")
-        status = "FAILED" if statuses["crashed"] else "FINISHED"
-    finally:
-        execution.close(status, table)
-    return statuses
-
-
-def _check_parts(pending: list[Trial], executor) -> None:
-    """Have the workers build each different optimizer, initializer, model … once: what one refuses stops the study."""
-    from studies.executors import Task
-
-    tasks = {}
-    for trial in pending:
-        for group in ("initializer", "optimizer", "schedule", "regularizer", "clipping", "model"):
-            cycles = trial.config["schedule"].get("low_momentum") is not None
-            others = {"model": ("data",), "schedule": ("optimizer",) if cycles else ()}
-            names = (group, *others.get(group, ()))
-            parts = {name: trial.config[name] for name in (*names, "targets")}
-            key = design.content_key(parts)
-            tasks[key] = Task(key, CHECK, trial.config["engine"]["threads"], parts)
-    refused = [record for _, record in executor.run(CHECK, list(tasks.values())) if isinstance(record, str | Result)]
-    for record in refused:
-        if isinstance(record, str):
-            raise StudyError(record)
-        reason = record.error.partition("\n")[0]
-        raise StudyError(f"a part cannot be built: {reason} (HYDRA_FULL_ERROR=1 shows where)") from Exception(
-            record.error
-        )
-
-
-def _print_plan(study: Study, trials, seconds, workers, console) -> None:
-    graphs = list(dict.fromkeys(trial.graph_key for trial in trials))
-    print(f"{study.name}: {study.question}")
-    for trial in trials:
-        print(f"  {trial.key}  graph {trial.graph_key[:8]}  {trial.label()} seed={trial.seed}")
-    total = cost.total_seconds(list(seconds.values()), len(graphs), workers)
-    print(f"{len(trials)} trials, {len(trials) // len(study.seeds)} arms, {len(graphs)} graphs: {listed(graphs)}")
-    print(f"estimated time: about {total:.0f} s on {workers} worker{'s' * (workers > 1)}, if none is finished before")
-
-
-def _print_results(study, trials, root, console) -> None:
-    from analysis import estimates, load, tables
-
-    frame = load.trials(study.name, root, [trial.key for trial in trials])
-    by = list(study.factors)
-    compared = estimates.comparison(frame, by, study.metric, study.baseline)
-    print(f"\n{tables.comparison_table(compared, by, study.metric, study.baseline)}\n")
-    where = "" if Path(root) == Path("mlruns") else f" --root {root}"
-    print(f"results   {Path(root).resolve()}")
-    print(f"tables    python -m analysis.compare {study.name}{where}")
-    print(f"browse    mlflow ui --backend-store-uri {store.uri(root)}")
-
-
-def _expected_seconds(trials: list[Trial]) -> dict[str, float]:
-    sizes = {}
-    expected = {}
-    for trial in trials:
-        node = trial.config["data"]
-        size = sizes.setdefault(id(trial.config), None) or data.size(node)
-        sizes[id(trial.config)] = size
-        expected[trial.key] = cost.trial_seconds(trial.config, *size)
-    return expected
 
 
 def _settle(config: dict) -> dict:
@@ -311,7 +184,7 @@ def explained(error: Exception) -> str:
         return f"+{match[1]}: there is an option of it already; choose another without a plus, {match[1]}=NAME"
     if "Could not override 'study'" in text:
         return f"a study is named with a plus: +study=NAME, where NAME is one of {listed(options('study'))}"
-    if match := re.search(r"Could not override '(study\.(?:factors|baseline))'.*use (\+.*)", text):
+    if match := re.search(r"Could not override '(study\.(?:factors|nuisance|baseline))'.*use (\+.*)", text):
         return f"{match[1]} is added to with a plus, and quotes: '{match[2]}'"
     if match := re.search(r"Could not override '([^']*)'", text):
         return _unknown_key(match[1])

@@ -44,7 +44,7 @@ class Execution:
     Args:
         root: the store's folder; its database is there.
         study: the study.
-        trials: every trial of the design, finished ones too.
+        trials: every trial of the design, finished ones too; of one that tunes, the tuning trials.
         config: the study's composed config, as text.
     """
 
@@ -60,16 +60,20 @@ class Execution:
         tags = {
             "study": study.name,
             "study.design": json.dumps(asdict(study)),
-            "study.hash": content_key([trial.key for trial in trials]),
+            "study.hash": content_key([trial.key for trial in trials] + ([study.seeds] if study.nuisance else [])),
             "trial.role": "execution",
             "machine": f"{platform.node()} {platform.machine()} {os.cpu_count()} cores",
             **self.versions,
         }
         self.parent = self.store.begin(f"{study.name} ({len(trials)} trials)", tags, _now())
-        files = {"study.yaml": config, "trials.json": json.dumps([trial.key for trial in trials])}
+        compared = [trial.key for trial in trials if trial.role == "scientific"]
+        self.keep({"study.yaml": config, "trials.json": json.dumps(compared)})
+        self.store.write(self.parent, "RUNNING", None, {}, [])
+
+    def keep(self, files: dict[str, str]) -> None:
+        """Keep files, name -> text, with the execution; `trials.json` has the keys of the trials that it compares."""
         for name, text in files.items():
             (self._artifacts(self.parent) / name).write_text(text)
-        self.store.write(self.parent, "RUNNING", None, {}, [])
 
     def write(self, trial, epochs, layers, result) -> None:
         """Write one ended trial.
@@ -87,6 +91,7 @@ class Execution:
             "trial.role": trial.role,
             "trial.status": result.status,
             "trial.arm": json.dumps(trial.arm),
+            "trial.nuisance": json.dumps(trial.nuisance),
             "trial.overrides": json.dumps(trial.overrides)[:8000],
             "mlflow.parentRunId": self.parent,
             **self.versions,
@@ -101,7 +106,8 @@ class Execution:
         rows = [(record.key, record.epoch, record.layer, record.tensor, *record.statistics) for record in layers]
         _write_parquet(folder / "layers.parquet", LAYER_COLUMNS, rows)
 
-        params = {factor: str(level) for factor, level in trial.arm.items()} | {"seed": str(trial.seed)}
+        levels = trial.arm | trial.nuisance | {"seed": trial.seed}
+        params = {name: str(level) for name, level in levels.items()}
         params |= {name: value for name, value in _main_values(trial.config).items() if name not in params}
         self.store.write(run, RUN_STATUS[result.status], now, params, _metrics(epochs, layers, result))
 

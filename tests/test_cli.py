@@ -77,6 +77,7 @@ def assert_one_paragraph(answer, *words):
         (["+study.factors={model.depth: [2, -1]}"], "model.depth=-1", "1 or more"),
         (["study.factors={model.depth: [2]}"], "study.factors", "'+study.factors={model.depth: [2]}'"),
         (["+study.factors.model.depth=[2]"], "{'depth': [2]}", "{model.depth: [2, 8]}"),
+        (["study.nuisance={model.depth: [2]}"], "study.nuisance", "'+study.nuisance={model.depth: [2]}'"),
         (["study.metric=nosuch"], "study.metric=nosuch", "val_accuracy, best_val_loss"),
         (["study.seeds=0"], "study.seeds=0", "1 or more"),
         (["seed=-1"], "seed=-1", "0 or more"),
@@ -195,6 +196,14 @@ def test_a_plan_prints_every_trial_and_creates_nothing(cli, tmp_path, config):
     assert {graph[:8] for graph in graphs} == {graph for _, graph, _ in trials}
     assert re.search(r"estimated time: about [1-9]\d* s on \d+ worker", output)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_plan_of_a_study_that_tunes_shows_the_tuning_trials_and_counts_the_others(cli):
+    code, output, error = cli("+study=init_comparison", "plan=true", "+study.nuisance={model.width: [8, 16]}")
+    assert (code, error) == (0, "")
+    assert len(re.findall(r"^  [0-9a-f]{16} .* width=\d+ seed=10[012]$", output, re.MULTILINE)) == 24 * 2 * 3
+    assert "144 tuning trials, 24 arms at 2 combinations and 3 seeds" in output
+    assert "then 120 final trials" in output
 
 
 def test_seeds_can_be_swept(cli):

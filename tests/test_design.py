@@ -23,7 +23,8 @@ from studies.record import Study, StudyError
 ROOT = Path(__file__).parent.parent
 BASE = {
     "study": {"name": "s", "question": "?", "factors": {}, "seeds": 1, "baseline": {}, "metric": "val_accuracy"}
-    | dict.fromkeys(("zip", "skip", "only", "settings"), []),
+    | dict.fromkeys(("zip", "skip", "only", "settings"), [])
+    | {"nuisance": {}, "tuning_seeds": [100, 101]},
     "data": {"_target_": "studies.data.npz", "path": "a.npz", "root": None, "content": "c0ffee"},
     "model": {"_target_": "mlp", "depth": 2, "width": 64, "batch_norm": False},
     "initializer": {"_target_": "HeNormal"},
@@ -67,11 +68,20 @@ class Compose:
 
 
 def expand(
-    factors, seeds=(0,), *, base=BASE, overrides=(), compose=None, settle=lambda config: config, exact=False, **rules
+    factors,
+    seeds=(0,),
+    *,
+    base=BASE,
+    overrides=(),
+    compose=None,
+    settle=lambda config: config,
+    exact=False,
+    chosen=None,
+    **rules,
 ):
     levels = {factor: tuple(levels) for factor, levels in factors.items()}
     study = Study("s", "?", levels, seeds, {}, "val_accuracy", **rules)
-    return design.expand(study, base, {}, list(overrides), compose or Compose(), settle, exact)
+    return design.expand(study, base, {}, list(overrides), compose or Compose(), settle, exact, chosen)
 
 
 def only(config=BASE, seed=0, **options):
@@ -427,6 +437,75 @@ def test_what_the_user_fixed_leaves_zips_and_voids_rules(config):
     }
     study = design.read_study(base, overridden={"optimizer.learning_rate"})
     assert study.factors.keys() == {"optimizer", "model.depth"} and study.zip == () and study.skip == ()
+
+
+RATES = {"optimizer.learning_rate": (0.1, 0.01), "model.width": (8, 16, 32)}
+
+
+def test_every_arm_is_tuned_with_the_same_budget_and_then_trained_at_what_was_chosen():
+    tuned = dict(nuisance=RATES, tuning_seeds=(100, 101))
+    first = expand({"optimizer": ["SGD", "Adam"]}, (0, 1, 2), **tuned)
+    assert {trial.role for trial in first} == {"nuisance"} and len(first) == 2 * 6 * 2
+    cells = [(t.arm["optimizer"], *t.nuisance.values(), t.seed) for t in first]
+    assert cells == [
+        (o, r, w, s) for o in ("SGD", "Adam") for r in (0.1, 0.01) for w in (8, 16, 32) for s in (100, 101)
+    ]
+    for trial in first:
+        rate, width = trial.nuisance.values()
+        assert (trial.config["optimizer"]["learning_rate"], trial.config["model"]["width"]) == (rate, width)
+    chosen = [dict(zip(RATES, values, strict=True)) for values in ((0.01, 8), (0.1, 32))]
+    final = expand({"optimizer": ["SGD", "Adam"]}, (0, 1, 2), chosen=chosen, **tuned)
+    assert [(t.role, t.arm["optimizer"], t.nuisance, t.seed) for t in final] == [
+        ("scientific", o, c, s) for o, c in zip(("SGD", "Adam"), chosen, strict=True) for s in (0, 1, 2)
+    ]
+    alone = expand({"optimizer": ["Adam"], "optimizer.learning_rate": [0.1], "model.width": [32]}, (0, 1, 2))
+    assert [t.key for t in alone] == [t.key for t in final[3:]]  # tuning is no part of a trial's identity
+
+
+def test_nuisance_factors_are_read_like_factors_and_come_before_settings():
+    node = {"factors": {"optimizer": ["SGD", "Adam"]}, "nuisance": {f: list(levels) for f, levels in RATES.items()}}
+    node["settings"] = [{"when": {"optimizer": "SGD"}, "set": {"optimizer.learning_rate": 3, "model.depth": 1}}]
+    study = read(**node)
+    assert (study.nuisance, study.tuning_seeds) == (RATES, (100, 101))
+    assert [entry["set"] for entry in study.settings] == [{"model.depth": 1}]
+    config = BASE | {"study": BASE["study"] | node}
+    study = design.read_study(config, overridden={"optimizer.learning_rate", "model.width"})
+    assert (study.nuisance, study.tuning_seeds) == ({}, ())
+
+
+@pytest.mark.parametrize(
+    ("metric", "by"),
+    [
+        ("test_accuracy", "val_accuracy"),
+        ("train_loss", "val_loss"),
+        ("val_loss", "val_loss"),
+        ("best_val_accuracy", "best_val_accuracy"),
+    ],
+)
+def test_tuning_is_on_validation_only(metric, by):
+    assert read(metric=metric).tuning_metric == by
+
+
+@pytest.mark.parametrize(
+    ("node", "received", "allowed"),
+    [
+        ({"nuisance": 3}, "study.nuisance=3", "a mapping"),
+        ({"nuisance": {"nosuch": [1]}}, "study.nuisance names nosuch", "data, model"),
+        ({"nuisance": {"model.width": []}}, "study.nuisance.model.width=[]", "one level or more"),
+        ({"nuisance": {"model": {"width": [8]}}}, "study.nuisance.model", "'+study.nuisance={model.width: [2, 8]}'"),
+        ({"nuisance": {"model.width": [8, 8]}}, "study.nuisance.model.width has the level 8 twice", "leave one out"),
+        ({"nuisance": {"model.depth": [2]}}, "names model.depth, and so does study.factors", "leave it out of one"),
+        ({"nuisance": {"model.width": [8]}, "tuning_seeds": 2}, "share 0", "[100, 101, 102]"),
+        ({"nuisance": {"model.width": [8]}, "seeds": [7, 101]}, "share 101", "measured afresh"),
+        ({"tuning_seeds": []}, "study.tuning_seeds=[]", "a list of seeds"),
+        ({"baseline": {"model.width": 8}, "nuisance": {"model.width": [8]}}, "baseline names model.width", "factors"),
+        ({"skip": [{"model.width": 8}], "nuisance": {"model.width": [8]}}, "skip[0] names model.width", "factors"),
+    ],
+)
+def test_wrong_nuisance_factors_are_refused(node, received, allowed):
+    with pytest.raises(StudyError) as error:
+        arms(**node)
+    assert received in str(error.value) and allowed in str(error.value)
 
 
 @pytest.mark.parametrize(

@@ -154,3 +154,62 @@ def test_a_level_is_of_any_type(levels):
 def test_no_trials_give_no_rows(by):
     table = estimates.comparison(grid().iloc[:0], list(by), "val_accuracy", {"initializer": "zeros"})
     assert table.empty and list(table.columns[: len(by) + 2]) == [*by, "seeds", "failures"]
+
+
+RATES = {"optimizer.learning_rate": (0.01, 0.1, 1)}
+
+
+def tuning(values, metric="val_accuracy", nuisance=RATES):
+    """What is chosen from `(arm, level of each nuisance factor, seed, value[, status])`."""
+    rows = [(*row, "finished") if len(row) == len(nuisance) + 3 else row for row in values]
+    trials = pd.DataFrame(rows, columns=["initializer", *nuisance, "seed", metric, "status"]).assign(classes=10)
+    return estimates.tuned(trials, ["initializer"], nuisance, metric)
+
+
+def test_the_best_mean_of_each_arm_is_chosen_and_what_lies_on_the_edge_is_said():
+    he = [("he", rate, seed, value) for rate, value in zip((0.01, 0.1, 1), (0.7, 0.9, 0.8)) for seed in (100, 101)]
+    zeros = [("zeros", rate, seed, rate / 10 + seed / 1e4) for rate in (0.01, 0.1, 1) for seed in (100, 101)]
+    table = tuning(he + zeros)
+    assert list(table["initializer"]) == ["he", "zeros"]
+    assert list(table["optimizer.learning_rate"]) == [0.1, 1] and type(table.iloc[1, 1]) is int
+    assert list(table["value"]) == pytest.approx([0.9, 0.11005])
+    assert list(table["edge"]) == [[], ["optimizer.learning_rate"]]
+    assert list(tuning(he, "val_accuracy").iloc[0, 1:2]) == list(tuning(he[::-1], "val_accuracy").iloc[0, 1:2])
+
+
+def test_of_equals_the_earlier_level_is_chosen_whatever_order_they_ended_in():
+    rows = [("he", rate, 100, 0.9) for rate in (1, 0.1, 0.01)]
+    assert list(tuning(rows)["optimizer.learning_rate"]) == [0.01]
+    assert list(tuning(rows, nuisance={"optimizer.learning_rate": (0.1, 1, 0.01)})["optimizer.learning_rate"]) == [0.1]
+
+
+def test_a_loss_is_tuned_to_its_least_and_divergence_counts_as_chance():
+    rows = [("he", 0.01, 100, 3.0), ("he", 0.1, 100, 2.5), ("he", 1, 100, NAN, "diverged")]  # chance: log 10 = 2.303
+    assert list(tuning(rows, "val_loss")["optimizer.learning_rate"]) == [1]
+    rows = [("he", 0.01, 100, 0.05), ("he", 0.1, 100, NAN, "diverged"), ("he", 1, 100, 0.2)]
+    assert list(tuning(rows)["optimizer.learning_rate"]) == [1]
+
+
+def test_a_combination_that_crashed_is_not_chosen():
+    rows = [("he", 0.01, 100, 0.5), ("he", 0.1, 100, 0.99), ("he", 0.1, 101, NAN, "crashed")]
+    assert list(tuning(rows)["optimizer.learning_rate"]) == [0.01]
+    [row] = tuning(rows[2:]).to_dict("records")
+    assert row["optimizer.learning_rate"] is None and np.isnan(row["value"]) and row["edge"] == []
+
+
+def test_levels_that_are_lists_names_and_null_are_chosen_as_they_are():
+    nuisance = {"schedule": ("constant", "cosine"), "model.filters": ([8], [8, 16]), "seeds.init": (None, 3)}
+    rows = [
+        ("he", schedule, filters, pin, 100, value)
+        for value, (schedule, filters, pin) in enumerate(
+            (s, f, p) for s in nuisance["schedule"] for f in nuisance["model.filters"] for p in nuisance["seeds.init"]
+        )
+    ]
+    [row] = tuning(rows[:-1], nuisance=nuisance).to_dict("records")
+    assert [row[factor] for factor in nuisance] == ["cosine", [8, 16], None] and row["edge"] == []
+
+
+def test_without_factors_there_is_one_arm_to_tune():
+    trials = pd.DataFrame({"optimizer.learning_rate": [0.01, 0.1], "val_accuracy": [0.3, 0.4], "status": "finished"})
+    table = estimates.tuned(trials.assign(classes=10), [], RATES, "val_accuracy")
+    assert list(table["optimizer.learning_rate"]) == [0.1]

@@ -25,7 +25,7 @@ TRAINING = {
 
 DRIVER = {
     f"studies.{name}"
-    for name in ("run", "design", "arms", "executors", "tracking", "store", "progress", "limits", "cost")
+    for name in ("run", "design", "arms", "executors", "tracking", "store", "progress", "limits", "cost", "driver")
 }
 
 MAY_IMPORT = {
@@ -34,6 +34,7 @@ MAY_IMPORT = {
     "studies.initializers": {"studies.targets"},
     "studies.tracking": {"studies.store"},
     "studies.trial": OURS - DRIVER,
+    "studies.driver": OURS - TRAINING - {"studies.run"} | ANALYSIS,
     "studies.run": OURS - TRAINING | ANALYSIS,
 } | dict.fromkeys(ANALYSIS, ANALYSIS)
 """What a module may import of ours besides `studies.record`; nothing for those that are not here."""

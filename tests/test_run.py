@@ -1,5 +1,6 @@
 """Whole studies through the command line: real processes, a real store, real kills."""
 
+import json
 import os
 import re
 import signal
@@ -194,6 +195,40 @@ def test_a_trial_that_raises_is_recorded_as_crashed_and_tried_again(tmp_path):
     assert second.returncode == 0, second.stderr
     assert "1 finished before, 1 to run" in second.stdout
     assert set(load.trials("broken", tmp_path / "store")["status"]) == {"finished"}
+
+
+def test_arms_are_tuned_before_they_are_compared(tmp_path):
+    words = [
+        "+study.factors={initializer:[he_normal,zeros]}",
+        "+study.nuisance={optimizer.learning_rate:[0.0001,0.1],training.epochs:[1,2]}",
+        "study.tuning_seeds=[100,101]",
+        "study.metric=test_accuracy",
+        "study.name=tuned",
+        f"tracking.root={tmp_path}",
+    ]
+    start = [sys.executable, "-m", "studies.run", *words]
+    first = subprocess.run(start, cwd=ROOT, capture_output=True, text=True)
+    assert first.returncode == 0, first.stderr
+    assert "16 tuning trials, 0 finished before, 16 to run" in first.stdout
+    runs = load.ended("tuned", tmp_path)
+    roles = pd.Series([run.tags["trial.role"] for run in runs]).value_counts()
+    assert dict(roles) == {"nuisance": 16, "scientific": 2}
+    tuning = load.trials("tuned", tmp_path, [r.tags["trial.key"] for r in runs if r.tags["trial.role"] == "nuisance"])
+    means = tuning.groupby(["initializer", "optimizer.learning_rate", "training.epochs"])["val_accuracy"].mean()
+    compared = load.trials("tuned", tmp_path)
+    assert set(compared["role"]) == {"scientific"} and list(compared["seed"]) == [0, 0]
+    he, zeros = (compared.iloc[place] for place in (0, 1))
+    assert (he["optimizer.learning_rate"], he["training.epochs"]) == means["he_normal"].idxmax()
+    assert (zeros["optimizer.learning_rate"], zeros["training.epochs"]) == (0.0001, 1)  # all at chance: the first
+    assert re.search(r"^he_normal +0.1 +2 +0.\d{4} +learning_rate, epochs: extend", first.stdout, re.M)
+
+    again = subprocess.run([*start, "study.seeds=2"], cwd=ROOT, capture_output=True, text=True)
+    assert again.returncode == 0, again.stderr
+    assert "16 tuning trials, 16 finished before, 0 to run" in again.stdout
+    assert "4 trials, 2 finished before, 2 to run" in again.stdout
+    assert list(load.trials("tuned", tmp_path)["seed"]) == [0, 1, 0, 1]
+    kept = [json.loads(path.read_text()) for path in tmp_path.rglob("tuning.json")]
+    assert len(kept) == 2 and kept[0] == kept[1] and [row["initializer"] for row in kept[0]] == ["he_normal", "zeros"]
 
 
 def test_two_drivers_of_one_study_do_not_meet(pooled, tmp_path):

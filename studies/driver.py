@@ -1,0 +1,227 @@
+"""One invocation of a study: tune, train what is not finished yet, record it, show what came out."""
+
+import json
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from rich.console import Console
+
+from studies import arms, cost, data, store
+from studies.record import EpochRecord, Result, Started, Study, StudyError, Trial, content_key, listed
+
+TRIAL = "studies.trial:run"
+CHECK = "studies.trial:check"
+INTERRUPTED = 130
+"""The exit code after Ctrl-C, as shells have it."""
+
+
+def plan(study: Study, trials: list[Trial], seconds: dict[str, float], workers: int) -> None:
+    """Print the trials, or those that tune and how many follow, and the time that they should take."""
+    graphs = list(dict.fromkeys(trial.graph_key for trial in trials))
+    print(f"{study.name}: {study.question}")
+    for trial in trials:
+        print(f"  {trial.key}  graph {trial.graph_key[:8]}  {trial.label()} seed={trial.seed}")
+    count = len(arms.of(study))
+    seconds = list(seconds.values())
+    if study.nuisance:
+        finals, mean = count * len(study.seeds), sum(seconds) / len(seconds)
+        print(
+            f"{len(trials)} tuning trials, {count} arms at {len(trials) // len(study.tuning_seeds) // count} "
+            f"combinations and {len(study.tuning_seeds)} seeds, {len(graphs)} graphs: {listed(graphs)}\n"
+            f"then {finals} final trials, each arm at its best combination and {len(study.seeds)} seeds"
+        )
+        seconds += [mean] * finals
+    else:
+        print(f"{len(trials)} trials, {count} arms, {len(graphs)} graphs: {listed(graphs)}")
+    total = cost.total_seconds(seconds, len(graphs), workers)
+    print(f"estimated time: about {total:.0f} s on {workers} worker{'s' * (workers > 1)}, if none is finished before")
+
+
+class Driver:
+    """Drives one study in one store.
+
+    Args:
+        executor: runs the trials; closed when it is left in the middle of something.
+        root: the store's folder.
+        config: the study's composed config, as text.
+    """
+
+    def __init__(self, study: Study, executor, root, config: str, console: Console):
+        self.study, self.executor, self.root, self.config, self.console = study, executor, root, config, console
+        self.execution, self.statuses, self.files = None, Counter(), {}
+
+    def drive(self, trials: list[Trial], seconds: dict[str, float], expand: Callable[[list[dict]], list[Trial]]) -> int:
+        """Run what is not finished yet; gives the exit code.
+
+        Args:
+            trials: all of them, or those that tune.
+            seconds: how long each should take.
+            expand: what was chosen for each arm -> the trials of the arms at that.
+        """
+        from analysis import compare
+
+        self.design = trials
+        status, table = "KILLED", ""
+        self.console.print(f"{self.study.name}: {self.study.question}", markup=False, highlight=False, soft_wrap=True)
+        try:
+            if self.study.nuisance:
+                self._train(trials, seconds, replace(self.study, metric=self.study.tuning_metric))
+                trials = expand(self._choose(trials))
+                seconds = expected_seconds(trials)
+                self._keep({"trials.json": json.dumps([trial.key for trial in trials])})
+            self._train(trials, seconds, self.study)
+            if self.execution:
+                table = compare.table(self.study.name, self.root, format="markdown")
+            status = "FAILED" if self.statuses["crashed"] else "FINISHED"
+        except KeyboardInterrupt:
+            self.executor.close()
+            self._say_what_is_kept(trials)
+            return INTERRUPTED
+        except BaseException:
+            self.executor.close()
+            raise
+        finally:
+            if self.execution:
+                self.execution.close(status, table)
+        self._print_results(trials)
+        return 1 if self.statuses["crashed"] else 0
+
+    def _train(self, trials, seconds, study) -> None:
+        """Check every part of the pending trials in the workers, then train them and write what comes back."""
+        from analysis import load
+        from studies.executors import Task
+
+        known = load.finished_keys(study.name, self.root)
+        pending = [trial for trial in trials if trial.key not in known]
+        kind = "tuning trials" if trials[0].role == "nuisance" else "trials"
+        self.console.print(
+            f"{len(trials)} {kind}, {len(trials) - len(pending)} finished before, {len(pending)} to run",
+            highlight=False,
+        )
+        if not pending:
+            return
+        compiling = cost.COMPILE / len(study.seeds)
+        tasks = [
+            Task(t.key, t.graph_key, t.config["engine"]["threads"], t, seconds[t.key] + compiling) for t in pending
+        ]
+        self.executor.start(TRIAL, len(tasks), tasks[0].threads)
+        self._open(pending)
+
+        from studies import progress
+
+        with progress.Display(study, pending, len(trials) - len(pending), self.console) as display:
+            epochs, layers = {}, {}
+            for task, record in self.executor.run(TRIAL, tasks):
+                trial = task.payload
+                match record:
+                    case Started():
+                        epochs[trial.key], layers[trial.key] = [], []
+                    case EpochRecord():
+                        epochs[trial.key].append(record)
+                        display.epoch(trial, record.epoch)
+                    case list():
+                        layers[trial.key] += record
+                    case Result():
+                        self.execution.write(trial, epochs.pop(trial.key), layers.pop(trial.key), record)
+                        self.statuses[record.status] += 1
+                        display.ended(trial, record)
+
+    def _open(self, pending) -> None:
+        """Have what is pending checked, and this execution in the store, both while the workers start."""
+        database = store.Maker(self.root)
+        try:
+            from analysis import compare  # noqa: F401  half a second
+            from studies import tracking
+
+            self._check_parts(pending)
+            database.place()
+        finally:
+            database.discard()
+        if self.execution is None:
+            self.execution = tracking.Execution(self.root, self.study, self.design, self.config)
+            self.execution.keep(self.files)
+
+    def _keep(self, files: dict[str, str]) -> None:
+        """Files of the execution, in the store as soon as there is something to write."""
+        self.files |= files
+        if self.execution:
+            self.execution.keep(self.files)
+
+    def _check_parts(self, pending) -> None:
+        """Have the workers build each different optimizer, model … once: what one refuses stops the study."""
+        from studies.executors import Task
+
+        tasks = {}
+        for trial in pending:
+            for group in ("initializer", "optimizer", "schedule", "regularizer", "clipping", "model"):
+                cycles = trial.config["schedule"].get("low_momentum") is not None
+                others = {"model": ("data",), "schedule": ("optimizer",) if cycles else ()}
+                names = (group, *others.get(group, ()))
+                parts = {name: trial.config[name] for name in (*names, "targets")}
+                key = content_key(parts)
+                tasks[key] = Task(key, CHECK, trial.config["engine"]["threads"], parts)
+        run = self.executor.run(CHECK, list(tasks.values()))
+        for record in [record for _, record in run if isinstance(record, str | Result)]:
+            if isinstance(record, str):
+                raise StudyError(record)
+            reason = record.error.partition("\n")[0]
+            raise StudyError(f"a part cannot be built: {reason} (HYDRA_FULL_ERROR=1 shows where)") from Exception(
+                record.error
+            )
+
+    def _choose(self, trials) -> list[dict]:
+        """Each arm's best nuisance levels, printed and kept."""
+        from analysis import estimates, load, tables
+
+        study, by, nuisance = self.study, list(self.study.factors), list(self.study.nuisance)
+        frame = load.trials(study.name, self.root, [trial.key for trial in trials])
+        tuned = estimates.tuned(frame, by, study.nuisance, study.tuning_metric)
+        print(f"\n{tables.tuning_table(tuned, by, nuisance, study.tuning_metric)}\n")
+        markdown = tables.tuning_table(tuned, by, nuisance, study.tuning_metric, format="markdown")
+        self._keep(
+            {"tuning.json": tuned.to_json(orient="records", double_precision=15, indent=2), "tuning.md": markdown}
+        )
+        if tuned["value"].isna().any():
+            raise StudyError(
+                "at every combination of some arm's nuisance levels a tuning trial crashed: nothing can be chosen for "
+                "it. The same command tries them again; study.skip leaves an arm out"
+            )
+        return tuned[nuisance].to_dict("records")
+
+    def _say_what_is_kept(self, trials) -> None:
+        from analysis import load
+
+        done = len(load.finished_keys(self.study.name, self.root) & {trial.key for trial in trials})
+        self.console.print(
+            f"\ninterrupted: {done} of {len(trials)} trials are kept; the same command goes on from there"
+        )
+
+    def _print_results(self, trials) -> None:
+        from analysis import estimates, load, tables
+
+        study, by = self.study, list(self.study.factors)
+        frame = load.trials(study.name, self.root, [trial.key for trial in trials])
+        compared = estimates.comparison(frame, by, study.metric, study.baseline)
+        print(f"\n{tables.comparison_table(compared, by, study.metric, study.baseline)}\n")
+        where = "" if Path(self.root) == Path("mlruns") else f" --root {self.root}"
+        print(f"results   {Path(self.root).resolve()}")
+        print(f"tables    python -m analysis.compare {study.name}{where}")
+        print(f"browse    mlflow ui --backend-store-uri {store.uri(self.root)}")
+
+
+def expected_seconds(trials: list[Trial]) -> dict[str, float]:
+    """About how long each trial trains, by key.
+
+    Raises:
+        StudyError: its data cannot be used.
+    """
+    sizes = {}
+    expected = {}
+    for trial in trials:
+        node = trial.config["data"]
+        size = sizes.setdefault(id(trial.config), None) or data.size(node)
+        sizes[id(trial.config)] = size
+        expected[trial.key] = cost.trial_seconds(trial.config, *size)
+    return expected
