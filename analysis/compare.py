@@ -4,7 +4,7 @@ import argparse
 import sys
 
 from analysis import load, tables
-from studies.record import METRICS, StudyError, listed
+from studies.record import METRICS, Study, StudyError, listed
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -33,17 +33,37 @@ def table(
     Raises:
         StudyError: there is no such study, factor or metric.
     """
-    from analysis import estimates
-
     execution = load.execution(study, root)
     factors = execution.study.factors
     by = list(dict.fromkeys(_factor(name, factors) for name in by or factors))
-    metric = metric or execution.study.metric
-    trials = load.trials(study, root, execution.keys)
-    if trials.empty:
+    if load.trials(study, root, execution.keys).empty:
         raise StudyError(f"no trial of {study} in {root} has ended yet: run it again to go on")
-    compared = estimates.comparison(trials, by, metric, execution.study.baseline)
-    return tables.comparison_table(compared, by, metric, execution.study.baseline, format)
+    return answer(execution.study, root, execution.keys, by, metric, format)
+
+
+def answer(study: Study, root, keys, by=None, metric: str | None = None, format: str = "terminal") -> str:
+    """The comparison table of some of a study's trials, and after a range test what it says of the rates."""
+    from analysis import estimates
+
+    by, metric = list(study.factors) if by is None else by, metric or study.metric
+    trials = load.trials(study.name, root, keys)
+    compared = estimates.comparison(trials, by, metric, study.baseline)
+    text = tables.comparison_table(compared, by, metric, study.baseline, format)
+    if "loss_by_rate" in study.figures and format != "csv":
+        curve = estimates.rate_curve(trials, load.epochs(study.name, root, keys), by)
+        text += f"\n\n{tables.rate_table(estimates.rate_range(curve, by), by, format)}"
+    return text
+
+
+def figures(study: Study, root, keys) -> dict[str, str]:
+    """A study's figures as SVG, by the names of their files."""
+    if "loss_by_rate" not in study.figures:
+        return {}
+    from analysis import estimates, plots
+
+    by = list(study.factors)
+    curve = estimates.rate_curve(load.trials(study.name, root, keys), load.epochs(study.name, root, keys), by)
+    return {"loss_by_rate.svg": plots.svg(plots.loss_by_rate(curve, estimates.rate_range(curve, by), by))}
 
 
 def _factor(name: str, factors) -> str:

@@ -38,6 +38,7 @@ class Execution:
     hash: str
     keys: tuple[str, ...]
     status: str
+    folder: Path
 
 
 def studies(root: str | Path = "mlruns") -> list[str]:
@@ -70,8 +71,9 @@ def execution(study: str, root: str | Path = "mlruns") -> Execution:
         design[seeds] = tuple(design.get(seeds, ()))
     for rules in ("zip", "skip", "only", "settings"):
         design[rules] = tuple(tuple(rule) if isinstance(rule, list) else rule for rule in design.get(rules, ()))
+    design["figures"] = tuple(design.get("figures", ()))
     keys = json.loads((last.folder / "trials.json").read_text())
-    return Execution(Study(**design), last.tags["study.hash"], tuple(keys), last.status)
+    return Execution(Study(**design), last.tags["study.hash"], tuple(keys), last.status, last.folder)
 
 
 def trials(study: str, root: str | Path = "mlruns", keys=None) -> pd.DataFrame:

@@ -1,5 +1,8 @@
 """Frames in, figures out: what is drawn has been computed before. Every style is here."""
 
+import io
+
+import matplotlib
 import pandas as pd
 from matplotlib.figure import Figure
 
@@ -38,3 +41,11 @@ def loss_by_rate(curve: pd.DataFrame, ranges: pd.DataFrame, by: list[str]) -> Fi
     figure.supxlabel("learning rate", fontsize=10)
     figure.supylabel("training loss, mean of an epoch", fontsize=10)
     return figure
+
+
+def svg(figure: Figure) -> str:
+    """A figure as SVG, the same text for the same figure."""
+    text = io.StringIO()
+    with matplotlib.rc_context({"svg.hashsalt": "weight-studies", "svg.fonttype": "none"}):
+        figure.savefig(text, format="svg", metadata={"Date": None})
+    return text.getvalue()

@@ -53,6 +53,22 @@ def tuning_table(tuned: pd.DataFrame, by: list[str], nuisance: list[str], metric
     return tabulate(rows, headers, tablefmt=STYLES[format], disable_numparse=True)
 
 
+def rate_table(ranges: pd.DataFrame, by: list[str], format: str = "terminal") -> str:
+    """What `estimates.rate_range` found, as text: an arm a row."""
+    names = ("steepest", "lowest", "highest")
+    headers = [*(_short(factor, by) for factor in by), "seeds"]
+    headers += [header for name in names for header in (f"{name} rate", "95 % interval")]
+    rows = []
+    for row in ranges.to_dict("records"):
+        cells = [*(_level(row[factor]) for factor in by), str(row["seeds"])]
+        for name in names:
+            low, high = row[f"{name}_low"], row[f"{name}_high"]
+            cells += ["–" if _missing(row[name]) else f"{row[name]:.2g}"]
+            cells += ["–" if _missing(low) else f"[{low:.2g}, {high:.2g}]"]
+        rows.append(cells)
+    return tabulate(rows, headers, tablefmt=STYLES[format], disable_numparse=True)
+
+
 def _short(factor: str, by: list[str]) -> str:
     last = factor.rpartition(".")[2]
     return last if sum(other.rpartition(".")[2] == last for other in by) == 1 else factor

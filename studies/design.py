@@ -5,7 +5,18 @@ import re
 from collections.abc import Callable
 
 from studies import arms
-from studies.record import IDENTITY, METRICS, RESULTS_VERSION, Study, StudyError, Trial, content_key, listed, shown
+from studies.record import (
+    FIGURES,
+    IDENTITY,
+    METRICS,
+    RESULTS_VERSION,
+    Study,
+    StudyError,
+    Trial,
+    content_key,
+    listed,
+    shown,
+)
 
 STUDYS = ("study", "seed", "plan")
 """The parts of a config that a trial has no use for."""
@@ -26,6 +37,7 @@ STUDY = (
     "tuning_seeds",
     "baseline",
     "metric",
+    "figures",
 )
 """The settings of a study."""
 
@@ -107,6 +119,7 @@ def read_study(config: dict, overridden: set[str] = frozenset()) -> Study:
         arms.settings(node["settings"], factors, left_out, overridden | nuisance.keys()),
         nuisance,
         tuning_seeds if nuisance else (),
+        _figures(node["figures"]),
     )
 
 
@@ -224,6 +237,12 @@ def _check_factor(role, factor, config, factors):
                 keys = [k for k in node if k != "_target_"] if isinstance(node, dict) else []
                 raise StudyError(f"{role} names {factor}, and {group} has no {path}: it has {listed(keys)}")
             node = node[part]
+
+
+def _figures(names) -> tuple[str, ...]:
+    if not isinstance(names, list) or not all(name in FIGURES for name in names):
+        raise StudyError(f"study.figures={shown(names)}: expected a list of some of {listed(FIGURES)}")
+    return tuple(dict.fromkeys(names))
 
 
 def _seeds(seeds, path) -> tuple[int, ...]:

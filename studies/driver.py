@@ -74,6 +74,7 @@ class Driver:
             self._train(trials, seconds, self.study)
             if self.execution:
                 table = compare.table(self.study.name, self.root, format="markdown")
+                self._keep(compare.figures(self.study, self.root, [trial.key for trial in trials]))
             status = "FAILED" if self.statuses["crashed"] else "FINISHED"
         except KeyboardInterrupt:
             self.executor.close()
@@ -199,14 +200,14 @@ class Driver:
         )
 
     def _print_results(self, trials) -> None:
-        from analysis import estimates, load, tables
+        from analysis import compare, load
 
-        study, by = self.study, list(self.study.factors)
-        frame = load.trials(study.name, self.root, [trial.key for trial in trials])
-        compared = estimates.comparison(frame, by, study.metric, study.baseline)
-        print(f"\n{tables.comparison_table(compared, by, study.metric, study.baseline)}\n")
+        study = self.study
+        print(f"\n{compare.answer(study, self.root, [trial.key for trial in trials])}\n")
         where = "" if Path(self.root) == Path("mlruns") else f" --root {self.root}"
         print(f"results   {Path(self.root).resolve()}")
+        for name in study.figures:
+            print(f"figure    {load.execution(study.name, self.root).folder / name}.svg")
         print(f"tables    python -m analysis.compare {study.name}{where}")
         print(f"browse    mlflow ui --backend-store-uri {store.uri(self.root)}")
 

@@ -84,6 +84,9 @@ METRICS = (
 )
 """What a study can compare its arms by."""
 
+FIGURES = ("loss_by_rate",)
+"""What a study can draw at its end."""
+
 STATUSES = ("finished", "diverged", "crashed", "timeout")
 SEED_STREAMS = ("split", "init", "order", "augment", "dropout", "noise")
 
@@ -126,6 +129,7 @@ class Study:
         settings: pairs of a rule, `when`, and what arms that it matches `set`: config key -> value.
         nuisance: factors that are tuned for each arm: config key -> the levels tried.
         tuning_seeds: the seeds they are tuned at; empty if there are none.
+        figures: drawn at its end, some of `FIGURES`.
     """
 
     name: str
@@ -140,6 +144,7 @@ class Study:
     settings: tuple[dict, ...] = ()
     nuisance: dict[str, tuple] = field(default_factory=dict)
     tuning_seeds: tuple[int, ...] = ()
+    figures: tuple[str, ...] = ()
 
     @property
     def tuning_metric(self) -> str:

@@ -22,7 +22,15 @@ from studies.record import Study, StudyError
 
 ROOT = Path(__file__).parent.parent
 BASE = {
-    "study": {"name": "s", "question": "?", "factors": {}, "seeds": 1, "baseline": {}, "metric": "val_accuracy"}
+    "study": {
+        "name": "s",
+        "question": "?",
+        "factors": {},
+        "seeds": 1,
+        "baseline": {},
+        "metric": "val_accuracy",
+        "figures": [],
+    }
     | dict.fromkeys(("zip", "skip", "only", "settings"), [])
     | {"nuisance": {}, "tuning_seeds": [100, 101]},
     "data": {"_target_": "studies.data.npz", "path": "a.npz", "root": None, "content": "c0ffee"},
@@ -308,6 +316,8 @@ def test_hydra_composes_a_written_level(config, level):
         ({"factors": {"model.depth": [2]}, "baseline": {"nosuch": 3}}, "nosuch", "factors model.depth"),
         ({"baseline": 3}, "study.baseline=3", "a mapping"),
         ({"metric": "nosuch"}, "study.metric=nosuch", "val_accuracy"),
+        ({"figures": ["nosuch"]}, "study.figures=['nosuch']", "loss_by_rate"),
+        ({"figures": "loss_by_rate"}, "study.figures=loss_by_rate", "a list"),
         ({"name": "a/b"}, "'a/b'", "letters"),
         ({"name": ""}, "''", "letters"),
         ({"sedds": 5}, "study.sedds", "seeds"),

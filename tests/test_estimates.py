@@ -213,3 +213,49 @@ def test_without_factors_there_is_one_arm_to_tune():
     trials = pd.DataFrame({"optimizer.learning_rate": [0.01, 0.1], "val_accuracy": [0.3, 0.4], "status": "finished"})
     table = estimates.tuned(trials.assign(classes=10), [], RATES, "val_accuracy")
     assert list(table["optimizer.learning_rate"]) == [0.1]
+
+
+def range_test(losses, rates=None, seed=0):
+    rates = np.geomspace(0.01, 100, len(losses)) if rates is None else rates
+    return pd.DataFrame({"optimizer": "sgd", "seed": seed, "learning_rate": rates, "loss": losses})
+
+
+def test_a_range_test_finds_where_the_loss_falls_fastest_is_lowest_and_is_back():
+    curve = range_test([2.0, 1.9, 1.0, 0.4, 0.2, 0.9, 1.3, NAN, NAN])
+    row = estimates.rate_range(curve, ["optimizer"]).iloc[0]
+    rates = curve["learning_rate"]
+    # Half way from .2 to 2 is 1.1; the slope by central differences is steepest between 1.9 and .4.
+    assert (row["steepest"], row["lowest"], row["highest"]) == pytest.approx((rates[2], rates[4], rates[6]))
+    assert row["seeds"] == 1 and np.isnan(row["lowest_low"])
+
+
+@pytest.mark.parametrize(
+    ("losses", "highest"), [([2.0, 1.0, 0.5, 0.4], None), ([2.0, 1.0, NAN, NAN], 2), ([2.0, 2.1, 2.2, 2.3], 1)]
+)
+def test_a_range_test_may_end_early_late_or_never_fall(losses, highest):
+    curve = range_test(losses)
+    row = estimates.rate_range(curve, ["optimizer"]).iloc[0]
+    expected = NAN if highest is None else curve["learning_rate"][highest]
+    np.testing.assert_allclose(row["highest"], expected)
+    assert row["steepest"] <= row["lowest"]
+
+
+def test_rates_are_averaged_as_logarithms():
+    falls = [2.0, 1.0, 0.1, 2.0]
+    curve = pd.concat([range_test(falls, rates=np.geomspace(1, 1000, 4) * k, seed=k) for k in (1, 4)])
+    row = estimates.rate_range(curve, ["optimizer"]).iloc[0]
+    assert row["lowest"] == pytest.approx(200)
+    low, high = np.log([row["lowest_low"], row["lowest_high"]])
+    assert (low, high) == pytest.approx(estimates.t_interval(np.log([100, 400])))
+
+
+def test_a_rate_curve_has_the_losses_of_each_trained_epoch():
+    trials = pd.DataFrame({"key": ["a", "b"], "optimizer": ["sgd", "adam"], "seed": [0, 0]})
+    epochs = pd.DataFrame(
+        {"key": ["b", "b", "a"], "epoch": [0, 1, 1], "learning_rate": [0.1, 0.2, 0.3], "train_loss": [NAN, 2.0, 3.0]}
+    )
+    rows = estimates.rate_curve(trials, epochs, ["optimizer"])
+    assert rows.to_dict("records") == [
+        {"optimizer": "adam", "seed": 0, "learning_rate": 0.2, "loss": 2.0},
+        {"optimizer": "sgd", "seed": 0, "learning_rate": 0.3, "loss": 3.0},
+    ]
