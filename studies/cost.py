@@ -16,7 +16,7 @@ CONVOLUTION_FLOPS = 50e9
 
 
 def trial_seconds(config: dict, examples: int, shape: tuple[int, ...]) -> float:
-    """About how long a trial trains on one core; models that are not ours count as a million multiply-adds.
+    """About how long a trial trains on one core.
 
     Args:
         examples: of the whole dataset.
@@ -38,25 +38,93 @@ def total_seconds(seconds: list[float], graphs: int, workers: int) -> float:
 
 
 def multiply_adds(model: dict, shape: tuple[int, ...]) -> tuple[int, int, int]:
-    """Layers, and multiply-adds of dense and of convolutional ones for one example (10 classes)."""
-    name = model["_target_"].rpartition(".")[2]
-    pixels = math.prod(shape)
-    if name == "mlp":
-        return _dense([pixels, *[model["width"]] * model["depth"], 10])
-    if name == "lenet_300_100":
-        return _dense([pixels, 300, 100, 10])
-    if name == "cnn":
-        height, width, channels = shape
-        work = 0
-        for filters in model["filters"]:
-            if model["padding"] == "valid":
-                height, width = height - model["kernel_size"] + 1, width - model["kernel_size"] + 1
-            work += height * width * model["kernel_size"] ** 2 * channels * filters
-            height, width, channels = height // 2, width // 2, filters
-        layers, dense, _ = _dense([height * width * channels, model["dense"], 10])
-        return layers + len(model["filters"]), dense, work
-    return 10, 1_000_000, 0
+    """Layers with kernels, and multiply-adds of dense and of convolutional ones for one example (10 classes).
+
+    Models that are not of `studies.models` count as ten layers of a million multiply-adds.
+    """
+    height, width, channels = shape
+    count = MODELS.get(model["_target_"].removeprefix("studies.models."))
+    return count(model, height, width, channels) if count else (10, 1_000_000, 0)
 
 
-def _dense(widths):
+def _mlp(model, height, width, channels):
+    return _dense(height * width * channels, *[model["width"]] * model["depth"])
+
+
+def _lenet_300_100(model, height, width, channels):
+    return _dense(height * width * channels, 300, 100)
+
+
+def _cnn(model, height, width, channels):
+    lost = model["kernel_size"] - 1 if model["padding"] == "valid" else 0
+    stack = [(count, model["kernel_size"], lost, 2) for count in model["filters"]]
+    return _stack(height, width, channels, stack, model["dense"])
+
+
+def _lenet5(model, height, width, channels):
+    return _stack(height, width, channels, [(6, 5, 0, 2), (16, 5, 4, 2)], 120, 84)
+
+
+def _c3d3(model, height, width, channels):
+    return _stack(height, width, channels, [(64, 5, 4, -2), (96, 3, 2, -2), (128, 3, 0, -2)], 512, 256)
+
+
+def _vgg_small(model, height, width, channels):
+    stack = [(count, 3, 0, pooled) for count in model["filters"] for pooled in (1, 2)]
+    return _stack(height, width, channels, stack, model["dense"])
+
+
+def _resnet(model, height, width, channels):
+    layers, work, count = 1, height * width * 9 * channels * model["width"], model["width"]
+    for stage in range(3):
+        before, count = count, model["width"] * 2**stage
+        height, width = (height, width) if stage == 0 else (-(-height // 2), -(-width // 2))
+        work += height * width * 9 * count * (before + (2 * model["blocks"] - 1) * count)
+        layers += 2 * model["blocks"]
+    return layers + 1, 10 * count, work
+
+
+def _row_rnn(model, height, width, channels):
+    gates, units = {"simple": 1, "gru": 3, "lstm": 4}[model["cell"]], model["width"]
+    # Every row is a step of its own.
+    return height + 1, height * gates * units * (width * channels + units) + 10 * units, 0
+
+
+def _vit(model, height, width, channels):
+    units, tokens = model["width"], (height // model["patch"]) * (width // model["patch"])
+    block = tokens * 12 * units**2 + 2 * tokens**2 * units
+    return 1 + 6 * model["depth"] + 1, model["depth"] * block + 10 * units, height * width * channels * units
+
+
+MODELS = {
+    "mlp": _mlp,
+    "lenet_300_100": _lenet_300_100,
+    "cnn": _cnn,
+    "lenet5": _lenet5,
+    "c3d3": _c3d3,
+    "vgg_small": _vgg_small,
+    "resnet": _resnet,
+    "row_rnn": _row_rnn,
+    "vit": _vit,
+}
+
+
+def _stack(height, width, channels, convolutions, *dense):
+    """Convolutions, `(maps, window, rows lost at the borders, pooling)` each, then dense layers.
+
+    A pooling of 2 halves the rows, one of -2 does and keeps an odd one, one of 1 keeps all.
+    """
+    work = 0
+    for maps, window, lost, pooling in convolutions:
+        height, width = height - lost, width - lost
+        work += height * width * window**2 * channels * maps
+        up = pooling < 0
+        height, width = ((size + up) // abs(pooling) for size in (height, width))
+        channels = maps
+    layers, flat, _ = _dense(height * width * channels, *dense)
+    return layers + len(convolutions), flat, work
+
+
+def _dense(*widths):
+    widths = (*widths, 10)
     return len(widths) - 1, sum(a * b for a, b in zip(widths, widths[1:], strict=False)), 0

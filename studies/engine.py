@@ -37,6 +37,8 @@ def wants_xla(choice: str | bool, model: keras.Model, steps: int) -> bool:
         layers.Dense,
         layers.Activation,
         layers.BatchNormalization,
+        layers.GroupNormalization,
+        layers.RMSNormalization,
         layers.Dropout,
     )
     dense = all(isinstance(layer, gains) for layer in model.layers)

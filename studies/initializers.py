@@ -91,6 +91,8 @@ def layer_seed(stream: np.random.SeedSequence, name: str) -> int:
 class Drawing:
     """How a model's variables start: its kernels from the study's initializer, the others from their layers' own.
 
+    A kernel that its layer starts at zero stays at zero: the end of a residual branch.
+
     Args:
         model: a built Keras model.
         name_of: variable -> its layer's name and its own.
@@ -115,7 +117,7 @@ class Drawing:
         name, tensor, variable, own, built = rule
         if tensor == SEED_STATE:
             return np.array([layer_seed(dropout, name), 0], built.dtype)
-        if node and tensor.endswith("kernel"):
+        if node and tensor.endswith("kernel") and not isinstance(own, keras.initializers.Zeros):
             initializer = targets.build(node, "initializer", allow, seed=layer_seed(init, name))
             return initializer(variable.shape, dtype=variable.dtype)
         if own is not None and "seed" in own.get_config():

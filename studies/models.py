@@ -3,21 +3,21 @@
 Layers are named by their place from the input, so that a layer's initial draw does not change with the depth.
 """
 
+import math
+
 import keras
 from keras import layers
 
+GROUPS = 8
+"""Of group normalization; fewer where they do not divide the channels."""
 
-def mlp(input_shape, classes, *, depth: int, width: int, activation: str, batch_norm: bool, dropout: float):
-    """`depth` hidden layers of `width` units, each dense, (batch norm,) activation(, dropout)."""
+
+def mlp(input_shape, classes, *, depth: int, width: int, activation: str, normalization: str, dropout: float):
+    """`depth` hidden layers of `width` units, each dense, (norm,) activation(, dropout)."""
     inputs = keras.Input(input_shape)
     x = layers.Flatten(name="flatten")(inputs)
     for i in range(1, depth + 1):
-        if batch_norm:
-            x = layers.Dense(width, use_bias=False, name=f"dense_{i}")(x)
-            x = layers.BatchNormalization(name=f"norm_{i}")(x)
-            x = layers.Activation(activation, name=f"activation_{i}")(x)
-        else:
-            x = layers.Dense(width, activation=activation, name=f"dense_{i}")(x)
+        x = _block(x, "dense", i, normalization, activation, units=width)
         if dropout:
             x = layers.Dropout(dropout, name=f"dropout_{i}")(x)
     return keras.Model(inputs, layers.Dense(classes, name="logits")(x))
@@ -41,14 +41,23 @@ def cnn(
     padding: str,
     dense: int,
     activation: str,
+    normalization: str,
+    spatial_dropout: float,
     dropout: float,
 ):
-    """Convolutions with 2×2 max pooling after each, a dense layer, logits."""
+    """Convolutions, normed if wanted, with 2×2 max pooling after each, a dense layer, logits.
+
+    Args:
+        spatial_dropout: of whole maps, after each pooling (Tompson et al. 2015, section 3.2).
+        dropout: of the dense layer's units.
+    """
     inputs = keras.Input(input_shape)
     x = inputs
     for i, count in enumerate(filters, start=1):
-        x = layers.Conv2D(count, kernel_size, padding=padding, activation=activation, name=f"conv_{i}")(x)
+        x = _block(x, "conv", i, normalization, activation, filters=count, kernel_size=kernel_size, padding=padding)
         x = layers.MaxPooling2D(name=f"pool_{i}")(x)
+        if spatial_dropout:
+            x = layers.SpatialDropout2D(spatial_dropout, name=f"spatial_dropout_{i}")(x)
     x = layers.Flatten(name="flatten")(x)
     x = layers.Dense(dense, activation=activation, name="dense_1")(x)
     if dropout:
@@ -82,14 +91,27 @@ def c3d3(input_shape, classes, *, activation: str):
     return keras.Model(inputs, layers.Dense(classes, name="logits")(x))
 
 
-def vgg_small(input_shape, classes, *, filters: list[int], dense: int, activation: str, dropout: float):
+def vgg_small(
+    input_shape,
+    classes,
+    *,
+    filters: list[int],
+    dense: int,
+    activation: str,
+    normalization: str,
+    spatial_dropout: float,
+    dropout: float,
+):
     """Blocks of two 3×3 convolutions and a pooling, as in VGG (Simonyan & Zisserman 2015), and a dense layer."""
     inputs = keras.Input(input_shape)
     x = inputs
     for i, count in enumerate(filters, start=1):
         for j in (1, 2):
-            x = layers.Conv2D(count, 3, padding="same", activation=activation, name=f"conv_{i}_{j}")(x)
+            name = f"{i}_{j}"
+            x = _block(x, "conv", name, normalization, activation, filters=count, kernel_size=3, padding="same")
         x = layers.MaxPooling2D(name=f"pool_{i}")(x)
+        if spatial_dropout:
+            x = layers.SpatialDropout2D(spatial_dropout, name=f"spatial_dropout_{i}")(x)
         if dropout:
             x = layers.Dropout(dropout, name=f"dropout_{i}")(x)
     x = layers.Flatten(name="flatten")(x)
@@ -97,30 +119,35 @@ def vgg_small(input_shape, classes, *, filters: list[int], dense: int, activatio
     return keras.Model(inputs, layers.Dense(classes, name="logits")(x))
 
 
-def resnet(input_shape, classes, *, blocks: int, width: int, activation: str, batch_norm: bool, shortcut: bool):
+def resnet(
+    input_shape,
+    classes,
+    *,
+    blocks: int,
+    width: int,
+    activation: str,
+    normalization: str,
+    shortcut: bool,
+    zero_last: bool,
+):
     """He et al. 2016's nets for CIFAR-10 (section 4.2): 6 · `blocks` + 2 layers, 269,722 trained parameters at 3 · 16.
 
     Args:
         blocks: in each of the three stages, of two convolutions each.
         width: channels of the first stage; they double from stage to stage.
         shortcut: false gives the plain counterpart, which has the same weights.
+        zero_last: every residual branch starts at zero, so that a block starts as its shortcut: by its last norm's
+            gamma (Goyal et al. 2017, section 5.1), or its last kernel where no norm has one (Fixup: Zhang et al. 2019).
     """
-
-    def normalized(x, name):
-        return layers.BatchNormalization(name=name)(x) if batch_norm else x
-
-    def convolution(x, count, name, stride=1):
-        return layers.Conv2D(count, 3, strides=stride, padding="same", use_bias=not batch_norm, name=name)(x)
-
     inputs = keras.Input(input_shape)
-    x = layers.Activation(activation, name="activation_0")(normalized(convolution(inputs, width, "conv_0"), "norm_0"))
+    settings = {"kernel_size": 3, "padding": "same"}
+    x = _block(inputs, "conv", "0", normalization, activation, filters=width, **settings)
     for stage in (1, 2, 3):
         count = width * 2 ** (stage - 1)
         for block in range(1, blocks + 1):
             name, stride = f"{stage}_{block}", 2 if stage > 1 and block == 1 else 1
-            y = normalized(convolution(x, count, f"conv_{name}_1", stride), f"norm_{name}_1")
-            y = layers.Activation(activation, name=f"activation_{name}_1")(y)
-            y = normalized(convolution(y, count, f"conv_{name}_2"), f"norm_{name}_2")
+            y = _block(x, "conv", f"{name}_1", normalization, activation, filters=count, strides=stride, **settings)
+            y = _block(y, "conv", f"{name}_2", normalization, None, zero=zero_last, filters=count, **settings)
             if shortcut:
                 # Without parameters (option A): every second pixel, and zeros for the new channels.
                 kept = x if stride == 1 else x[:, ::2, ::2]
@@ -143,8 +170,12 @@ def row_rnn(input_shape, classes, *, cell: str, width: int):
     return keras.Model(inputs, layers.Dense(classes, name="logits")(layer(width, name="rnn_1")(rows)))
 
 
-def vit(input_shape, classes, *, patch: int, width: int, depth: int, heads: int, activation: str):
-    """A small vision transformer (Dosovitskiy et al. 2021): pre-norm blocks, learned positions, mean of the tokens."""
+def vit(input_shape, classes, *, patch: int, width: int, depth: int, heads: int, activation: str, zero_last: bool):
+    """A small vision transformer (Dosovitskiy et al. 2021): pre-norm blocks, learned positions, mean of the tokens.
+
+    Args:
+        zero_last: the last kernel of every residual branch starts at zero (Zhang et al. 2019).
+    """
     height, columns, _ = input_shape
     if height % patch or columns % patch or width % heads:
         raise ValueError(f"patch must divide {height} and {columns}, heads must divide width")
@@ -152,6 +183,8 @@ def vit(input_shape, classes, *, patch: int, width: int, depth: int, heads: int,
     inputs = keras.Input(input_shape)
     x = layers.Conv2D(width, patch, strides=patch, name="patches")(inputs)
     x = Positions(name="positions")(layers.Reshape((tokens, width), name="tokens")(x))
+
+    last = {"kernel_initializer": "zeros"} if zero_last else {}
 
     def split(y):
         return keras.ops.transpose(keras.ops.reshape(y, (-1, tokens, heads, width // heads)), (0, 2, 1, 3))
@@ -161,12 +194,87 @@ def vit(input_shape, classes, *, patch: int, width: int, depth: int, heads: int,
         query, key, value = (split(layers.Dense(width, name=f"{part}_{i}")(y)) for part in ("query", "key", "value"))
         scores = keras.ops.matmul(query, keras.ops.transpose(key, (0, 1, 3, 2))) / (width // heads) ** 0.5
         y = keras.ops.transpose(keras.ops.matmul(keras.ops.softmax(scores), value), (0, 2, 1, 3))
-        x = x + layers.Dense(width, name=f"attention_{i}")(keras.ops.reshape(y, (-1, tokens, width)))
+        x = x + layers.Dense(width, **last, name=f"attention_{i}")(keras.ops.reshape(y, (-1, tokens, width)))
         y = layers.LayerNormalization(name=f"norm_{i}_2")(x)
         y = layers.Dense(4 * width, activation=activation, name=f"dense_{i}_1")(y)
-        x = x + layers.Dense(width, name=f"dense_{i}_2")(y)
+        x = x + layers.Dense(width, **last, name=f"dense_{i}_2")(y)
     x = layers.GlobalAveragePooling1D(name="mean")(layers.LayerNormalization(name="norm")(x))
     return keras.Model(inputs, layers.Dense(classes, name="logits")(x))
+
+
+def _block(x, kind, name, normalization, activation, *, zero=False, **settings):
+    """A dense layer or a convolution, a norm and an activation, any of the last two left out.
+
+    Args:
+        kind: dense or conv, which begins the layer's name.
+        normalization: none, batch, layer, group, rms or weight.
+        zero: the output starts at zero, by the norm's factor if there is one, else by the kernel.
+    """
+    norm = _norm(normalization, settings.get("filters", settings.get("units")), f"norm_{name}")
+    standardized = normalization == "weight"
+    layer = {
+        ("dense", False): layers.Dense,
+        ("conv", False): layers.Conv2D,
+        ("dense", True): StandardizedDense,
+        ("conv", True): StandardizedConv2D,
+    }[kind, standardized]
+    if norm is None:
+        settings |= {"kernel_initializer": "zeros"} if zero else {}
+        return layer(activation=activation, name=f"{kind}_{name}", **settings)(x)
+    offset = hasattr(norm, "beta_initializer")  # then a bias before the norm would do nothing
+    x = norm(layer(use_bias=not offset, name=f"{kind}_{name}", **settings)(x))
+    if zero:
+        factor = norm.gamma if offset else norm.scale
+        factor.assign(keras.ops.zeros_like(factor))
+    return x if activation is None else layers.Activation(activation, name=f"activation_{name}")(x)
+
+
+def _norm(normalization, channels, name):
+    match normalization:
+        case "batch":
+            return layers.BatchNormalization(name=name)
+        case "layer":  # Ba et al. 2016; of maps it is group normalization in one group (Wu & He 2018, section 3.1)
+            return layers.GroupNormalization(1, name=name)
+        case "group":
+            return layers.GroupNormalization(math.gcd(GROUPS, channels), name=name)
+        case "rms":  # Zhang & Sennrich 2019, over the channels
+            return layers.RMSNormalization(name=name)
+
+
+def standardized(kernel, gain):
+    """Each unit's weights with mean 0 and variance gain² / fan-in, which keeps the signal's (Brock et al. 2021, eq. 1).
+
+    Qiao et al. 2019 standardize to variance 1 and leave the scale to a norm; here there is none.
+    """
+    axes = list(range(len(kernel.shape) - 1))
+    mean, variance = keras.ops.moments(kernel, axes, keepdims=True)
+    fan_in = math.prod(kernel.shape[:-1])
+    return gain * (kernel - mean) / keras.ops.sqrt(fan_in * (variance + 1e-4))
+
+
+class _Standardized:
+    """Weight standardization of a layer: its kernel is trained, and used standardized."""
+
+    @property
+    def gain(self):
+        """What makes up for the activation: a ReLU's output of N(0, 1) has variance (1 − 1/π) / 2."""
+        return math.sqrt(2 / (1 - 1 / math.pi)) if self.activation is keras.activations.relu else 1.0
+
+
+class StandardizedDense(_Standardized, layers.Dense):
+    """A dense layer under weight standardization."""
+
+    def call(self, inputs, training=None):
+        """The activation of `(batch, units)`."""
+        return self.activation(keras.ops.matmul(inputs, standardized(self.kernel, self.gain)) + self.bias)
+
+
+class StandardizedConv2D(_Standardized, layers.Conv2D):
+    """A convolution under weight standardization."""
+
+    def convolution_op(self, inputs, kernel):
+        """The convolution, before bias and activation."""
+        return super().convolution_op(inputs, standardized(kernel, self.gain))
 
 
 class Positions(layers.Layer):

@@ -60,7 +60,7 @@ def network(regularizer=None, last_layers=(), constraint=None):
 def deep_network():
     from studies.models import mlp
 
-    return mlp(X.shape[1:], CLASSES, depth=2, width=8, activation="relu", batch_norm=True, dropout=0.3)
+    return mlp(X.shape[1:], CLASSES, depth=2, width=8, activation="relu", normalization="batch", dropout=0.3)
 
 
 def initial_values(model, seed=0):
@@ -550,7 +550,16 @@ def test_auto_compiles_long_runs_of_dense_networks_alone(tf):
 
     dense = deep_network()
     convolutional = cnn(
-        (4, 4, 1), CLASSES, filters=[2], kernel_size=3, padding="same", dense=4, activation="relu", dropout=0.0
+        (4, 4, 1),
+        CLASSES,
+        filters=[2],
+        kernel_size=3,
+        padding="same",
+        dense=4,
+        activation="relu",
+        normalization="none",
+        spatial_dropout=0.0,
+        dropout=0.0,
     )
     gpu = bool(tf.config.list_physical_devices("GPU"))
     assert wants_xla("auto", dense, XLA_STEPS) and not wants_xla("auto", dense, XLA_STEPS - 1)

@@ -65,9 +65,10 @@ def test_lsuv_gives_every_layer_outputs_of_variance_one(tf, initializers, make):
     from studies import models
 
     if make == "mlp":
-        settings = dict(depth=6, width=32, activation="relu", batch_norm=False, dropout=0.0)
+        settings = dict(depth=6, width=32, activation="relu", normalization="none", dropout=0.0)
     else:
-        settings = dict(filters=[4, 8], kernel_size=3, padding="same", dense=16, activation="relu", dropout=0.0)
+        settings = dict(filters=[4, 8], kernel_size=3, padding="same", dense=16, activation="relu")
+        settings |= dict(normalization="none", spatial_dropout=0.0, dropout=0.0)
     model = getattr(models, make)((8, 8, 1), 10, **settings)
     images = np.random.default_rng(0).normal(size=(200, 8, 8, 1)).astype(np.float32)
     for layer in model.layers:

@@ -6,8 +6,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 DIGITS, MNIST = (8, 8, 1), (28, 28, 1)
-MLP = dict(depth=2, width=64, activation="relu", batch_norm=False, dropout=0.0)
-CNN = dict(filters=[16, 32], kernel_size=5, padding="same", dense=64, activation="relu", dropout=0.0)
+MLP = dict(depth=2, width=64, activation="relu", normalization="none", dropout=0.0)
+CNN = dict(filters=[16, 32], kernel_size=5, padding="same", dense=64, activation="relu", dropout=0.0) | dict(
+    normalization="none", spatial_dropout=0.0
+)
+VGG = dict(filters=[32, 64, 128], dense=128, activation="relu", normalization="none", spatial_dropout=0.0, dropout=0.0)
+NORMALIZATIONS = ("none", "batch", "layer", "group", "rms", "weight")
 
 
 @pytest.fixture(scope="session")
@@ -30,7 +34,9 @@ def test_lenet_300_100_has_the_parameters_of_the_paper(models):
 @settings(max_examples=10)
 @given(st.integers(1, 6), st.integers(1, 20), st.integers(2, 5), st.booleans())
 def test_an_mlp_has_a_matrix_between_each_two_layers(models, depth, width, classes, batch_norm):
-    model = models.mlp(DIGITS, classes, **MLP | dict(depth=depth, width=width, batch_norm=batch_norm))
+    model = models.mlp(
+        DIGITS, classes, **MLP | dict(depth=depth, width=width, normalization="batch" if batch_norm else "none")
+    )
     sizes = [64, *[width] * depth, classes]
     kernels = sum(a * b for a, b in itertools.pairwise(sizes))
     own = 4 * width * depth if batch_norm else width * depth
@@ -48,8 +54,8 @@ def test_a_cnn_without_padding_shrinks_images_as_lenet_5_does(models):
 
 
 CIFAR = (32, 32, 3)
-RESNET = dict(blocks=3, width=16, activation="relu", batch_norm=True, shortcut=True)
-VIT = dict(patch=4, width=32, depth=2, heads=4, activation="gelu")
+RESNET = dict(blocks=3, width=16, activation="relu", normalization="batch", shortcut=True, zero_last=False)
+VIT = dict(patch=4, width=32, depth=2, heads=4, activation="gelu", zero_last=False)
 
 
 @pytest.mark.parametrize(
@@ -57,7 +63,7 @@ VIT = dict(patch=4, width=32, depth=2, heads=4, activation="gelu")
     [
         ("lenet5", MNIST, dict(activation="relu"), 61_706),
         ("c3d3", CIFAR, dict(activation="relu"), 895_210),
-        ("vgg_small", CIFAR, dict(filters=[32, 64, 128], dense=128, activation="relu", dropout=0.0), 550_570),
+        ("vgg_small", CIFAR, VGG, 550_570),
         ("resnet", CIFAR, RESNET, 269_722),
         ("resnet", CIFAR, RESNET | dict(shortcut=False), 269_722),
         ("resnet", CIFAR, RESNET | dict(blocks=9), 853_018),
@@ -74,12 +80,12 @@ def test_a_network_has_the_parameters_that_are_published(models, name, shape, se
 
 
 def test_a_residual_net_without_its_convolutions_passes_its_input_on(models):
-    model = models.resnet(CIFAR, 10, **RESNET | dict(batch_norm=False))
+    model = models.resnet(CIFAR, 10, **RESNET | dict(normalization="none"))
     image = np.random.default_rng(0).normal(size=(1, *CIFAR)).astype(np.float32)
     for layer in model.layers:
         if layer.name.startswith("conv_") and layer.name != "conv_0":
             layer.kernel.assign(np.zeros(layer.kernel.shape))
-    first = np.asarray(model.get_layer("activation_0")(model.get_layer("conv_0")(image)))
+    first = np.asarray(model.get_layer("conv_0")(image))
     logits = np.asarray(model(image)) - model.get_layer("logits").bias.numpy()
     passed = first[:, ::4, ::4].mean(axis=(1, 2))
     np.testing.assert_allclose(logits, passed @ model.get_layer("logits").kernel.numpy()[:16], rtol=1e-4, atol=1e-5)
@@ -95,7 +101,7 @@ def test_a_transformers_tokens_attend_to_one_another_and_have_places(models):
     np.testing.assert_allclose(model(image), model(swapped), atol=1e-5)
 
 
-@pytest.mark.parametrize("options", [{}, {"dropout": 0.5}, {"dropout": 0.5, "batch_norm": True}])
+@pytest.mark.parametrize("options", [{}, {"dropout": 0.5}, {"dropout": 0.5, "normalization": "batch"}])
 @pytest.mark.parametrize("name", ["mlp", "lenet_300_100", "cnn"])
 def test_networks_give_logits(models, name, options):
     defaults = {"mlp": MLP, "lenet_300_100": dict(activation="relu"), "cnn": CNN}[name]
@@ -107,11 +113,11 @@ def test_networks_give_logits(models, name, options):
     assert not np.allclose(logits.sum(axis=1), 1)
 
 
-@pytest.mark.parametrize("batch_norm", [False, True])
+@pytest.mark.parametrize("normalization", ["none", "batch"])
 @pytest.mark.parametrize("dropout", [0.0, 0.5])
-def test_a_deeper_mlp_keeps_the_names_of_a_shallow_one(models, batch_norm, dropout):
+def test_a_deeper_mlp_keeps_the_names_of_a_shallow_one(models, normalization, dropout):
     shallow, deep = (
-        names(models.mlp(DIGITS, 10, **MLP | dict(depth=depth, batch_norm=batch_norm, dropout=dropout)))
+        names(models.mlp(DIGITS, 10, **MLP | dict(depth=depth, normalization=normalization, dropout=dropout)))
         for depth in (2, 5)
     )
     assert deep[: len(shallow) - 1] == shallow[:-1] and deep[-1] == shallow[-1]
@@ -124,6 +130,103 @@ def test_a_deeper_cnn_keeps_the_names_of_a_shallow_one(models):
 
 
 def test_batch_norm_stands_between_the_matrix_and_the_activation(models):
-    model = models.mlp(DIGITS, 10, **MLP | dict(depth=1, batch_norm=True, dropout=0.5))
+    model = models.mlp(DIGITS, 10, **MLP | dict(depth=1, normalization="batch", dropout=0.5))
     assert names(model) == ["flatten", "dense_1", "norm_1", "activation_1", "dropout_1", "logits"]
     assert [v.path for v in model.get_layer("dense_1").variables] == ["dense_1/kernel"]
+
+
+@pytest.mark.parametrize(
+    ("normalization", "axes", "groups"),
+    [("batch", (0, 1, 2), None), ("layer", (1, 2, 3), None), ("group", (1, 2, 4), 8)],
+)
+def test_a_norm_standardizes_what_it_says(models, normalization, axes, groups):
+    model = models.cnn(MNIST, 10, **CNN | dict(normalization=normalization))
+    maps = np.random.default_rng(0).normal(3, 2, (5, 28, 28, 16)).astype(np.float32)
+    maps *= np.geomspace(1, 9, 16).astype(np.float32)
+    split = maps if groups is None else maps.reshape(5, 28, 28, groups, 2)
+    expected = (split - split.mean(axes, keepdims=True)) / np.sqrt(split.var(axes, keepdims=True) + 1e-3)
+    normed = np.asarray(model.get_layer("norm_1")(maps, training=True))
+    np.testing.assert_allclose(normed, expected.reshape(maps.shape), atol=2e-3)
+    assert model.get_layer("conv_1").bias is None
+
+
+def test_rms_normalization_divides_by_the_root_mean_square_and_keeps_the_bias(models):
+    model = models.mlp(DIGITS, 10, **MLP | dict(normalization="rms"))
+    values = np.random.default_rng(0).normal(3, 2, (5, 64)).astype(np.float32)
+    expected = values / np.sqrt(np.mean(values**2, axis=1, keepdims=True))
+    np.testing.assert_allclose(model.get_layer("norm_1")(values), expected, rtol=1e-4)
+    assert model.get_layer("dense_1").bias is not None
+
+
+def test_groups_divide_the_channels(models):
+    for width, groups in ((64, 8), (12, 4), (7, 1)):
+        norm = models.mlp(DIGITS, 10, **MLP | dict(width=width, normalization="group")).get_layer("norm_1")
+        assert norm.groups == groups
+
+
+@pytest.mark.parametrize("name", ["dense_1", "conv_1"])
+def test_weight_standardization_uses_each_units_weights_standardized(models, name):
+    make, settings, shape = (models.mlp, MLP, DIGITS) if name == "dense_1" else (models.cnn, CNN, MNIST)
+    layer = make(shape, 10, **settings | dict(normalization="weight")).get_layer(name)
+    rng = np.random.default_rng(0)
+    kernel = rng.normal(0.3, 5, layer.kernel.shape).astype(np.float32)
+    layer.kernel.assign(kernel)
+    layer.bias.assign(rng.normal(size=layer.bias.shape))
+    axes = tuple(range(kernel.ndim - 1))
+    fan_in = np.prod(kernel.shape[:-1])
+    used = (kernel - kernel.mean(axes)) / (kernel.std(axes) * np.sqrt(fan_in)) * np.sqrt(2 / (1 - 1 / np.pi))
+    np.testing.assert_allclose(used.mean(axes), 0, atol=1e-6)
+    plain = make(shape, 10, **settings).get_layer(name)
+    plain.kernel.assign(used)
+    plain.bias.assign(layer.bias)
+    values = rng.normal(size=(3, *layer.input.shape[1:])).astype(np.float32)
+    np.testing.assert_allclose(layer(values), plain(values), rtol=1e-3, atol=1e-3)
+
+
+def test_weight_standardization_keeps_the_signal_through_many_layers(models):
+    model = models.mlp(DIGITS, 10, **MLP | dict(depth=20, width=256, normalization="weight"))
+    x = np.random.default_rng(0).normal(size=(200, *DIGITS)).astype(np.float32)
+    for layer in model.layers[1:-1]:
+        x = layer(x)
+    assert 0.3 < float(np.var(x)) < 3
+
+
+@pytest.mark.parametrize("normalization", NORMALIZATIONS)
+def test_a_residual_net_that_ends_its_branches_at_zero_starts_as_its_shortcuts(models, normalization):
+    import keras
+
+    from studies.engine import weight_name
+    from studies.initializers import Drawing
+
+    image = np.random.default_rng(0).normal(size=(2, *CIFAR)).astype(np.float32)
+    node, stream = {"_target_": "keras.initializers.HeNormal"}, np.random.SeedSequence(0)
+    blocks = []
+    for zero_last in (True, False):
+        model = models.resnet(CIFAR, 10, **RESNET | dict(blocks=1, normalization=normalization, zero_last=zero_last))
+        values = Drawing(model, lambda variable, model=model: weight_name(variable, model)).draw(
+            node, [], stream, stream
+        )
+        for variable, value in zip(model.variables, values, strict=True):
+            variable.assign(value)
+        inside = keras.Model(model.input, [model.get_layer(name).output for name in ("pool", "activation_1_1_2")])
+        pooled, block = (np.asarray(output) for output in inside(image))
+        start = model.get_layer("activation_0" if normalization not in ("none", "weight") else "conv_0").output
+        first = np.asarray(keras.Model(model.input, start)(image))
+        blocks.append(np.array_equal(block, first) and np.allclose(pooled[:, :16], first[:, ::4, ::4].mean((1, 2))))
+    assert blocks == [True, False]
+
+
+def test_a_transformer_that_ends_its_branches_at_zero_starts_as_its_tokens(models):
+    model = models.vit(MNIST, 10, **VIT | dict(zero_last=True))
+    zeros = [v.path for v in model.trainable_variables if v.path.endswith("kernel") and not np.any(v)]
+    assert zeros == ["attention_1/kernel", "dense_1_2/kernel", "attention_2/kernel", "dense_2_2/kernel"]
+
+
+@pytest.mark.parametrize("name", ["cnn", "vgg_small"])
+def test_spatial_dropout_drops_whole_maps(models, name):
+    settings = CNN if name == "cnn" else VGG
+    model = getattr(models, name)(CIFAR, 10, **settings | dict(spatial_dropout=0.5))
+    layer = model.get_layer("spatial_dropout_1")
+    dropped = np.asarray(layer(np.ones((8, 4, 4, 32), np.float32), training=True))
+    means = dropped.mean(axis=(1, 2))
+    assert set(np.unique(means)) == {0.0, 2.0}

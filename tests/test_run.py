@@ -174,7 +174,7 @@ def test_a_trial_that_raises_is_recorded_as_crashed_and_tried_again(tmp_path):
         "model._target_=mine.nets.net",
         "~model.depth",
         "~model.activation",
-        "~model.batch_norm",
+        "~model.normalization",
         "~model.dropout",
         "targets.allow=[mine.]",
         "+study.factors={model.width:[3,4]}",

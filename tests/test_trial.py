@@ -156,7 +156,7 @@ def drawn(tf, config):
 
     drawings = {}
     for depth in (2, 8):
-        model = models.mlp((4, 4, 1), 10, depth=depth, width=16, activation="relu", batch_norm=True, dropout=0.1)
+        model = models.mlp((4, 4, 1), 10, depth=depth, width=16, activation="relu", normalization="batch", dropout=0.1)
         drawings[depth] = model, Drawing(model, lambda variable, model=model: weight_name(variable, model))
 
     def draw(name, depth, seed, dropout_seed=0):
