@@ -11,6 +11,9 @@ from keras import layers
 GROUPS = 8
 """Of group normalization; fewer where they do not divide the channels."""
 
+EPSILON = 1e-5
+"""Added to a group's variance (Wu & He 2018's code); Keras's own .001 would leave small signals small."""
+
 
 def mlp(input_shape, classes, *, depth: int, width: int, activation: str, normalization: str, dropout: float):
     """`depth` hidden layers of `width` units, each dense, (norm,) activation(, dropout)."""
@@ -234,9 +237,9 @@ def _norm(normalization, channels, name):
         case "batch":
             return layers.BatchNormalization(name=name)
         case "layer":  # Ba et al. 2016; of maps it is group normalization in one group (Wu & He 2018, section 3.1)
-            return layers.GroupNormalization(1, name=name)
+            return layers.GroupNormalization(1, epsilon=EPSILON, name=name)
         case "group":
-            return layers.GroupNormalization(math.gcd(GROUPS, channels), name=name)
+            return layers.GroupNormalization(math.gcd(GROUPS, channels), epsilon=EPSILON, name=name)
         case "rms":  # Zhang & Sennrich 2019, over the channels
             return layers.RMSNormalization(name=name)
 
@@ -249,7 +252,7 @@ def standardized(kernel, gain):
     axes = list(range(len(kernel.shape) - 1))
     mean, variance = keras.ops.moments(kernel, axes, keepdims=True)
     fan_in = math.prod(kernel.shape[:-1])
-    return gain * (kernel - mean) / keras.ops.sqrt(fan_in * (variance + 1e-4))
+    return gain * (kernel - mean) / keras.ops.sqrt(keras.ops.maximum(fan_in * variance, 1e-4))
 
 
 class _Standardized:
