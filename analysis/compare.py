@@ -36,33 +36,33 @@ def table(
     execution = load.execution(study, root)
     factors = execution.study.factors
     by = list(dict.fromkeys(_factor(name, factors) for name in by or factors))
-    if load.trials(study, root, execution.keys).empty:
+    trials = load.trials(study, root, execution.keys)
+    if trials.empty:
         raise StudyError(f"no trial of {study} in {root} has ended yet: run it again to go on")
-    return answer(execution.study, root, execution.keys, by, metric, format)
+    return answer(execution.study, trials, root, by, metric, format)
 
 
-def answer(study: Study, root, keys, by=None, metric: str | None = None, format: str = "terminal") -> str:
-    """The comparison table of some of a study's trials, and after a range test what it says of the rates."""
+def answer(study: Study, trials, root, by=None, metric: str | None = None, format: str = "terminal") -> str:
+    """The comparison table of some of a study's trials, a frame, and after a range test what it says of the rates."""
     from analysis import estimates
 
     by, metric = list(study.factors) if by is None else by, metric or study.metric
-    trials = load.trials(study.name, root, keys)
     compared = estimates.comparison(trials, by, metric, study.baseline)
     text = tables.comparison_table(compared, by, metric, study.baseline, format)
     if "loss_by_rate" in study.figures and format != "csv":
-        curve = estimates.rate_curve(trials, load.epochs(study.name, root, keys), by)
+        curve = estimates.rate_curve(trials, load.epochs(study.name, root, list(trials["key"])), by)
         text += f"\n\n{tables.rate_table(estimates.rate_range(curve, by), by, format)}"
     return text
 
 
-def figures(study: Study, root, keys) -> dict[str, str]:
+def figures(study: Study, trials, root) -> dict[str, str]:
     """A study's figures as SVG, by the names of their files."""
     if "loss_by_rate" not in study.figures:
         return {}
     from analysis import estimates, plots
 
     by = list(study.factors)
-    curve = estimates.rate_curve(load.trials(study.name, root, keys), load.epochs(study.name, root, keys), by)
+    curve = estimates.rate_curve(trials, load.epochs(study.name, root, list(trials["key"])), by)
     return {"loss_by_rate.svg": plots.svg(plots.loss_by_rate(curve, estimates.rate_range(curve, by), by))}
 
 

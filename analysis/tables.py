@@ -7,6 +7,7 @@ from studies.record import listed, shown
 
 STYLES = {"terminal": "simple", "markdown": "pipe", "latex": "latex_booktabs"}
 FORMATS = (*STYLES, "csv")
+OUTCOME = ("overrides", "swept", "code", "root", "seeds", "failures", "mean", "sd", "metric")
 
 
 def comparison_table(
@@ -67,6 +68,29 @@ def rate_table(ranges: pd.DataFrame, by: list[str], format: str = "terminal") ->
             cells += ["–" if _missing(low) else f"[{low:.2g}, {high:.2g}]"]
         rows.append(cells)
     return tabulate(rows, headers, tablefmt=STYLES[format], disable_numparse=True)
+
+
+def sweep_table(jobs: list[dict], format: str = "terminal") -> str:
+    """The jobs of a multirun as text: a job a row, with what sets it apart.
+
+    Args:
+        jobs: of each its overrides, name -> value, and the fields of `studies.sweep.Outcome`.
+    """
+    known = dict.fromkeys(name for job in jobs for name in job)
+    names = [name for name in known if name not in OUTCOME and len({job.get(name) for job in jobs} - {""}) > 1]
+    metrics = {job["metric"] for job in jobs if job["metric"]}
+    headers = [*names, "seeds", "failed", " / ".join(sorted(metrics)).replace("_", " ") + ": mean ± sd over seeds"]
+    rows = [
+        [
+            *(job.get(name, "") for name in names),
+            str(job["seeds"]),
+            str(job["failures"]),
+            _mean(job) if job["seeds"] else "error" if job["code"] else "–",
+        ]
+        for job in jobs
+    ]
+    aligned = ["left"] * len(names) + ["right"] * 2 + ["left"]
+    return tabulate(rows, headers, tablefmt=STYLES[format], colalign=aligned, disable_numparse=True)
 
 
 def _short(factor: str, by: list[str]) -> str:

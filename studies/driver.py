@@ -10,6 +10,7 @@ from rich.console import Console
 
 from studies import arms, cost, data, store
 from studies.record import EpochRecord, Result, Started, Study, StudyError, Trial, content_key, listed
+from studies.sweep import Sweep
 
 TRIAL = "studies.trial:run"
 CHECK = "studies.trial:check"
@@ -46,21 +47,29 @@ class Driver:
         executor: runs the trials; closed when it is left in the middle of something.
         root: the store's folder.
         config: the study's composed config, as text.
+        jobs: the sweep that this is a job of, if it is.
     """
 
-    def __init__(self, study: Study, executor, root, config: str, console: Console):
+    def __init__(self, study: Study, executor, root, config: str, console: Console, jobs: Sweep | None = None):
         self.study, self.executor, self.root, self.config, self.console = study, executor, root, config, console
+        self.jobs = jobs
         self.execution, self.statuses, self.files = None, Counter(), {}
 
-    def drive(self, trials: list[Trial], seconds: dict[str, float], expand: Callable[[list[dict]], list[Trial]]) -> int:
-        """Run what is not finished yet; gives the exit code.
+    def drive(
+        self, trials: list[Trial], seconds: dict[str, float], expand: Callable[[list[dict]], list[Trial]]
+    ) -> tuple[int, dict]:
+        """Run what is not finished yet.
 
         Args:
             trials: all of them, or those that tune.
             seconds: how long each should take.
             expand: what was chosen for each arm -> the trials of the arms at that.
+
+        Returns:
+            the exit code; and seeds, failures, mean and sd over the seeds of the study's metric, nothing if it was
+            interrupted.
         """
-        from analysis import compare
+        from analysis import load
 
         self.design = trials
         status, table = "KILLED", ""
@@ -72,22 +81,25 @@ class Driver:
                 seconds = expected_seconds(trials)
                 self._keep({"trials.json": json.dumps([trial.key for trial in trials])})
             self._train(trials, seconds, self.study)
+            frame = load.trials(self.study.name, self.root, [trial.key for trial in trials])
+            from analysis import compare
+
+            table = compare.answer(self.study, frame, self.root, format="markdown")
             if self.execution:
-                table = compare.table(self.study.name, self.root, format="markdown")
-                self._keep(compare.figures(self.study, self.root, [trial.key for trial in trials]))
+                self._keep(compare.figures(self.study, frame, self.root))
             status = "FAILED" if self.statuses["crashed"] else "FINISHED"
         except KeyboardInterrupt:
             self.executor.close()
             self._say_what_is_kept(trials)
-            return INTERRUPTED
+            return INTERRUPTED, {}
         except BaseException:
             self.executor.close()
             raise
         finally:
             if self.execution:
                 self.execution.close(status, table)
-        self._print_results(trials)
-        return 1 if self.statuses["crashed"] else 0
+        self._print_results(frame)
+        return int(self.statuses["crashed"] > 0), self._summary(frame)
 
     def _train(self, trials, seconds, study) -> None:
         """Check every part of the pending trials in the workers, then train them and write what comes back."""
@@ -133,7 +145,7 @@ class Driver:
         """Have what is pending checked, and this execution in the store, both while the workers start."""
         database = store.Maker(self.root)
         try:
-            from analysis import compare  # noqa: F401  half a second
+            from analysis import estimates  # noqa: F401  half a second
             from studies import tracking
 
             self._check_parts(pending)
@@ -141,7 +153,7 @@ class Driver:
         finally:
             database.discard()
         if self.execution is None:
-            self.execution = tracking.Execution(self.root, self.study, self.design, self.config)
+            self.execution = tracking.Execution(self.root, self.study, self.design, self.config, self.jobs)
             self.execution.keep(self.files)
 
     def _keep(self, files: dict[str, str]) -> None:
@@ -199,17 +211,24 @@ class Driver:
             f"\ninterrupted: {done} of {len(trials)} trials are kept; the same command goes on from there"
         )
 
-    def _print_results(self, trials) -> None:
+    def _print_results(self, frame) -> None:
         from analysis import compare, load
 
         study = self.study
-        print(f"\n{compare.answer(study, self.root, [trial.key for trial in trials])}\n")
+        print(f"\n{compare.answer(study, frame, self.root)}\n")
         where = "" if Path(self.root) == Path("mlruns") else f" --root {self.root}"
         print(f"results   {Path(self.root).resolve()}")
         for name in study.figures:
             print(f"figure    {load.execution(study.name, self.root).folder / name}.svg")
         print(f"tables    python -m analysis.compare {study.name}{where}")
         print(f"browse    mlflow ui --backend-store-uri {store.uri(self.root)}")
+
+    def _summary(self, frame) -> dict:
+        """What all trials come to, over the seeds."""
+        from analysis import estimates
+
+        [whole] = estimates.comparison(frame, [], self.study.metric, {}).to_dict("records")
+        return {name: whole[name] for name in ("seeds", "failures", "mean", "sd")}
 
 
 def expected_seconds(trials: list[Trial]) -> dict[str, float]:

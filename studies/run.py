@@ -4,24 +4,29 @@ python -m studies.run +study=init_comparison
 """
 
 import functools
+import math
 import os
 import re
 import sys
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import hydra
-from filelock import FileLock, Timeout
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException, OverrideParseException
+from hydra.types import RunMode
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
 
-from studies import data, design, driver, limits, store, targets
+from studies import data, design, driver, limits, store, sweep, targets
 from studies.record import StudyError, listed
 
 CONF = Path(__file__).parent.parent / "conf"
 SELF_REFERENCE = re.compile(r"\$\{(?!oc\.env:)")
+EXECUTORS: dict = {}
+"""Those of this process's jobs, by their configs: jobs share workers."""
+
 NOT_OF_A_TRIAL = ("plan=", "executor", "tracking", "study.seeds=", "seed=", "hydra.")
 
 
@@ -29,43 +34,83 @@ def main() -> int:
     """Run the command line; gives the exit code: 1 if a trial crashed, 2 for what the user can put right."""
     wants_traceback = os.environ.get("HYDRA_FULL_ERROR") == "1"
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises, and we say what is wrong in one paragraph
-    codes, executors = [], {}
-
-    def answered(function, *arguments) -> int:
+    code = 1
+    with sweep.begun(sys.argv[1:], wants_traceback) as jobs:
         try:
-            return function(*arguments) or 0
+            hydra.main(config_path=str(CONF), config_name="config", version_base="1.3")(task)()
+            code = 0
+        except KeyboardInterrupt:
+            code = driver.INTERRUPTED
         except Exception as error:
-            if wants_traceback or not _is_users(error):
-                raise
-            print(f"error: {explained(error)}", file=sys.stderr)
-            return 2
+            code = _refused(error, wants_traceback)
+        finally:
+            for executor in EXECUTORS.values():
+                executor.close()
+            EXECUTORS.clear()
+            outcomes = jobs.outcomes()
+            code = max([code, *(outcome.code for outcome in outcomes)])
+            _end_sweep(jobs, outcomes, code)
+    return code
 
-    # Within Hydra as well: it prints a line of its own about an error that passes through it.
-    composed = hydra.main(config_path=str(CONF), config_name="config", version_base="1.3")
 
-    def next_job(config) -> None:
-        if driver.INTERRUPTED not in codes:
-            codes.append(answered(job, config, executors))
+def task(composed) -> float:
+    """What Hydra calls for each job, in this process or in another.
 
+    Returns:
+        the mean of the study's metric over its trials, for sweepers to optimize; NaN if it has none.
+    """
+    jobs, hydra_config = sweep.current(), HydraConfig.get()
+    if any(outcome.code == driver.INTERRUPTED for outcome in jobs.outcomes()):
+        return math.nan
+    swept = hydra_config.mode == RunMode.MULTIRUN
+    # As they were written: an interpolation in one is for the config that it composes.
+    overrides = OmegaConf.to_container(hydra_config.overrides.task, resolve=False)
+    outcome = sweep.Outcome(overrides, swept)
     try:
-        code = answered(composed(next_job))
-    finally:
-        for executor in executors.values():
-            executor.close()
-    return max(code, *codes, 0)
+        outcome = job(composed, outcome, jobs if swept else None)
+    except Exception as error:  # here, since Hydra prints a line of its own about one that passes through it
+        outcome = replace(outcome, code=_refused(error, jobs.wants_traceback))
+    jobs.tell(hydra_config.job.num if swept else 0, outcome)
+    return outcome.mean
 
 
-def job(composed, executors: dict) -> int:
+def _refused(error: Exception, wants_traceback: bool) -> int:
+    """The exit code for what the user can put right, which is said in one paragraph; else the error goes on."""
+    if wants_traceback or not _is_users(error):
+        raise error
+    print(f"error: {explained(error)}", file=sys.stderr)
+    return 2
+
+
+def _end_sweep(jobs: sweep.Sweep, outcomes: list[sweep.Outcome], code: int) -> None:
+    """Print how the jobs of a multirun compare, and end their runs in the stores."""
+    if not any(outcome.swept and outcome.seeds for outcome in outcomes):
+        return
+    from analysis import tables
+    from studies import tracking
+
+    rows = [
+        dict(override.lstrip("+").partition("=")[::2] for override in outcome.overrides) | asdict(outcome)
+        for outcome in outcomes
+    ]
+    if len(rows) > 1:
+        print(f"\n{tables.sweep_table(rows)}\n")
+    status = {0: "FINISHED", driver.INTERRUPTED: "KILLED"}.get(code, "FAILED")
+    for root, study in dict.fromkeys((o.root, o.study) for o in outcomes if o.study):
+        tracking.end_sweep(root, study, jobs.id, status, tables.sweep_table(rows, format="markdown"))
+
+
+def job(composed, outcome: sweep.Outcome, jobs: sweep.Sweep | None) -> sweep.Outcome:
     """One composed config: a study, or a study of one trial.
 
     Args:
-        executors: those of the jobs before, by their configs: the jobs of a multirun share their workers.
+        outcome: what is known before it has run.
+        jobs: those of the multirun that it belongs to; those in one process share their workers.
     """
     config = _resolved(composed)
-    hydra_config = HydraConfig.get()
-    overrides = [o for o in hydra_config.overrides.task if not o.startswith(NOT_OF_A_TRIAL)]
+    overrides = [o for o in outcome.overrides if not o.startswith(NOT_OF_A_TRIAL)]
     overridden = {override.lstrip("+~").partition("=")[0] for override in overrides}
-    choices = hydra_config.runtime.choices
+    choices = HydraConfig.get().runtime.choices
     config |= limits.settled({name: config[name] for name in ("seed", "plan") if name in config})
     study = design.read_study(config, overridden)
     compose = composer(config, overrides, choices)
@@ -75,23 +120,19 @@ def job(composed, executors: dict) -> int:
     trials = expand()
     seconds = driver.expected_seconds(trials)
     wanted = design.content_key(config["executor"])
-    if wanted not in executors:
-        executors[wanted] = targets.build(config["executor"], "executor", config["targets"]["allow"])
-    executor = executors[wanted]
+    if wanted not in EXECUTORS:
+        EXECUTORS[wanted] = targets.build(config["executor"], "executor", config["targets"]["allow"])
+    executor = EXECUTORS[wanted]
 
     root = config["tracking"]["root"]
     if config["plan"]:
         driver.plan(study, trials, seconds, executor.workers)
-        return 0
+        return outcome
     store.check_writable(root)
-    try:
-        with FileLock(Path(root) / f".{study.name}.lock", timeout=0):
-            text = OmegaConf.to_yaml(composed)
-            return driver.Driver(study, executor, root, text, Console()).drive(trials, seconds, expand)
-    except Timeout:
-        raise StudyError(
-            f"another process runs {study.name} in {root}: wait for it, or name another store with tracking.root=FOLDER"
-        ) from None
+    with store.claimed(root, study.name, jobs.id if jobs else ""):
+        drive = driver.Driver(study, executor, root, OmegaConf.to_yaml(composed), Console(), jobs)
+        code, summary = drive.drive(trials, seconds, expand)
+    return replace(outcome, code=code, study=study.name, root=str(root), metric=study.metric, **summary)
 
 
 def _settle(config: dict) -> dict:
@@ -231,4 +272,6 @@ def _unknown_key(path: str) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    from studies import run  # under its name, by which launchers send `task` to other processes
+
+    sys.exit(run.main())

@@ -6,6 +6,7 @@ of its own while the workers start. Only for database versions whose tables are 
 for others.
 """
 
+import fcntl
 import shutil
 import sqlite3
 import subprocess
@@ -13,7 +14,8 @@ import sys
 import tempfile
 import time
 import uuid
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 from filelock import FileLock
@@ -58,6 +60,51 @@ def check_writable(root: str | Path) -> None:
         ) from error
 
 
+@contextmanager
+def claimed(root: str | Path, study: str, sweep: str) -> Iterator[None]:
+    """Keep other drivers from a study, but for the jobs of one sweep.
+
+    Args:
+        sweep: what the jobs of one sweep have in common; empty for a driver that is none.
+
+    Raises:
+        StudyError: another driver has the study.
+    """
+    with open(Path(root) / f".{study}.lock", "a+") as file:
+        deadline = time.monotonic() + 1  # a job that is just claiming it for the same sweep is done by then
+        while not _claim(file, sweep):
+            if time.monotonic() > deadline:
+                raise StudyError(
+                    f"another process runs {study} in {root}: wait for it, or name another store with "
+                    f"tracking.root=FOLDER"
+                )
+            time.sleep(0.05)
+        yield
+
+
+def _claim(file, sweep) -> bool:
+    """Lock a study's file alone, and leave the sweep's name in it; or join those that hold it for the same sweep."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        file.truncate(0)
+        file.write(sweep)
+        file.flush()
+        if sweep:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        return True
+    except BlockingIOError:
+        pass
+    try:
+        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    file.seek(0)
+    if sweep and file.read() == sweep:
+        return True
+    fcntl.flock(file, fcntl.LOCK_UN)
+    return False
+
+
 class Maker:
     """A fresh database in the making, in a process of its own; it is in nobody's way until it is put in its place.
 
@@ -88,7 +135,9 @@ class Maker:
             raise StudyError(f"MLflow could not make its database: {errors.strip().splitlines()[-1]}")
         with FileLock(self.database.with_name(".mlflow.lock")):  # another study may have been faster
             if not self._is_there():
-                shutil.move(self.folder / "mlflow.db", self.database)
+                near = self.database.with_name(".mlflow.db.new")
+                shutil.move(self.folder / "mlflow.db", near)
+                near.replace(self.database)  # whole, whoever looks meanwhile
 
     def discard(self) -> None:
         """Leave nothing behind."""
@@ -117,10 +166,10 @@ class Store:
         database: an MLflow database of a version in `KNOWN_VERSIONS`.
         experiment: its name; made if it is not there, restored if it was deleted.
         location: the experiment's artifacts, a URI.
-        note: the experiment's description.
+        note: the experiment's description; None leaves it as it is.
     """
 
-    def __init__(self, database: Path, experiment: str, location: str, note: str):
+    def __init__(self, database: Path, experiment: str, location: str, note: str | None):
         self.database, self.location = database, location
         now = _now()
         with closing(_connect(database)) as connection, connection:
@@ -132,8 +181,9 @@ class Store:
             )
             query = "SELECT experiment_id FROM experiments WHERE name = ?"
             self.experiment = connection.execute(query, (experiment,)).fetchone()[0]
-            tag = "INSERT OR REPLACE INTO experiment_tags (key, value, experiment_id) VALUES (?, ?, ?)"
-            connection.execute(tag, ("mlflow.note.content", note, self.experiment))
+            if note is not None:
+                tag = "INSERT OR REPLACE INTO experiment_tags (key, value, experiment_id) VALUES (?, ?, ?)"
+                connection.execute(tag, ("mlflow.note.content", note, self.experiment))
 
     def begin(self, name: str, tags: dict[str, str], start: int) -> str:
         """A new run's id; the run is there from its first `write` on."""
@@ -173,11 +223,25 @@ class Store:
             tag = "INSERT OR REPLACE INTO tags (key, value, run_uuid) VALUES (?, ?, ?)"
             connection.execute(tag, ("mlflow.note.content", note, run))
 
-    def end_leftovers(self) -> None:
-        """Say of runs that a killed driver left RUNNING that they were killed."""
+    def end_leftovers(self, sweep: str) -> None:
+        """Say of runs that a killed driver left RUNNING that they were killed; those of this sweep may live."""
         with closing(_connect(self.database)) as connection, connection:
-            killed = "UPDATE runs SET status = 'KILLED', end_time = ? WHERE status = 'RUNNING' AND experiment_id = ?"
-            connection.execute(killed, (_now(), self.experiment))
+            killed = (
+                "UPDATE runs SET status = 'KILLED', end_time = ? WHERE status = 'RUNNING' AND experiment_id = ? "
+                "AND run_uuid NOT IN (SELECT run_uuid FROM tags WHERE key = 'sweep' AND value = ?)"
+            )
+            connection.execute(killed, (_now(), self.experiment, sweep))
+
+    def sweep_run(self, sweep: str) -> str | None:
+        """The run that the executions of a sweep are nested in, if there is one yet."""
+        with closing(_connect(self.database)) as connection:
+            query = (
+                "SELECT run_uuid FROM runs JOIN tags USING (run_uuid) JOIN tags AS roles USING (run_uuid) WHERE "
+                "experiment_id = ? AND tags.key = 'sweep' AND tags.value = ? AND roles.key = 'trial.role' AND "
+                "roles.value = 'sweep'"
+            )
+            found = connection.execute(query, (self.experiment, sweep)).fetchone()
+            return found and found[0]
 
 
 def move_artifacts(database: Path, artifacts: Path) -> None:

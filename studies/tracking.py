@@ -1,4 +1,4 @@
-"""The only writer of MLflow: a parent run for an execution of a study, a child run for each trial.
+"""The only writer of MLflow: a run for an execution of a study, in it one for each trial; around it that of a sweep.
 
 A child is written when its trial has ended, in one go: a run that is RUNNING when no driver lives is a killed one's.
 """
@@ -13,6 +13,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import yaml
+from filelock import FileLock
 
 from studies import store
 from studies.record import EPOCH_COLUMNS, LAYER_COLUMNS, METRICS, STATISTICS, content_key
@@ -24,6 +25,9 @@ CHARTED = {"weights": ("l2", "distance"), "gradients": ("gradient_norm",), "upda
 """The statistics of kernels that MLflow charts; every one is in layers.parquet."""
 
 CHARTED_EPOCHS = 12
+TAG_LENGTH = 8000
+"""What MLflow keeps of a tag."""
+
 CURVES = tuple(name for name in EPOCH_COLUMNS if name not in ("key", "epoch", "examples", "seconds"))
 FINAL = (
     *(name for name in METRICS if name not in EPOCH_COLUMNS),
@@ -46,17 +50,17 @@ class Execution:
         study: the study.
         trials: every trial of the design, finished ones too; of one that tunes, the tuning trials.
         config: the study's composed config, as text.
+        jobs: the `studies.sweep.Sweep` that this is a job of, if it is.
     """
 
-    def __init__(self, root, study, trials, config: str):
-        root = Path(root).resolve()
-        self.study, self.folder = study, root / "artifacts" / study.name.replace(" ", "_")
-        database = root / "mlflow.db"
-        store.move_artifacts(database, root / "artifacts")
-        kind = store.Store if store.version(database) in store.KNOWN_VERSIONS else ClientStore
-        self.store = kind(database, study.name, self.folder.as_uri(), study.question)
-        self.store.end_leftovers()
+    def __init__(self, root, study, trials, config: str, jobs=None):
+        self.study, self.folder = study, _folder(root, study.name)
+        store.move_artifacts(Path(root).resolve() / "mlflow.db", self.folder.parent)
+        self.store = _opened(root, study.name, study.question)
+        self.store.end_leftovers(jobs.id if jobs else "")
         self.versions = {f"version.{name}": version(name) for name in ("tensorflow", "keras", "mlflow", "numpy")}
+        if jobs:
+            self.versions["sweep"] = jobs.id
         tags = {
             "study": study.name,
             "study.design": json.dumps(asdict(study)),
@@ -65,10 +69,22 @@ class Execution:
             "machine": f"{platform.node()} {platform.machine()} {os.cpu_count()} cores",
             **self.versions,
         }
+        if jobs:
+            tags["mlflow.parentRunId"] = self._sweep_run(jobs)
         self.parent = self.store.begin(f"{study.name} ({len(trials)} trials)", tags, _now())
         compared = [trial.key for trial in trials if trial.role == "scientific"]
         self.keep({"study.yaml": config, "trials.json": json.dumps(compared)})
         self.store.write(self.parent, "RUNNING", None, {}, [])
+
+    def _sweep_run(self, jobs) -> str:
+        """The run of the sweep, made by the first of its jobs."""
+        with FileLock(self.folder.parent.with_name(".mlflow.lock")):
+            run = self.store.sweep_run(jobs.id)
+            if run is None:
+                tags = {"study": self.study.name, "trial.role": "sweep", "sweep": jobs.id}
+                run = self.store.begin(jobs.name[:250], tags, _now())
+                self.store.write(run, "RUNNING", None, {}, [])
+        return run
 
     def keep(self, files: dict[str, str]) -> None:
         """Keep files, name -> text, with the execution; `trials.json` has the keys of the trials that it compares."""
@@ -92,16 +108,20 @@ class Execution:
             "trial.status": result.status,
             "trial.arm": json.dumps(trial.arm),
             "trial.nuisance": json.dumps(trial.nuisance),
-            "trial.overrides": json.dumps(trial.overrides)[:8000],
             "mlflow.parentRunId": self.parent,
             **self.versions,
         }
+        overrides = json.dumps(trial.overrides)
+        if len(overrides) <= TAG_LENGTH:  # else in config.yaml only
+            tags["trial.overrides"] = overrides
         if result.error:
-            tags["trial.error"] = result.error[:8000]
+            tags["trial.error"] = result.error[:TAG_LENGTH]
         run = self.store.begin(f"{trial.label()} seed={trial.seed}", tags, now - int(1000 * seconds))
 
         folder = self._artifacts(run)
-        (folder / "config.yaml").write_text(_yaml({**trial.config, "seed": trial.seed}))
+        (folder / "config.yaml").write_text(
+            _yaml({**trial.config, "seed": trial.seed, "overrides": list(trial.overrides)})
+        )
         _write_parquet(folder / "epochs.parquet", EPOCH_COLUMNS, [tuple(vars(record).values()) for record in epochs])
         rows = [(record.key, record.epoch, record.layer, record.tensor, *record.statistics) for record in layers]
         _write_parquet(folder / "layers.parquet", LAYER_COLUMNS, rows)
@@ -115,18 +135,40 @@ class Execution:
         """End the execution with an MLflow status, and keep its table in Markdown."""
         if table:
             (self._artifacts(self.parent) / "comparison.md").write_text(table)
-        self.store.end(self.parent, status, f"{self.study.question}\n\n{table}"[:8000])
+        self.store.end(self.parent, status, f"{self.study.question}\n\n{table}"[:TAG_LENGTH])
 
     def _artifacts(self, run: str) -> Path:
-        folder = self.folder / run / "artifacts"
-        folder.mkdir(parents=True, exist_ok=True)
-        return folder
+        return _artifacts(self.folder, run)
+
+
+def end_sweep(root, study: str, sweep: str, status: str, table: str) -> None:
+    """End a sweep's run among a study's, if it has one, and keep the table of its jobs in Markdown."""
+    opened = _opened(root, study)
+    if run := opened.sweep_run(sweep):
+        (_artifacts(_folder(root, study), run) / "sweep.md").write_text(table)
+        opened.end(run, status, table[:TAG_LENGTH])
+
+
+def _opened(root, study: str, note: str | None = None):
+    database = Path(root).resolve() / "mlflow.db"
+    kind = store.Store if store.version(database) in store.KNOWN_VERSIONS else ClientStore
+    return kind(database, study, _folder(root, study).as_uri(), note)
+
+
+def _folder(root, study: str) -> Path:
+    return Path(root).resolve() / "artifacts" / study.replace(" ", "_")
+
+
+def _artifacts(folder: Path, run: str) -> Path:
+    path = folder / run / "artifacts"
+    path.mkdir(parents=True, exist_ok=True)
+    return path
 
 
 class ClientStore:
     """What `studies.store.Store` does, through MLflow's client: for database versions it does not know."""
 
-    def __init__(self, database: Path, experiment: str, location: str, note: str):
+    def __init__(self, database: Path, experiment: str, location: str, note: str | None):
         from mlflow.tracking import MlflowClient
 
         self.client = MlflowClient(f"sqlite:///{database}")
@@ -137,7 +179,8 @@ class ClientStore:
             self.experiment = known.experiment_id
             if known.lifecycle_stage == "deleted":
                 self.client.restore_experiment(self.experiment)
-        self.client.set_experiment_tag(self.experiment, "mlflow.note.content", note)
+        if note is not None:
+            self.client.set_experiment_tag(self.experiment, "mlflow.note.content", note)
 
     def begin(self, name, tags, start) -> str:
         """A new run's id; it is RUNNING until its `write` says otherwise."""
@@ -161,13 +204,21 @@ class ClientStore:
         self.client.set_tag(run, "mlflow.note.content", note)
         self.client.set_terminated(run, status)
 
-    def end_leftovers(self) -> None:
+    def end_leftovers(self, sweep) -> None:
         """Runs that a killed driver left RUNNING: executions were killed, trials were not written whole and go."""
         for run in self.client.search_runs([self.experiment], "attributes.status = 'RUNNING'"):
-            if run.data.tags.get("trial.role") == "execution":
+            if sweep and run.data.tags.get("sweep") == sweep:
+                continue  # it may live
+            if run.data.tags.get("trial.role") in ("execution", "sweep"):
                 self.client.set_terminated(run.info.run_id, "KILLED")
             else:
                 self.client.delete_run(run.info.run_id)
+
+    def sweep_run(self, sweep) -> str | None:
+        """The run that the executions of a sweep are nested in, if there is one yet."""
+        query = f"tags.sweep = '{sweep}' AND tags.`trial.role` = 'sweep'"
+        found = self.client.search_runs([self.experiment], query)
+        return found[0].info.run_id if found else None
 
 
 def charted(epochs: list[int]) -> set[int]:

@@ -206,11 +206,53 @@ def test_the_plan_of_a_study_that_tunes_shows_the_tuning_trials_and_counts_the_o
     assert "then 120 final trials" in output
 
 
-def test_seeds_can_be_swept(cli):
+@pytest.fixture
+def trained(monkeypatch, tmp_path):
+    """Studies whose network has been trained already: what each job gave to Hydra. Depth 3 is interrupted."""
+    gave, task = [], run.task
+
+    def drive(driver, trials, *_):
+        depth = trials[0].config["model"]["depth"]
+        if depth == 3:
+            return run.driver.INTERRUPTED, {}
+        return int(depth == 4), {"seeds": 2, "failures": 0, "mean": depth / 10, "sd": 0.01}
+
+    monkeypatch.setattr(run.driver.Driver, "drive", drive)
+    monkeypatch.setattr(run, "task", lambda composed: gave.append(task(composed)) or gave[-1])
+    monkeypatch.setattr("studies.tracking.end_sweep", lambda *_: None)
+    return gave
+
+
+def test_a_job_gives_hydra_the_mean_to_optimize_and_a_sweep_ends_in_one_table(cli, trained):
+    code, output, error = cli("-m", "optimizer=sgd,adam", "model.depth=1,2", "model.width=8")
+    assert (code, error, trained) == (0, "", [0.1, 0.2, 0.1, 0.2])
+    assert re.findall(r"^(optimizer|sgd|adam) +(\S+) +(\S+) +(\S+)  (.*)$", output, re.M) == [
+        ("optimizer", "model.depth", "seeds", "failed", "val accuracy: mean ± sd over seeds"),
+        *((name, depth, "2", "0", f"0.{depth}000 ± 0.0100") for name in ("sgd", "adam") for depth in "12"),
+    ]
+    assert cli("model.depth=2") == (0, "", "") and trained[-1] == 0.2
+
+
+def test_jobs_go_on_after_one_with_an_error_and_not_after_an_interruption(cli, trained):
+    answer = cli("-m", "model.depth=-1,2,4")
+    assert_one_paragraph(answer, "model.depth=-1", "1 or more")
+    assert np.isnan(trained[0]) and trained[1:] == [0.2, 0.4]
+    assert re.findall(r"^(-?\d) .* ([\w.]+)$", answer[1].replace(" ± 0.0100", ""), re.M) == [
+        ("-1", "error"),
+        ("2", "0.2000"),
+        ("4", "0.4000"),
+    ]
+    assert cli("-m", "model.depth=1,4")[0] == 1
+    assert cli("-m", "model.depth=1,3,2")[0] == run.driver.INTERRUPTED
+    assert trained[-3] == 0.1 and np.isnan(trained[-2:]).all()
+
+
+def test_seeds_can_be_swept(cli, tmp_path):
     code, output, error = cli("-m", "optimizer=sgd,adam", "seed=range(2)", "plan=true")
     assert (code, error) == (0, "")
     assert re.findall(r"defaults seed=(\d)$", output, re.MULTILINE) == ["0", "1"] * 2
     assert len(set(re.findall(r"^  ([0-9a-f]{16}) ", output, re.MULTILINE))) == 4
+    assert list(tmp_path.iterdir()) == [] and "STUDIES_SWEEP" not in os.environ
 
 
 def test_comparing_an_unknown_study_is_answered_in_one_paragraph(tmp_path, capsys):

@@ -25,7 +25,19 @@ TRAINING = {
 
 DRIVER = {
     f"studies.{name}"
-    for name in ("run", "design", "arms", "executors", "tracking", "store", "progress", "limits", "cost", "driver")
+    for name in (
+        "run",
+        "design",
+        "arms",
+        "executors",
+        "tracking",
+        "store",
+        "progress",
+        "limits",
+        "cost",
+        "driver",
+        "sweep",
+    )
 }
 
 MAY_IMPORT = {

@@ -257,3 +257,30 @@ def test_the_jobs_of_a_multirun_share_their_workers_and_give_the_same_numbers(po
     assert sweep.returncode == 0, error
     assert output.count("16 trials, 0 finished before, 16 to run") == 2 and len(workers) == 2
     assert_same_to_the_bit(pooled[0], tmp_path)  # of the last job
+    table = re.findall(r"^(24|16) +4 +0  0\.\d{4} ± 0\.\d{4}$", output, re.M)
+    assert table == ["24", "16"]
+
+
+def test_the_jobs_of_a_multirun_run_side_by_side_in_processes_of_a_launchers(tmp_path):
+    words = ["-m", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "executor=serial", "optimizer=sgd,adam"]
+    words += ["model.depth=1,-1", "training.epochs=1", f"tracking.root={tmp_path}"]
+    start = [sys.executable, "-m", "studies.run", *words]
+    first = subprocess.run(start, cwd=ROOT, capture_output=True, text=True)
+    assert first.returncode == 2 and "Traceback" not in first.stderr
+    assert first.stderr.count("error: model.depth=-1: expected a whole number of 1 or more\n") == 2
+    rows = re.findall(r"^(sgd|adam) +(-?1) +([01]) +0  (0\.\d{4}|error)$", first.stdout, re.M)
+    assert [row[:3] for row in rows] == [("sgd", "1", "1"), ("sgd", "-1", "0"), ("adam", "1", "1"), ("adam", "-1", "0")]
+    assert [row[3] == "error" for row in rows] == [False, True, False, True]
+
+    with closing(sqlite3.connect(tmp_path / "mlflow.db")) as connection:
+        runs = dict(connection.execute("SELECT run_uuid, name || ' ' || status FROM runs").fetchall())
+        parents = connection.execute("SELECT run_uuid, value FROM tags WHERE key = 'mlflow.parentRunId'").fetchall()
+    nested = sorted((runs[parent], runs[run]) for run, parent in parents)
+    whole = f"{' '.join(words[1:])} FAILED"
+    execution = "single (1 trials) FINISHED"
+    assert nested == sorted([(execution, "defaults seed=0 FINISHED"), (whole, execution)] * 2)
+    assert len(runs) == 5
+
+    again = subprocess.run(start, cwd=ROOT, capture_output=True, text=True)
+    assert again.stdout.count("1 trials, 1 finished before, 0 to run") == 2
+    assert re.findall(r"^(?:sgd|adam) .*$", again.stdout, re.M) == re.findall(r"^(?:sgd|adam) .*$", first.stdout, re.M)

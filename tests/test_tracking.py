@@ -1,5 +1,6 @@
 """The store without TensorFlow: made-up records, MLflow's own client to read them back."""
 
+import json
 import math
 import shutil
 from dataclasses import replace
@@ -8,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 from mlflow.tracking import MlflowClient
 
 from analysis import load
@@ -23,6 +25,7 @@ from studies.record import (
     StudyError,
     Trial,
 )
+from studies.sweep import Sweep
 
 EPOCHS = 30
 STUDY = Study(
@@ -181,6 +184,58 @@ def test_a_killed_driver_leaves_nothing_half_written(root, monkeypatch):
         runs = client.search_runs([client.get_experiment_by_name(STUDY.name).experiment_id])
         assert {run.data.tags["trial.role"] for run in runs if "trial.role" in run.data.tags} == {"execution"}
         assert not [run for run in runs if run.info.status == "RUNNING"]
+
+
+def test_a_job_leaves_the_runs_of_its_sweeps_other_jobs_alone_and_shares_their_parent(root, monkeypatch):
+    for known in (store.KNOWN_VERSIONS, ()):
+        monkeypatch.setattr(store, "KNOWN_VERSIONS", known)
+        jobs = Sweep(Path(f"sweep-{len(known)}"), ["-m", "seed=0,1"], False)
+        executions = [tracking.Execution(root, STUDY, made_up_trials(), "", jobs) for _ in range(2)]
+        client = MlflowClient(store.uri(root))
+        runs = [client.get_run(execution.parent) for execution in executions]
+        assert [run.info.status for run in runs] == ["RUNNING", "RUNNING"]
+        [parent] = {run.data.tags["mlflow.parentRunId"] for run in runs}
+        assert client.get_run(parent).info.run_name == "seed=0,1"
+        for execution in executions:
+            execution.close("FINISHED")
+        tracking.end_sweep(root, STUDY.name, jobs.id, "FINISHED", "| jobs |")
+        assert client.get_run(parent).info.status == "FINISHED"
+        assert [artifact.path for artifact in client.list_artifacts(parent)] == ["sweep.md"]
+
+        killed = tracking.Execution(root, STUDY, made_up_trials(), "", Sweep(Path("other"), [], False))
+        tracking.Execution(root, STUDY, made_up_trials(), "", jobs).close("FINISHED")
+        assert client.get_run(killed.parent).info.status == "KILLED"
+        assert load.execution(STUDY.name, root).study == STUDY
+
+
+def test_a_trials_overrides_are_kept_whole_however_long(root):
+    trials = [
+        replace(trial, overrides=("a=" + length * "x", "seed=0")) for trial, length in zip(made_up_trials(), (10, 9000))
+    ]
+    execution = tracking.Execution(root, STUDY, trials, "")
+    for trial in trials:
+        execution.write(trial, *records(trial))
+    execution.close("FINISHED")
+    tags = {run.tags["trial.key"]: run.tags for run in load.ended(STUDY.name, root)}
+    for trial, folder in zip(trials, load.trials(STUDY.name, root)["folder"], strict=True):
+        assert tuple(yaml.safe_load((folder / "config.yaml").read_text())["overrides"]) == trial.overrides
+    assert [json.loads(tags[trial.key].get("trial.overrides", "null")) for trial in trials] == [
+        ["a=xxxxxxxxxx", "seed=0"],
+        None,
+    ]
+
+
+def test_a_study_has_one_driver_or_the_jobs_of_one_sweep(tmp_path):
+    with store.claimed(tmp_path, "s", ""), store.claimed(tmp_path, "other", ""):
+        for sweep in ("", "a"):
+            with pytest.raises(StudyError, match="another process runs s in"), store.claimed(tmp_path, "s", sweep):
+                pass
+    with store.claimed(tmp_path, "s", "a"), store.claimed(tmp_path, "s", "a"):
+        for sweep in ("", "b"):
+            with pytest.raises(StudyError, match="another process runs s in"), store.claimed(tmp_path, "s", sweep):
+                pass
+    with store.claimed(tmp_path, "s", "b"):
+        pass
 
 
 def test_a_crashed_trial_is_run_again_and_its_new_run_counts(root):

@@ -1,0 +1,96 @@
+"""The jobs of one command: what they share, in whatever processes they run, and how each of them ended.
+
+A launcher may run jobs in other processes, which have the environment of the first and nothing else of it: so the
+environment names a folder, and the jobs meet there.
+"""
+
+import json
+import math
+import os
+import tempfile
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+FOLDER = "STUDIES_SWEEP"
+"""The environment variable with the folder; conf/config.yaml has Hydra write there too."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a job ended.
+
+    Attributes:
+        overrides: the job's own.
+        swept: whether it is of a multirun.
+        code: its exit code.
+        root: the store's folder; study, root and metric are empty if it did not get that far.
+        seeds: with a value; mean, sd: of the study's metric over them, the mean being what a sweeper optimizes.
+        failures: trials that did not finish.
+    """
+
+    overrides: list[str]
+    swept: bool
+    code: int = 0
+    study: str = ""
+    root: str = ""
+    metric: str = ""
+    seeds: int = 0
+    failures: int = 0
+    mean: float = math.nan
+    sd: float = math.nan
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """The jobs of one command.
+
+    Attributes:
+        folder: where they meet; its name is theirs alone.
+        command: its words.
+        wants_traceback: whether the user asked for one.
+    """
+
+    folder: Path
+    command: list[str]
+    wants_traceback: bool
+
+    @property
+    def id(self) -> str:
+        """What the jobs' runs in the store are tagged with."""
+        return self.folder.name
+
+    @property
+    def name(self) -> str:
+        """The command's overrides."""
+        return " ".join(word for word in self.command if word not in ("-m", "--multirun"))
+
+    def tell(self, number: int, outcome: Outcome) -> None:
+        """Say how a job ended."""
+        with suppress(FileNotFoundError):  # the command was interrupted, and nobody listens any more
+            (self.folder / f"{number}.json").write_text(json.dumps(asdict(outcome)))
+
+    def outcomes(self) -> list[Outcome]:
+        """How the jobs that have ended did, in their order."""
+        files = sorted(self.folder.glob("[0-9]*.json"), key=lambda path: int(path.stem))
+        return [Outcome(**json.loads(path.read_text())) for path in files]
+
+
+@contextmanager
+def begun(command: list[str], wants_traceback: bool) -> Iterator[Sweep]:
+    """The sweep of a command, known to every process that starts meanwhile."""
+    with tempfile.TemporaryDirectory(prefix=f"studies-{uuid.uuid4().hex}-", ignore_cleanup_errors=True) as folder:
+        (Path(folder) / "command.json").write_text(json.dumps([command, wants_traceback]))
+        os.environ[FOLDER] = folder
+        try:
+            yield current()
+        finally:
+            del os.environ[FOLDER]
+
+
+def current() -> Sweep:
+    """The sweep that this process works for."""
+    folder = Path(os.environ[FOLDER])
+    return Sweep(folder, *json.loads((folder / "command.json").read_text()))
