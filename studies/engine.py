@@ -22,8 +22,8 @@ XLA_STEPS = 300
 """From here on a dense model's XLA compilation (1-4 s a worker) is repaid by some dozens of trials, or longer ones."""
 
 
-def wants_xla(choice: str | bool, model: keras.Model, steps: int) -> bool:
-    """Whether to compile with XLA; `auto` looks at the trial's own device, layers and steps, nothing else.
+def wants_xla(choice: str | bool, model: keras.Model, steps: int, regularizer=None) -> bool:
+    """Whether to compile with XLA; `auto` looks at the trial's own device, layers, rule and steps, nothing else.
 
     XLA halves a dense model's step; on a CPU it makes convolutions 10-25 times slower, so any layer that is not known
     to gain leaves it off there.
@@ -41,7 +41,7 @@ def wants_xla(choice: str | bool, model: keras.Model, steps: int) -> bool:
         layers.RMSNormalization,
         layers.Dropout,
     )
-    dense = all(isinstance(layer, gains) for layer in model.layers)
+    dense = all(isinstance(layer, gains) for layer in model.layers) and getattr(regularizer, "gains_from_xla", True)
     return steps >= XLA_STEPS and (dense or bool(tf.config.list_physical_devices("GPU")))
 
 

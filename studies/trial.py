@@ -296,16 +296,17 @@ def _engine(trial: Trial, dataset: Dataset, arrays: tuple, steps: int, batch: in
     def make():
         model = _model(config["model"], dataset, allow)
         optimizer = build_optimizer(config["optimizer"], allow)
+        regularizer = targets.build(config["regularizer"], "regularizer", allow)
         engine = Engine(
             model,
             optimizer,
-            regularizer=targets.build(config["regularizer"], "regularizer", allow),
+            regularizer=regularizer,
             clip=targets.build(config["clipping"], "clipping", allow),
             ascent=sharpness_aware(config["optimizer"]["sam"]) if config["optimizer"]["sam"] else None,
             augmentation=_augmentation(config["data"]),
             cycle=_cycle(config["schedule"], optimizer, allow),
             observe=config["diagnostics"]["observe_every"] > 0,
-            xla=wants_xla(config["engine"]["xla"], model, total),
+            xla=wants_xla(config["engine"]["xla"], model, total, regularizer),
         )
         engine.compile(*arrays, steps, batch)
         return engine, Drawing(model, lambda variable: weight_name(variable, model))

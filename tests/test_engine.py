@@ -547,6 +547,7 @@ def test_dropout_follows_its_seed(deep):
 def test_auto_compiles_long_runs_of_dense_networks_alone(tf):
     from studies.engine import XLA_STEPS, wants_xla
     from studies.models import cnn
+    from studies.regularizers import gradient_noise, mixup
 
     dense = deep_network()
     convolutional = cnn(
@@ -565,3 +566,5 @@ def test_auto_compiles_long_runs_of_dense_networks_alone(tf):
     assert wants_xla("auto", dense, XLA_STEPS) and not wants_xla("auto", dense, XLA_STEPS - 1)
     assert wants_xla("auto", convolutional, XLA_STEPS) == gpu
     assert wants_xla(True, convolutional, 1) and not wants_xla(False, dense, XLA_STEPS)
+    assert wants_xla("auto", dense, XLA_STEPS, mixup(0.2))
+    assert wants_xla("auto", dense, XLA_STEPS, gradient_noise(0.1, 0.5)) == gpu
