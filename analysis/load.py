@@ -79,12 +79,18 @@ def execution(study: str, root: str | Path = "mlruns") -> Execution:
 def trials(study: str, root: str | Path = "mlruns", keys=None) -> pd.DataFrame:
     """One row a trial: key, study, role, status, the factors by their config keys, seed, metrics, seconds, error.
 
+    A factor with null among its levels has the dtype object, so that its other levels stay what they are.
+
     Args:
         keys: of the trials wanted, in the order wanted; None for those of the latest execution.
     """
     keys = execution(study, root).keys if keys is None else keys
     rows = {run.tags["trial.key"]: _row(run) for run in ended(study, root)}
-    frame = pd.DataFrame([rows[key] for key in keys if key in rows])
+    wanted = [rows[key] for key in keys if key in rows]
+    frame = pd.DataFrame(wanted)
+    for name in frame:
+        if any(row.get(name) is None for row in wanted):
+            frame[name] = pd.Series([row.get(name) for row in wanted], dtype=object)
     if frame.empty:
         return pd.DataFrame(columns=["key", "study", "role", "status", "seed", *NUMBERS, "error", "folder"])
     return frame

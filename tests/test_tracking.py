@@ -12,7 +12,7 @@ import pytest
 import yaml
 from mlflow.tracking import MlflowClient
 
-from analysis import load
+from analysis import estimates, load
 from studies import store, tracking
 from studies.record import (
     EPOCH_COLUMNS,
@@ -157,6 +157,19 @@ def test_what_was_written_is_read_to_the_bit(root):
         )
         row = frame[frame["key"] == trial.key].iloc[0]
         assert row["test_accuracy"] == result.test_accuracy and row["epochs"] == EPOCHS
+
+
+def test_a_level_that_is_null_leaves_the_others_as_they_are(root):
+    levels = [None, 3, 3, None]
+    trials = [replace(trial, arm={"seeds.init": level}) for trial, level in zip(made_up_trials(), levels, strict=True)]
+    execution = tracking.Execution(root, STUDY, trials, "")
+    for trial in trials:
+        execution.write(trial, *records(trial))
+    execution.close("FINISHED")
+    frame = load.trials(STUDY.name, root)
+    assert list(frame["seeds.init"]) == levels and {type(level) for level in frame["seeds.init"]} == {int, type(None)}
+    compared = estimates.comparison(frame, ["seeds.init"], "val_loss", {"seeds.init": None})
+    assert list(compared["seeds.init"]) == [None, 3] and list(compared["seeds"]) == [2, 2]
 
 
 def test_children_are_nested_and_charted_at_a_dozen_epochs(root):
