@@ -6,6 +6,9 @@ import math
 
 from studies.record import IDENTITY, Study, StudyError, listed, shown
 
+MOST_TRIALS = 100_000
+"""Of a study: more are a slip of the hand, and take gigabytes to plan."""
+
 
 def of(study: Study) -> list[dict]:
     """The arms, factor -> level, that the rules leave of the grid.
@@ -19,6 +22,10 @@ def of(study: Study) -> list[dict]:
             group = next((group for group in study.zip if factor in group), (factor,))
             axes.append([dict(zip(group, row)) for row in zip(*(study.factors[f] for f in group), strict=True)])
             placed |= set(group)
+    if (count := math.prod(map(len, axes))) > MOST_TRIALS:
+        raise StudyError(
+            f"{study.name} has a grid of {count:,} arms: expected {MOST_TRIALS:,} at most. Leave out levels"
+        )
     cells = (dict(itertools.chain.from_iterable(part.items() for part in cell)) for cell in itertools.product(*axes))
     grid = [{factor: cell[factor] for factor in study.factors} for cell in cells]
     for name in ("skip", "only", "settings"):

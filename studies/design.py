@@ -1,6 +1,7 @@
 """From a study to its trials: the grid of factor levels times the seeds. Pure: no TensorFlow, no MLflow, no Hydra."""
 
 import json
+import math
 import re
 from collections.abc import Callable
 
@@ -158,7 +159,13 @@ def expand(
                 changes[assignment] = {} if unchanged else _change(base, factor, level, overrides, compose)
     trials = []
     tunes = bool(study.nuisance) and chosen is None
+    seeds = study.tuning_seeds if tunes else study.seeds
     every = arms.of(study)
+    count = len(every) * len(seeds) * (math.prod(map(len, study.nuisance.values())) if tunes else 1)
+    if count > arms.MOST_TRIALS:
+        raise StudyError(
+            f"{study.name} has {count:,} trials: expected {arms.MOST_TRIALS:,} at most. Leave out levels or seeds"
+        )
     if tunes:
         cells = [(arm, nuisance) for arm in every for nuisance in arms.nuisance_of(study)]
     else:
@@ -188,7 +195,7 @@ def expand(
                 graph_key=graph,
                 nuisance=nuisance,
             )
-            for seed in (study.tuning_seeds if tunes else study.seeds)
+            for seed in seeds
         ]
     _refuse_twins(trials)
     return trials
@@ -247,6 +254,8 @@ def _figures(names) -> tuple[str, ...]:
 
 def _seeds(seeds, path) -> tuple[int, ...]:
     if isinstance(seeds, int) and not isinstance(seeds, bool) and seeds >= 1:
+        if seeds > arms.MOST_TRIALS:
+            raise StudyError(f"{path}={seeds}: expected a count of {arms.MOST_TRIALS:,} at most")
         return tuple(range(seeds))
     if isinstance(seeds, list) and seeds and all(type(s) is int and s >= 0 for s in seeds):
         if len(set(seeds)) == len(seeds):

@@ -78,7 +78,7 @@ def _refused(error: Exception, wants_traceback: bool) -> int:
     """The exit code for what the user can put right, which is said in one paragraph; else the error goes on."""
     if wants_traceback or not _is_users(error):
         raise error
-    print(f"error: {explained(error)}", file=sys.stderr)
+    print("error:", *explained(error).split(), file=sys.stderr)
     return 2
 
 
@@ -214,6 +214,9 @@ def explained(error: Exception) -> str:
             f"{name}={values}: several values for one setting. A list is written '{name}=[{values}]', a factor "
             f"'+study.factors={{{name}: [{values}]}}', and several studies, one after the other, start with -m"
         )
+    if match := re.search(r"Error merging override [+~]*([^=]*)=(.*)", text):
+        default = OmegaConf.select(_defaults(), match[1])
+        return f"{match[1]}={match[2]}: expected a value of the same kind as the default, {match[1]}={default}"
     if match := re.search(r"Sweep parameters '(.*)' requires --multirun", text):
         return f"{match[1]}: several values for one setting; to run them one after the other, start with -m"
     if match := re.search(r"Could not (?:find|load) '(\w+)/([^'/]*)'", text):

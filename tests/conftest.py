@@ -3,6 +3,7 @@
 import copy
 import functools
 import os
+import sys
 from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -42,6 +43,25 @@ def config():
             return OmegaConf.to_container(hydra.compose("config", list(overrides)), resolve=True)
 
     return lambda overrides=(): copy.deepcopy(composed(tuple(overrides)))
+
+
+@pytest.fixture
+def cli(monkeypatch, capsys, tmp_path):
+    """A function from arguments to what `python -m studies.run` answers: exit code, stdout, stderr."""
+    monkeypatch.chdir(tmp_path)
+    # Hydra sets up logging and so closes the stream of every handler: with TensorFlow here, one of them is pytest's.
+    monkeypatch.setattr("logging.shutdown", lambda handlers: None)
+
+    def call(*arguments):
+        monkeypatch.setenv("HYDRA_FULL_ERROR", "0")
+        monkeypatch.setattr(sys, "argv", ["studies.run", *arguments])
+        try:
+            code = run.main()
+        except SystemExit as ended:
+            code = ended.code
+        return code, *capsys.readouterr()
+
+    return call
 
 
 @pytest.fixture(scope="session")

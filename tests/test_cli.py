@@ -19,25 +19,6 @@ ROOT = Path(__file__).parent.parent
 STUDY = "+study=init_comparison"
 
 
-@pytest.fixture
-def cli(monkeypatch, capsys, tmp_path):
-    """A function from arguments to what `python -m studies.run` answers: exit code, stdout, stderr."""
-    monkeypatch.chdir(tmp_path)
-    # Hydra sets up logging and so closes the stream of every handler: with TensorFlow here, one of them is pytest's.
-    monkeypatch.setattr("logging.shutdown", lambda handlers: None)
-
-    def call(*arguments):
-        monkeypatch.setenv("HYDRA_FULL_ERROR", "0")
-        monkeypatch.setattr(sys, "argv", ["studies.run", *arguments])
-        try:
-            code = run.main()
-        except SystemExit as ended:
-            code = ended.code
-        return code, *capsys.readouterr()
-
-    return call
-
-
 def process(module, *arguments, cwd, **environment):
     """The same of a process of its own."""
     command = [sys.executable, "-m", module, *arguments]
@@ -79,6 +60,15 @@ def assert_one_paragraph(answer, *words):
         (["+study.factors.model.depth=[2]"], "{'depth': [2]}", "{model.depth: [2, 8]}"),
         (["study.nuisance={model.depth: [2]}"], "study.nuisance", "'+study.nuisance={model.depth: [2]}'"),
         (["study.metric=nosuch"], "study.metric=nosuch", "val_accuracy, best_val_loss"),
+        (["study.seeds=1000000000"], "study.seeds=1000000000", "100,000 at most"),
+        (
+            ["study.seeds=5000", "+study.factors={model.depth: [1, 2, 3], model.width: [1, 2, 3, 4, 5, 6, 7]}"],
+            "105,000",
+            "Leave out",
+        ),
+        (["++study.skip={}"], "study.skip={}", "the default, study.skip=[]"),
+        (["study.name='a\nb'"], "study.name=", "letters"),
+        ([" ="], "=: cannot be read", "NAME=VALUE"),
         (["study.seeds=0"], "study.seeds=0", "1 or more"),
         (["seed=-1"], "seed=-1", "0 or more"),
         (["seed=range(5)"], "seed=range(5)", "start with -m"),
