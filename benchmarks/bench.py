@@ -22,6 +22,7 @@ import numpy as np
 import yaml
 
 from analysis import load
+from benchmarks import replay
 from studies.cost import multiply_adds
 from studies.executors import environment
 
@@ -150,12 +151,62 @@ def answers(folder: Path) -> list[Figure]:
     ]
 
 
-BENCHES = {f.__name__: f for f in (answers, steady_rate, whole_command, convolutions, diagnostics_share, factor_steps)}
+def driver_overhead(folder: Path) -> list[Figure]:
+    """Planning a large design, and the driver's own CPU time a trial: `everything`, with a store but without training.
+
+    A study of one trial is taken off, for what a study costs at all.
+    """
+    big = ["+study=everything", "study.seeds=20", "plan=true"]
+    seconds, megabytes = timed(["-m", "studies.run", *big])
+    figures = [
+        Figure("planning 10,000 trials: seconds", f"{seconds:.1f} s", "", "", "5 s", ""),
+        Figure("the same: memory", f"{megabytes:.0f} MB", "", "", "300 MB", ""),
+    ]
+    records = folder / "records.pickle"
+    replay.keep(["+study=everything"], records)
+    plain = [
+        f"{group}={option}" for group, option in (("initializer", "lsuv"), ("optimizer", "sgd"), ("regularizer", "l2"))
+    ]
+    designs = {1: [*plain, "schedule=step"], 100: ["schedule=step"], 500: [], 2000: ["study.seeds=4"]}
+    used = {count: driver_seconds(folder / f"driver_{count}", records, words) for count, words in designs.items()}
+    for count in list(designs)[1:]:
+        each = 1000 * (used[count] - used[1]) / (count - 1)
+        figures.append(Figure(f"driver's CPU ms a trial, of {count:,}", f"{each:.1f}", "", "", "30", ""))
+    return figures
+
+
+BENCHES = {
+    f.__name__: f
+    for f in (
+        answers,
+        driver_overhead,
+        steady_rate,
+        whole_command,
+        convolutions,
+        diagnostics_share,
+        factor_steps,
+    )
+}
 
 
 def compared(name, ours, other, ratio, must, aim) -> Figure:
     """A figure that has another side."""
     return Figure(name, f"{ours:.1f}", f"{other:.1f}", f"{ratio:.1f}×", must, aim)
+
+
+def driver_seconds(store: Path, records: Path, words: list[str]) -> float:
+    """CPU seconds that the driver of `everything` takes itself, when every trial is a kept one."""
+    code = """
+import resource, sys
+from studies import run
+assert run.main() == 0
+used = resource.getrusage(resource.RUSAGE_SELF)
+print(used.ru_utime + used.ru_stime, file=sys.stderr)
+"""
+    executor = ["executor=serial", "executor._target_=benchmarks.replay.Replay", f"+executor.records={records}"]
+    words = ["+study=everything", *words, *executor, "targets.allow=[benchmarks.]", f"tracking.root={store}"]
+    done = subprocess.run([sys.executable, "-c", code, *words], cwd=ROOT, capture_output=True, text=True, check=True)
+    return float(done.stderr.split()[-1])
 
 
 def timed(words: list[str]) -> tuple[float, float]:
