@@ -76,10 +76,30 @@ def trial_of(config):
     return made
 
 
+@pytest.fixture(scope="session", autouse=True)
+def cache(tmp_path_factory):
+    """The cache of decoded images, empty at first."""
+    folder = tmp_path_factory.mktemp("cache")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("STUDIES_CACHE", str(folder))
+        yield folder
+
+
+def root_of(file):
+    """The folder with `file`, if there is one."""
+    for folder in (os.environ.get("STUDIES_DATA"), CONF.parent.parent / "shared" / "datasets"):
+        if folder and (Path(folder) / file).is_file():
+            return Path(folder)
+    pytest.skip(f"there is no {file} in STUDIES_DATA or ../shared/datasets")
+
+
 @pytest.fixture(scope="session")
 def mnist_root():
-    """The folder with mnist.npz, if there is one."""
-    for folder in (os.environ.get("STUDIES_DATA"), CONF.parent.parent / "shared" / "datasets"):
-        if folder and (Path(folder) / "mnist.npz").is_file():
-            return Path(folder)
-    pytest.skip("there is no mnist.npz in STUDIES_DATA or ../shared/datasets")
+    """The folder with mnist.npz."""
+    return root_of("mnist.npz")
+
+
+@pytest.fixture(scope="session")
+def cifar10_root():
+    """The folder with cifar10.tar.xz."""
+    return root_of("cifar10.tar.xz")

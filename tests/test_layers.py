@@ -42,6 +42,7 @@ DRIVER = {
 
 MAY_IMPORT = {
     "studies.design": {"studies.arms"},
+    "studies.data": {"studies.images", "studies.cache"},
     "studies.engine": {"studies.diagnostics"},
     "studies.initializers": {"studies.targets"},
     "studies.tracking": {"studies.store"},
