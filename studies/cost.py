@@ -15,15 +15,14 @@ CONVOLUTION_FLOPS = 50e9
 """Measured on one core of 2.8 GHz: seconds a step, and a layer in a step; floating-point operations a second."""
 
 
-def trial_seconds(config: dict, examples: int, shape: tuple[int, ...]) -> float:
+def trial_seconds(config: dict, train: int, shape: tuple[int, ...]) -> float:
     """About how long a trial trains on one core.
 
     Args:
-        examples: of the whole dataset.
+        train: training examples.
         shape: of an image, `(height, width, channels)`.
     """
-    data, training = config["data"], config["training"]
-    train = examples * (1 - (data.get("test_fraction") or 1 / 7)) * (1 - data.get("validation_fraction", 0))
+    training = config["training"]
     layers, dense, convolution = multiply_adds(config["model"], shape)
     step = STEP + STEP_LAYER * layers
     # Two operations a multiply-add, three passes: forward, to the weights, to the inputs.

@@ -45,6 +45,9 @@ STUDY = (
 GRAPH = ("data", "model", "regularizer", "clipping", "pruning", "diagnostics", "engine")
 """The parts that shape the compiled graph, besides the batch size and the optimizer without its rate."""
 
+NOT_OF_GRAPH = {"data": ("label_noise", "standardize"), "optimizer": ("learning_rate",)}
+"""Settings of parts of it that enter the graph as tensors."""
+
 PATHS = ("path", "root")
 """Data settings that say where a file is; its content counts instead."""
 
@@ -326,10 +329,11 @@ def _identity(config) -> dict:
 
 
 def _graph(identity) -> dict:
-    optimizer = {name: value for name, value in identity["optimizer"].items() if name != "learning_rate"}
-    parts = {name: identity[name] for name in GRAPH}
+    parts = {name: identity[name] for name in (*GRAPH, "optimizer")}
+    for part, names in NOT_OF_GRAPH.items():
+        parts[part] = {name: value for name, value in parts[part].items() if name not in names}
     cycles = identity["schedule"].get("low_momentum") is not None
-    return parts | {"optimizer": optimizer, "batch_size": identity["training"]["batch_size"], "cycles": cycles}
+    return parts | {"batch_size": identity["training"]["batch_size"], "cycles": cycles}
 
 
 def _refuse_twins(trials):

@@ -241,7 +241,7 @@ def expected_seconds(trials: list[Trial]) -> dict[str, float]:
     expected = {}
     for trial in trials:
         node = trial.config["data"]
-        size = sizes.setdefault(id(trial.config), None) or data.size(node)
-        sizes[id(trial.config)] = size
-        expected[trial.key] = cost.trial_seconds(trial.config, *size)
+        if (key := content_key(node)) not in sizes:
+            sizes[key] = data.size(node)
+        expected[trial.key] = cost.trial_seconds(trial.config, *sizes[key])
     return expected

@@ -129,10 +129,16 @@ ACTIVATIONS = (
 share = number(0, below=1)
 
 LIMITS: dict[str, Callable] = {
+    "data.name": one_of("mnist", "fashion_mnist", "cifar10", "cifar100"),
     "data.path": optional(text),
     "data.root": optional(text),
     "data.test_fraction": optional(number(above=0, below=1)),
     "data.validation_fraction": number(above=0, below=1),
+    "data.image_size": optional(whole(1)),
+    "data.train_size": optional(whole(1)),
+    "data.label_noise": number(0, 1),
+    "data.imbalance": number(1),
+    "data.standardize": flag,
     "data.flip": flag,
     "data.crop": whole(0),
     "data.cutout": whole(0),
@@ -254,6 +260,10 @@ PLAIN = ("diagnostics", "training", "engine", "seeds", "tracking", "targets")
 REQUIRED = (
     "data.validation_fraction",
     "data.test_fraction",
+    "data.train_size",
+    "data.label_noise",
+    "data.imbalance",
+    "data.standardize",
     "data.flip",
     "data.crop",
     "data.cutout",
@@ -263,7 +273,7 @@ REQUIRED = (
     "optimizer.slow_step",
     "optimizer.ema",
 )
-"""What the engine reads of parts that have a `_target_`."""
+"""What is read of parts that have a `_target_`, besides what it takes."""
 
 
 def settled(config: dict) -> dict:

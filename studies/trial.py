@@ -14,7 +14,7 @@ import tensorflow as tf
 
 from studies import targets
 from studies.augmentation import Augmentation
-from studies.data import Dataset, Split, split
+from studies.data import Dataset, Split, noisy_labels, scaling, source, split
 from studies.engine import XLA_STEPS, Course, Engine, padded, wants_xla, weight_name
 from studies.initializers import Drawing
 from studies.optimizers import Cycle, Lookahead, sharpness_aware
@@ -54,7 +54,8 @@ def check(config: dict) -> Iterator[str]:
         if "optimizer" in config:
             _cycle(config.get("schedule"), build_optimizer(config["optimizer"], allow), allow)
         if "model" in config:
-            dataset = _dataset(config["data"], allow)[0]
+            dataset, _ = _dataset(config["data"], allow)
+            split(dataset, config["data"], np.random.default_rng(0))
             _model(config["model"], dataset, allow)
     except StudyError as error:
         yield str(error)
@@ -67,8 +68,12 @@ def run(trial: Trial) -> Iterator[EpochRecord | list[LayerRecord] | Result]:
     allow, training = config["targets"]["allow"], config["training"]
     seeds = streams(trial.seed, config["seeds"])
 
-    dataset, arrays = _dataset(config["data"], allow)
+    dataset, x = _dataset(config["data"], allow)
     parts = split(dataset, config["data"], np.random.default_rng(seeds["split"]))
+    noise = np.random.default_rng(seeds["noise"])
+    y = noisy_labels(dataset, parts.train, config["data"]["label_noise"], noise)
+    scale, shift = scaling(dataset, parts.train, config["data"]["standardize"])
+    arrays = (x, *map(tf.constant, (y, scale, shift)))
     batch = min(training["batch_size"], len(parts.train))
     steps, epochs = len(parts.train) // batch, training["epochs"]
     observe_every = config["diagnostics"]["observe_every"]
@@ -78,7 +83,7 @@ def run(trial: Trial) -> Iterator[EpochRecord | list[LayerRecord] | Result]:
     initializer = targets.build(config["initializer"], "initializer", allow)
     if hasattr(initializer, "adapt"):
         some = np.random.default_rng(seeds["init"]).choice(parts.train, min(ADAPT_EXAMPLES, len(parts.train)), False)
-        initializer.adapt(engine.model, dataset.x[some].astype(np.float32) * dataset.scale)
+        initializer.adapt(engine.model, dataset.x[some].astype(np.float32) * scale + shift)
         engine.reset([v.numpy() for v in engine.model.variables])
     schedule = targets.build(config["schedule"], "schedule", allow)
     rates = config["optimizer"]["learning_rate"] * fractions(schedule, steps * epochs, steps)
@@ -92,7 +97,8 @@ def run(trial: Trial) -> Iterator[EpochRecord | list[LayerRecord] | Result]:
     built = time.perf_counter()
 
     status, history, kept = "finished", [], 1.0
-    for epoch, course in enumerate(_courses(engine, schedule, rates, epochs, parts.train, batch, seeds), start=1):
+    courses = _courses(engine, schedule, rates, epochs, parts.train, batch, seeds, noise)
+    for epoch, course in enumerate(courses, start=1):
         epoch_started = time.perf_counter()
         course.rates[:] *= kept
         done = engine.run_epoch(*arrays, course)
@@ -206,9 +212,9 @@ class EarlyStopping:
             engine.restore(self.state)
 
 
-def _courses(engine, schedule, rates, epochs, train, batch, seeds) -> Iterator[Course]:
+def _courses(engine, schedule, rates, epochs, train, batch, seeds, noise) -> Iterator[Course]:
     """What the steps of one epoch after the other get; the rates are the schedule's, `(epochs · steps,)`."""
-    shuffle, augment, noise = (np.random.default_rng(seeds[name]) for name in ("order", "augment", "noise"))
+    shuffle, augment = (np.random.default_rng(seeds[name]) for name in ("order", "augment"))
     steps = len(rates) // epochs
     momenta = np.zeros(len(rates))
     if hasattr(schedule, "momentum"):
@@ -240,12 +246,13 @@ def _evaluations(engine: Engine, arrays, parts: Split, has_average):
     return evaluate, evaluate_average
 
 
-def _dataset(node: dict, allow: list[str]) -> tuple[Dataset, tuple]:
-    """The dataset, and its images, labels and scale as tensors on the device, where they stay."""
+def _dataset(node: dict, allow: list[str]) -> tuple[Dataset, tf.Tensor]:
+    """The dataset, and its images as a tensor on the device, where they stay."""
+    node = source(node)
 
     def make():
         dataset = targets.build(node, "data", allow)
-        return dataset, (tf.constant(dataset.x), tf.constant(dataset.y), tf.constant(dataset.scale, tf.float32))
+        return dataset, tf.constant(dataset.x)
 
     return _kept(_datasets, json.dumps(node, sort_keys=True), make, limit=2)
 

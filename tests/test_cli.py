@@ -3,14 +3,17 @@
 Most run in this process, which saves two seconds each; those in a process of their own are told to be.
 """
 
+import io
 import os
 import re
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from analysis import compare
 from studies import run
@@ -88,6 +91,18 @@ def assert_one_paragraph(answer, *words):
         (["data=npz"], "data=npz", "data.path=FILE.npz"),
         (["data=npz", "data.path=nosuch.npz"], "data.path=nosuch.npz", ".npz file"),
         (["data.test_fraction=null"], "data.test_fraction=null", "0.2"),
+        (["data=image_folder"], "data=image_folder", "train/CLASS/FILE"),
+        (["data=image_folder", "data.path=nosuch.tar"], "data.path=nosuch.tar", ".tar.xz, .zip"),
+        (["data=image_folder", "data.path=x", "data.image_size=0"], "data.image_size=0", "1 or more"),
+        (["data=mnist", "data.name=imagenet"], "data.name=imagenet", "cifar10, cifar100"),
+        (["data.train_size=9"], "data.train_size=9", "expected 10, one of each class, to 1151"),
+        (["data.train_size=1152"], "data.train_size=1152", "expected 10, one of each class, to 1151"),
+        (["data.train_size=0.5"], "data.train_size=0.5", "1 or more"),
+        (["+study.factors={data.train_size: [100, 5000]}"], "data.train_size=5000", "null takes all"),
+        (["data.label_noise=1.5"], "data.label_noise=1.5", "from 0 to 1"),
+        (["data.imbalance=0.1"], "data.imbalance=0.1", "from 1"),
+        (["data.standardize=1"], "data.standardize=1", "true or false"),
+        (["~data.standardize"], "data.standardize is missing", "data.standardize=VALUE"),
         ([STUDY, "study.baseline={initializer: ones}"], "study.baseline.initializer=ones", "glorot_uniform"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
@@ -117,6 +132,42 @@ def test_a_file_that_cannot_be_used_is_named(cli, tmp_path, name, content, words
     np.savez(file, **content)
     assert_one_paragraph(cli("data=npz", f"data.path={file}"), str(file), words)
     assert list(tmp_path.iterdir()) == [file]
+
+
+def image(shape=(4, 4), dtype=np.uint8):
+    file = io.BytesIO()
+    Image.fromarray(np.zeros(shape, dtype)).save(file, "PNG")
+    return file.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("../../up.png", image(), "leads out of the archive"),
+        ("/root.png", image(), "leads out of the archive"),
+        ("train/b/text\n.png", b"text", r"'train/b/text\n.png'"),
+        ("train/b/wide.png", image((4, 5)), "data.image_size=PIXELS"),
+        ("train/b/deep.png", image(dtype=np.uint16), "8 bits a channel"),
+        ("train/c/0.png", image(), "a class has 1 examples"),
+        ("test/c/0.png", image(), "'a' in train or in test alone"),
+    ],
+    ids=lambda value: value if isinstance(value, str) and "/" in value else "",
+)
+def test_an_archive_that_cannot_be_used_is_named(cli, tmp_path, name, content, words):
+    file = tmp_path / "images.zip"
+    with zipfile.ZipFile(file, "w") as archive:
+        for place in range(8):
+            archive.writestr(f"train/{'ab'[place % 2]}/{place}.png", image())
+        archive.writestr(name, content)
+    assert_one_paragraph(cli("data=image_folder", f"data.path={file}"), str(file), words)
+    assert list(tmp_path.iterdir()) == [file]
+
+
+def test_a_set_that_cannot_be_downloaded_says_where_to_put_it(cli, tmp_path, monkeypatch):
+    monkeypatch.setattr(subprocess, "run", lambda command, **_: subprocess.CompletedProcess(command, 1))
+    answer = cli("data=cifar100", f"data.root={tmp_path}")
+    assert_one_paragraph(answer, f"no cifar100.npz in data.root={tmp_path}", "STUDIES_DATA=FOLDER")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_damaged_file_is_named(cli, tmp_path):

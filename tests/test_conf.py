@@ -7,8 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from PIL import Image
 
 from studies import design, limits, targets
+from studies.data import source
 
 CONF = Path(__file__).parent.parent / "conf"
 FILES = sorted(CONF.rglob("*.yaml"))
@@ -71,10 +73,16 @@ def test_every_rule_is_of_a_setting(composed):
 def test_an_option_builds(composed, tf, tmp_path, group, option):
     node = composed(group, option)[group]
     arguments = {"model": {"input_shape": (32, 32, 3), "classes": 10}}.get(group, {})
-    if option in ("npz", "mnist"):
+    if group == "data":
         images, labels = np.zeros((30, 28, 28), np.uint8), np.arange(30) % 10
-        np.savez(tmp_path / "mnist.npz", x_train=images, y_train=labels, x_test=images, y_test=labels)
-        node = node | ({"path": str(tmp_path / "mnist.npz")} if option == "npz" else {"root": str(tmp_path)})
+        file = tmp_path / f"{node.get('name', option)}.npz"
+        np.savez(file, x_train=images, y_train=labels, x_test=images, y_test=labels)
+        for place in range(6):
+            picture = tmp_path / "train" / str(place % 2) / f"{place}.png"
+            picture.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(images[place]).save(picture)
+        found = {"path": str(tmp_path if option == "image_folder" else file), "root": str(tmp_path)}
+        node = source(node) | {name: path for name, path in found.items() if name in node}
     if group == "optimizer":
         from studies.trial import build_optimizer
 

@@ -1,11 +1,16 @@
+import multiprocessing
+import subprocess
+import tarfile
+import time
 import zipfile
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
-from studies import data
+from studies import data, images
 from studies.data import Dataset
 from studies.record import StudyError
 
@@ -27,8 +32,11 @@ def datasets(draw):
 fractions = st.floats(0.01, 0.99)
 
 
-def split(dataset, seed, test_fraction=0.2, validation_fraction=0.2):
-    node = {"test_fraction": test_fraction, "validation_fraction": validation_fraction}
+COMMON = {"train_size": None, "label_noise": 0.0, "imbalance": 1.0, "standardize": False}
+
+
+def split(dataset, seed, test_fraction=0.2, validation_fraction=0.2, **settings):
+    node = COMMON | {"test_fraction": test_fraction, "validation_fraction": validation_fraction} | settings
     return data.split(dataset, node, np.random.default_rng(seed))
 
 
@@ -74,8 +82,144 @@ def test_digits_are_sixteen_levels_of_grey():
     assert digits.x.max() * digits.scale == 1 and digits.x.min() == 0
 
 
+@given(datasets(), st.integers(0, 99), st.data())
+def test_a_smaller_training_set_is_part_of_a_larger_one_and_leaves_the_rest_alone(dataset, seed, drawn):
+    whole = split(dataset, seed)
+    sizes = st.integers(dataset.classes, len(whole.train))
+    small, large = sorted((drawn.draw(sizes), drawn.draw(sizes)))
+    less, more = split(dataset, seed, train_size=small), split(dataset, seed, train_size=large)
+    assert len(set(less.train)) == len(less.train) == small and len(set(more.train)) == len(more.train) == large
+    assert set(less.train) <= set(more.train) <= set(whole.train)
+    for parts in (less, more):
+        np.testing.assert_array_equal(parts.val, whole.val)
+        np.testing.assert_array_equal(parts.test, whole.test)
+    np.testing.assert_array_equal(split(dataset, seed, train_size=len(whole.train)).train, whole.train)
+
+
+@given(datasets(), st.data())
+def test_a_smaller_training_set_keeps_every_class_and_the_proportions(dataset, drawn):
+    train = split(dataset, 0).train
+    size = drawn.draw(st.integers(dataset.classes, len(train)))
+    of = np.bincount(dataset.y[train])
+    count = np.bincount(dataset.y[split(dataset, 0, train_size=size).train], minlength=len(of))
+    assert (count >= 1).all()
+    # Sainte-Laguë's quotients: no award would have gone to another class with more right.
+    given_up, taken = (of / (2 * count + 1))[count < of], (of / (2 * count - 1))[count > 1]
+    assert max(given_up, default=0) <= min(taken, default=np.inf) * (1 + 1e-12)
+
+
+def test_a_smaller_training_set_is_the_seeds():
+    digits = data.digits()
+    sets = [set(split(digits, seed, train_size=100).train) for seed in (1, 1, 2)]
+    assert sets[0] == sets[1] != sets[2]
+    assert np.bincount(digits.y[list(sets[0])]).tolist() == [10] * 10
+
+
+@pytest.mark.parametrize(("size", "imbalance"), [(1797, 1.0), (9, 1.0), (600, 10.0)])
+def test_a_training_set_that_there_is_not_is_refused(size, imbalance):
+    with pytest.raises(
+        StudyError, match=f"train_size={size}: expected 10, one of each class, to [0-9]+, .*={imbalance:g};"
+    ):
+        split(data.digits(), 0, train_size=size, imbalance=imbalance)
+
+
+def balanced(of_each, classes=10):
+    y = np.repeat(np.arange(classes), of_each).astype(np.int32)
+    return Dataset(np.zeros((len(y), 1, 1, 1), np.uint8), y, 1.0, 0)
+
+
+@pytest.mark.parametrize("ratio", [1, 2, 10, 50, 100, 200])
+def test_imbalance_is_the_published_profile(ratio):
+    parts = split(balanced(6250), 0, imbalance=float(ratio))
+    train = np.bincount(np.repeat(np.arange(10), 6250)[parts.train])
+    # Cui et al. 2019, as their code has it: int(img_max * imb_factor ** (cls_idx / (cls_num - 1)))
+    assert train.tolist() == [int(4000 * (1 / ratio) ** (place / 9) + 1e-9) for place in range(10)]
+    np.testing.assert_array_equal(parts.val, split(balanced(6250), 0).val)
+    np.testing.assert_array_equal(parts.test, split(balanced(6250), 0).test)
+
+
+def test_imbalance_100_of_cifar10_has_the_published_counts():
+    y = np.repeat(np.arange(10), 5000)
+    train = data._thinned(np.arange(50_000), y, 100.0, None)
+    assert np.bincount(y[train]).tolist() == [5000, 2997, 1796, 1077, 645, 387, 232, 139, 83, 50]
+
+
+@given(datasets(), st.floats(1, 1000), st.floats(1, 1000))
+def test_more_imbalance_leaves_a_part_of_what_less_leaves_and_every_class(dataset, one, other):
+    less, more = sorted((one, other))
+    large, small = split(dataset, 0, imbalance=less).train, split(dataset, 0, imbalance=more).train
+    assert set(small) <= set(large) <= set(split(dataset, 0).train)
+    assert set(dataset.y[small]) == set(dataset.y)
+
+
+def test_a_size_keeps_the_imbalance():
+    dataset = balanced(6250)
+    counts = np.bincount(dataset.y[split(dataset, 0, imbalance=100.0, train_size=1000).train])
+    whole = np.bincount(dataset.y[split(dataset, 0, imbalance=100.0).train])
+    assert counts.sum() == 1000
+    np.testing.assert_allclose(counts, whole * 1000 / whole.sum(), atol=1)
+
+
+def noisy(dataset, train, share, seed=0):
+    return data.noisy_labels(dataset, train, share, np.random.default_rng(seed))
+
+
+@given(datasets(), st.floats(0, 1), st.integers(0, 99))
+def test_label_noise_replaces_its_share_of_the_training_labels_and_no_others(dataset, share, seed):
+    train = split(dataset, 0).train
+    y = noisy(dataset, train, share, seed)
+    assert y.dtype == np.int32 and set(y) <= set(range(dataset.classes))
+    wrong = np.flatnonzero(y != dataset.y)
+    assert len(wrong) == round(share * len(train)) and set(wrong) <= set(train)
+
+
+@given(datasets(), st.floats(0, 1), st.floats(0, 1))
+def test_less_label_noise_is_part_of_more(dataset, one, other):
+    train = split(dataset, 0).train
+    less, more = (noisy(dataset, train, share) for share in sorted((one, other)))
+    changed = less != dataset.y
+    np.testing.assert_array_equal(less[changed], more[changed])
+
+
+def test_label_noise_falls_on_every_example_and_every_other_class_alike():
+    dataset = balanced(5000, classes=4)
+    y = noisy(dataset, np.arange(20_000), 0.5)
+    table = np.histogram2d(dataset.y, y, bins=4)[0]
+    np.testing.assert_array_equal(np.diag(table), 5000 - (table.sum(axis=1) - np.diag(table)))
+    np.testing.assert_allclose(table, np.where(np.eye(4, dtype=bool), 2500, 2500 / 3), rtol=0.12)
+    assert (noisy(dataset, np.arange(20_000), 0.5, seed=1) != y).any()
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32])
+@pytest.mark.parametrize("count", [7, 2 * data.CHUNK + 1])
+def test_standardized_training_images_have_mean_0_and_sd_1(dtype, count):
+    rng = np.random.default_rng(0)
+    x = np.clip(rng.normal([40, 90, 200], [3, 20, 40], (count + 20, 4, 5, 3)), 0, 255).astype(dtype)
+    dataset, train = Dataset(x, np.zeros(len(x), np.int32), 1 / 255, 0), rng.permutation(len(x))[:count]
+    scale, shift = data.scaling(dataset, train, True)
+    assert scale.shape == shift.shape == (3,) and scale.dtype == shift.dtype == np.float32
+    seen = x[train].astype(np.float32) * scale + shift
+    np.testing.assert_allclose(seen.mean(axis=(0, 1, 2), dtype=np.float64), 0, atol=1e-4)
+    np.testing.assert_allclose(seen.std(axis=(0, 1, 2), dtype=np.float64), 1, rtol=1e-5)
+    everything = x.astype(np.float32) * scale + shift
+    assert abs(everything.mean(axis=(0, 1, 2), dtype=np.float64)).max() > 1e-4
+
+
+def test_a_constant_channel_is_shifted_and_not_blown_up():
+    x = np.full((50, 3, 3, 2), 0.1, np.float32)
+    x[::2, ..., 1] = 5
+    dataset = Dataset(x, np.zeros(50, np.int32), 1.0, 0)
+    scale, shift = data.scaling(dataset, np.arange(50), True)
+    assert scale[0] == 1 and x[0, 0, 0, 0] * scale[0] + shift[0] == pytest.approx(0, abs=1e-7)
+
+
+def test_unstandardized_images_are_only_scaled():
+    scale, shift = data.scaling(data.digits(), np.arange(9), False)
+    assert scale.tolist() == [1 / 16] and shift.tolist() == [0]
+
+
 def test_mnist_keeps_its_test_set(mnist_root):
-    mnist = data.mnist(str(mnist_root))
+    mnist = data.published("mnist", str(mnist_root))
     assert mnist.x.shape == (70_000, 28, 28, 1) and mnist.y.shape == (70_000,) and mnist.classes == 10
     assert mnist.x.max() * mnist.scale == 1
     parts = split(mnist, 0, test_fraction=None, validation_fraction=0.1)
@@ -121,6 +265,20 @@ def test_a_file_with_a_test_set_keeps_it(written):
 
 def node(path):
     return {"_target_": "studies.data.npz", "path": str(path)}
+
+
+def test_the_plan_counts_the_training_examples_of_the_split(written):
+    settings = COMMON | {"test_fraction": 0.3, "validation_fraction": 0.1}
+    for node, dataset in (
+        ({"_target_": "studies.data.digits"}, data.digits()),
+        ({"_target_": "studies.data.npz", "path": written(x=X, y=Y), "content": "a"}, data.npz(written(x=X, y=Y))),
+    ):
+        for changed in ({}, {"train_size": 5}, {"imbalance": 20.0}, {"label_noise": 0.5}):
+            asked = node | settings | changed
+            if changed == {"train_size": 5} and dataset.classes > 5:
+                asked["train_size"] = 50
+            wanted = data.split(dataset, asked, np.random.default_rng(3)).train
+            assert data.size(asked) == (len(wanted), dataset.x.shape[1:])
 
 
 def test_data_is_identified_by_content_not_by_path(written, tmp_path):
@@ -262,3 +420,152 @@ def test_a_damaged_byte_is_refused_or_harmless(archives, which, place, flip):
     else:
         np.testing.assert_array_equal(dataset.x[..., 0], X)
         np.testing.assert_array_equal(dataset.y, Y)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A small image folder, grey, of two classes, different each time it is asked for."""
+    made = []
+
+    def make(size=(6, 5), parts=("train", "test")):
+        root = tmp_path / f"images{len(made)}"
+        rng = np.random.default_rng([len(made), time.time_ns()])
+        for place in range(4 * 2 * len(parts)):
+            file = root / parts[place % len(parts)] / "ab"[place // len(parts) % 2] / f"{place:02}.png"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(rng.integers(0, 256, size, np.uint8)).save(file)
+        made.append(root)
+        return root
+
+    return make
+
+
+def image_node(path, **settings):
+    node = {"_target_": "studies.data.image_folder", "path": str(path), "image_size": None}
+    node |= COMMON | {"test_fraction": 0.25, "validation_fraction": 0.25} | settings
+    return node | {"content": data.content(node)}
+
+
+def read(node):
+    return data.image_folder(**{name: value for name, value in node.items() if name != "_target_"})
+
+
+def test_an_image_folder_is_a_dataset(folder):
+    dataset = read(image_node(folder()))
+    assert dataset.x.shape == (16, 6, 5, 1) and dataset.x.dtype == np.uint8 and dataset.scale == 1 / 255
+    assert dataset.fixed_test == 8 and dataset.y.tolist() == [0] * 4 + [1] * 4 + [0] * 4 + [1] * 4
+    assert data.size(image_node(folder())) == (6, (6, 5, 1))
+
+
+def test_an_image_folder_without_a_test_set_leaves_it_to_the_seed(folder):
+    node = image_node(folder(parts=("train",)))
+    assert read(node).fixed_test == 0
+    assert data.size(node) == (4, (6, 5, 1))
+    with pytest.raises(StudyError, match="test_fraction=null"):
+        data.size(node | {"test_fraction": None})
+
+
+def test_images_are_decoded_once(folder, monkeypatch):
+    node = image_node(folder())
+    first = read(node)
+    resized = read(node | {"image_size": 3})
+    monkeypatch.setattr(images, "_decoded", lambda *_: pytest.fail("decoded again"))
+    np.testing.assert_array_equal(read(node).x, first.x)
+    np.testing.assert_array_equal(read(node | {"image_size": 3}).x, resized.x)
+    assert resized.x.shape == (16, 3, 3, 1)
+
+
+def test_an_image_folder_is_identified_by_content_not_by_path(folder, tmp_path):
+    one, other = folder(), folder()
+    moved = one.rename(tmp_path / "moved")
+    with tarfile.open(tmp_path / "one.tar", "w") as archive:
+        archive.add(moved, ".")
+    (tmp_path / "copy.tar").write_bytes((tmp_path / "one.tar").read_bytes())
+    contents = [image_node(path)["content"] for path in (moved, other, tmp_path / "one.tar", tmp_path / "copy.tar")]
+    assert contents[0] != contents[1] and contents[2] == contents[3] and all(contents)
+    np.testing.assert_array_equal(read(image_node(moved)).x, read(image_node(tmp_path / "copy.tar")).x)
+
+
+def test_what_is_wrong_with_an_image_folder_is_said_of_its_path(folder):
+    path = folder(parts=("train",))
+    for file in sorted((path / "train" / "b").iterdir())[2:]:
+        file.unlink()
+    with pytest.raises(StudyError, match="a class has 2 examples") as error:
+        data.size(image_node(path))
+    assert str(error.value).startswith(str(path))
+
+
+def first_use(start, node, answers):
+    start.wait(30)
+    answers.put(read(node).x.sum())
+
+
+def test_processes_that_come_first_at_once_all_read_the_images(folder):
+    context = multiprocessing.get_context("fork")
+    node, start, answers = image_node(folder()), context.Event(), context.Queue()
+    processes = [context.Process(target=first_use, args=(start, node, answers)) for _ in range(4)]
+    for process in processes:
+        process.start()
+    start.set()
+    sums = {answers.get(timeout=60) for _ in processes}
+    for process in processes:
+        process.join(30)
+    assert sums == {read(node).x.sum()}
+
+
+@pytest.mark.parametrize("path", [None, "", "nowhere", "nowhere.tar", __file__])
+def test_what_is_no_image_folder_is_refused(path):
+    with pytest.raises(StudyError, match="train/CLASS/FILE") as error:
+        data.image_folder(path)
+    assert "data.path=" in str(error.value) and ".tar.xz, .zip" in str(error.value)
+
+
+def test_cifar10_is_read_from_its_archive(cifar10_root):
+    node = COMMON | {"_target_": "studies.data.published", "name": "cifar10", "root": str(cifar10_root)}
+    node |= {"test_fraction": None, "validation_fraction": 0.1}
+    node |= {"content": data.content(node)}
+    started = time.perf_counter()
+    assert data.size(node) == (45_000, (32, 32, 3))
+    cifar10 = data.published("cifar10", str(cifar10_root))
+    assert time.perf_counter() - started < 100  # 14 s on a core of its own
+    assert cifar10.x.shape == (60_000, 32, 32, 3) and cifar10.x.dtype == np.uint8 and cifar10.fixed_test == 10_000
+    assert np.bincount(cifar10.y[:50_000]).tolist() == [5000] * 10
+    assert np.bincount(cifar10.y[50_000:]).tolist() == [1000] * 10
+    train = split(cifar10, 0, None, 0.1).train
+    scale, shift = data.scaling(cifar10, train, True)
+    # The mean and sd that everyone uses for CIFAR-10, in units of 255.
+    np.testing.assert_allclose(-shift / scale / 255, [0.4914, 0.4822, 0.4465], atol=0.003)
+    np.testing.assert_allclose(1 / scale / 255, [0.2470, 0.2435, 0.2616], atol=0.004)
+
+
+@pytest.mark.parametrize("name", ["mnist", "fashion_mnist", "cifar10", "cifar100"])
+def test_a_published_set_is_read_where_it_is_and_else_downloaded_once(tmp_path, monkeypatch, name):
+    monkeypatch.setenv("STUDIES_CACHE", str(tmp_path / "cache"))
+    calls = []
+
+    def download(command, **_):
+        calls.append(command)
+        np.savez(open(command[-1], "wb"), x_train=X, y_train=Y[:, None], x_test=X + 1, y_test=Y[:, None])
+        return subprocess.CompletedProcess(command, 0)
+
+    monkeypatch.setattr(subprocess, "run", download)
+    for root in (None, str(tmp_path), str(tmp_path)):
+        assert data.published(name, root).fixed_test == 12
+    assert [command[-2] for command in calls] == [name]
+    np.savez(tmp_path / f"{name}.npz", x=X, y=Y)
+    assert data.published(name, str(tmp_path)).fixed_test == 0
+
+
+def test_a_download_that_fails_says_where_to_put_the_file(tmp_path, monkeypatch):
+    monkeypatch.setenv("STUDIES_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(subprocess, "run", lambda command, **_: subprocess.CompletedProcess(command, 1))
+    with pytest.raises(StudyError, match="no cifar10.npz in data.root=null.*STUDIES_DATA=FOLDER"):
+        data.published("cifar10", None)
+    assert not list(tmp_path.glob("cache/*.npz"))
+
+
+def test_keras_has_what_is_downloaded_by_its_name(tf):
+    import keras
+
+    for name in ("mnist", "fashion_mnist", "cifar10", "cifar100"):
+        assert callable(getattr(keras.datasets, name).load_data)

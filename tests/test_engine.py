@@ -27,10 +27,11 @@ PENALTIES = {
     "l2 clip": "regularizer=l2 regularizer.l2=0.05 clipping=global_norm clipping.norm=0.2",
 }
 KERAS_CLIPPING = {"global_norm": "global_clipnorm", "norm": "clipnorm", "value": "clipvalue"}
-EXAMPLES, CLASSES, STEPS, BATCH, SCALE = 60, 3, 5, 11, 1 / 16
+EXAMPLES, CLASSES, STEPS, BATCH, SCALE, SHIFT = 60, 3, 5, 11, 1 / 16, -0.25
 
 rng = np.random.default_rng(0)
 X = rng.integers(0, 17, (EXAMPLES, 4, 4, 1)).astype(np.uint8)
+IMAGES = X * np.float32(SCALE) + np.float32(SHIFT)
 Y = rng.integers(0, CLASSES, EXAMPLES).astype(np.int32)
 ORDER = rng.permutation(EXAMPLES)[: STEPS * BATCH].reshape(STEPS, BATCH).astype(np.int32)
 
@@ -80,7 +81,7 @@ def compiled(tf):
 
     def made(model, optimizer, **settings):
         engine = Engine(model, optimizer, **settings)
-        data = tf.constant(X), tf.constant(Y), tf.constant(SCALE)
+        data = tf.constant(X), tf.constant(Y), tf.constant([SCALE]), tf.constant([SHIFT])
         engine.compile(*data, STEPS, BATCH)
         return engine, data
 
@@ -129,7 +130,7 @@ def plain(tf, config):
         order = ORDER.ravel()
         settings = dict(batch_size=BATCH, shuffle=False, verbose=0)
         one_hot = np.eye(CLASSES, dtype=np.float32)[Y[order]]
-        history = model.fit(X[order] * np.float32(SCALE), one_hot, callbacks=[set_rate], **settings).history
+        history = model.fit(IMAGES[order], one_hot, callbacks=[set_rate], **settings).history
         return [v.numpy() for v in model.variables], history["crossentropy"][0], history["accuracy"][0]
 
     return trained
@@ -218,7 +219,7 @@ def test_evaluation_equals_keras_evaluate_whatever_the_chunks(tf, deep):
     engine.reset(initial_values(engine.model))
     some = np.arange(5, 45)
     engine.model.compile(loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True), metrics=["accuracy"])
-    expected = engine.model.evaluate(X[some] * np.float32(SCALE), Y[some], verbose=0)
+    expected = engine.model.evaluate(IMAGES[some], Y[some], verbose=0)
     for batch in (1, 7, 20, 1000):
         np.testing.assert_allclose(engine.evaluate(*data, *padded(some, batch)), expected, rtol=1e-5)
 
@@ -244,7 +245,7 @@ def test_a_network_may_end_in_logits_or_probabilities(tf, end):
     if end == "activation":
         model.layers[-1].activation = keras.activations.softmax
     model.set_weights(logits.get_weights())
-    images = X * np.float32(SCALE)
+    images = IMAGES
     loss = Engine(model, keras.optimizers.SGD()).loss(Y, model(images))
     log_odds = tf.nn.log_softmax(logits(images)).numpy()
     assert float(loss) == pytest.approx(-log_odds[np.arange(EXAMPLES), Y].mean(), rel=1e-5)
@@ -258,7 +259,7 @@ def by_hand(tf, step, images=None, targets=None):
     for variable, value in zip(model.variables, initial_values(model), strict=True):
         variable.assign(value)
     weights = model.trainable_variables
-    images = X[ORDER] * np.float32(SCALE) if images is None else images
+    images = IMAGES[ORDER] if images is None else images
     targets = np.eye(CLASSES, dtype=np.float32)[Y[ORDER]] if targets is None else targets
     for place in range(STEPS):
 
@@ -396,7 +397,7 @@ def test_random_changes_to_a_batch_are_those_of_its_numbers(tf, compiled):
     done = engine.run_epoch(*data, given)
     images, targets = [], []
     for batch, drawn, noise in zip(ORDER, given.augment, given.noise, strict=True):
-        changed = augmentation(X[batch] * np.float32(SCALE), drawn)
+        changed = augmentation(IMAGES[batch], drawn)
         image, target = rule.batch(changed, np.eye(CLASSES, dtype=np.float32)[Y[batch]], noise)
         images.append(image)
         targets.append(target)
@@ -450,7 +451,7 @@ def test_norms_of_gradients_and_updates_equal_those_of_a_plain_loop(tf, compiled
     gradient_squares, update_squares = [], []
     for batch in ORDER:
         with tf.GradientTape() as tape:
-            objective = loss(Y[batch], model(X[batch] * np.float32(SCALE), training=True)) + sum(model.losses)
+            objective = loss(Y[batch], model(IMAGES[batch], training=True)) + sum(model.losses)
         gradients = tape.gradient(objective, [v.value for v in model.trainable_variables])
         before = [v.numpy() for v in model.trainable_variables]
         optimizer.apply(tf.clip_by_global_norm(gradients, norm)[0], model.trainable_variables)

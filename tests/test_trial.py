@@ -429,3 +429,83 @@ def test_lenet_300_100_reads_mnist(run, mnist_root):
     _, _, result = run(*data, *settings, *training)
     assert result.parameters == 266_610
     assert 1 - result.test_accuracy <= 0.022
+
+
+@pytest.fixture(scope="module")
+def given(run):
+    """A function from overrides and a seed to what the engine was given: labels, scale, shift, the first order."""
+    from studies.engine import Engine
+
+    def ran(*overrides, seed=0):
+        seen, compile_engine = [], Engine.compile
+
+        def compile_and_watch(engine, *arguments):
+            compile_engine(engine, *arguments)
+            run_epoch = engine.run_epoch
+            engine.run_epoch = lambda *data: (
+                seen.append([*(tensor.numpy() for tensor in data[1:4]), data[-1].order]) or run_epoch(*data)
+            )
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("studies.trial._engines", OrderedDict())
+            patch.setattr(Engine, "compile", compile_and_watch)
+            run(*SMALL, "diagnostics=none", *overrides, seed=seed)
+        return seen[0]
+
+    return ran
+
+
+def test_label_noise_follows_its_own_stream_and_not_the_split(given):
+    from studies.data import digits
+
+    true = digits().y
+    y, *_, order = given("data.label_noise=0.3")
+    assert 0 < (y != true).sum() == round(0.3 * 1151)
+    other, *_, same_order = given("data.label_noise=0.3", "seeds.noise=1")
+    np.testing.assert_array_equal(order, same_order)
+    assert (other != y).any()
+    again, *_, another_order = given("data.label_noise=0.3", "seeds.split=1", "seeds.noise=0")
+    assert set(another_order.ravel()) != set(order.ravel())
+    both = (again != true) & (y != true)
+    assert both.any()
+    np.testing.assert_array_equal(again[both], y[both])
+
+
+def test_labels_that_are_held_out_stay_true(run):
+    settings = ("model.width=64", "training.epochs=15", "diagnostics=none", "data.label_noise=1.0", "engine.xla=false")
+    result = run(*settings)[2]
+    assert result.train_accuracy > 0.2 and result.val_accuracy < 0.1 and result.test_accuracy < 0.1
+
+
+def test_a_part_of_the_training_set_is_trained_on(given):
+    part = given("data.train_size=64", "training.batch_size=16")[3]
+    assert part.shape == (4, 16) and len(set(part.ravel())) == 64
+
+
+def test_standardized_images_come_standardized_to_the_network_and_to_an_initializer_that_adapts(given, monkeypatch):
+    from studies import initializers
+    from studies.data import digits
+
+    adapted = []
+    adapt = initializers.LSUV.adapt
+    monkeypatch.setattr(initializers.LSUV, "adapt", lambda self, model, x: adapted.append(x) or adapt(self, model, x))
+    _, scale, shift, order = given("data.standardize=true", "initializer=lsuv", "training.batch_size=1151")
+    images = digits().x[order.ravel()] * scale + shift
+    assert images.mean() == pytest.approx(0, abs=1e-3) and images.std() == pytest.approx(1, abs=1e-3)
+    assert abs(adapted[0].mean()) < 0.1 and adapted[0].std() == pytest.approx(1, abs=0.1)
+
+
+def test_what_does_not_shape_the_graph_shares_it(trial_of):
+    trials = [trial_of([*o]) for o in ((), ("data.label_noise=0.2",), ("data.standardize=true",))]
+    assert len({trial.graph_key for trial in trials}) == 1 and len({trial.key for trial in trials}) == 3
+    assert trial_of(["data.train_size=100"]).graph_key != trials[0].graph_key
+
+
+def test_a_size_that_another_packages_data_has_not_is_refused_before_anything_trains(tf, trial_of):
+    from studies import trial
+
+    config = trial_of(["data.train_size=50"]).config
+    parts = {name: config[name] for name in ("model", "targets")}
+    assert list(trial.check(parts | {"data": config["data"]})) == []
+    [refusal] = trial.check(parts | {"data": config["data"] | {"train_size": 5000}})
+    assert "data.train_size=5000" in refusal
