@@ -144,6 +144,12 @@ def test_imbalance_100_of_cifar10_has_the_published_counts():
     assert np.bincount(y[train]).tolist() == [5000, 2997, 1796, 1077, 645, 387, 232, 139, 83, 50]
 
 
+def test_a_whole_number_of_examples_is_not_lost_to_rounding():
+    assert 98 * 49.0**-1 < 2
+    train = data._thinned(np.arange(196), np.repeat([0, 1], 98), 49.0, None)
+    assert np.bincount(train // 98).tolist() == [98, 2]
+
+
 @given(datasets(), st.floats(1, 1000), st.floats(1, 1000))
 def test_more_imbalance_leaves_a_part_of_what_less_leaves_and_every_class(dataset, one, other):
     less, more = sorted((one, other))
@@ -181,6 +187,14 @@ def test_less_label_noise_is_part_of_more(dataset, one, other):
     np.testing.assert_array_equal(less[changed], more[changed])
 
 
+@given(datasets(), st.floats(0, 1), st.data())
+def test_an_examples_noise_does_not_depend_on_the_others(dataset, share, drawn):
+    train = split(dataset, 0).train
+    part = split(dataset, 0, train_size=drawn.draw(st.integers(dataset.classes, len(train)))).train
+    of_all, of_part = (noisy(dataset, examples, share)[part] != dataset.y[part] for examples in (train, part))
+    assert (of_all <= of_part).all() or (of_part <= of_all).all()
+
+
 def test_label_noise_falls_on_every_example_and_every_other_class_alike():
     dataset = balanced(5000, classes=4)
     y = noisy(dataset, np.arange(20_000), 0.5)
@@ -205,12 +219,14 @@ def test_standardized_training_images_have_mean_0_and_sd_1(dtype, count):
     assert abs(everything.mean(axis=(0, 1, 2), dtype=np.float64)).max() > 1e-4
 
 
-def test_a_constant_channel_is_shifted_and_not_blown_up():
-    x = np.full((50, 3, 3, 2), 0.1, np.float32)
-    x[::2, ..., 1] = 5
-    dataset = Dataset(x, np.zeros(50, np.int32), 1.0, 0)
-    scale, shift = data.scaling(dataset, np.arange(50), True)
-    assert scale[0] == 1 and x[0, 0, 0, 0] * scale[0] + shift[0] == pytest.approx(0, abs=1e-7)
+@given(st.floats(2**-6, 1024, width=32), st.integers(3, 50))
+def test_a_constant_channel_is_shifted_and_not_blown_up(value, count):
+    x = np.full((count, 3, 3, 2), value, np.float32)
+    x[::2, ..., 1] = 5000
+    dataset = Dataset(x, np.zeros(count, np.int32), 1.0, 0)
+    scale, shift = data.scaling(dataset, np.arange(count), True)
+    assert scale[0] == 1 and value + shift[0] == pytest.approx(0, abs=1e-6 * value)
+    assert scale[1] < 1
 
 
 def test_unstandardized_images_are_only_scaled():
@@ -553,6 +569,7 @@ def test_a_published_set_is_read_where_it_is_and_else_downloaded_once(tmp_path, 
         assert data.published(name, root).fixed_test == 12
     assert [command[-2] for command in calls] == [name]
     np.savez(tmp_path / f"{name}.npz", x=X, y=Y)
+    (tmp_path / f"{name}.tar.xz").write_bytes(b"not looked at")
     assert data.published(name, str(tmp_path)).fixed_test == 0
 
 
