@@ -201,6 +201,7 @@ def expand(
             for seed in seeds
         ]
     _refuse_twins(trials)
+    _check_average(study, trials)
     return trials
 
 
@@ -344,4 +345,13 @@ def _refuse_twins(trials):
             raise StudyError(
                 f"the arms {twin.label()} and {trial.label()} come to the same trial: leave one out, or say what sets "
                 f"them apart"
+            )
+
+
+def _check_average(study, trials):
+    for trial in trials:
+        if study.metric.startswith("ema_") and not trial.config["optimizer"]["ema"]:
+            raise StudyError(
+                f"study.metric={study.metric}, and {trial.label()} keeps no average of its weights: give it one with "
+                f"optimizer.ema=0.99, or compare by {study.metric.removeprefix('ema_')}"
             )

@@ -149,7 +149,7 @@ class Study:
     @property
     def tuning_metric(self) -> str:
         """What nuisance factors are tuned by: the metric on validation data, whatever data the study's own is of."""
-        return self.metric if self.metric.startswith("best_") else f"val_{self.metric.rpartition('_')[2]}"
+        return re.sub("train|test", "val", self.metric)
 
 
 @dataclass(frozen=True)

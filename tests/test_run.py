@@ -231,6 +231,34 @@ def test_arms_are_tuned_before_they_are_compared(tmp_path):
     assert len(kept) == 2 and kept[0] == kept[1] and [row["initializer"] for row in kept[0]] == ["he_normal", "zeros"]
 
 
+def test_a_study_of_every_kind_of_factor(tmp_path):
+    words = [
+        "+study.factors={optimizer:[momentum,adam],schedule:[one_cycle,plateau],regularizer:[mixup,proximal_l1],"
+        "clipping:[none,adaptive],model.normalization:[none,group]}",
+        "+study.skip=[{optimizer:adam,clipping:none}]",
+        "+study.only=[{schedule:one_cycle},{regularizer:proximal_l1}]",
+        "+study.settings=[{when:{schedule:one_cycle},set:{schedule.low_momentum:0.8}},"
+        "{when:{optimizer:adam},set:{optimizer.learning_rate:0.005,optimizer.ema:0.9,optimizer.sam:0.05}},"
+        "{when:{regularizer:proximal_l1},set:{regularizer.l1:0.05,data.crop:1,data.label_noise:0.1}}]",
+        "study.figures=[loss_by_rate]",
+        "study.name=everything",
+        "training.epochs=2",
+        "training.batch_size=64",
+        f"tracking.root={tmp_path}",
+    ]
+    done = subprocess.run([sys.executable, "-m", "studies.run", *words], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    trials, epochs = load.trials("everything", tmp_path), load.epochs("everything", tmp_path)
+    assert len(trials) == 18 and set(trials["status"]) == {"finished"}
+    assert (trials["ema_test_accuracy"].notna() == (trials["optimizer"] == "adam")).all()
+    clipped = epochs[epochs["epoch"] > 0].groupby("key")["clipped"].max().reindex(trials["key"])
+    assert (clipped.notna().to_numpy() == (trials["clipping"] == "adaptive")).all()
+    layers = load.layers("everything", tmp_path)
+    last = layers[(layers["epoch"] == 2) & (layers["tensor"] == "kernel")].groupby("key")["sparsity_0"].max()
+    assert ((last.reindex(trials["key"]) > 0).to_numpy() == (trials["regularizer"] == "proximal_l1")).all()
+    assert re.search(r"^figure +\S+/loss_by_rate.svg$", done.stdout, re.M)
+
+
 def test_two_drivers_of_one_study_do_not_meet(pooled, tmp_path):
     first = subprocess.Popen(command(tmp_path), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     while not (tmp_path / ".small.lock").exists():

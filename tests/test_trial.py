@@ -74,11 +74,20 @@ def start(layers):
     return {r.layer: repr(r.statistics) for r in layers if r.epoch == 0 and r.tensor == "kernel"}
 
 
+EVERYTHING = (
+    "data.train_size=500 data.label_noise=0.1 data.imbalance=2 data.standardize=true data.flip=true data.crop=1 "
+    "data.cutout=2 model.normalization=batch model.dropout=0.1 optimizer=adamw optimizer.sam=0.05 "
+    "optimizer.lookahead=3 optimizer.ema=0.9 regularizer=cutmix clipping=adaptive training.early_stopping=5"
+)
+"""One setting of every kind that a trial can have."""
+
+
 @pytest.mark.parametrize(
-    "width, setting", [(18, "model.dropout=0.0"), (18, "model.dropout=0.2"), (17, "initializer=lsuv")]
+    "width, setting",
+    [(18, "model.dropout=0.0"), (18, "model.dropout=0.2"), (17, "initializer=lsuv"), (16, EVERYTHING)],
 )
 def test_a_trial_repeats_itself_to_the_bit_after_another_on_the_same_trace(watched, width, setting):
-    settings, traces = (*SMALL, f"model.width={width}", setting), watched.traces
+    settings, traces = (*SMALL, f"model.width={width}", *setting.split()), watched.traces
     *first, orders = watched(*settings)
     *other, _ = watched(*settings, "initializer=orthogonal", "schedule=cosine", "optimizer.learning_rate=0.1", seed=1)
     *again, orders_again = watched(*settings)
