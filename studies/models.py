@@ -142,6 +142,8 @@ def resnet(
         zero_last: every residual branch starts at zero, so that a block starts as its shortcut: by its last norm's
             gamma (Goyal et al. 2017, section 5.1), or its last kernel where no norm has one (Fixup: Zhang et al. 2019).
     """
+    if zero_last and not shortcut:
+        raise ValueError("zero_last=True without shortcuts gives a network of zeros: it needs shortcut=True")
     inputs = keras.Input(input_shape)
     settings = {"kernel_size": 3, "padding": "same"}
     x = _block(inputs, "conv", "0", normalization, activation, filters=width, **settings)

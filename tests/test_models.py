@@ -136,17 +136,17 @@ def test_batch_norm_stands_between_the_matrix_and_the_activation(models):
 
 
 @pytest.mark.parametrize(
-    ("normalization", "axes", "groups"),
-    [("batch", (0, 1, 2), None), ("layer", (1, 2, 3), None), ("group", (1, 2, 4), 8)],
+    ("normalization", "axes", "groups", "epsilon"),
+    [("batch", (0, 1, 2), None, 1e-3), ("layer", (1, 2, 3), None, 1e-5), ("group", (1, 2, 4), 8, 1e-5)],
 )
-def test_a_norm_standardizes_what_it_says(models, normalization, axes, groups):
+def test_a_norm_standardizes_what_it_says(models, normalization, axes, groups, epsilon):
     model = models.cnn(MNIST, 10, **CNN | dict(normalization=normalization))
-    maps = np.random.default_rng(0).normal(3, 2, (5, 28, 28, 16)).astype(np.float32)
-    maps *= np.geomspace(1, 9, 16).astype(np.float32)
+    maps = np.random.default_rng(0).normal(0.3, 0.2, (5, 28, 28, 16)).astype(np.float32)
+    maps *= np.geomspace(0.1, 9, 16).astype(np.float32)
     split = maps if groups is None else maps.reshape(5, 28, 28, groups, 2)
-    expected = (split - split.mean(axes, keepdims=True)) / np.sqrt(split.var(axes, keepdims=True) + 1e-3)
+    expected = (split - split.mean(axes, keepdims=True)) / np.sqrt(split.var(axes, keepdims=True) + epsilon)
     normed = np.asarray(model.get_layer("norm_1")(maps, training=True))
-    np.testing.assert_allclose(normed, expected.reshape(maps.shape), atol=2e-3)
+    np.testing.assert_allclose(normed, expected.reshape(maps.shape), rtol=1e-4, atol=1e-4)
     assert model.get_layer("conv_1").bias is None
 
 
@@ -183,6 +183,23 @@ def test_weight_standardization_uses_each_units_weights_standardized(models, nam
     np.testing.assert_allclose(layer(values), plain(values), rtol=1e-3, atol=1e-3)
 
 
+@pytest.mark.parametrize("normalization", NORMALIZATIONS)
+def test_a_long_run_of_an_mlp_is_compiled_under_every_normalization(models, normalization):
+    from studies.engine import XLA_STEPS, wants_xla
+
+    assert wants_xla("auto", models.mlp(DIGITS, 10, **MLP | dict(normalization=normalization)), XLA_STEPS)
+
+
+@pytest.mark.parametrize("value", [0.0, 0.7])
+def test_a_standardized_kernel_of_equal_weights_gives_zeros_and_finite_gradients(tf, models, value):
+    kernel = tf.Variable(np.full((9, 4), value, np.float32))
+    with tf.GradientTape() as tape:
+        used = models.standardized(kernel, 1.0)
+        loss = tf.reduce_sum(used * np.random.default_rng(0).normal(size=(9, 4)).astype(np.float32))
+    assert np.abs(used).max() < 1e-4
+    assert np.isfinite(tape.gradient(loss, kernel)).all()
+
+
 def test_weight_standardization_keeps_the_signal_through_many_layers(models):
     model = models.mlp(DIGITS, 10, **MLP | dict(depth=20, width=256, normalization="weight"))
     x = np.random.default_rng(0).normal(size=(200, *DIGITS)).astype(np.float32)
@@ -214,6 +231,11 @@ def test_a_residual_net_that_ends_its_branches_at_zero_starts_as_its_shortcuts(m
         first = np.asarray(keras.Model(model.input, start)(image))
         blocks.append(np.array_equal(block, first) and np.allclose(pooled[:, :16], first[:, ::4, ::4].mean((1, 2))))
     assert blocks == [True, False]
+
+
+def test_a_plain_net_cannot_end_its_branches_at_zero(models):
+    with pytest.raises(ValueError, match="shortcut=True"):
+        models.resnet(CIFAR, 10, **RESNET | dict(shortcut=False, zero_last=True))
 
 
 def test_a_transformer_that_ends_its_branches_at_zero_starts_as_its_tokens(models):
