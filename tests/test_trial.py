@@ -253,6 +253,27 @@ def test_a_trial_out_of_time_ends_after_its_epoch(run):
     assert observed(layers) == [0, 1]
 
 
+@pytest.mark.parametrize("normalization", ["none", "batch", "layer", "group", "rms", "weight"])
+@pytest.mark.parametrize(
+    "model",
+    [
+        ("mlp", "model.width=8"),
+        ("cnn", "model.filters=[8]", "model.dense=8", "model.spatial_dropout=0.1"),
+        ("vgg_small", "model.filters=[8]", "model.dense=8", "model.spatial_dropout=0.1"),
+        ("resnet20", "model.blocks=1", "model.width=8", "model.zero_last=true"),
+    ],
+    ids=lambda words: words[0],
+)
+def test_every_normalization_trains_and_reports_its_raw_kernels(run, model, normalization):
+    settings = (f"model={model[0]}", *model[1:], f"model.normalization={normalization}", "initializer=normal_small")
+    _, layers, result = run(*settings, "training.epochs=1", "training.batch_size=5000", "engine.xla=false")
+    assert result.status == "finished"
+    first = next(r for r in layers if r.tensor == "kernel" and r.epoch == 0)
+    assert dict(zip(STATISTICS, first.statistics, strict=True))["sd"] == pytest.approx(0.01, rel=0.3)
+    gains = {r.tensor for r in layers} & {"gamma", "scale"}
+    assert bool(gains) == (normalization not in ("none", "weight"))
+
+
 @pytest.mark.parametrize("model", MODELS)
 def test_every_model_trains_and_reports_its_kernels(run, tmp_path, model):
     size = 32 if model in ("application", "c3d3", "vgg_small") else 16
