@@ -8,6 +8,7 @@ import math
 import os
 import re
 import sys
+import traceback
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -196,8 +197,13 @@ def _refers_to_itself(composed) -> bool:
 
 
 def _is_users(error: Exception) -> bool:
-    hydras = isinstance(error, HydraException | OmegaConfBaseException) or "Config group override" in str(error)
-    return isinstance(error, StudyError) or hydras
+    return isinstance(error, StudyError | HydraException | OmegaConfBaseException) or _is_of_composing(error)
+
+
+def _is_of_composing(error: Exception) -> bool:
+    """Whether Hydra fell over the command: it meets some words with a failed assertion or a KeyError of its own."""
+    *_, (frame, _) = traceback.walk_tb(error.__traceback__)
+    return frame.f_globals.get("__name__", "").partition(".")[0] in ("hydra", "omegaconf", "antlr4")
 
 
 def explained(error: Exception) -> str:
@@ -223,7 +229,9 @@ def explained(error: Exception) -> str:
         return _unknown_option(*match.groups())
     if "Config group override" in text:  # such as regularizer=null
         named = (argument.lstrip("+").partition("=") for argument in sys.argv[1:])
-        return next(_unknown_option(g, option) for g, _, option in named if g in groups() and option not in options(g))
+        for group, _, option in named:
+            if group in groups() and option not in options(group):
+                return _unknown_option(group, option)
     if match := re.search(r"^(\w+) appears more than once", text):
         return f"+{match[1]}: there is an option of it already; choose another without a plus, {match[1]}=NAME"
     if "Could not override 'study'" in text:
@@ -234,6 +242,11 @@ def explained(error: Exception) -> str:
         return _unknown_key(match[1])
     if match := re.match(r"(.*?) full_key: (\S+)", text):
         return f"{match[2]}: {match[1]}"
+    if not isinstance(error, StudyError | HydraException | OmegaConfBaseException):
+        words = " ".join(sys.argv[1:])
+        return (
+            f"{words}: cannot be read ({type(error).__name__}: {text or 'no reason given'}): expected words NAME=VALUE"
+        )
     return text.partition(" Config search path:")[0]
 
 

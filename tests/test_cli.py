@@ -75,6 +75,7 @@ def assert_one_paragraph(answer, *words):
         (["++study.skip={}"], "study.skip={}", "the default, study.skip=[]"),
         (["study.name='a\nb'"], "study.name=", "letters"),
         ([" ="], "=: cannot be read", "NAME=VALUE"),
+        (["+="], "+=: cannot be read", "NAME=VALUE"),
         (["study.seeds=0"], "study.seeds=0", "1 or more"),
         (["seed=-1"], "seed=-1", "0 or more"),
         (["seed=range(5)"], "seed=range(5)", "start with -m"),
