@@ -120,13 +120,17 @@ def diagnostics_share(folder: Path) -> list[Figure]:
 
 
 def factor_steps(folder: Path) -> list[Figure]:
-    """Milliseconds of a training step under each option of some groups, digits MLP 2×64, against the plain step."""
+    """Milliseconds of a training step under each factor, digits MLP 2×64, against the plain step."""
     options = [
         f"{group}={path.stem}"
         for group in ("optimizer", "schedule", "regularizer", "clipping")
         for path in sorted((ROOT / "conf" / group).glob("*.yaml"))
     ]
-    sides = {"plain": ["optimizer=sgd"]} | {option: ["optimizer=sgd", option] for option in options}
+    options += ["optimizer.sam=0.05", "optimizer.lookahead=5", "optimizer.ema=0.99", "model.dropout=0.2"]
+    options += [f"model.normalization={name}" for name in ("batch", "layer", "group", "rms", "weight")]
+    options += ["data.flip=true", "data.crop=1", "data.cutout=2", "data.standardize=true"]
+    options += ["optimizer=momentum schedule=one_cycle schedule.low_momentum=0.8"]
+    sides = {"plain": ["optimizer=sgd"]} | {option: ["optimizer=sgd", *option.split()] for option in options}
     seconds = training_seconds(["diagnostics=none"], sides, repeats=5)
     steps = 20 * (1150 // 32)
     step = {name: 1000 * s / steps for name, s in seconds.items()}
