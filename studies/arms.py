@@ -87,7 +87,7 @@ def settings(node, factors: dict, left_out: set[str], overridden: set[str]) -> t
         for name, value in values.items():
             if str(name).partition(".")[0] not in IDENTITY:
                 raise StudyError(f"{path}.set names {name}: expected keys in {listed(IDENTITY)}")
-            if isinstance(value, dict) or isinstance(value, float) and not math.isfinite(value):
+            if not _is_level(value):
                 raise StudyError(f"{path}.set.{name}={shown(value)}: expected a name, a number or a list")
         values = {name: value for name, value in values.items() if name not in overridden}
         if (rule := _rule(entry["when"], f"{path}.when", factors, left_out)) and values:
@@ -109,7 +109,7 @@ def levels(path: str, node, repeats: bool = False) -> tuple:
     for place, level in enumerate(node):
         if "." not in factor and not isinstance(level, str):
             raise StudyError(f"{path} has the level {shown(level)}: expected the name of an option of {factor}")
-        if isinstance(level, dict) or isinstance(level, float) and not math.isfinite(level):
+        if not _is_level(level):
             raise StudyError(f"{path} has the level {level}: expected a name, a number or a list")
         if not repeats and any(same(level, other) for other in node[:place]):
             raise StudyError(f"{path} has the level {shown(level)} twice: leave one out")
@@ -146,6 +146,13 @@ def _rule(rule, path, factors, left_out) -> dict:
                     f"{path} names {factor}={shown(level)}: expected some of its levels {listed(factors[factor])}"
                 )
     return named
+
+
+def _is_level(value) -> bool:
+    """Whether it can be a level: a name, a finite number, true, false or null, or a list of such."""
+    if isinstance(value, list):
+        return all(map(_is_level, value))
+    return not (isinstance(value, dict) or isinstance(value, float) and not math.isfinite(value))
 
 
 def _list(node, path, example) -> list:

@@ -306,6 +306,7 @@ def test_hydra_composes_a_written_level(config, level):
         ({"factors": {"model.depth": [2, 8, 2]}}, "the level 2 twice", "leave one out"),
         ({"factors": {"model.zero_last": [True, True]}}, "the level true twice", "leave one out"),
         ({"factors": {"model.depth": [{"a": 1}]}}, "{'a': 1}", "a number"),
+        ({"factors": {"model.depth": [[1, [{"a": 1}]]]}}, "{'a': 1}", "a number"),
         ({"factors": {"model.width": [float("nan")]}}, "nan", "a number"),
         ({"factors": {"initializer": [3]}}, "study.factors.initializer has the level 3", "an option of initializer"),
         ({"factors": {"nosuch": [1]}}, "nosuch", "data, model, initializer"),
@@ -545,7 +546,7 @@ def test_wrong_nuisance_factors_are_refused(node, received, allowed):
             "optimizer",
         ),
         (
-            {"settings": [{"when": {"optimizer": "SGD"}, "set": {"model.width": {"a": 1}}}]},
+            {"settings": [{"when": {"optimizer": "SGD"}, "set": {"model.width": [{"a": 1}]}}]},
             "study.settings[0].set.model.width=",
             "a name, a number or a list",
         ),
