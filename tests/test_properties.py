@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from studies import data, limits, run
 from studies.design import STUDY, written
-from studies.record import IDENTITY, METRICS, StudyError
+from studies.record import FIGURES, IDENTITY, METRICS, StudyError
 
 GROUPS = {group: run.options(group) for group in run.groups() if group != "study"}
 OPTIONS = [(group, option) for group, options in GROUPS.items() for option in options]
@@ -87,6 +87,7 @@ designs = {
     "seeds": st.sampled_from([1, 3, [0, 7], [100], 10**9]),
     "tuning_seeds": st.sampled_from([2, [0], [100, 101], [], 10**9]),
     "metric": st.sampled_from(METRICS),
+    "figures": st.lists(st.sampled_from(FIGURES), max_size=2),
     "name": texts,
     "question": texts,
 }
