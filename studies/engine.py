@@ -6,7 +6,6 @@ initializer, rate and schedule; weights and optimizer slots are reset by assignm
 """
 
 import math
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 import keras
@@ -95,6 +94,7 @@ class Engine:
         ascent: takes the lists of gradients and weights and a function that gives the gradients where the weights are
             when it is called; gives the list of gradients to go by.
         augmentation: changes a batch of images, given what was drawn for each.
+        averages: whether the optimizer keeps an average of the weights.
         cycle: takes a step's momentum and has the optimizer use it, if momenta are to be used.
         observe: whether to accumulate gradients' and updates' norms inside the step.
         xla: compile the epoch with XLA.
@@ -109,6 +109,7 @@ class Engine:
         clip=None,
         ascent=None,
         augmentation=None,
+        averages=False,
         cycle=None,
         observe=True,
         xla=False,
@@ -120,7 +121,7 @@ class Engine:
         self.loss = keras.losses.SparseCategoricalCrossentropy(from_logits)
         self.soft_loss = keras.losses.CategoricalCrossentropy(from_logits)
         self.clip, self.ascent, self.augmentation = clip, ascent, augmentation
-        self.cycle, self.observe, self.xla = cycle, observe, xla
+        self.averages, self.cycle, self.observe, self.xla = averages, cycle, observe, xla
         self.rule, self.penalty = (regularizer, None) if hasattr(regularizer, "before") else (None, regularizer)
         self.fresh_slots = _built_slots(optimizer, self.weights)
 
@@ -141,6 +142,8 @@ class Engine:
         self.epoch = epoch.get_concrete_function(*data, order, rates, momenta, augment, noise)
         chunks = tf.TensorSpec([None, None], tf.int32), tf.TensorSpec([None, None])
         self.evaluate = tf.function(self._evaluate, autograph=False).get_concrete_function(*data, *chunks)
+        average = tf.function(self._evaluate_average, autograph=False)
+        self.evaluate_average = average.get_concrete_function(*data, *chunks) if self.averages else None
 
     def reset(self, values: list) -> None:
         """Start over from `values`, one array for each of `model.variables`, with a fresh optimizer."""
@@ -152,15 +155,6 @@ class Engine:
     def run_epoch(self, x, y, scale, shift, course: Course) -> Epoch:
         """Train for an epoch."""
         return Epoch(*self.epoch(x, y, scale, shift, *map(tf.constant, vars(course).values())))
-
-    @contextmanager
-    def averaged(self):
-        """The model with the optimizer's average of its weights, in place of the weights themselves."""
-        raw = [weight.numpy() for weight in self.weights]
-        self.optimizer.finalize_variable_values(self.weights)
-        yield
-        for weight, value in zip(self.weights, raw, strict=True):
-            weight.assign(value)
 
     def state(self) -> list:
         """Values of the model's and the optimizer's variables."""
@@ -252,6 +246,16 @@ class Engine:
 
         _, loss, correct = _loop(tf.shape(order)[0], chunk, tf.zeros(()), tf.zeros(()))
         return loss / tf.reduce_sum(weight), correct / tf.reduce_sum(weight)
+
+    def _evaluate_average(self, *data_and_chunks):
+        """As `_evaluate`, with the optimizer's average of the weights in place of the weights, for the time of it."""
+        raw = [weight.value.read_value() for weight in self.weights]
+        self.optimizer.finalize_variable_values(self.weights)
+        found = self._evaluate(*data_and_chunks)
+        with tf.control_dependencies(found):
+            for weight, value in zip(self.weights, raw, strict=True):
+                weight.assign(value)
+        return found
 
     def statistics(self, flats, squares, start) -> list[tuple[str, str, np.ndarray]]:
         """Every statistic of every trainable weight at several epochs.

@@ -88,7 +88,7 @@ def run(trial: Trial) -> Iterator[EpochRecord | list[LayerRecord] | Result]:
     schedule = targets.build(config["schedule"], "schedule", allow)
     rates = config["optimizer"]["learning_rate"] * fractions(schedule, steps * epochs, steps)
     stopping = EarlyStopping(training["early_stopping"])
-    evaluate, evaluate_average = _evaluations(engine, arrays, parts, config["optimizer"]["ema"])
+    evaluate, evaluate_average = _evaluations(engine, arrays, parts)
 
     start = engine.flat_weights()
     observations = [(0, start, np.full((2, len(engine.kernels)), np.nan, np.float32))]
@@ -229,19 +229,16 @@ def _courses(engine, schedule, rates, epochs, train, batch, seeds, noise) -> Ite
         )
 
 
-def _evaluations(engine: Engine, arrays, parts: Split, has_average):
+def _evaluations(engine: Engine, arrays, parts: Split):
     """Functions from `val` or `test` to loss and accuracy now: of the weights, and of their average if there is one."""
     chunks = {name: tuple(map(tf.constant, padded(getattr(parts, name)))) for name in ("val", "test")}
 
-    def evaluate(name):
-        loss, accuracy = engine.evaluate(*arrays, *chunks[name])
+    def evaluate(name, function=engine.evaluate):
+        loss, accuracy = function(*arrays, *chunks[name])
         return float(loss), float(accuracy)
 
     def evaluate_average(name):
-        if not has_average:
-            return math.nan, math.nan
-        with engine.averaged():
-            return evaluate(name)
+        return evaluate(name, engine.evaluate_average) if engine.averages else (math.nan, math.nan)
 
     return evaluate, evaluate_average
 
@@ -311,6 +308,7 @@ def _engine(trial: Trial, dataset: Dataset, arrays: tuple, steps: int, batch: in
             clip=targets.build(config["clipping"], "clipping", allow),
             ascent=sharpness_aware(config["optimizer"]["sam"]) if config["optimizer"]["sam"] else None,
             augmentation=_augmentation(config["data"]),
+            averages=config["optimizer"]["ema"] > 0,
             cycle=_cycle(config["schedule"], optimizer, allow),
             observe=config["diagnostics"]["observe_every"] > 0,
             xla=wants_xla(config["engine"]["xla"], model, total, regularizer),

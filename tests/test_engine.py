@@ -363,10 +363,11 @@ def test_a_cycled_momentum_is_that_of_each_step(tf, compiled, name, xla):
 def test_the_average_of_the_weights_is_that_of_keras_and_leaves_them_alone(tf, compiled, config):
     import keras
 
+    from studies.engine import padded
     from studies.trial import build_optimizer
 
     ours = build_optimizer(config(["optimizer=sgd", "optimizer.ema=0.6"])["optimizer"], [])
-    engine, data = compiled(network(), ours)
+    engine, data = compiled(network(), ours, averages=True)
     engine.reset(initial_values(engine.model))
     engine.run_epoch(*data, course(0.3))
     theirs, averages = keras.optimizers.SGD(0.3), []
@@ -377,11 +378,13 @@ def test_the_average_of_the_weights_is_that_of_keras_and_leaves_them_alone(tf, c
         averages[:] = [0.6 * a + 0.4 * w for a, w in zip(averages, now, strict=True)] if averages else now
 
     raw = by_hand(tf, step)
-    with engine.averaged():
-        for weight, average in zip(engine.weights, averages, strict=True):
-            np.testing.assert_allclose(weight.numpy(), average, atol=1e-6)
+    found = engine.evaluate_average(*data, *padded(np.arange(EXAMPLES), 7))
     assert_same_weights(engine, raw)
-    assert np.abs(averages[0] - raw.trainable_variables[0].numpy()).max() > 1e-3
+    for weight, average in zip(raw.trainable_variables, averages, strict=True):
+        weight.assign(average)
+    raw.compile(loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True), metrics=["accuracy"])
+    np.testing.assert_allclose(found, raw.evaluate(IMAGES, Y, verbose=0), rtol=1e-5)
+    assert abs(float(found[0]) - float(engine.evaluate(*data, *padded(np.arange(EXAMPLES), 7))[0])) > 1e-3
 
 
 def test_random_changes_to_a_batch_are_those_of_its_numbers(tf, compiled):
