@@ -69,7 +69,7 @@ class Driver:
             the exit code; and seeds, failures, mean and sd over the seeds of the study's metric, nothing if it was
             interrupted.
         """
-        from analysis import load
+        from analysis import compare, load
 
         self.design = trials
         status, table = "KILLED", ""
@@ -82,11 +82,7 @@ class Driver:
                 self._keep({"trials.json": json.dumps([trial.key for trial in trials])})
             self._train(trials, seconds, self.study)
             frame = load.trials(self.study.name, self.root, [trial.key for trial in trials])
-            from analysis import compare
-
             table = compare.answer(self.study, frame, self.root, format="markdown")
-            if self.execution:
-                self._keep(compare.figures(self.study, frame, self.root))
             status = "FAILED" if self.statuses["crashed"] else "FINISHED"
         except KeyboardInterrupt:
             self.executor.close()
@@ -218,8 +214,11 @@ class Driver:
         print(f"\n{compare.answer(study, frame, self.root)}\n")
         where = "" if Path(self.root) == Path("mlruns") else f" --root {self.root}"
         print(f"results   {Path(self.root).resolve()}")
-        for name in study.figures:
-            print(f"figure    {load.execution(study.name, self.root).folder / name}.svg")
+        # Drawn again for a finished study too, into its last execution: it may not have been asked for them before.
+        folder = self.execution.artifacts if self.execution else load.execution(study.name, self.root).folder
+        for name, text in compare.figures(study, frame, self.root).items():
+            (folder / name).write_text(text)
+            print(f"figure    {folder / name}")
         print(f"tables    python -m analysis.compare {study.name}{where}")
         print(f"browse    mlflow ui --backend-store-uri {store.uri(self.root)}")
 

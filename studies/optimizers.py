@@ -108,11 +108,9 @@ def clip_by_value(limit: float):
     """Every element of a gradient kept within ± `limit`."""
 
     def clip(gradients, weights):
-        outside = [tf.reduce_sum(tf.cast(tf.abs(g) > limit, tf.float32)) for g in gradients]
-        elements = sum(tf.size(g) for g in gradients)
-        return [tf.clip_by_value(g, -limit, limit) for g in gradients], tf.add_n(outside) / tf.cast(
-            elements, tf.float32
-        )
+        outside = tf.concat([tf.reshape(tf.abs(g) > limit, [-1]) for g in gradients], axis=0)
+        share = tf.reduce_mean(tf.cast(outside, tf.float32))
+        return [tf.clip_by_value(g, -limit, limit) for g in gradients], share
 
     return clip
 

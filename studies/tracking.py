@@ -86,10 +86,15 @@ class Execution:
                 self.store.write(run, "RUNNING", None, {}, [])
         return run
 
+    @property
+    def artifacts(self) -> Path:
+        """The folder of the execution's own files."""
+        return self._artifacts(self.parent)
+
     def keep(self, files: dict[str, str]) -> None:
         """Keep files, name -> text, with the execution; `trials.json` has the keys of the trials that it compares."""
         for name, text in files.items():
-            (self._artifacts(self.parent) / name).write_text(text)
+            (self.artifacts / name).write_text(text)
 
     def write(self, trial, epochs, layers, result) -> None:
         """Write one ended trial.
@@ -134,7 +139,7 @@ class Execution:
     def close(self, status: str, table: str = "") -> None:
         """End the execution with an MLflow status, and keep its table in Markdown."""
         if table:
-            (self._artifacts(self.parent) / "comparison.md").write_text(table)
+            (self.artifacts / "comparison.md").write_text(table)
         self.store.end(self.parent, status, f"{self.study.question}\n\n{table}"[:TAG_LENGTH])
 
     def _artifacts(self, run: str) -> Path:

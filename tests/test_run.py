@@ -256,7 +256,11 @@ def test_a_study_of_every_kind_of_factor(tmp_path):
     layers = load.layers("everything", tmp_path)
     last = layers[(layers["epoch"] == 2) & (layers["tensor"] == "kernel")].groupby("key")["sparsity_0"].max()
     assert ((last.reindex(trials["key"]) > 0).to_numpy() == (trials["regularizer"] == "proximal_l1")).all()
-    assert re.search(r"^figure +\S+/loss_by_rate.svg$", done.stdout, re.M)
+    figure = Path(re.search(r"^figure +(\S+/loss_by_rate.svg)$", done.stdout, re.M)[1])
+    drawn = figure.read_text()
+    figure.unlink()
+    again = subprocess.run([sys.executable, "-m", "studies.run", *words], cwd=ROOT, capture_output=True, text=True)
+    assert "0 to run" in again.stdout and figure.read_text() == drawn
 
 
 def test_two_drivers_of_one_study_do_not_meet(pooled, tmp_path):
