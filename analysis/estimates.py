@@ -4,11 +4,25 @@ import itertools
 
 import numpy as np
 import pandas as pd
-from scipy.special import stdtrit
+from scipy.special import stdtr, stdtrit
 
 from studies.record import METRICS, StudyError, listed
 
 LEVEL = 0.95
+OUTCOME = (
+    "seeds",
+    "failures",
+    "mean",
+    "sd",
+    "low",
+    "high",
+    "difference",
+    "difference_low",
+    "difference_high",
+    "p",
+    "standing",
+)
+"""The columns of a comparison after the factors."""
 
 
 def scored(trials: pd.DataFrame, metric: str) -> pd.Series:
@@ -35,17 +49,51 @@ def t_interval(values: np.ndarray, level: float = LEVEL) -> tuple[float, float]:
     return centre - half, centre + half
 
 
+def higher_is_better(metric: str) -> bool:
+    """Whether a metric is an accuracy, and not a loss."""
+    return metric.endswith("accuracy")
+
+
+def paired_p(differences: np.ndarray) -> float:
+    """The two-sided p of Student's t test that paired differences `(n,)` have a mean of zero; NaN for fewer than two.
+
+    Differences that are all the same have no spread to test by: p is 1 if they are zero, else 0.
+    """
+    n = len(differences)
+    if n < 2:
+        return np.nan
+    mean, error = np.mean(differences), np.std(differences, ddof=1) / np.sqrt(n)
+    if error <= 1e-12 * abs(mean) or error == 0:
+        return float(mean == 0)
+    return float(2 * stdtr(n - 1, -abs(mean / error)))
+
+
+def holm(p: np.ndarray) -> np.ndarray:
+    """One family's p-values `(m,)` adjusted for their number (Holm 1979); missing ones stay so and do not count.
+
+    statsmodels has the same, and collects garbage at each call: 25 ms, where a study has a family for each panel.
+    """
+    p = np.asarray(p, float)
+    order = np.argsort(p)[: np.count_nonzero(~np.isnan(p))]
+    steps = np.arange(len(order), 0, -1) * p[order]
+    adjusted = np.full(len(p), np.nan)
+    adjusted[order] = np.maximum.accumulate(steps).clip(max=1)
+    return adjusted
+
+
 def by_seed(trials: pd.DataFrame, by: list[str], metric: str) -> pd.DataFrame:
     """One row an arm and seed: the mean over what else varies, which is the unit that intervals are taken over.
 
     Returns:
         the columns `by`, seed, value, and failures: trials that did not finish.
     """
-    levels = {factor: trials[factor].map(_level) for factor in by}
-    failures = (trials["status"] != "finished").astype(int)
-    frame = trials.assign(**levels, value=scored(trials, metric), failures=failures)
-    groups = frame.groupby([*by, "seed"], sort=False, dropna=False, observed=True)
-    return groups.agg(value=("value", lambda v: v.mean(skipna=False)), failures=("failures", "sum")).reset_index()
+    number, arms = arms_of(trials, by)
+    failed = trials["status"] != "finished"
+    frame = pd.DataFrame({"arm": number, "seed": trials["seed"], "value": scored(trials, metric), "failures": failed})
+    units = frame.groupby(["arm", "seed"], sort=False).agg(
+        value=("value", lambda values: values.mean(skipna=False)), failures=("failures", "sum")
+    )
+    return labelled(units.reset_index(), arms, by)
 
 
 def comparison(trials: pd.DataFrame, by: list[str], metric: str, baseline: dict) -> pd.DataFrame:
@@ -60,31 +108,45 @@ def comparison(trials: pd.DataFrame, by: list[str], metric: str, baseline: dict)
 
     Returns:
         the columns `by`; seeds (with a value); failures; mean, sd, low, high: the t interval over seeds;
-        difference, difference_low, difference_high: to the baseline, paired by seed, NaN for the baseline itself.
+        difference, difference_low, difference_high: to the baseline, paired by seed, NaN for the baseline itself;
+        p: of that difference by the paired t test, Holm-adjusted over the frame; standing: `best` for the arm with the
+        best mean among those that share the levels of the factors which the baseline leaves open, `tied` for those
+        that the paired t test, Holm-adjusted over the arms of these levels, does not tell from it at 5 %, else empty.
     """
     units = by_seed(trials, by, metric)
-    arms = {arm: part.set_index("seed") for arm, part in _grouped(units, by)}
-    anchors = {factor: _level(level) for factor, level in baseline.items() if factor in by}
+    arms = {arm: part.set_index("seed")["value"] for arm, part in _grouped(units, by)}
+    failures = {arm: int(part["failures"].sum()) for arm, part in _grouped(units, by)}
+    anchors = {factor: as_level(level) for factor, level in baseline.items() if factor in by}
     rows = []
-    for arm, part in arms.items():
-        values = part["value"].dropna()
-        low, high = t_interval(values.to_numpy())
+    for arm, values in arms.items():
         anchor = tuple(anchors.get(factor, level) for factor, level in zip(by, arm, strict=True))
-        difference = (
-            differences(part["value"], arms[anchor]["value"])
-            if anchors and anchor != arm and anchor in arms
-            else (np.nan,) * 3
-        )
-        rows.append(
-            (*arm, len(values), int(part["failures"].sum()), values.mean(), values.std(), low, high, *difference)
-        )
-    columns = ["seeds", "failures", "mean", "sd", "low", "high", "difference", "difference_low", "difference_high"]
-    frame = pd.DataFrame(rows, columns=[*by, *columns])
-    for place, factor in enumerate(by):
-        levels = [row[place] for row in rows]
-        if None in levels:
-            frame[factor] = pd.Series(levels, dtype=object)  # else null and 3 would come back as NaN and 3.0
-    return frame
+        pairs = _pairs(values, arms[anchor]) if anchors and anchor != arm and anchor in arms else np.array([])
+        there = values.dropna().to_numpy()
+        difference = (pairs.mean() if len(pairs) else np.nan, *t_interval(pairs), paired_p(pairs))
+        rows.append((*arm, len(there), failures[arm], values.mean(), values.std(), *t_interval(there), *difference, ""))
+    frame = pd.DataFrame(rows, columns=[*by, *OUTCOME])
+    frame["p"] = holm(frame["p"].to_numpy(float))
+    frame["standing"] = _standing(
+        arms, [by.index(factor) for factor in by if anchors and factor not in anchors], metric
+    )
+    return frame.assign(**_levels(list(arms), by))
+
+
+def _standing(arms: dict[tuple, pd.Series], shared: list[int], metric: str) -> list[str]:
+    """Each arm's standing among those with the same levels at the places `shared`."""
+    sign = 1 if higher_is_better(metric) else -1
+    rivals = {}
+    for arm, values in arms.items():
+        if values.notna().any():
+            rivals.setdefault(tuple(arm[place] for place in shared), []).append(arm)
+    standing = dict.fromkeys(arms, "")
+    for group in rivals.values():
+        best = max(group, key=lambda arm: sign * arms[arm].mean())
+        others = [arm for arm in group if arm != best]
+        standing[best] = "best" if others else ""
+        p = holm(np.array([paired_p(_pairs(arms[arm], arms[best])) for arm in others]))
+        standing |= {arm: "tied" for arm, value in zip(others, p, strict=True) if value > 1 - LEVEL}
+    return list(standing.values())
 
 
 def rate_curve(trials: pd.DataFrame, epochs: pd.DataFrame, by: list[str]) -> pd.DataFrame:
@@ -105,7 +167,7 @@ def rate_range(curve: pd.DataFrame, by: list[str]) -> pd.DataFrame:
         if it never is. Geometric means over the seeds; each also with its t interval on logarithms, `_low` and `_high`.
     """
     rows = []
-    for arm, part in _grouped(curve.assign(**{factor: curve[factor].map(_level) for factor in by}), by):
+    for arm, part in _grouped(curve, by):
         points = np.log([_rates(line) for _, line in part.groupby("seed")])
         row = [*arm, len(points)]
         for column in points.T:
@@ -128,10 +190,26 @@ def _rates(line: pd.DataFrame) -> tuple[float, float, float]:
     return rates[steepest], rates[lowest], rates[above[0]] if len(above) else np.nan
 
 
-def differences(values: pd.Series, baseline: pd.Series) -> tuple[float, float, float]:
-    """Mean difference, paired by index, and its t interval; NaN where no pair is."""
-    pairs = (values - baseline).dropna().to_numpy()
-    return (pairs.mean() if len(pairs) else np.nan, *t_interval(pairs))
+def _pairs(values: pd.Series, others: pd.Series) -> np.ndarray:
+    """The differences of what is paired by index."""
+    return (values - others).dropna().to_numpy()
+
+
+def failures(trials: pd.DataFrame, by: list[str]) -> pd.DataFrame:
+    """What did not finish: one row an arm and status, in the order they appear.
+
+    Returns:
+        the columns `by`, status, trials, seeds: theirs, epochs: the median of those trained, error: the first one's
+        reason, if it crashed.
+    """
+    failed = trials[trials["status"] != "finished"]
+    rows = []
+    for (*arm, status), part in _grouped(failed, [*by, "status"]):
+        reason = part["error"].iloc[0].partition("\n")[0]
+        rows.append((*arm, status, len(part), tuple(part["seed"]), part["epochs"].median(), reason))
+    columns = ["status", "trials", "seeds", "epochs", "error"]
+    frame = pd.DataFrame(rows, columns=[*by, *columns])
+    return frame.assign(**_levels([row[: len(by)] for row in rows], by))
 
 
 def tuned(trials: pd.DataFrame, by: list[str], nuisance: dict[str, tuple], metric: str) -> pd.DataFrame:
@@ -150,17 +228,14 @@ def tuned(trials: pd.DataFrame, by: list[str], nuisance: dict[str, tuple], metri
         the columns `by` and those of `nuisance`, null where nothing can be chosen; value: the best mean, NaN there;
         edge: the nuisance factors whose best level is the least or the greatest of several numbers.
     """
-    sign = 1 if metric.endswith("accuracy") else -1
-    frame = trials.assign(value=scored(trials, metric), **{f: trials[f].map(_level) for f in (*by, *nuisance)})
+    sign = 1 if higher_is_better(metric) else -1
+    frame = trials.assign(value=scored(trials, metric))
     rows = []
     for arm, part in _grouped(frame, by):
-        means = {
-            tuple(_level(level) for level in levels): values["value"].mean(skipna=False)
-            for levels, values in _grouped(part, list(nuisance))
-        }
+        means = {levels: values["value"].mean(skipna=False) for levels, values in _grouped(part, list(nuisance))}
         best, best_value = (None,) * len(nuisance), np.nan
         for levels in itertools.product(*nuisance.values()):
-            value = means.get(tuple(map(_level, levels)), np.nan)
+            value = means.get(tuple(map(as_level, levels)), np.nan)
             if value == value and not sign * value <= sign * best_value:
                 best, best_value = levels, value
         edge = [factor for factor, level in zip(nuisance, best, strict=True) if _on_edge(level, nuisance[factor])]
@@ -179,15 +254,37 @@ def _on_edge(level, levels) -> bool:
     return len(numbers) == len(levels) > 1 and level in (min(numbers), max(numbers))
 
 
-def _grouped(units, by):
-    if by:
-        for arm, part in units.groupby(by, sort=False, dropna=False):
-            yield tuple(_level(level) for level in arm), part
-    elif len(units):
-        yield (), units
+def arms_of(trials: pd.DataFrame, by: list[str]) -> tuple[np.ndarray, list[tuple]]:
+    """Each trial's arm as a number, `(trials,)`, and what the numbers stand for: the levels, in order of appearance."""
+    # Not by Series.map, which makes a float of an integer beside a null.
+    columns = [[as_level(level) for level in trials[factor]] for factor in by]
+    levels = zip(*columns, strict=True) if by else [()] * len(trials)
+    numbers = {}
+    return np.array([numbers.setdefault(arm, len(numbers)) for arm in levels], dtype=int), list(numbers)
 
 
-def _level(level):
+def labelled(frame: pd.DataFrame, arms: list[tuple], by: list[str]) -> pd.DataFrame:
+    """A frame with the column `arm`, from `arms_of`, replaced by those of the factors."""
+    levels = _levels([arms[number] for number in frame["arm"]], by)
+    return pd.concat([pd.DataFrame(levels, index=frame.index), frame.drop(columns="arm")], axis=1)
+
+
+def _levels(arms: list[tuple], by: list[str]) -> dict[str, pd.Series]:
+    """Columns of arms' levels."""
+    columns = {factor: [arm[place] for arm in arms] for place, factor in enumerate(by)}
+    # An object where a level is null: else null and 3 would come back as NaN and 3.0.
+    return {name: pd.Series(levels, dtype=object if None in levels else None) for name, levels in columns.items()}
+
+
+def _grouped(frame: pd.DataFrame, by: list[str]):
+    """Each arm's levels and rows, in order of appearance."""
+    number, arms = arms_of(frame, by)
+    places = pd.Series(number).groupby(number, sort=False).indices
+    for arm, levels in enumerate(arms):
+        yield levels, frame.iloc[places[arm]]
+
+
+def as_level(level):
     """A level as a key: a list as a tuple, pandas's NaN as the null it was."""
     if isinstance(level, list):
         return tuple(level)

@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from scipy import stats
+from statsmodels.stats.multitest import multipletests
 
 from analysis import estimates
 from studies.record import StudyError
@@ -259,3 +260,105 @@ def test_a_rate_curve_has_the_losses_of_each_trained_epoch():
         {"optimizer": "adam", "seed": 0, "learning_rate": 0.2, "loss": 2.0},
         {"optimizer": "sgd", "seed": 0, "learning_rate": 0.3, "loss": 3.0},
     ]
+
+
+@pytest.mark.parametrize("n", [2, 5, 20])
+def test_the_paired_p_is_scipys(n):
+    a, b = np.random.default_rng(n).normal(size=(2, n))
+    assert estimates.paired_p(a - b) == pytest.approx(stats.ttest_rel(a, b).pvalue)
+
+
+@pytest.mark.parametrize(("differences", "p"), [([0.1], NAN), ([], NAN), ([0.0, 0.0], 1), ([0.1, 0.1, 0.1], 0)])
+def test_the_paired_p_of_differences_without_a_spread(differences, p):
+    np.testing.assert_equal(estimates.paired_p(np.array(differences)), p)
+
+
+@pytest.mark.parametrize("count", [1, 2, 7])
+def test_holm_is_statsmodels_and_passes_over_what_is_missing(count):
+    p = np.random.default_rng(count).uniform(0, 0.2, count)
+    expected = multipletests(p, method="holm")[1]
+    np.testing.assert_allclose(estimates.holm(p), expected)
+    np.testing.assert_allclose(estimates.holm(np.insert(p, 1, NAN)), np.insert(expected, 1, NAN))
+    assert np.isnan(estimates.holm(np.full(3, NAN))).all()
+
+
+def spread(*means):
+    """Arms a, b, c with these means over five seeds, and a spread of about .01 each."""
+    noise = np.random.default_rng(0).normal(0, 0.01, (len(means), 5))
+    rows = [("abc"[n], seed, mean + noise[n, seed]) for n, mean in enumerate(means) for seed in range(5)]
+    return frame(*rows)
+
+
+def test_the_best_arm_and_those_that_cannot_be_told_from_it_are_marked():
+    rise = [0.02, -0.01, 0.02, -0.01, 0.01]  # of the mean .006, with a t of .9
+    near = [("near", seed, 0.9 + 0.001 * seed) for seed in range(5)]
+    best = [("best", seed, 0.9 + 0.001 * seed + rise[seed]) for seed in range(5)]
+    far = [("far", seed, 0.7 + rise[seed]) for seed in range(5)]
+    assert list(comparison(frame(*near, *best, *far))["standing"]) == ["tied", "best", ""]
+
+
+def test_a_loss_is_best_where_it_is_least():
+    trials = spread(0.5, 0.9).assign(val_loss=lambda t: 1 - t["val_accuracy"])
+    standing = estimates.comparison(trials, ["initializer"], "val_loss", {})["standing"]
+    assert list(standing) == ["", "best"]
+
+
+def test_arms_are_best_among_those_that_share_what_the_baseline_leaves_open():
+    parts = [spread(*means).assign(depth=depth) for depth, means in ((2, (0.9, 0.5)), (8, (0.1, 0.3)))]
+    trials = pd.concat(parts, ignore_index=True)
+    by = ["initializer", "depth"]
+    marked = estimates.comparison(trials, by, "val_accuracy", {"initializer": "a"}).set_index(by)["standing"]
+    assert dict(marked) == {("a", 2): "best", ("b", 2): "", ("a", 8): "", ("b", 8): "best"}
+    alone = estimates.comparison(trials, by, "val_accuracy", {}).set_index(by)["standing"]
+    assert [arm for arm, standing in alone.items() if standing] == [("a", 2)]
+
+
+def test_one_seed_ties_nothing_and_one_arm_is_not_best():
+    table = comparison(frame(("a", 0, 0.9), ("b", 0, 0.8)))
+    assert list(table["standing"]) == ["best", ""]
+    assert list(comparison(frame(("a", 0, 0.9)))["standing"]) == [""]
+
+
+def test_p_is_adjusted_over_the_comparisons_with_the_baseline():
+    trials = spread(0.5, 0.52, 0.7)
+    table = comparison(trials, baseline={"initializer": "a"})
+    values = trials.set_index("seed").groupby("initializer")["val_accuracy"].apply(list)
+    raw = [stats.ttest_rel(values[arm], values["a"]).pvalue for arm in "bc"]
+    assert np.isnan(table.loc["a", "p"])
+    assert list(table.loc[["b", "c"], "p"]) == pytest.approx(list(multipletests(raw, method="holm")[1]))
+
+
+def test_equal_arms_are_rarely_told_apart():
+    rng = np.random.default_rng(1)
+    wrong = 0
+    for _ in range(300):
+        values = rng.normal(0.9, 0.01, (4, 5))
+        trials = frame(*(("abcd"[n], seed, values[n, seed]) for n in range(4) for seed in range(5)))
+        wrong += (comparison(trials, baseline={"initializer": "a"})["p"] < 0.05).any()
+    assert wrong / 300 < 0.05 + 3 * np.sqrt(0.05 * 0.95 / 300)
+
+
+def test_failures_are_counted_by_arm_and_status_with_their_reason():
+    trials = frame(
+        ("a", 0, 0.9),
+        *(("b", seed, NAN, "diverged") for seed in (0, 1)),
+        ("b", 2, NAN, "crashed"),
+        ("c", 0, 0.1, "timeout"),
+    )
+    trials = trials.assign(epochs=[20, 1, 3, 0, 7], error=["", "", "", "boom\nTraceback …", ""])
+    rows = estimates.failures(trials, ["initializer"]).to_dict("records")
+    assert [(r["initializer"], r["status"], r["trials"], r["seeds"], r["epochs"], r["error"]) for r in rows] == [
+        ("b", "diverged", 2, (0, 1), 2, ""),
+        ("b", "crashed", 1, (2,), 0, "boom"),
+        ("c", "timeout", 1, (0,), 7, ""),
+    ]
+    assert estimates.failures(trials[:1], ["initializer"]).empty
+
+
+def test_arms_are_numbered_in_their_order_and_named_again():
+    trials = pd.DataFrame({"x": pd.Series([None, [8, 16], None], dtype=object), "y": [1, 2, 1]})
+    number, arms = estimates.arms_of(trials, ["x", "y"])
+    assert list(number) == [0, 1, 0] and arms == [(None, 1), ((8, 16), 2)]
+    again = estimates.labelled(pd.DataFrame({"arm": [1, 0], "z": [5, 6]}), arms, ["x", "y"])
+    assert again.to_dict("records") == [{"x": (8, 16), "y": 2, "z": 5}, {"x": None, "y": 1, "z": 6}]
+    assert estimates.arms_of(trials, [])[1] == [()]
