@@ -1,13 +1,42 @@
-"""Render a comparison: to the terminal, Markdown, CSV, LaTeX. Computes nothing."""
+"""Render frames as tables: to the terminal, Markdown, CSV, LaTeX, HTML. Computes nothing."""
+
+import math
 
 import pandas as pd
 from tabulate import tabulate
 
 from studies.record import listed, shown
 
-STYLES = {"terminal": "simple", "markdown": "pipe", "latex": "latex_booktabs"}
+STYLES = {"terminal": "simple", "markdown": "pipe", "latex": "latex_booktabs", "html": "html"}
 FORMATS = (*STYLES, "csv")
-OUTCOME = ("overrides", "swept", "code", "root", "seeds", "failures", "mean", "sd", "metric")
+JOB = ("overrides", "swept", "code", "root", "seeds", "failures", "mean", "sd", "metric")
+
+
+DIGITS = 4
+"""After the point, of a number without a known uncertainty."""
+
+
+def rounded(value: float, uncertainty: float = math.nan, sign: bool = False) -> str:
+    """A number with as many digits as mean something: its uncertainty has two.
+
+    Args:
+        uncertainty: half an interval's width, say; if it is zero or missing the number has `DIGITS` after the point.
+        sign: whether a plus is written.
+
+    >>> rounded(0.97073, 0.0185), rounded(0.10104, 0.0), rounded(123.4, 27.0), rounded(0.0063, 0.0071, sign=True)
+    ('0.971', '0.1010', '123', '+0.0063')
+    """
+    if _missing(value):
+        return "–"
+    known = not _missing(uncertainty) and uncertainty > 0
+    digits = min(max(1 - math.floor(math.log10(uncertainty)), 0), 6) if known else DIGITS
+    return f"{value:{'+' if sign else ''}.{digits}f}"
+
+
+def interval(value: float, low: float, high: float, sign: bool = False) -> str:
+    """An interval, rounded by half its width: `[0.952, 0.989]`."""
+    half = (high - low) / 2
+    return "–" if _missing(low) else f"[{rounded(low, half, sign)}, {rounded(high, half, sign)}]"
 
 
 def comparison_table(
@@ -17,23 +46,27 @@ def comparison_table(
 
     Args:
         comparison: what `estimates.comparison` gave.
-        format: one of `FORMATS`; CSV has every number in full, the others what a reader needs.
+        format: one of `FORMATS`; CSV has every number in full, the others the digits that mean something.
     """
     if format == "csv":
         return comparison.to_csv(index=False)
     anchors = [factor for factor in by if factor in baseline]
-    headers = [*(_short(factor, by) for factor in by), "seeds", "failed", metric.replace("_", " "), "95 % interval"]
+    headers = [*(short(factor, by) for factor in by), "seeds", "failed", metric.replace("_", " "), "95 % interval"]
+    standings = bool((comparison["standing"] != "").any())
+    headers += ["standing"] * standings
     if anchors:
-        against = ", ".join(_level(baseline[factor]) for factor in anchors)
+        against = ", ".join(level_text(baseline[factor]) for factor in anchors)
         headers += [f"difference to {against}", "95 % interval"]
     rows = []
     for row in comparison.to_dict("records"):
-        cells = [_level(row[factor]) for factor in by]
-        cells += [str(row["seeds"]), str(row["failures"]), _mean(row), _interval(row["low"], row["high"])]
+        cells = [level_text(row[factor]) for factor in by]
+        cells += [str(row["seeds"]), str(row["failures"]), _mean(row)]
+        cells += [interval(row["mean"], row["low"], row["high"])] + [row["standing"]] * standings
         if anchors:
-            own = all(_level(row[factor]) == _level(baseline[factor]) for factor in anchors)
-            cells += ["baseline" if own else _signed(row["difference"])]
-            cells += ["" if own else _interval(row["difference_low"], row["difference_high"], sign=True)]
+            own = all(level_text(row[factor]) == level_text(baseline[factor]) for factor in anchors)
+            difference, low, high = (row[name] for name in ("difference", "difference_low", "difference_high"))
+            cells += ["baseline" if own else rounded(difference, (high - low) / 2, sign=True)]
+            cells += ["" if own else interval(difference, low, high, sign=True)]
         rows.append(cells)
     aligned = ["left"] * len(by) + ["right"] * 2 + ["left"] * (len(headers) - len(by) - 2)
     return tabulate(rows, headers, tablefmt=STYLES[format], colalign=aligned, disable_numparse=True)
@@ -44,29 +77,64 @@ def tuning_table(tuned: pd.DataFrame, by: list[str], nuisance: list[str], metric
     factors = [*by, *nuisance]
     rows = [
         [
-            *(_level(row[factor]) for factor in factors),
+            *(level_text(row[factor]) for factor in factors),
             "none ended" if _missing(row["value"]) else f"{row['value']:.4f}",
-            f"{listed(_short(factor, factors) for factor in row['edge'])}: extend the range" if row["edge"] else "",
+            f"{listed(short(factor, factors) for factor in row['edge'])}: extend the range" if row["edge"] else "",
         ]
         for row in tuned.to_dict("records")
     ]
-    headers = [*(_short(factor, factors) for factor in factors), f"{metric.replace('_', ' ')} (tuning)", "on the edge"]
+    headers = [*(short(factor, factors) for factor in factors), f"{metric.replace('_', ' ')} (tuning)", "on the edge"]
     return tabulate(rows, headers, tablefmt=STYLES[format], disable_numparse=True)
 
 
 def rate_table(ranges: pd.DataFrame, by: list[str], format: str = "terminal") -> str:
     """What `estimates.rate_range` found, as text: an arm a row."""
     names = ("steepest", "lowest", "highest")
-    headers = [*(_short(factor, by) for factor in by), "seeds"]
+    headers = [*(short(factor, by) for factor in by), "seeds"]
     headers += [header for name in names for header in (f"{name} rate", "95 % interval")]
     rows = []
     for row in ranges.to_dict("records"):
-        cells = [*(_level(row[factor]) for factor in by), str(row["seeds"])]
+        cells = [*(level_text(row[factor]) for factor in by), str(row["seeds"])]
         for name in names:
             low, high = row[f"{name}_low"], row[f"{name}_high"]
             cells += ["–" if _missing(row[name]) else f"{row[name]:.2g}"]
             cells += ["–" if _missing(low) else f"[{low:.2g}, {high:.2g}]"]
         rows.append(cells)
+    return tabulate(rows, headers, tablefmt=STYLES[format], disable_numparse=True)
+
+
+def warning_table(warnings: pd.DataFrame, metric: str, format: str = "terminal") -> str:
+    """What `dynamics.warnings` found, as text: a warning a row."""
+    words = metric.replace("_", " ")
+    headers = ["early warning", "trials", "first epoch", "failed", f"{words} with it", f"{words} without"]
+    rows = [
+        [
+            row["warning"],
+            str(row["trials"]),
+            f"{row['epoch']:g}",
+            str(row["failed"]),
+            rounded(row["value"]),
+            rounded(row["others"]),
+        ]
+        for row in warnings.to_dict("records")
+    ]
+    return tabulate(rows, headers, tablefmt=STYLES[format], disable_numparse=True)
+
+
+def failure_table(failures: pd.DataFrame, by: list[str], format: str = "terminal") -> str:
+    """What `estimates.failures` counted, as text: an arm and status a row."""
+    headers = [*(short(factor, by) for factor in by), "status", "trials", "seeds", "epochs", "reason"]
+    rows = [
+        [
+            *(level_text(row[factor]) for factor in by),
+            row["status"],
+            str(row["trials"]),
+            level_text(row["seeds"]),
+            f"{row['epochs']:g}",
+            row["error"],
+        ]
+        for row in failures.to_dict("records")
+    ]
     return tabulate(rows, headers, tablefmt=STYLES[format], disable_numparse=True)
 
 
@@ -77,7 +145,7 @@ def sweep_table(jobs: list[dict], format: str = "terminal") -> str:
         jobs: of each its overrides, name -> value, and the fields of `studies.sweep.Outcome`.
     """
     known = dict.fromkeys(name for job in jobs for name in job)
-    names = [name for name in known if name not in OUTCOME and len({job.get(name) for job in jobs} - {""}) > 1]
+    names = [name for name in known if name not in JOB and len({job.get(name) for job in jobs} - {""}) > 1]
     metrics = {job["metric"] for job in jobs if job["metric"]}
     headers = [*names, "seeds", "failed", " / ".join(sorted(metrics)).replace("_", " ") + ": mean ± sd over seeds"]
     rows = [
@@ -93,15 +161,16 @@ def sweep_table(jobs: list[dict], format: str = "terminal") -> str:
     return tabulate(rows, headers, tablefmt=STYLES[format], colalign=aligned, disable_numparse=True)
 
 
-def _short(factor: str, by: list[str]) -> str:
+def short(factor: str, by: list[str]) -> str:
+    """A factor without its group, if that tells it from the others: `depth` for `model.depth`."""
     last = factor.rpartition(".")[2]
     return last if sum(other.rpartition(".")[2] == last for other in by) == 1 else factor
 
 
-def _level(level) -> str:
+def level_text(level) -> str:
     """A level as text; a list without brackets, which LaTeX would take for an argument at the start of a row."""
     if isinstance(level, list | tuple):
-        return ", ".join(map(_level, level))
+        return ", ".join(map(level_text, level))
     return f"{level:.15g}" if isinstance(level, float) else shown(level)
 
 
@@ -110,16 +179,6 @@ def _missing(value) -> bool:
 
 
 def _mean(row) -> str:
-    if _missing(row["mean"]):
-        return "–"
-    return f"{row['mean']:.4f}" if _missing(row["sd"]) else f"{row['mean']:.4f} ± {row['sd']:.4f}"
-
-
-def _signed(value) -> str:
-    return "–" if _missing(value) else f"{value:+.4f}"
-
-
-def _interval(low, high, sign=False) -> str:
-    if _missing(low):
-        return "–"
-    return f"[{low:+.4f}, {high:+.4f}]" if sign else f"[{low:.4f}, {high:.4f}]"
+    half = (row["high"] - row["low"]) / 2 if "high" in row else row["sd"]
+    mean = rounded(row["mean"], half)
+    return mean if _missing(row["sd"]) else f"{mean} ± {rounded(row['sd'], half)}"

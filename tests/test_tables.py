@@ -7,50 +7,57 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis import tables
+from analysis import estimates, tables
 
 BY = ["initializer", "model.depth"]
 COMPARISON = pd.DataFrame(
     [
-        ("he_normal", 2, 5, 0, 0.975, 0.0051, 0.96866, 0.98133, 0.025, 0.01251, 0.03749),
-        ("glorot_uniform", 2, 5, 1, 0.95, 0.01, 0.93758, 0.96242, np.nan, np.nan, np.nan),
-        ("zeros", 2, 1, 0, 0.1, np.nan, np.nan, np.nan, -0.85, np.nan, np.nan),
-        ("ones", 2, 0, 5, np.nan, np.nan, np.nan, np.nan, np.nan, np.nan, np.nan),
+        ("he_normal", 2, 5, 0, 0.975, 0.0051, 0.96866, 0.98133, 0.025, 0.01251, 0.03749, 0.004, "best"),
+        ("glorot_uniform", 2, 5, 1, 0.95, 0.01, 0.93758, 0.96242, np.nan, np.nan, np.nan, np.nan, "tied"),
+        ("zeros", 2, 1, 0, 0.1, np.nan, np.nan, np.nan, -0.85, np.nan, np.nan, np.nan, ""),
+        ("ones", 2, 0, 5, np.nan, np.nan, np.nan, np.nan, np.nan, np.nan, np.nan, np.nan, ""),
     ],
-    columns=[
-        *BY, "seeds", "failures", "mean", "sd", "low", "high", "difference", "difference_low", "difference_high",
-    ],
-)  # fmt: skip
+    columns=[*BY, *estimates.OUTCOME],
+)
 BASELINE = {"initializer": "glorot_uniform"}
 
 TERMINAL = """
-initializer     depth      seeds    failed  val accuracy     95 % interval     difference to glorot_uniform    95 % interval
---------------  -------  -------  --------  ---------------  ----------------  ------------------------------  ------------------
-he_normal       2              5         0  0.9750 ± 0.0051  [0.9687, 0.9813]  +0.0250                         [+0.0125, +0.0375]
-glorot_uniform  2              5         1  0.9500 ± 0.0100  [0.9376, 0.9624]  baseline
-zeros           2              1         0  0.1000           –                 -0.8500                         –
-ones            2              0         5  –                –                 –                               –
+initializer     depth      seeds    failed  val accuracy     95 % interval     standing    difference to glorot_uniform    95 % interval
+--------------  -------  -------  --------  ---------------  ----------------  ----------  ------------------------------  ----------------
+he_normal       2              5         0  0.9750 ± 0.0051  [0.9687, 0.9813]  best        +0.025                          [+0.013, +0.037]
+glorot_uniform  2              5         1  0.950 ± 0.010    [0.938, 0.962]    tied        baseline
+zeros           2              1         0  0.1000           –                             -0.8500                         –
+ones            2              0         5  –                –                             –                               –
 """  # noqa: E501
 MARKDOWN = """
-| initializer    | depth   |   seeds |   failed | val accuracy    | 95 % interval    | difference to glorot_uniform   | 95 % interval      |
-|:---------------|:--------|--------:|---------:|:----------------|:-----------------|:-------------------------------|:-------------------|
-| he_normal      | 2       |       5 |        0 | 0.9750 ± 0.0051 | [0.9687, 0.9813] | +0.0250                        | [+0.0125, +0.0375] |
-| glorot_uniform | 2       |       5 |        1 | 0.9500 ± 0.0100 | [0.9376, 0.9624] | baseline                       |                    |
-| zeros          | 2       |       1 |        0 | 0.1000          | –                | -0.8500                        | –                  |
-| ones           | 2       |       0 |        5 | –               | –                | –                              | –                  |
+| initializer    | depth   |   seeds |   failed | val accuracy    | 95 % interval    | standing   | difference to glorot_uniform   | 95 % interval    |
+|:---------------|:--------|--------:|---------:|:----------------|:-----------------|:-----------|:-------------------------------|:-----------------|
+| he_normal      | 2       |       5 |        0 | 0.9750 ± 0.0051 | [0.9687, 0.9813] | best       | +0.025                         | [+0.013, +0.037] |
+| glorot_uniform | 2       |       5 |        1 | 0.950 ± 0.010   | [0.938, 0.962]   | tied       | baseline                       |                  |
+| zeros          | 2       |       1 |        0 | 0.1000          | –                |            | -0.8500                        | –                |
+| ones           | 2       |       0 |        5 | –               | –                |            | –                              | –                |
 """  # noqa: E501
 LATEX = r"""
-\begin{tabular}{llrrllll}
+\begin{tabular}{llrrlllll}
 \toprule
-initializer & depth & seeds & failed & val accuracy & 95 \% interval & difference to glorot\_uniform & 95 \% interval \\
+initializer & depth & seeds & failed & val accuracy & 95 \% interval & standing & difference to glorot\_uniform & 95 \% interval \\
 \midrule
-he\_normal & 2 & 5 & 0 & 0.9750 ± 0.0051 & [0.9687, 0.9813] & +0.0250 & [+0.0125, +0.0375] \\
-glorot\_uniform & 2 & 5 & 1 & 0.9500 ± 0.0100 & [0.9376, 0.9624] & baseline & \\
-zeros & 2 & 1 & 0 & 0.1000 & – & -0.8500 & – \\
-ones & 2 & 0 & 5 & – & – & – & – \\
+he\_normal & 2 & 5 & 0 & 0.9750 ± 0.0051 & [0.9687, 0.9813] & best & +0.025 & [+0.013, +0.037] \\
+glorot\_uniform & 2 & 5 & 1 & 0.950 ± 0.010 & [0.938, 0.962] & tied & baseline & \\
+zeros & 2 & 1 & 0 & 0.1000 & – & & -0.8500 & – \\
+ones & 2 & 0 & 5 & – & – & & – & – \\
 \bottomrule
 \end{tabular}
-"""
+"""  # noqa: E501
+HTML = """
+<table>
+<tr><th>initializer</th><th>depth</th><th>seeds</th><th>failed</th><th>val accuracy</th><th>95 % interval</th><th>standing</th><th>difference to glorot_uniform</th><th>95 % interval</th></tr>
+<tr><td>he_normal</td><td>2</td><td>5</td><td>0</td><td>0.9750 ± 0.0051</td><td>[0.9687, 0.9813]</td><td>best</td><td>+0.025</td><td>[+0.013, +0.037]</td></tr>
+<tr><td>glorot_uniform</td><td>2</td><td>5</td><td>1</td><td>0.950 ± 0.010</td><td>[0.938, 0.962]</td><td>tied</td><td>baseline</td><td></td></tr>
+<tr><td>zeros</td><td>2</td><td>1</td><td>0</td><td>0.1000</td><td>–</td><td></td><td>-0.8500</td><td>–</td></tr>
+<tr><td>ones</td><td>2</td><td>0</td><td>5</td><td>–</td><td>–</td><td></td><td>–</td><td>–</td></tr>
+</table>
+"""  # noqa: E501
 
 
 def table(format, comparison=COMPARISON, by=BY, baseline=BASELINE):
@@ -70,9 +77,43 @@ def test_a_latex_table_is_what_it_was_but_for_spaces():
     assert [" ".join(line.split()) for line in table("latex").splitlines()] == LATEX.strip().splitlines()
 
 
+def test_an_html_table_is_what_it_was_but_for_spaces_and_style():
+    text = re.sub(r' style="[^"]*"|</?(thead|tbody)>\n?', "", table("html"))
+    assert re.sub(r"(<t[hd]>) *(.*?) *(</t[hd]>)", r"\1\2\3", text) == HTML.strip()
+
+
+def test_an_html_table_escapes_names():
+    text = table("html", COMPARISON.assign(initializer="<script>alert(1)</script> & co"))
+    assert "<script" not in text and "&lt;script&gt;alert(1)&lt;/script&gt; &amp; co" in text
+
+
+@pytest.mark.parametrize(
+    ("value", "uncertainty", "text"),
+    [
+        (0.97073, 0.0185, "0.971"),
+        (0.97073, 0.00185, "0.9707"),
+        (0.5686, 0.256, "0.57"),
+        (123.4, 27.0, "123"),
+        (0.10104, 0.0, "0.1010"),
+        (0.10104, np.nan, "0.1010"),
+        (0.5, 1e-12, "0.500000"),
+        (np.nan, 0.1, "–"),
+        (-0.0063, 0.0071, "-0.0063"),
+    ],
+)
+def test_a_number_has_the_digits_that_its_uncertainty_leaves(value, uncertainty, text):
+    assert tables.rounded(value, uncertainty) == text
+
+
+def test_an_interval_is_rounded_by_half_its_width():
+    assert tables.interval(0.5, 0.31231, 0.82502) == "[0.31, 0.83]"
+    assert tables.interval(0.0, -0.0134, 0.0008, sign=True) == "[-0.0134, +0.0008]"
+    assert tables.interval(0.5, np.nan, np.nan) == "–"
+
+
 def test_csv_has_every_number_in_full():
     read = pd.read_csv(io.StringIO(table("csv")))
-    pd.testing.assert_frame_equal(read, COMPARISON)
+    pd.testing.assert_frame_equal(read.fillna({"standing": ""}), COMPARISON)
 
 
 def test_latex_has_as_many_cells_in_each_row_and_nothing_unescaped():
@@ -80,7 +121,7 @@ def test_latex_has_as_many_cells_in_each_row_and_nothing_unescaped():
     text = table("latex", comparison.set_index("model.depth").reset_index(), ["model.depth", "initializer"], {})
     rows = re.search(r"\\toprule\n(.*)\\bottomrule", text, re.DOTALL)[1].replace("\\midrule\n", "").splitlines()
     for row in rows:
-        assert row.endswith(r"\\") and len(re.findall(r"(?<!\\)&", row)) == 5
+        assert row.endswith(r"\\") and len(re.findall(r"(?<!\\)&", row)) == 6
         assert not re.search(r"(?<!\\)[_%#$]", row)
         assert not row.strip().startswith("[")  # an argument of the \\ before it
 
@@ -108,3 +149,20 @@ def test_factors_that_end_alike_keep_their_whole_names():
     comparison = COMPARISON.rename(columns={"initializer": "other.depth"})
     header = table("terminal", comparison, ["other.depth", "model.depth"], {}).splitlines()[0]
     assert header.split()[:2] == ["other.depth", "model.depth"]
+
+
+def test_warnings_are_shown_with_what_became_of_their_trials():
+    found = pd.DataFrame(
+        [("at chance", 12, 1.5, 2, 0.1, 0.95)], columns=["warning", "trials", "epoch", "failed", "value", "others"]
+    )
+    last = tables.warning_table(found, "val_accuracy").splitlines()[-1]
+    assert re.split(r"  +", last.strip()) == ["at chance", "12", "1.5", "2", "0.1000", "0.9500"]
+
+
+def test_failures_are_shown_with_their_seeds_and_reason():
+    found = pd.DataFrame(
+        [("he", "crashed", 2, (0, 3), 4.0, "boom")],
+        columns=["initializer", "status", "trials", "seeds", "epochs", "error"],
+    )
+    last = tables.failure_table(found, ["initializer"]).splitlines()[-1]
+    assert re.split(r"  +", last.strip()) == ["he", "crashed", "2", "0, 3", "4", "boom"]
