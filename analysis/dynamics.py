@@ -1,0 +1,116 @@
+"""Frames in, frames out: how training went, epoch by epoch and layer by layer."""
+
+import re
+
+import numpy as np
+import pandas as pd
+from scipy.interpolate import PchipInterpolator
+from scipy.special import stdtrit
+
+from analysis.estimates import LEVEL, arms_of, labelled, scored
+from studies.record import QUANTILES
+
+DENSITY_EPOCHS = 8
+DENSITY_POINTS = 100
+"""Where a density is evaluated, from the least to the greatest weight."""
+
+
+def curves(trials: pd.DataFrame, epochs: pd.DataFrame, by: list[str], metric: str) -> pd.DataFrame:
+    """A metric's course as an arm scores it: no trial drops out of the mean when it ends.
+
+    A trial that diverged or timed out scores chance from its last epoch on; one that stopped early keeps its last
+    value; one that crashed is left out. Values are averaged over the other factors within a seed.
+
+    Args:
+        trials, epochs: those frames, of the same trials.
+        by: the factors that make the arms.
+        metric: a column of the epochs frame, such as `val_accuracy`.
+
+    Returns:
+        one row an arm and epoch: the columns `by`, epoch, seeds (with a value), mean, low, high: the t interval over
+        the seeds at that epoch alone, NaN for fewer than two.
+    """
+    ended = trials[trials["status"] != "crashed"]
+    table = epochs.pivot(index="key", columns="epoch", values=metric).reindex(ended["key"])
+    at, last = table.columns.to_numpy(float), ended["epochs"].to_numpy(float)[:, None]
+    failed = ended["status"].isin(["diverged", "timeout"]).to_numpy()[:, None] & (at >= last)
+    chance = scored(ended.assign(status="diverged"), metric).to_numpy()[:, None]
+    values = np.where(failed, chance, table.where(at <= last, table.ffill(axis=1)).to_numpy(float))
+    arm, arms = arms_of(ended, by)
+    units = pd.DataFrame(values, columns=table.columns).groupby([arm, ended["seed"].to_numpy()], sort=False).mean()
+    tidy = units.rename_axis(["arm", "seed"]).melt(ignore_index=False, value_name="value").reset_index()
+    groups = tidy.groupby(["arm", "epoch"], sort=False)["value"]
+    frame = groups.agg(seeds="count", mean="mean", sd="std").reset_index().sort_values(["arm", "epoch"])
+    half = stdtrit((frame["seeds"] - 1).clip(1), (1 + LEVEL) / 2) * frame["sd"] / np.sqrt(frame["seeds"])
+    frame = frame.assign(low=frame["mean"] - half, high=frame["mean"] + half).drop(columns="sd")
+    return labelled(frame.reset_index(drop=True), arms, by)
+
+
+def medians(trials: pd.DataFrame, layers: pd.DataFrame, by: list[str], statistics: list[str]) -> pd.DataFrame:
+    """Statistics of kernels by arm and epoch: the median of the arm's trials that got so far.
+
+    Returns:
+        the columns `by`, kernel, epoch, and a column for each of `statistics`; kernels in the network's order.
+    """
+    return _over_trials(trials, layers, by, statistics, "median")
+
+
+def densities(trials: pd.DataFrame, layers: pd.DataFrame, by: list[str]) -> pd.DataFrame:
+    """How each kernel's weights are distributed, at some epochs from the first to the last, log-spaced.
+
+    The quantiles are averaged over an arm's trials (Vincent 1912: the mean of quantile functions), a monotone cubic
+    (Fritsch & Carlson 1980) joins them to a distribution function, and its slope is the density.
+
+    Returns:
+        the columns `by`, kernel, epoch, weight, density; nothing for a kernel whose weights are all alike.
+    """
+    there = np.unique(layers["epoch"])
+    wanted = there[np.unique(np.geomspace(1, max(len(there), 1), DENSITY_EPOCHS).round().astype(int) - 1)]
+    names = ["min", *(f"q{round(100 * q):02d}" for q in QUANTILES), "max"]
+    rows = layers[layers["epoch"].isin(wanted) & np.isfinite(layers[names]).all(axis=1)]
+    levels, parts = np.array([0.0, *QUANTILES, 1.0]), []
+    means = _over_trials(trials, rows, by, names, "mean")
+    for place, quantiles in enumerate(means[names].to_numpy()):
+        values, first = np.unique(quantiles, return_index=True)
+        if len(values) < 3:
+            continue
+        weight = np.linspace(values[0], values[-1], DENSITY_POINTS)
+        density = PchipInterpolator(values, levels[first]).derivative()(weight)
+        parts.append(pd.DataFrame({"place": place, "weight": weight, "density": density}))
+    points = pd.concat(parts) if parts else pd.DataFrame({"place": [], "weight": [], "density": []})
+    return means.drop(columns=names).merge(points, left_index=True, right_on="place").drop(columns="place")
+
+
+def _over_trials(trials, layers, by, statistics, how) -> pd.DataFrame:
+    rows = layers[layers["tensor"].str.endswith("kernel")].astype({"key": str, "layer": str, "tensor": str})
+    kernel = (rows["layer"] + " " + rows["tensor"].str.removesuffix("kernel").str.rstrip("_")).str.strip()
+    number, arms = arms_of(trials, by)
+    arm = rows["key"].map(dict(zip(trials["key"], number, strict=True)))
+    rows = rows.assign(arm=arm, kernel=kernel).dropna(subset="arm").astype({"arm": int})
+    rows["place"] = rows.groupby("key")["kernel"].transform(lambda names: pd.factorize(names)[0])
+    groups = rows.groupby(["arm", "kernel", "epoch"], sort=False)
+    frame = groups[statistics].agg(how).assign(place=groups["place"].max()).reset_index()
+    frame = frame.sort_values(["arm", "place", "epoch"], ignore_index=True)
+    return labelled(frame[["arm", "kernel", "epoch", *statistics]], arms, by)
+
+
+WARNING = re.compile(r"(.+?) from epoch (\d+)(?:; |$)")
+
+
+def warnings(trials: pd.DataFrame, metric: str) -> pd.DataFrame:
+    """What became of the trials that each early warning was given for, the most frequent first.
+
+    Returns:
+        the columns warning; trials: that have it; epoch: the median of those at which it was first seen; failed: how
+        many of them did not finish; value, others: the mean of the metric with the warning, and without.
+    """
+    values = scored(trials, metric)
+    seen = [(row, name, int(epoch)) for row, text in trials["warning"].items() for name, epoch in WARNING.findall(text)]
+    given = pd.DataFrame(seen, columns=["row", "warning", "epoch"])
+    rows = []
+    for name, part in given.groupby("warning"):
+        has = trials.index.isin(part["row"])
+        failed = int((trials["status"][has] != "finished").sum())
+        rows.append((name, int(has.sum()), part["epoch"].median(), failed, values[has].mean(), values[~has].mean()))
+    frame = pd.DataFrame(rows, columns=["warning", "trials", "epoch", "failed", "value", "others"])
+    return frame.sort_values(["trials", "warning"], ascending=[False, True], ignore_index=True)

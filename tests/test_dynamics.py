@@ -1,0 +1,146 @@
+"""Curves, layers and densities of made-up trials whose answers are known."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+from analysis import dynamics, estimates
+from studies.record import QUANTILES
+
+NAN = float("nan")
+NAMES = ["min", *(f"q{round(100 * q):02d}" for q in QUANTILES), "max"]
+
+
+def trials(*rows):
+    """Trials from rows of arm, seed, status and epochs trained; keys a0, a1, b0, …"""
+    frame = pd.DataFrame(rows, columns=["initializer", "seed", "status", "epochs"])
+    return frame.assign(key=frame["initializer"] + frame["seed"].astype(str), classes=10, val_accuracy=0.5, warning="")
+
+
+def epochs(**curves):
+    """An epochs frame from each trial's course of val_accuracy, from epoch 0 on."""
+    return pd.DataFrame(
+        [(key, epoch, value) for key, values in curves.items() for epoch, value in enumerate(values)],
+        columns=["key", "epoch", "val_accuracy"],
+    )
+
+
+def course(frame, arm):
+    return frame[frame["initializer"] == arm].set_index("epoch")
+
+
+def test_a_curve_is_the_mean_over_seeds_with_their_t_interval():
+    some = trials(("a", 0, "finished", 1), ("a", 1, "finished", 1), ("b", 0, "finished", 1))
+    frame = dynamics.curves(some, epochs(a0=[0.1, 0.8], a1=[0.2, 0.9], b0=[0.1, 0.3]), ["initializer"], "val_accuracy")
+    at = course(frame, "a").loc[1]
+    assert (at["seeds"], at["mean"]) == (2, pytest.approx(0.85))
+    assert (at["low"], at["high"]) == pytest.approx(estimates.t_interval(np.array([0.8, 0.9])))
+    alone = course(frame, "b").loc[1]
+    assert alone["mean"] == pytest.approx(0.3) and np.isnan(alone["low"])
+
+
+def test_no_trial_drops_out_when_it_ends():
+    some = trials(("a", 0, "finished", 3), ("a", 1, "diverged", 2), ("b", 0, "finished", 1), ("c", 0, "crashed", 1))
+    every = epochs(a0=[0.1, 0.5, 0.7, 0.9], a1=[0.1, 0.6, NAN], b0=[0.1, 0.4], c0=[0.1, 0.2])
+    frame = dynamics.curves(some, every, ["initializer"], "val_accuracy")
+    # Diverged in epoch 2: chance from there on. Stopped early: its last value. Crashed: not there.
+    assert list(course(frame, "a")["mean"]) == pytest.approx([0.1, 0.55, 0.4, 0.5])
+    assert list(course(frame, "b")["mean"]) == pytest.approx([0.1, 0.4, 0.4, 0.4])
+    assert set(frame["initializer"]) == {"a", "b"} and (course(frame, "a")["seeds"] == 2).all()
+
+
+def test_other_factors_are_averaged_within_a_seed():
+    some = trials(("a", 0, "finished", 0), ("b", 0, "finished", 0), ("a", 1, "finished", 0), ("b", 1, "finished", 0))
+    frame = dynamics.curves(some, epochs(a0=[0.1], b0=[0.3], a1=[0.5], b1=[0.7]), [], "val_accuracy")
+    assert list(frame["seeds"]) == [2] and frame["mean"][0] == pytest.approx(0.4)
+    assert frame["low"][0] == pytest.approx(estimates.t_interval(np.array([0.2, 0.6]))[0])
+
+
+def test_no_epochs_give_no_curve():
+    frame = dynamics.curves(trials(("a", 0, "crashed", 0)), epochs(), ["initializer"], "val_accuracy")
+    assert frame.empty and list(frame.columns) == ["initializer", "epoch", "seeds", "mean", "low", "high"]
+
+
+def layers(keys, kernels, statistic, counts=3):
+    """A layers frame: `statistic(key, kernel, epoch)` gives the value of l2 for each."""
+    rows = [(key, e, *kernel, statistic(key, kernel, e)) for key in keys for kernel in kernels for e in range(counts)]
+    return pd.DataFrame(rows, columns=["key", "epoch", "layer", "tensor", "l2"])
+
+
+def test_statistics_of_kernels_are_medians_over_trials_in_the_networks_order():
+    some = trials(("a", 0, "finished", 2), ("a", 1, "finished", 2), ("a", 2, "finished", 2), ("b", 0, "finished", 2))
+    kernels = [
+        ("stem", "kernel"),
+        ("rnn", "kernel"),
+        ("rnn", "recurrent_kernel"),
+        ("stem", "bias"),
+        ("alpha", "kernel"),
+    ]
+    frame = layers(some["key"], kernels, lambda key, kernel, epoch: {"a0": 1, "a1": 100, "a2": 3, "b0": 7}[key] + epoch)
+    middle = dynamics.medians(some, frame, ["initializer"], ["l2"])
+    assert list(dict.fromkeys(middle["kernel"])) == ["stem", "rnn", "rnn recurrent", "alpha"]
+    rows = middle[(middle["kernel"] == "alpha")].set_index(["initializer", "epoch"])["l2"]
+    assert list(rows["a"]) == [3, 4, 5] and list(rows["b"]) == [7, 8, 9]
+
+
+def test_a_deeper_arms_layers_are_in_their_own_order():
+    some = trials(("a", 0, "finished", 0), ("b", 0, "finished", 0))
+    shallow = layers(["a0"], [("dense_1", "kernel"), ("logits", "kernel")], lambda *_: 1.0, 1)
+    deep = layers(["b0"], [("dense_1", "kernel"), ("dense_2", "kernel"), ("logits", "kernel")], lambda *_: 1.0, 1)
+    middle = dynamics.medians(some, pd.concat([shallow, deep]), ["initializer"], ["l2"])
+    assert list(middle.loc[middle["initializer"] == "b", "kernel"]) == ["dense_1", "dense_2", "logits"]
+
+
+def drawn(samples, epoch=0, key="a0"):
+    """A row of the layers frame for a sample of weights."""
+    quantiles = np.quantile(samples, [0, *QUANTILES, 1])
+    return {"key": key, "epoch": epoch, "layer": "dense", "tensor": "kernel", **dict(zip(NAMES, quantiles))}
+
+
+def test_a_density_is_that_of_the_weights():
+    weights = np.random.default_rng(0).normal(1, 0.5, 100_000)
+    frame = dynamics.densities(trials(("a", 0, "finished", 0)), pd.DataFrame([drawn(weights)]), ["initializer"])
+    assert np.trapezoid(frame["density"], frame["weight"]) == pytest.approx(1, abs=0.01)
+    inside = frame[frame["weight"].between(0, 2)]
+    np.testing.assert_allclose(inside["density"], stats.norm(1, 0.5).pdf(inside["weight"]), atol=0.12)
+    assert (frame["density"] > -1e-9).all()
+
+
+def test_weights_that_are_all_alike_or_not_finite_have_no_density():
+    rows = pd.DataFrame([drawn(np.zeros(9)), drawn(np.full(9, NAN), epoch=1)])
+    frame = dynamics.densities(trials(("a", 0, "finished", 1)), rows, ["initializer"])
+    assert frame.empty and list(frame.columns) == ["initializer", "kernel", "epoch", "weight", "density"]
+
+
+def test_quantiles_are_averaged_over_an_arms_trials():
+    some = trials(("a", 0, "finished", 0), ("a", 1, "finished", 0))
+    rows = pd.DataFrame([drawn(np.linspace(0, 1, 1001)), drawn(np.linspace(2, 3, 1001), key="a1")])
+    frame = dynamics.densities(some, rows, ["initializer"])
+    assert (frame["weight"].min(), frame["weight"].max()) == pytest.approx((1, 2))
+    np.testing.assert_allclose(frame["density"], 1, atol=1e-6)
+
+
+def test_densities_are_of_some_epochs_the_first_and_the_last_among_them():
+    rows = pd.DataFrame([drawn(np.linspace(0, 1, 99), epoch) for epoch in range(0, 101)])
+    frame = dynamics.densities(trials(("a", 0, "finished", 100)), rows, ["initializer"])
+    seen = list(dict.fromkeys(frame["epoch"]))
+    assert seen[0] == 0 and seen[-1] == 100 and len(seen) <= dynamics.DENSITY_EPOCHS
+
+
+def test_warnings_are_counted_with_what_became_of_their_trials():
+    some = trials(*(("a", seed, "finished", 9) for seed in range(3)), ("a", 3, "diverged", 2))
+    some["val_accuracy"] = [0.9, 0.2, 0.3, NAN]
+    some["warning"] = [
+        "",
+        "loss rises from epoch 4",
+        "at chance from epoch 2; loss rises from epoch 6",
+        "at chance from epoch 1",
+    ]
+    rows = dynamics.warnings(some, "val_accuracy").to_dict("records")
+    assert [(r["warning"], r["trials"], r["epoch"], r["failed"]) for r in rows] == [
+        ("at chance", 2, 1.5, 1),
+        ("loss rises", 2, 5.0, 0),
+    ]
+    assert rows[0]["value"] == pytest.approx(0.2) and rows[0]["others"] == pytest.approx(0.55)
+    assert dynamics.warnings(some.assign(warning=""), "val_accuracy").empty
