@@ -55,17 +55,6 @@ def answer(study: Study, trials, root, by=None, metric: str | None = None, forma
     return text
 
 
-def figures(study: Study, trials, root) -> dict[str, str]:
-    """A study's figures as SVG, by the names of their files."""
-    if "loss_by_rate" not in study.figures:
-        return {}
-    from analysis import estimates, plots
-
-    by = list(study.factors)
-    curve = estimates.rate_curve(trials, load.epochs(study.name, root, list(trials["key"])), by)
-    return {"loss_by_rate.svg": plots.svg(plots.loss_by_rate(curve, estimates.rate_range(curve, by), by))}
-
-
 def _factor(name: str, factors) -> str:
     matches = [factor for factor in factors if name in (factor, factor.rpartition(".")[2])]
     if len(matches) != 1:

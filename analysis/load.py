@@ -39,6 +39,9 @@ class Execution:
     keys: tuple[str, ...]
     status: str
     folder: Path
+    tags: dict[str, str]
+    start_time: int
+    end_time: int | None
 
 
 def studies(root: str | Path = "mlruns") -> list[str]:
@@ -73,7 +76,28 @@ def execution(study: str, root: str | Path = "mlruns") -> Execution:
         design[rules] = tuple(tuple(rule) if isinstance(rule, list) else rule for rule in design.get(rules, ()))
     design["figures"] = tuple(design.get("figures", ()))
     keys = json.loads((last.folder / "trials.json").read_text())
-    return Execution(Study(**design), last.tags["study.hash"], tuple(keys), last.status, last.folder)
+    return Execution(
+        Study(**design),
+        last.tags["study.hash"],
+        tuple(keys),
+        last.status,
+        last.folder,
+        last.tags,
+        last.start_time,
+        last.end_time,
+    )
+
+
+def text(execution: Execution, name: str) -> str:
+    """A file of an execution's own, as text; empty if it has none of that name."""
+    path = execution.folder / name
+    return path.read_text(encoding="utf-8") if path.exists() else ""
+
+
+def tuning_trials(execution: Execution, root: str | Path = "mlruns") -> pd.DataFrame:
+    """The trials that an execution's nuisance factors were tuned with."""
+    keys = json.loads(text(execution, "tuning_trials.json") or "[]")
+    return trials(execution.study.name, root, keys)
 
 
 def trials(study: str, root: str | Path = "mlruns", keys=None) -> pd.DataFrame:
@@ -132,7 +156,7 @@ def _row(run: Run) -> dict:
         | json.loads(tags.get("trial.nuisance", "{}"))
         | {"seed": int(tags["trial.seed"])}
         | numbers
-        | {"error": tags.get("trial.error", ""), "folder": run.folder}
+        | {"error": tags.get("trial.error", ""), "warning": tags.get("trial.warning", ""), "folder": run.folder}
     )
 
 

@@ -1,51 +1,551 @@
 """Frames in, figures out: what is drawn has been computed before. Every style is here."""
 
+import functools
 import io
+import re
+import textwrap
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 
 import matplotlib
+import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.colors import LogNorm, Normalize
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FuncFormatter, NullFormatter
 
+from analysis.tables import level_text, rounded, short
 from studies.record import arm_label
 
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442")
-"""Okabe and Ito's, which the colour-blind can tell apart; arms take them in their order."""
+INK = "#010203"
+"""Of text, axes and the last arm's colour: in a figure inside a page it becomes the page's own."""
+
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#666666", INK)
+"""Okabe and Ito's, which the colour-blind can tell apart, with grey for their yellow, which is faint on white."""
+
+DASHES = ("-", "--", ":", "-.", (0, (5, 1, 1, 1, 1, 1)))
+MARKERS = "osD^v"
+"""For the second eight arms, the third, …"""
+
+MAP = "cividis"
+"""Made to look alike to people with and without colour vision deficiency (Nuñez et al. 2018)."""
+
+STYLE = {
+    "font.size": 9,
+    "font.family": "DejaVu Sans",
+    "axes.titlesize": 9,
+    "axes.labelsize": 9,
+    "xtick.labelsize": 8,
+    "ytick.labelsize": 8,
+    "legend.fontsize": 8,
+    "legend.frameon": False,
+    "text.color": INK,
+    "text.parse_math": False,
+    "axes.formatter.use_mathtext": False,
+    "axes.edgecolor": INK,
+    "axes.labelcolor": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "axes.linewidth": 0.6,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": "#8C8C8C",
+    "grid.alpha": 0.25,
+    "grid.linewidth": 0.6,
+    "svg.hashsalt": "weight-studies",
+    "svg.fonttype": "none",
+}
+
+INTERVAL = "95 % t interval over seeds"
 
 
-def loss_by_rate(curve: pd.DataFrame, ranges: pd.DataFrame, by: list[str]) -> Figure:
-    """The training loss against the learning rate, a line a seed, a panel an arm.
+@dataclass(frozen=True)
+class Style:
+    """How an arm is drawn wherever it is."""
+
+    colour: str
+    dashes: str | tuple
+    marker: str
+
+
+class Arms:
+    """How arms are told apart in every figure: by colour, dashes and markers in a panel; and by panels.
 
     Args:
+        frame: any with a row or more for each arm, in their order, such as `estimates.comparison` gives.
+        colour: the factors whose combinations have a colour each; with none there is one arm.
+        panels: the factors whose combinations have a panel each.
+    """
+
+    def __init__(self, frame: pd.DataFrame, colour: Iterable[str] = (), panels: Iterable[str] = ()):
+        self.colour, self.panel_factors = list(colour), list(panels)
+        self.styles = {
+            arm: Style(COLOURS[n % 8], DASHES[n // 8 % len(DASHES)], MARKERS[n // 8 % len(MARKERS)])
+            for n, arm in enumerate(dict.fromkeys(_arms(frame, self.colour)))
+        }
+        self.panels = list(dict.fromkeys(_arms(frame, self.panel_factors)))
+
+    @property
+    def by(self) -> list[str]:
+        """The factors that make the arms."""
+        return [*self.panel_factors, *self.colour]
+
+    def name(self, arm: tuple) -> str:
+        """An arm's name in a panel."""
+        return _name(self.colour, arm)
+
+    def title(self, panel: tuple) -> str:
+        """A panel's title."""
+        return _name(self.panel_factors, panel, whole=True) if self.panel_factors else ""
+
+    def of(self, frame: pd.DataFrame, panel: tuple) -> list[tuple[tuple, pd.DataFrame]]:
+        """The rows of each arm in a panel, in the arms' order; none for an arm without any."""
+        places = pd.Series(list(zip(_arms(frame, self.panel_factors), _arms(frame, self.colour), strict=True)))
+        groups = frame.groupby(places.map({p: n for n, p in enumerate(dict.fromkeys(places))}).to_numpy())
+        rows = {places.iloc[part[0]]: frame.iloc[part] for part in groups.indices.values()} if len(frame) else {}
+        return [(arm, rows[panel, arm]) for arm in self.styles if (panel, arm) in rows]
+
+
+def _arms(frame, factors) -> list[tuple]:
+    columns = [[tuple(v) if isinstance(v, list) else None if v != v else v for v in frame[f]] for f in factors]
+    return list(zip(*columns, strict=True)) if columns else [()] * len(frame)
+
+
+def _name(factors, arm, whole=False) -> str:
+    if len(factors) == 1 and not whole:
+        return level_text(arm[0])
+    return arm_label(dict(zip(factors, arm, strict=True)))
+
+
+def _styled(draw: Callable) -> Callable:
+    @functools.wraps(draw)
+    def styled(*arguments, **named):
+        with matplotlib.rc_context(STYLE):
+            return draw(*arguments, **named)
+
+    return styled
+
+
+def _grid(
+    titles: list[str],
+    width: float,
+    height: float,
+    columns: int = 3,
+    left: float = 0.65,
+    bottom: float = 0.5,
+    top: float = 0.3,
+    right: float = 0.15,
+    gap: tuple[float, float] = (0.3, 0.45),
+) -> tuple[Figure, list[Axes]]:
+    """A figure with a panel a title, row by row; sizes and margins in inches, which is faster than a layout engine."""
+    columns = max(1, min(columns, len(titles)))
+    rows = -(-len(titles) // columns)
+    whole = left + columns * width + (columns - 1) * gap[0] + right
+    high = top + rows * height + (rows - 1) * gap[1] + bottom
+    figure = Figure(figsize=(whole, high))
+    panels = []
+    for place, title in enumerate(titles):
+        row, column = divmod(place, columns)
+        x, y = left + column * (width + gap[0]), bottom + (rows - 1 - row) * (height + gap[1])
+        panel = figure.add_axes((x / whole, y / high, width / whole, height / high))
+        panel.set_title(title, loc="left", parse_math=False)
+        panels.append(panel)
+    return figure, panels
+
+
+def _margin(names: Iterable[str]) -> float:
+    """Inches that tick labels need."""
+    return 0.25 + 0.075 * max((len(name) for name in names), default=0)
+
+
+def _log(axis) -> None:
+    """Put plain numbers on a logarithmic axis; Matplotlib's own are in its mathematical notation."""
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_minor_formatter(NullFormatter())
+
+
+def _words(metric: str) -> str:
+    return metric.replace("_", " ")
+
+
+@_styled
+def comparison(arms: Arms, compared: pd.DataFrame, units: pd.DataFrame, metric: str) -> Figure:
+    """Every arm's mean with its interval, and every seed, a row an arm.
+
+    Args:
+        compared: from `estimates.comparison`.
+        units: from `estimates.by_seed`, with the same factors.
+    """
+    names = [arms.name(arm) for arm in arms.styles]
+    height = 0.25 + 0.21 * len(names)
+    figure, panels = _grid(
+        [arms.title(panel) for panel in arms.panels], 2.6 if len(arms.panels) > 1 else 5.2, height, left=_margin(names)
+    )
+    rows = {arm: place for place, arm in enumerate(arms.styles)}
+    for place, (panel, axes) in enumerate(zip(arms.panels, panels, strict=True)):
+        for arm, part in arms.of(units, panel):
+            style = arms.styles[arm]
+            axes.plot(
+                part["value"], [rows[arm]] * len(part), "o", markersize=4, markerfacecolor="none",
+                markeredgecolor=style.colour, markeredgewidth=0.8, alpha=0.55, label="seeds",
+            )  # fmt: skip
+        for arm, part in arms.of(compared, panel):
+            [row] = part.to_dict("records")
+            style = arms.styles[arm]
+            axes.plot([row["low"], row["high"]], [rows[arm]] * 2, color=style.colour, linewidth=1.8, label="interval")
+            axes.plot(
+                [row["mean"]], [rows[arm]], marker=style.marker, markersize=6, color=style.colour, linestyle="",
+                label="mean",
+            )  # fmt: skip
+        axes.set_ylim(len(names) - 0.4, -0.6)
+        axes.set_yticks(range(len(names)), names if place % 3 == 0 else [""] * len(names), parse_math=False)
+        axes.tick_params(axis="y", length=0)
+    _share(panels, "x")
+    figure.supxlabel(f"{_words(metric)}: ● mean, ━ {INTERVAL}, ○ a seed", fontsize=9)
+    return figure
+
+
+def _share(panels: list[Axes], axis: str) -> None:
+    """Give all panels the same limits."""
+    limits = np.array([getattr(panel, f"get_{axis}lim")() for panel in panels])
+    for panel in panels:
+        getattr(panel, f"set_{axis}lim")(limits[:, 0].min(), limits[:, 1].max())
+
+
+@_styled
+def heat(
+    compared: pd.DataFrame, rows: list[str], columns: list[str], metric: str, panels: Iterable[str] = ()
+) -> Figure:
+    """The means over two factors, or groups of them, as a map; small multiples over others.
+
+    Args:
+        compared: from `estimates.comparison` with all of these factors.
+        rows, columns: the factors down and across.
+        panels: the factors that have a map for each combination of their levels.
+    """
+    panels = list(panels)
+    down, across, over = (list(dict.fromkeys(_arms(compared, factors))) for factors in (rows, columns, panels))
+    names, heads = [_name(rows, arm) for arm in down], [_name(columns, arm) for arm in across]
+    titles = [_name(panels, panel, whole=True) if panels else "" for panel in over]
+    turned = max(map(len, heads), default=0) > 7
+    figure, axes = _grid(
+        titles, max(0.55 * len(across), 1.2), max(0.26 * len(down), 0.5), left=_margin(names),
+        bottom=0.55 + (0.06 * max(map(len, heads), default=0) if turned else 0), right=0.9, gap=(0.25, 0.85),
+    )  # fmt: skip
+    places = zip(*(_arms(compared, factors) for factors in (panels, rows, columns)), strict=True)
+    cells = dict(zip(places, compared.to_dict("records"), strict=True))
+    norm = Normalize(compared["mean"].min(), compared["mean"].max())
+    colours = matplotlib.colormaps[MAP]
+    for place, (panel, panel_axes) in enumerate(zip(over, axes, strict=True)):
+        mine = [
+            [cells.get((panel, d, a), dict.fromkeys(("mean", "low", "high"), np.nan)) for a in across] for d in down
+        ]
+        means = np.array([[cell["mean"] for cell in row] for row in mine])
+        image = panel_axes.imshow(means, cmap=MAP, norm=norm, aspect="auto", interpolation="none")
+        for (i, j), mean in np.ndenumerate(means):
+            if np.isfinite(mean):
+                dark = np.dot(colours(norm(mean))[:3], (0.299, 0.587, 0.114)) < 0.5
+                words = rounded(mean, (mine[i][j]["high"] - mine[i][j]["low"]) / 2)
+                colour = "white" if dark else "black"
+                panel_axes.text(j, i, words, ha="center", va="center", fontsize=7.5, color=colour)
+        turn = {"rotation": 40, "ha": "right", "rotation_mode": "anchor"} if turned else {}
+        panel_axes.set_xticks(range(len(heads)), heads, parse_math=False, **turn)
+        panel_axes.set_yticks(range(len(names)), names if place % 3 == 0 else [""] * len(names), parse_math=False)
+        panel_axes.set_xlabel(", ".join(columns) if place // 3 == (len(over) - 1) // 3 else "")
+        panel_axes.set_ylabel("")
+        _bare(panel_axes)
+    _scale(figure, image, f"mean {_words(metric)}")
+    return figure
+
+
+def _bare(axes) -> None:
+    axes.grid(False)
+    axes.spines[:].set_visible(False)
+    axes.tick_params(length=0)
+
+
+def _scale(figure, image, label, axes=None, extend="neither") -> None:
+    """A colour scale at the right, beside the whole figure or the row of `axes`."""
+    width, height = figure.get_size_inches()
+    box = axes.get_position() if axes else None
+    bottom, tall = (box.y0, box.height) if box else (0.5 / height, min(1.6, height - 0.8) / height)
+    scale = figure.colorbar(image, cax=figure.add_axes((1 - 0.7 / width, bottom, 0.1 / width, tall)), extend=extend)
+    scale.outline.set_visible(False)
+    scale.set_label(label, fontsize=8)
+    scale.ax.tick_params(which="both", labelsize=7, length=2)
+    if isinstance(image.norm, LogNorm):
+        low, high = image.norm.vmin, image.norm.vmax
+        scale.set_ticks([low, (low * high) ** 0.5, high], labels=[f"{v:.2g}" for v in (low, (low * high) ** 0.5, high)])
+        scale.ax.yaxis.set_minor_formatter(NullFormatter())
+
+
+@_styled
+def curves(arms: Arms, frame: pd.DataFrame, metric: str) -> Figure:
+    """A metric's course by arm: the mean over seeds, and its interval as a band.
+
+    Args:
+        frame: from `dynamics.curves`.
+    """
+    figure, panels = _grid(
+        [arms.title(panel) for panel in arms.panels], 2.7 if len(arms.panels) > 1 else 5.2, 2.2, right=0.2
+    )
+    for panel, axes in zip(arms.panels, panels, strict=True):
+        for arm, part in arms.of(frame, panel):
+            style = arms.styles[arm]
+            axes.fill_between(part["epoch"], part["low"], part["high"], color=style.colour, alpha=0.15, linewidth=0)
+            axes.plot(
+                part["epoch"], part["mean"], color=style.colour, linestyle=style.dashes, linewidth=1.4,
+                label=arms.name(arm),
+            )  # fmt: skip
+    if not metric.endswith("accuracy") and (frame["mean"] > 0).any():
+        for axes in panels:
+            axes.set_yscale("log")
+            _log(axes.yaxis)
+    # A band of two seeds is thirteen times as wide as their spread: the lines, not it, set the limits.
+    means = frame["mean"][np.isfinite(frame["mean"])]
+    if len(means):
+        room = 0.06 * (means.max() - means.min()) or 0.05
+        low = means[means > 0].min() * 0.9 if panels[0].get_yscale() == "log" else means.min() - room
+        for axes in panels:
+            axes.set_ylim(low, means.max() * 1.1 if axes.get_yscale() == "log" else means.max() + room)
+    _share(panels, "x")
+    figure.supxlabel(f"epoch; band: {INTERVAL}", fontsize=9)
+    figure.supylabel(_words(metric), fontsize=9)
+    _legend(figure, arms)
+    return figure
+
+
+def _legend(figure: Figure, arms: Arms) -> None:
+    """The arms' names above a figure, which grows by as much."""
+    if len(arms.styles) < 2:
+        return
+    lines = [
+        Line2D([], [], color=s.colour, linestyle=s.dashes, linewidth=1.4, label=arms.name(arm))
+        for arm, s in arms.styles.items()
+    ]
+    width, height = figure.get_size_inches()
+    columns = max(1, int(width / (0.55 + 0.072 * max(len(line.get_label()) for line in lines))))
+    taller = height + 0.18 * -(-len(lines) // columns) + 0.1
+    for axes in figure.axes:
+        box = axes.get_position()
+        axes.set_position((box.x0, box.y0 * height / taller, box.width, box.height * height / taller))
+    figure.set_size_inches(width, taller)
+    legend = figure.legend(handles=lines, loc="upper left", ncols=columns, bbox_to_anchor=(0, 1), columnspacing=1.2)
+    for text in legend.get_texts():
+        text.set_parse_math(False)
+
+
+DECADES = 1e4
+"""What a scale of colours spans: what is smaller than its top by more has the colour of its foot."""
+
+LAYER_STATISTICS = {"l2": "norm", "update_ratio": "update ratio", "gradient_norm": "gradient norm"}
+
+
+@_styled
+def layer_maps(arms: list[dict], frame: pd.DataFrame, statistics: Iterable[str] = tuple(LAYER_STATISTICS)) -> Figure:
+    """Statistics of kernels by layer and epoch: a row a statistic, a column an arm.
+
+    Args:
+        arms: those shown, factor -> level.
+        frame: from `dynamics.medians`. Zeros have a colour of their own, below the scale; what was not recorded, such
+            as after a trial diverged, is left blank.
+    """
+    statistics = list(statistics)
+    tables = [_rows_of(frame, arm) for arm in arms]
+    kernels = [list(dict.fromkeys(table["kernel"])) for table in tables]
+    alike = all(names == kernels[0] for names in kernels)
+    left = _margin(_brief(name, 16) for names in kernels for name in names)
+    headings, lines = _wrapped(arms, 1.35 if alike else 1.35 + left)
+    figure, panels = _grid(
+        headings + [""] * len(arms) * (len(statistics) - 1), 1.35,
+        min(max(0.16 * max(map(len, kernels), default=1), 0.9), 2.4), columns=len(arms), left=left,
+        top=0.15 + 0.15 * lines, right=0.85, gap=(0.15 if alike else left, 0.3),
+    )  # fmt: skip
+    colours = matplotlib.colormaps[MAP].with_extremes(under="#D55E00", bad=(0, 0, 0, 0))
+    for row, statistic in enumerate(statistics):
+        every = pd.concat([table[statistic] for table in tables])
+        positive = every[np.isfinite(every) & (every > 0)]
+        high = positive.max() if len(positive) else 1.0
+        low = max(positive.min(), high / DECADES) if len(positive) else 0.1
+        norm = LogNorm(low, max(high, low * 1.01))
+        for column, (table, names) in enumerate(zip(tables, kernels, strict=True)):
+            axes = panels[row * len(arms) + column]
+            wide = table.pivot(index="kernel", columns="epoch", values=statistic).reindex(names)
+            values = wide.to_numpy(float)
+            values = np.where(values > 0, values.clip(low), np.where(values == 0, low / 10, np.nan))
+            shown = np.ma.masked_invalid(values)
+            epochs = wide.columns.to_numpy(float)
+            across = (epochs[0] - 0.5, epochs[-1] + 0.5) if len(epochs) else (0, 1)
+            image = axes.imshow(
+                shown, cmap=colours, norm=norm, aspect="auto", interpolation="none",
+                extent=(*across, len(names) - 0.5, -0.5),
+            )  # fmt: skip
+            every_nth = max(1, -(-len(names) // 8))
+            ticks = sorted({*range(0, len(names) - 1, every_nth), len(names) - 1}) if names else []
+            labels = [_brief(names[t], 16) if column == 0 or not alike else "" for t in ticks]
+            axes.set_yticks(ticks, labels, fontsize=7, parse_math=False)
+            if row < len(statistics) - 1:
+                axes.set_xticklabels([])
+            _bare(axes)
+        zeros = "min" if (every == 0).any() else "neither"
+        _scale(figure, image, LAYER_STATISTICS.get(statistic, _words(statistic)), axes, zeros)
+    _share(panels, "x")
+    figure.supxlabel("epoch", fontsize=9)
+    return figure
+
+
+def _wrapped(arms: list[dict], width: float) -> tuple[list[str], int]:
+    """The arms' names in lines of a width in inches, and the most lines that one has."""
+    names = ["\n".join(textwrap.wrap(arm_label(arm), max(int(width / 0.078), 10))) for arm in arms]
+    return names, max((name.count("\n") + 1 for name in names), default=1)
+
+
+def _brief(name: str, length: int) -> str:
+    """A name's end, if it is longer."""
+    return name if len(name) <= length else f"…{name[1 - length :]}"
+
+
+def _rows_of(frame: pd.DataFrame, arm: dict) -> pd.DataFrame:
+    wanted = tuple(tuple(level) if isinstance(level, list) else level for level in arm.values())
+    return frame[np.array([this == wanted for this in _arms(frame, list(arm))], dtype=bool)]
+
+
+@_styled
+def ridgelines(arms: list[dict], frame: pd.DataFrame, layers: int = 4) -> Figure:
+    """How the weights' distribution moves: a ridge an epoch, the first at the top; a row a layer, a column an arm.
+
+    Args:
+        arms: those shown, factor -> level.
+        frame: from `dynamics.densities`.
+        layers: how many of an arm's are shown, the first and the last among them.
+    """
+    tables = [_rows_of(frame, arm) for arm in arms]
+    kernels = [some(list(dict.fromkeys(table["kernel"])), layers) for table in tables]
+    rows = max(map(len, kernels), default=1) or 1
+    headings, lines = _wrapped(arms, 1.75)
+    figure, panels = _grid(
+        [""] * len(arms) * rows, 1.75, 1.2, columns=len(arms), left=0.55, top=0.3 + 0.16 * lines, gap=(0.15, 0.45)
+    )
+    epochs = sorted(frame["epoch"].unique())
+    colours = matplotlib.colormaps[MAP](np.linspace(0.05, 0.9, max(len(epochs), 1)))
+    for place, axes in enumerate(panels):
+        row, column = divmod(place, len(arms))
+        names, table = kernels[column], tables[column]
+        heading = f"{headings[column]}\n" if row == 0 else ""
+        if row >= max(len(names), 1):
+            axes.remove()
+            continue
+        axes.set_title(
+            heading + (_brief(names[row], 23) if names else "all weights alike"), loc="left", parse_math=False
+        )
+        for height, epoch in enumerate(epochs):
+            ridge = table[(table["kernel"] == names[row]) & (table["epoch"] == epoch)] if names else table.iloc[:0]
+            axes.fill_between(
+                ridge["weight"], -height, 2.2 * ridge["density"] / ridge["density"].max() - height,
+                facecolor=colours[height], alpha=0.75, edgecolor=INK, linewidth=0.4, zorder=height + 2,
+            )  # fmt: skip
+        axes.set_yticks([-p for p in range(len(epochs))], map(str, epochs) if column == 0 else [""] * len(epochs))
+        axes.set_ylim(-len(epochs) + 0.6, 2.4)
+        axes.grid(False)
+        axes.spines["left"].set_visible(False)
+        axes.tick_params(axis="y", length=0, labelsize=7)
+        axes.tick_params(axis="x", labelsize=7)
+    figure.supxlabel("weight; each ridge has its own height", fontsize=9)
+    figure.supylabel("epoch", fontsize=9)
+    return figure
+
+
+def some(names: list, count: int) -> list:
+    """Some of the names, evenly, the first and the last among them."""
+    if len(names) <= count:
+        return names
+    return [names[place] for place in np.linspace(0, len(names) - 1, count).round().astype(int)]
+
+
+@_styled
+def sensitivity(arms: Arms, compared: pd.DataFrame, rate: str, metric: str) -> Figure:
+    """A metric against the learning rate, a line an arm, its interval as a band.
+
+    Args:
+        compared: from `estimates.comparison` by the arms' factors and the rate.
+        rate: the rate's factor.
+    """
+    figure, panels = _grid(
+        [arms.title(panel) for panel in arms.panels], 2.7 if len(arms.panels) > 1 else 5.2, 2.2, right=0.2
+    )
+    tried = sorted(set(compared[rate].astype(float)))
+    for panel, axes in zip(arms.panels, panels, strict=True):
+        for arm, part in arms.of(compared.sort_values(rate, kind="stable"), panel):
+            style = arms.styles[arm]
+            x = part[rate].astype(float)
+            axes.fill_between(x, part["low"], part["high"], color=style.colour, alpha=0.15, linewidth=0)
+            axes.plot(
+                x, part["mean"], color=style.colour, linestyle=style.dashes, marker=style.marker, markersize=4,
+                linewidth=1.4, label=arms.name(arm),
+            )  # fmt: skip
+        if tried[0] > 0:
+            axes.set_xscale("log")
+            _log(axes.xaxis)
+            if len(tried) <= 7:
+                axes.set_xticks(tried)
+    _share(panels, "x")
+    _share(panels, "y")
+    figure.supxlabel(f"{_words(short(rate, [rate]))}; band: {INTERVAL}", fontsize=9)
+    figure.supylabel(_words(metric), fontsize=9)
+    _legend(figure, arms)
+    return figure
+
+
+@_styled
+def loss_by_rate(arms: Arms, curve: pd.DataFrame, ranges: pd.DataFrame) -> Figure:
+    """The training loss against the learning rate of a range test, a line a seed, a panel an arm.
+
+    Args:
+        arms: with a colour each.
         curve: from `estimates.rate_curve`.
         ranges: from `estimates.rate_range`, drawn as vertical lines.
-        by: the factors that make the arms.
     """
-    columns = min(3, len(ranges))
-    rows = -(-len(ranges) // columns)
-    figure = Figure(figsize=(1 + 3.6 * columns, 0.6 + 2.9 * rows), layout="constrained")
-    panels = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).ravel()
+    figure, panels = _grid([arms.name(arm) or "defaults" for arm in arms.styles], 2.7, 2.2)
     top = 1.8 * curve["loss"].iloc[0]  # of the untrained network: leaves room for the legend, not for what blows up
-    for place, (panel, (_, arm)) in enumerate(zip(panels, ranges.iterrows(), strict=False)):
-        mine = curve[(curve[by].map(str) == arm[by].map(str)).all(axis=1)]
-        colour = COLOURS[place % len(COLOURS)]
-        for _, line in mine.groupby("seed"):
-            panel.plot(line["learning_rate"], line["loss"], color=colour, alpha=0.7, linewidth=1.2)
+    lines, found = dict(arms.of(curve, ())), dict(arms.of(ranges, ()))
+    for axes, (arm, style) in zip(panels, arms.styles.items(), strict=True):
+        for _, line in lines[arm].groupby("seed"):
+            axes.plot(line["learning_rate"], line["loss"], color=style.colour, alpha=0.7, linewidth=1.2)
         for name, dashes in (("steepest", ":"), ("lowest", "-"), ("highest", "--")):
-            panel.axvline(arm[name], color="0.3", linestyle=dashes, linewidth=1, label=f"{name} {arm[name]:.2g}")
-        panel.set_title(arm_label({factor: arm[factor] for factor in by}), fontsize=10, parse_math=False)
-        panel.set(xscale="log", ylim=(0, top))
-        panel.spines[["top", "right"]].set_visible(False)
-        panel.legend(fontsize=8, frameon=False, loc="upper left")
-    for panel in panels[len(ranges) :]:
-        panel.remove()
-    figure.supxlabel("learning rate", fontsize=10)
-    figure.supylabel("training loss, mean of an epoch", fontsize=10)
+            rate = found[arm][name].iloc[0]
+            axes.axvline(rate, color=INK, alpha=0.8, linestyle=dashes, linewidth=1, label=f"{name} {rate:.2g}")
+        axes.set(xscale="log", ylim=(0, top))
+        _log(axes.xaxis)
+        axes.legend(loc="upper left")
+    _share(panels, "x")
+    figure.supxlabel("learning rate", fontsize=9)
+    figure.supylabel("training loss, mean of an epoch", fontsize=9)
     return figure
 
 
 def svg(figure: Figure) -> str:
-    """A figure as SVG, the same text for the same figure."""
+    """A figure as SVG on white, the same text for the same figure."""
     text = io.StringIO()
-    with matplotlib.rc_context({"svg.hashsalt": "weight-studies", "svg.fonttype": "none"}):
-        figure.savefig(text, format="svg", metadata={"Date": None})
-    return text.getvalue()
+    with matplotlib.rc_context(STYLE):
+        figure.savefig(text, format="svg", transparent=True, metadata={"Date": None})
+    drawn = re.sub(r'<g id="[^"]*">', "<g>", text.getvalue())
+    # Two digits are a hundredth of a point: half the size, and nobody sees the rest.
+    drawn = re.sub(r' d="[^"]*"', lambda path: re.sub(r"(\.\d\d)\d+", r"\1", path[0]), drawn)
+    drawn = drawn.replace("<image ", '<image image-rendering="pixelated" ')
+    return drawn.replace("<svg ", '<svg style="background:#fff" ', 1)
+
+
+def inline(svg: str, description: str) -> str:
+    """An SVG as a part of a page: without a background, text and axes in the page's own colour.
+
+    Args:
+        description: what it shows, for those who cannot see it.
+    """
+    from html import escape
+
+    body = svg[svg.index("<svg ") :].replace('style="background:#fff" ', "").replace(INK, "currentColor")
+    return body.replace("<svg ", f'<svg role="img" aria-label="{escape(description)}" ', 1)

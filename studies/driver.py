@@ -141,7 +141,7 @@ class Driver:
         """Have what is pending checked, and this execution in the store, both while the workers start."""
         database = store.Maker(self.root)
         try:
-            from analysis import estimates  # noqa: F401  half a second
+            from analysis import report  # noqa: F401  a second
             from studies import tracking
 
             self._check_parts(pending)
@@ -190,7 +190,11 @@ class Driver:
         print(f"\n{tables.tuning_table(tuned, by, nuisance, study.tuning_metric)}\n")
         markdown = tables.tuning_table(tuned, by, nuisance, study.tuning_metric, format="markdown")
         self._keep(
-            {"tuning.json": tuned.to_json(orient="records", double_precision=15, indent=2), "tuning.md": markdown}
+            {
+                "tuning.json": tuned.to_json(orient="records", double_precision=15, indent=2),
+                "tuning.md": markdown,
+                "tuning_trials.json": json.dumps([trial.key for trial in trials]),
+            }
         )
         if tuned["value"].isna().any():
             raise StudyError(
@@ -208,19 +212,25 @@ class Driver:
         )
 
     def _print_results(self, frame) -> None:
-        from analysis import compare, load
+        from analysis import compare
 
         study = self.study
         print(f"\n{compare.answer(study, frame, self.root)}\n")
         where = "" if Path(self.root) == Path("mlruns") else f" --root {self.root}"
         print(f"results   {Path(self.root).resolve()}")
-        # Drawn again for a finished study too, into its last execution: it may not have been asked for them before.
-        folder = self.execution.artifacts if self.execution else load.execution(study.name, self.root).folder
-        for name, text in compare.figures(study, frame, self.root).items():
-            (folder / name).write_text(text)
-            print(f"figure    {folder / name}")
+        print(f"report    {self._report(frame)}")
         print(f"tables    python -m analysis.compare {study.name}{where}")
         print(f"browse    mlflow ui --backend-store-uri {store.uri(self.root)}")
+
+    def _report(self, frame) -> Path:
+        """The path of the report: written at the end of an execution, and for a finished study if it has none."""
+        from analysis import load, report
+
+        execution = load.execution(self.study.name, self.root)
+        written = execution.folder / report.FILE
+        if self.execution is None and written.exists() and list(execution.keys) == list(frame["key"]):
+            return written
+        return report.report(execution, frame, self.root).write(execution.folder)
 
     def _summary(self, frame) -> dict:
         """What all trials come to, over the seeds."""

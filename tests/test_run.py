@@ -256,11 +256,13 @@ def test_a_study_of_every_kind_of_factor(tmp_path):
     layers = load.layers("everything", tmp_path)
     last = layers[(layers["epoch"] == 2) & (layers["tensor"] == "kernel")].groupby("key")["sparsity_0"].max()
     assert ((last.reindex(trials["key"]) > 0).to_numpy() == (trials["regularizer"] == "proximal_l1")).all()
-    figure = Path(re.search(r"^figure +(\S+/loss_by_rate.svg)$", done.stdout, re.M)[1])
-    drawn = figure.read_text()
-    figure.unlink()
+    report = Path(re.search(r"^report +(\S+/report.html)$", done.stdout, re.M)[1])
+    written = report.read_text()
+    figures = {path.stem for path in (report.parent / "figures").iterdir()}
+    assert "loss_by_rate" in figures and written.count("<figure>") == len(figures)
+    report.unlink()
     again = subprocess.run([sys.executable, "-m", "studies.run", *words], cwd=ROOT, capture_output=True, text=True)
-    assert "0 to run" in again.stdout and figure.read_text() == drawn
+    assert "0 to run" in again.stdout and report.read_text() == written
 
 
 def test_two_drivers_of_one_study_do_not_meet(pooled, tmp_path):

@@ -1,0 +1,105 @@
+"""A study's report, one page that answers its question: `python -m analysis.report STUDY`."""
+
+import argparse
+import sys
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import jinja2
+import pandas as pd
+from markupsafe import Markup
+
+from analysis import answers, load, plots
+from analysis.sections import SECTIONS, Findings
+from studies.record import StudyError
+
+FILE = "report.html"
+"""Its name among a study's artifacts."""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Write a study's report; gives the exit code, 2 for what the user can put right."""
+    parser = argparse.ArgumentParser(prog="python -m analysis.report", description="Write a study's report.")
+    parser.add_argument("study", help="its name, such as init_comparison")
+    parser.add_argument("--to", metavar="FILE", help=f"where to (default: {FILE} among the study's artifacts)")
+    parser.add_argument("--root", default="mlruns", help="the store's folder (default: mlruns)")
+    options = parser.parse_args(arguments)
+    try:
+        execution = load.execution(options.study, options.root)
+        made = report(execution, load.trials(options.study, options.root, execution.keys), options.root)
+        if options.to:
+            path = Path(options.to)
+            path.write_text(made.html, encoding="utf-8")
+        else:
+            path = made.write(execution.folder)
+    except StudyError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        print(f"error: {error.filename}: cannot be written ({error.strerror}): name a file with --to", file=sys.stderr)
+        return 2
+    print(path)
+    return 0
+
+
+@dataclass(frozen=True)
+class Report:
+    """A page that needs nothing else, and its figures as SVG, by the names of their files."""
+
+    html: str
+    figures: dict[str, str]
+
+    def write(self, folder: Path) -> Path:
+        """Write the page into a folder, and the figures into `figures/` there; gives the page's path."""
+        (folder / "figures").mkdir(parents=True, exist_ok=True)
+        for name, svg in self.figures.items():
+            (folder / "figures" / name).write_text(svg, encoding="utf-8")
+        (folder / FILE).write_text(self.html, encoding="utf-8")
+        return folder / FILE
+
+
+def report(execution: load.Execution, trials: pd.DataFrame, root) -> Report:
+    """The report of an execution.
+
+    Args:
+        execution: from `analysis.load`.
+        trials: those of its trials that have ended.
+        root: the store.
+
+    Raises:
+        StudyError: no trial has ended.
+    """
+    study = execution.study
+    if trials.empty:
+        raise StudyError(f"no trial of {study.name} in {root} has ended yet: run it again to go on")
+    found = Findings(execution, trials, root)
+    sections = [section for make in SECTIONS if (section := make(found)).blocks]
+    figures = {f"{b.name}.svg": b.body for section in sections for b in section.blocks if b.kind == "figure"}
+    facts = (
+        f"{len(found.compared)} arm{'s' * (len(found.compared) > 1)}, {len(study.seeds)} "
+        f"seed{'s' * (len(study.seeds) > 1)}, {len(trials)} of {len(execution.keys)} trials; metric: {study.metric}"
+    )
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True, lstrip_blocks=True
+    )
+    answer = answers.answer(study, found.compared, study.metric)
+    if len(found.views) > 1:
+        answer += answers.spans([(view.arms.by, view.compared) for view in found.views], study.metric)
+    page = environment.get_template("report.html.jinja").render(
+        study=study,
+        answer=answer,
+        facts=facts,
+        sections=[replace(section, blocks=[_marked(block) for block in section.blocks]) for section in sections],
+    )
+    return Report(page, figures)
+
+
+def _marked(block):
+    """A block with what is HTML already marked as such; all else will be escaped."""
+    if block.kind == "figure":
+        return replace(block, body=Markup(plots.inline(block.body, block.caption)))
+    return replace(block, body=Markup(block.body)) if block.kind == "table" else block
+
+
+if __name__ == "__main__":
+    sys.exit(main())

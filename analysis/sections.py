@@ -1,0 +1,383 @@
+"""The sections of a report: a function each, one table of them."""
+
+import itertools
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import cached_property
+
+import pandas as pd
+
+from analysis import dynamics, estimates, load, plots, tables
+from studies.record import Study
+
+MOST_PANELS = 12
+MOST_ARMS = 60
+"""Of a figure's panels and a page's arms: where there are more, the factors are shown one by one."""
+
+ARMS_IN_DETAIL = 5
+MAPS = 6
+"""Arms whose weights are shown, and maps of two factors each."""
+
+RATE = "optimizer.learning_rate"
+
+
+@dataclass(frozen=True)
+class Block:
+    """A piece of a section.
+
+    Attributes:
+        kind: `text`; `code`; `pairs` of names and values; `table`, in HTML; `figure`, in SVG.
+        fold: if it is closed at first, what to press to open it.
+        name: of a figure's file.
+    """
+
+    kind: str
+    body: object
+    caption: str = ""
+    fold: str = ""
+    name: str = ""
+
+
+@dataclass
+class Section:
+    """A part of the page under a heading; `name` is its address in the page."""
+
+    name: str
+    title: str
+    blocks: list[Block] = field(default_factory=list)
+
+    def text(self, words: str) -> None:
+        """Add a paragraph."""
+        self.blocks.append(Block("text", words))
+
+    def table(self, html: str, caption: str = "", fold: str = "") -> None:
+        """Add a table that `analysis.tables` rendered as HTML."""
+        self.blocks.append(Block("table", html, caption, fold))
+
+    def figure(self, name: str, figure, caption: str) -> None:
+        """Add a figure, which is kept as a file of that name too."""
+        self.blocks.append(Block("figure", plots.svg(figure), caption, name=name))
+
+
+@dataclass(frozen=True)
+class View:
+    """Arms that are shown together: all of a study, or the levels of some factors, averaged over the others."""
+
+    arms: plots.Arms
+    compared: pd.DataFrame
+    units: pd.DataFrame
+    suffix: str = ""
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What a report is made of.
+
+    Attributes:
+        execution: from `analysis.load`.
+        trials: those of its trials that have ended, one at least.
+        root: the store.
+    """
+
+    execution: load.Execution
+    trials: pd.DataFrame
+    root: object
+
+    @property
+    def study(self) -> Study:
+        """The study."""
+        return self.execution.study
+
+    @property
+    def by(self) -> list[str]:
+        """Its factors."""
+        return list(self.study.factors)
+
+    @cached_property
+    def compared(self) -> pd.DataFrame:
+        """All arms, by the study's metric."""
+        return estimates.comparison(self.trials, self.by, self.study.metric, self.study.baseline)
+
+    @cached_property
+    def epochs(self) -> pd.DataFrame:
+        """The epochs of all trials."""
+        return load.epochs(self.study.name, self.root, list(self.trials["key"]))
+
+    @cached_property
+    def dimensions(self) -> list[list[str]]:
+        """The factors that have several levels, those that move together as one."""
+        together = [list(group) for group in self.study.zip]
+        alone = [[factor] for factor in self.by if not any(factor in group for group in together)]
+        order = sorted(together + alone, key=lambda factors: self.by.index(factors[0]))
+        return [factors for factors in order if self.levels(factors) > 1]
+
+    def levels(self, factors: list[str]) -> int:
+        """How many combinations of the factors' levels there are."""
+        return len(estimates.arms_of(self.compared, factors)[1])
+
+    @cached_property
+    def views(self) -> list[View]:
+        """One of all arms; one a factor if they are too many."""
+        colour, panels = split(self.dimensions, self.study.baseline)
+        if len(self.compared) <= MOST_ARMS and self.levels(panels) <= MOST_PANELS:
+            return [self.view(colour, panels)]
+        return [self.view(d, [], f"_{d[0].replace('.', '_')}") for d in self.dimensions]
+
+    def view(self, colour: list[str], panels: list[str], suffix: str = "") -> View:
+        """The arms that factors make, told apart by colour and panel."""
+        by = panels + colour
+        compared = estimates.comparison(self.trials, by, self.study.metric, self.study.baseline)
+        units = estimates.by_seed(self.trials, by, self.study.metric)
+        return View(plots.Arms(compared, colour, panels), compared, units, suffix)
+
+    @cached_property
+    def detailed(self) -> list[dict]:
+        """Arms whose weights are shown: evenly from the best to the worst, the best one's baseline among them."""
+        sign = 1 if estimates.higher_is_better(self.study.metric) else -1
+        ranked = self.compared.assign(rank=sign * self.compared["mean"]).dropna(subset="mean")
+        ranked = ranked.sort_values("rank", ascending=False, kind="stable")
+        ranking = [dict(zip(self.by, arm, strict=True)) for arm in estimates.arms_of(ranked, self.by)[1]]
+        some = plots.some(ranking, ARMS_IN_DETAIL)
+        if ranking and self.study.baseline:
+            baseline = {f: self.study.baseline.get(f, level) for f, level in ranking[0].items()}
+            if baseline in ranking and baseline not in some:
+                some = sorted([some[0], *some[2:], baseline], key=ranking.index)
+        return some
+
+
+def split(dimensions: list[list[str]], baseline) -> tuple[list[str], list[str]]:
+    """The factors told apart by colour, the one that has the baseline or else the first, and those told by panel."""
+    compared = [d for d in dimensions if any(factor in baseline for factor in d)]
+    colour = (compared if len(compared) == 1 else dimensions)[:1]
+    return [f for d in colour for f in d], [f for d in dimensions if d not in colour for f in d]
+
+
+def comparison(found: Findings) -> Section:
+    """Every arm with its interval, and the table behind it."""
+    study, section = found.study, Section("comparison", "Comparison")
+    averaged = len(found.views) > 1
+    for view in found.views:
+        over = f", averaged over {_rest(found, view.arms.by)} within a seed" if averaged else ""
+        section.figure(
+            f"comparison{view.suffix}",
+            plots.comparison(view.arms, view.compared, view.units, study.metric),
+            f"{_words(study.metric)}{_by(view.arms.by)}{over}. An interval is Student's t at 95 % over "
+            "seeds; trials that diverged or timed out count as chance.",
+        )
+    best = "best: of the arms with the same other levels; " if study.baseline else "best: of all; "
+    notes = (
+        f"{best}tied: a paired t test, Holm-adjusted, does not tell it from the best at 5 %. The best of many is "
+        "chosen for its luck too: expect its lead to shrink on fresh seeds."
+    )
+    for view in found.views if averaged else []:
+        section.table(_table(found, view.compared, view.arms.by))
+    whole = _table(found, found.compared, found.by)
+    section.table(
+        whole, notes if len(found.compared) > 1 else "", f"All {len(found.compared)} arms" if averaged else ""
+    )
+    if study.metric.startswith("val_"):
+        metric = study.metric.replace("val_", "test_")
+        tested = estimates.comparison(found.trials, found.by, metric, study.baseline)
+        if tested["mean"].notna().any():
+            table = tables.comparison_table(tested, found.by, metric, study.baseline, "html")
+            section.table(table, "Test data is read once a trial, at its end.", f"The same by {_words(metric)}")
+    return section
+
+
+def _table(found, compared, by) -> str:
+    return tables.comparison_table(compared, by, found.study.metric, found.study.baseline, "html")
+
+
+def interactions(found: Findings) -> Section:
+    """The means over two factors as maps: over a third as small multiples, of more by pairs."""
+    section, metric = Section("factors", "Factors together"), found.study.metric
+    every = sorted(found.dimensions, key=found.levels, reverse=True)
+    if len(every) in (2, 3):
+        rows, columns, *panels = every
+        panels = [factor for d in panels for factor in d]
+        caption = f"Mean {_words(metric)} by {_and(rows)} and {_and(columns)}"
+        figure = plots.heat(found.compared, rows, columns, metric, panels)
+        section.figure("factors", figure, caption + (f", a map for each {_and(panels)}." if panels else "."))
+    for rows, columns in list(itertools.combinations(every, 2))[:MAPS] if len(every) > 3 else []:
+        compared = estimates.comparison(found.trials, rows + columns, metric, {})
+        section.figure(
+            f"factors_{rows[0].replace('.', '_')}_{columns[0].replace('.', '_')}",
+            plots.heat(compared, rows, columns, metric),
+            f"Mean {_words(metric)} by {_and(rows)} and {_and(columns)}, averaged over the other factors.",
+        )
+    return section
+
+
+def training(found: Findings) -> Section:
+    """Curves with bands, by arm."""
+    section = Section("training", "Training")
+    metrics = ["val_accuracy", "train_loss"]
+    if found.study.metric in found.epochs and found.study.metric not in metrics:
+        metrics.insert(0, found.study.metric)
+    for metric, view in itertools.product(metrics, found.views):
+        frame = dynamics.curves(found.trials, found.epochs, view.arms.by, metric)
+        if frame["mean"].notna().any():
+            section.figure(
+                f"{metric}{view.suffix}",
+                plots.curves(view.arms, frame, metric),
+                f"{_words(metric)} by epoch: mean over seeds, and its 95 % t interval at each epoch alone. A trial "
+                "that diverged counts as chance from then on; epoch 0 is the untrained network.",
+            )
+    return section
+
+
+def weights(found: Findings) -> Section:
+    """Distributions, norms, updates and gradients by layer and epoch; early warnings."""
+    section = Section("weights", "Weights")
+    trials, arms = found.trials, found.detailed
+    number, every = estimates.arms_of(trials, found.by)
+    wanted = {tuple(estimates.as_level(v) for v in arm.values()) for arm in arms}
+    mine = trials[[every[n] in wanted for n in number]]
+    layers = load.layers(found.study.name, found.root, list(mine["key"]))
+    if len(layers):
+        shown = "Arms are evenly spaced from best to worst. " if len(found.compared) > len(arms) else ""
+        section.figure(
+            "weights",
+            plots.ridgelines(arms, dynamics.densities(mine, layers, found.by)),
+            f"{shown}Distribution of a kernel's weights, from the first epoch (top) to the last; quantiles averaged "
+            "over seeds.",
+        )
+        section.figure(
+            "layers",
+            plots.layer_maps(arms, dynamics.medians(mine, layers, found.by, list(plots.LAYER_STATISTICS))),
+            f"{shown}Each kernel by layer (input at the top) and epoch: norm, mean update ratio and gradient norm of "
+            "its steps; medians over seeds. Orange is exactly zero: nothing reaches these weights. Blank is not finite or "
+            "after the end. Norms are not comparable across layers that are normalized or rescaled.",
+        )
+    else:
+        section.text("No statistics of weights were kept (diagnostics=none).")
+    given = dynamics.warnings(trials, found.study.metric)
+    if len(given):
+        section.table(
+            tables.warning_table(given, found.study.metric, "html"),
+            "Early warnings are signs in a trial's first epochs. Shown: when they were first seen, and what became of "
+            "the trials with and without them.",
+        )
+    else:
+        section.text("No trial gave an early warning.")
+    return section
+
+
+def rates(found: Findings) -> Section:
+    """Sensitivity to the learning rate, where it varies."""
+    study, section = found.study, Section("rates", "Learning rate")
+    if "loss_by_rate" in study.figures:
+        curve = estimates.rate_curve(found.trials, found.epochs, found.by)
+        ranges = estimates.rate_range(curve, found.by)
+        section.figure(
+            "loss_by_rate",
+            plots.loss_by_rate(plots.Arms(ranges, found.by), curve, ranges),
+            "Range test: the training loss while the learning rate rises, a line a seed (Smith 2017, section 3.3).",
+        )
+        section.table(tables.rate_table(ranges, found.by, "html"))
+    if [RATE] in found.dimensions and found.trials[RATE].map(lambda rate: isinstance(rate, int | float)).all():
+        _sensitivity(section, found, found.trials, study.metric, "sensitivity")
+    return section
+
+
+def _sensitivity(section, found, trials, metric, name) -> None:
+    """The metric against the rate, by the other factors; averaged over some if they are too many."""
+    colour, panels = split([d for d in found.dimensions if d != [RATE]], found.study.baseline)
+    if found.levels(panels) > MOST_PANELS:
+        panels = []
+    compared = estimates.comparison(trials, [*panels, *colour, RATE], metric, {})
+    section.figure(
+        name,
+        plots.sensitivity(plots.Arms(compared, colour, panels), compared, RATE, metric),
+        f"{_words(metric)} by learning rate: mean over seeds and its 95 % t interval.",
+    )
+
+
+def failures(found: Findings) -> Section:
+    """What failed, and how."""
+    section = Section("failures", "Failures")
+    failed = estimates.failures(found.trials, found.by)
+    missing = len(found.execution.keys) - len(found.trials)
+    count = int(failed["trials"].sum())
+    section.text(
+        (f"{count} of {_trials(found)} did not finish." if count else f"{_trials(found)} finished, none failed.")
+        + (f" {missing} more have not ended yet: the same command goes on with them." if missing else "")
+    )
+    if count:
+        section.table(
+            tables.failure_table(failed, found.by, "html"),
+            "A trial that diverged or timed out scores chance; one that crashed has no score.",
+        )
+    return section
+
+
+def tuning(found: Findings) -> Section:
+    """How nuisance factors were tuned."""
+    study, section = found.study, Section("tuning", "Tuning")
+    trials = load.tuning_trials(found.execution, found.root) if study.nuisance else pd.DataFrame()
+    if len(trials):
+        tuned = estimates.tuned(trials, found.by, study.nuisance, study.tuning_metric)
+        section.text(
+            f"Each arm was trained at every combination of {_and(study.nuisance)} at seeds "
+            f"{', '.join(map(str, study.tuning_seeds))}; the best by {_words(study.tuning_metric)} was then measured "
+            "at the study's own seeds."
+        )
+        section.table(tables.tuning_table(tuned, found.by, list(study.nuisance), study.tuning_metric, "html"))
+        if RATE in study.nuisance:
+            _sensitivity(section, found, trials, study.tuning_metric, "tuning")
+    return section
+
+
+def reproduction(found: Findings) -> Section:
+    """How to get the same numbers."""
+    section, tags = Section("reproduction", "How to reproduce it"), found.execution.tags
+    commit = tags.get("mlflow.source.git.commit", "unknown")
+    changed = ", with uncommitted changes" if tags.get("git.dirty") == "true" else ""
+    versions = {name.removeprefix("version."): value for name, value in tags.items() if name.startswith("version.")}
+    seconds = found.trials["seconds_total"].sum()
+    pairs = {
+        "command": tags.get("mlflow.source.name", "unknown"),
+        "commit": commit + changed,
+        "versions": ", ".join(f"{name} {value}" for name, value in sorted(versions.items())),
+        "lock": tags.get("lock.hash", "unknown"),
+        "machine": tags.get("machine", "unknown"),
+        "started": _moment(found.execution.start_time),
+        "ended": _moment(found.execution.end_time),
+        "training": f"{seconds:.0f} s over all workers, {_trials(found)}",
+        "design": f"hash {found.execution.hash}; a trial's key is the hash of all that can change its numbers",
+    }
+    section.blocks.append(Block("pairs", list(pairs.items())))
+    section.blocks.append(Block("code", load.text(found.execution, "study.yaml"), fold="The whole config"))
+    return section
+
+
+SECTIONS = (comparison, interactions, training, weights, rates, failures, tuning, reproduction)
+"""A report's sections in their order; one without blocks is left out."""
+
+
+def _moment(milliseconds: int | None) -> str:
+    if milliseconds is None:
+        return "not yet"
+    return datetime.fromtimestamp(milliseconds / 1000, UTC).strftime("%Y-%m-%d %H:%M UTC")
+
+
+def _words(metric: str) -> str:
+    return metric.replace("_", " ")
+
+
+def _and(names: Iterable[str]) -> str:
+    *first, last = list(names) or [""]
+    return f"{', '.join(first)} and {last}" if first else last
+
+
+def _trials(found: Findings) -> str:
+    return f"{len(found.trials)} trial{'s' * (len(found.trials) > 1)}"
+
+
+def _by(factors: list[str]) -> str:
+    return f" by {_and(factors)}" if factors else ""
+
+
+def _rest(found: Findings, by: list[str]) -> str:
+    return _and(factor for factor in found.by if factor not in by)
