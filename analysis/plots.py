@@ -4,6 +4,7 @@ import functools
 import io
 import re
 import textwrap
+import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
@@ -530,7 +531,9 @@ def loss_by_rate(arms: Arms, curve: pd.DataFrame, ranges: pd.DataFrame) -> Figur
 def svg(figure: Figure) -> str:
     """A figure as SVG on white, the same text for the same figure."""
     text = io.StringIO()
-    with matplotlib.rc_context(STYLE):
+    with matplotlib.rc_context(STYLE), warnings.catch_warnings():
+        # The text stays text: who reads it has the font.
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")
         figure.savefig(text, format="svg", transparent=True, metadata={"Date": None})
     drawn = re.sub(r'<g id="[^"]*">', "<g>", text.getvalue())
     # Two digits are a hundredth of a point: half the size, and nobody sees the rest.

@@ -247,8 +247,8 @@ def weights(found: Findings) -> Section:
             "layers",
             plots.layer_maps(arms, dynamics.medians(mine, layers, found.by, list(plots.LAYER_STATISTICS))),
             f"{shown}Each kernel by layer (input at the top) and epoch: norm, mean update ratio and gradient norm of "
-            "its steps; medians over seeds. Orange is exactly zero: nothing reaches these weights. Blank is not finite or "
-            "after the end. Norms are not comparable across layers that are normalized or rescaled.",
+            "its steps; medians over seeds. Orange is exactly zero: nothing reaches these weights. Blank is not finite "
+            "or after the end. Norms are not comparable across layers that are normalized or rescaled.",
         )
     else:
         section.text("No statistics of weights were kept (diagnostics=none).")

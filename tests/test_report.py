@@ -1,0 +1,264 @@
+"""Reports of studies that are ordinary, tiny, large, failed or badly named; in a browser in test_browser.py."""
+
+import json
+import math
+import re
+import shutil
+import xml.etree.ElementTree as ET
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+
+from analysis import compare, load, report
+from studies import store, tracking
+from studies.record import STATISTICS, EpochRecord, LayerRecord, Result, Study, StudyError, Trial
+
+EPOCHS = 4
+CONFIG = {
+    "data": {"_target_": "studies.data.digits", "content": ""},
+    "model": {"_target_": "studies.models.mlp"},
+    "initializer": {"_target_": "keras.initializers.Zeros"},
+    "optimizer": {"_target_": "keras.optimizers.SGD", "learning_rate": 0.1},
+    "schedule": {"_target_": "studies.schedules.constant"},
+    "regularizer": {},
+    "clipping": {},
+    "training": {"epochs": EPOCHS, "batch_size": 32},
+}
+PLACES = [
+    STATISTICS.index(name) for name in ("min", "q01", "q05", "q10", "q25", "q50", "q75", "q90", "q95", "q99", "max")
+]
+
+
+class Page(HTMLParser):
+    """What a page consists of, and whether its elements are closed as they were opened."""
+
+    VOID = ("meta", "br", "img", "link", "hr", "input")
+
+    def __init__(self, html):
+        super().__init__()
+        self.open, self.elements, self.words, self.links = [], [], [], []
+        self.feed(html)
+        assert self.open == []
+
+    def handle_starttag(self, tag, attrs):
+        self.elements.append(tag)
+        self.links += [value for name, value in attrs if name in ("src", "href", "xlink:href", "action")]
+        assert not any(name.startswith("on") for name, _ in attrs)
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.elements.append(tag)
+        self.links += [value for name, value in attrs if name in ("src", "href", "xlink:href")]
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if self.open and self.open[-1] not in ("style", "script"):
+            self.words.append(data.strip())
+
+    @property
+    def text(self):
+        return " ".join(word for word in self.words if word)
+
+
+@pytest.fixture(scope="module")
+def fresh(tmp_path_factory):
+    """A fresh database, made once by MLflow."""
+    root = tmp_path_factory.mktemp("fresh")
+    maker = store.Maker(root)
+    maker.place()
+    maker.discard()
+    return root
+
+
+def trials_of(study, arms):
+    return [
+        Trial(f"{n:08x}{seed:08x}", study.name, "scientific", arm, seed, CONFIG, (), "graph")
+        for n, arm in enumerate(arms)
+        for seed in study.seeds
+    ]
+
+
+def tuning_trials_of(study, arms):
+    return [
+        Trial(f"{n:06x}{seed:06x}{m:04x}", study.name, "nuisance", arm, seed, CONFIG, (), "graph", {factor: level})
+        for n, arm in enumerate(arms)
+        for factor, levels in study.nuisance.items()
+        for m, level in enumerate(levels)
+        for seed in study.tuning_seeds
+    ]
+
+
+def records(trial, number, status="finished"):
+    rng = np.random.default_rng([number, trial.seed])
+    last = EPOCHS if status == "finished" else 1
+    curve = np.linspace(0.1, 0.8 + rng.normal(0, 0.02), EPOCHS + 1)
+    epochs = [
+        EpochRecord(trial.key, e, 100 * e, 0.1, math.nan if e == 0 else 3 / e, curve[e], 3 / (e + 1), curve[e], 0.1)
+        for e in range(last + 1)
+    ]
+    layers = []
+    for layer in ("dense_1", "logits"):
+        for epoch in range(last + 1):
+            row = rng.uniform(0.1, 1, len(STATISTICS))
+            row[PLACES] = np.sort(rng.normal(size=len(PLACES)))
+            layers.append(LayerRecord(trial.key, epoch, layer, "kernel", tuple(row)))
+    value = curve[-1] if status == "finished" else math.nan
+    numbers = dict(val_accuracy=value, test_accuracy=value, train_loss=0.5, val_loss=0.5)
+    error = "ValueError: <b>boom</b>\nTraceback" if status == "crashed" else ""
+    return epochs, layers, Result(trial.key, status, last, classes=10, seconds_total=1.0, error=error, **numbers)
+
+
+@pytest.fixture
+def made(fresh, tmp_path):
+    """A function that writes a study of made-up trials and gives its report as a page."""
+    shutil.copy(fresh / "mlflow.db", tmp_path)
+
+    def make(arms, seeds=3, status=lambda arm, seed: "finished", weights=True, **settings):
+        factors = {factor: tuple(dict.fromkeys(arm[factor] for arm in arms)) for factor in arms[0]}
+        study = Study("made up", settings.pop("question", "Does it?"), factors, tuple(range(seeds)), **{
+            "baseline": {}, "metric": "val_accuracy", **settings})  # fmt: skip
+        trials = trials_of(study, arms)
+        execution = tracking.Execution(tmp_path, study, trials, "model: {depth: 2}\n")
+        tuning = tuning_trials_of(study, arms)
+        execution.keep({"tuning_trials.json": json.dumps([trial.key for trial in tuning])} if tuning else {})
+        for number, trial in enumerate(trials + tuning):
+            epochs, layers, result = records(trial, number // seeds, status(trial.arm, trial.seed))
+            execution.write(trial, epochs, layers if weights else [], result)
+        execution.close("FINISHED")
+        assert report.main(["made up", "--root", str(tmp_path), "--to", str(tmp_path / "page.html")]) == 0
+        html = (tmp_path / "page.html").read_text()
+        return html, Page(html)
+
+    return make
+
+
+def grid(**levels):
+    arms = [{}]
+    for factor, values in levels.items():
+        arms = [{**arm, factor.replace("__", "."): value} for arm in arms for value in values]
+    return arms
+
+
+def headings(html):
+    return re.findall(r"<h2[^>]*>(.*?)</h2>", html)
+
+
+def test_a_report_has_its_sections_in_order_and_needs_no_network(made):
+    html, page = made(grid(initializer=("zeros", "he"), model__depth=(2, 8)), baseline={"initializer": "zeros"})
+    assert headings(html) == [
+        "Comparison", "Factors together", "Training", "Weights", "Failures", "How to reproduce it",
+    ]  # fmt: skip
+    assert html.index('class="answer"') < html.index("<h2")
+    assert "Against zeros" in page.text and "At depth=2" in page.text
+    assert all(link.startswith(("#", "data:image/png;base64,")) for link in page.links)
+    assert not re.search(r"url\((?!#)|@import|<script", html)
+    assert page.elements.count("figure") == page.elements.count("figcaption") == 6
+    assert "viewport" in html and "prefers-color-scheme: dark" in html and "@media print" in html
+
+
+def test_the_numbers_of_a_report_are_those_of_the_comparison(made, tmp_path):
+    _, page = made(grid(initializer=("zeros", "he")), baseline={"initializer": "zeros"})
+    trials = load.trials("made up", tmp_path)
+    row = compare.table("made up", tmp_path).splitlines()[-1]
+    assert row.split()[:2] == ["he", "3"] and all(word in page.text for word in re.split(r"  +", row.strip()))
+    assert f"{trials.loc[trials['initializer'] == 'he', 'val_accuracy'].mean():.3f}"[:4] in page.text
+
+
+@pytest.mark.parametrize("seeds", [1, 3])
+def test_one_arm(made, seeds):
+    html, page = made([{}], seeds=seeds)
+    assert headings(html) == ["Comparison", "Training", "Weights", "Failures", "How to reproduce it"]
+    assert ("which has no interval" in page.text) == (seeds == 1)
+
+
+@pytest.mark.parametrize("status", ["diverged", "timeout", "crashed"])
+def test_all_trials_failed(made, status):
+    html, page = made(grid(initializer=("zeros", "he")), status=lambda arm, seed: status)
+    assert "6 of 6 trials did not finish." in page.text and f"{status} 3 0, 1, 2" in page.text
+    if status == "crashed":
+        assert "There is no answer: no trial has a val accuracy." in page.text
+        assert "ValueError: <b>boom</b>" in page.text and "<b>boom" not in html
+    else:
+        assert "0.1000" in page.text
+
+
+def test_some_trials_failed(made):
+    _, page = made(
+        grid(initializer=("zeros", "he")),
+        status=lambda arm, seed: "diverged" if arm["initializer"] == "zeros" else "finished",
+    )
+    assert "3 of 6 trials did not finish." in page.text and "zeros diverged 3" in page.text
+    assert "he has the highest val accuracy" in page.text
+
+
+def test_forty_arms_and_a_thousand_trials_fit_in_three_megabytes(made):
+    html, page = made(grid(initializer=tuple(f"arm_{n}" for n in range(40))), seeds=25)
+    assert len(html) < 3e6
+    for n in (0, 7, 39):
+        assert page.words.count(f"arm_{n}") >= 3  # in the table, beside its dots and in a legend
+    assert "1000 of 1000 trials" in page.text
+
+
+def test_more_arms_than_a_page_can_hold_are_shown_factor_by_factor(made):
+    arms = grid(
+        initializer=("a", "b", "c", "d"), optimizer=("e", "f", "g", "h"), schedule=("i", "j"), clipping=("k", "l")
+    )
+    html, page = made(arms, seeds=2)
+    assert "All 64 arms" in html and page.text.count("averaged over the others.") == 4
+    assert len(re.findall("averaged over the other factors", html)) >= 6  # a map for each pair
+
+
+NASTY = ("<script>alert(1)</script>", "$x_1$", "a & b", '"quoted"', "{{ 7 * 7 }}", "naïve — 数")
+
+
+def test_names_are_shown_as_they_are_written(made):
+    question = "Is <img src=x onerror=alert(1)> & {{ 7 * 7 }} $x_1$?"
+    html, page = made(grid(initializer=NASTY, model__depth=(2, "</svg>")), question=question)
+    assert "script" not in page.elements and "img" not in page.elements
+    for name in (*NASTY, question, "</svg>"):
+        assert name in page.text
+
+
+def test_every_figure_is_also_a_file_that_can_be_read(made, tmp_path):
+    made(grid(initializer=("zeros", "he")))
+    assert report.main(["made up", "--root", str(tmp_path)]) == 0
+    folder = load.execution("made up", tmp_path).folder
+    assert "<figure>" in (folder / report.FILE).read_text()
+    names = {path.name for path in (folder / "figures").iterdir()}
+    assert names == {"comparison.svg", "val_accuracy.svg", "train_loss.svg", "weights.svg", "layers.svg"}
+    for name in names:
+        assert ET.parse(folder / "figures" / name).getroot().tag.endswith("svg")
+
+
+def test_rates_that_vary_are_shown(made):
+    arms = grid(optimizer=("sgd", "adam"), optimizer__learning_rate=(0.001, 0.1))
+    html, page = made(arms, baseline={"optimizer": "sgd"})
+    assert "Learning rate" in headings(html) and "val accuracy by learning rate" in page.text
+
+
+def test_tuning_is_shown_with_what_was_chosen_and_the_rates_tried(made):
+    rates = {"optimizer.learning_rate": (0.001, 0.01, 0.1)}
+    html, page = made(grid(optimizer=("sgd", "adam")), nuisance=rates, tuning_seeds=(100, 101))
+    assert "Tuning" in headings(html)
+    assert "Each arm was trained at every combination of optimizer.learning_rate at seeds 100, 101" in page.text
+    assert re.search(r"sgd 0\.\d+ 0\.\d{4}", page.text) and "val accuracy by learning rate" in page.text
+
+
+def test_a_study_with_nothing_kept_of_its_weights_says_so(made):
+    _, page = made(grid(initializer=("zeros", "he")), weights=False)
+    assert "No statistics of weights were kept" in page.text
+
+
+def test_what_cannot_be_reported_is_one_line(made, tmp_path, capsys):
+    assert report.main(["nosuch", "--root", str(tmp_path)]) == 2
+    assert "no study 'nosuch'" in capsys.readouterr().err
+    made(grid(initializer=("zeros", "he")))
+    assert report.main(["made up", "--root", str(tmp_path), "--to", str(tmp_path / "no" / "page.html")]) == 2
+    assert "cannot be written" in capsys.readouterr().err
+    execution = load.execution("made up", tmp_path)
+    with pytest.raises(StudyError, match="no trial of made up .* has ended yet"):
+        report.report(execution, load.trials("made up", tmp_path, []), tmp_path)
