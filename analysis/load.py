@@ -70,6 +70,15 @@ def execution(study: str, root: str | Path = "mlruns") -> Execution:
     return _execution(store, _parents(store, study, store.runs(study))[-1])
 
 
+def text(execution: Execution, name: str, root: str | Path = "mlruns") -> str:
+    """One of an execution's own files, such as `study.yaml`.
+
+    Raises:
+        StudyError: it is not there.
+    """
+    return runs.opened(root).content(execution, name).decode()
+
+
 def trials(study: str, root: str | Path = "mlruns", keys: Iterable[str] | None = None) -> pd.DataFrame:
     """One row a trial: key, study, role, status, the factors by their config keys, seed, metrics, seconds, error.
 

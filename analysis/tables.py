@@ -123,3 +123,17 @@ def _interval(low, high, sign=False) -> str:
     if _missing(low):
         return "–"
     return f"[{low:+.4f}, {high:+.4f}]" if sign else f"[{low:.4f}, {high:.4f}]"
+
+
+def frame_table(frame: pd.DataFrame, format: str = "terminal") -> str:
+    """Any frame as text: its columns are the headers; floats are differences if their column is called `change`."""
+    if format == "csv":
+        return frame.to_csv(index=False)
+
+    def cell(column, value):
+        if not isinstance(value, float):
+            return _level(value)
+        return _signed(value) if column == "change" else "–" if _missing(value) else f"{value:.4f}"
+
+    rows = [[cell(*pair) for pair in row.items()] for row in frame.to_dict("records")]
+    return tabulate(rows, list(frame), tablefmt=STYLES[format], disable_numparse=True)
