@@ -1,24 +1,46 @@
-"""Compare a study's arms: `python -m analysis.compare STUDY`."""
+"""Compare the arms of studies, or a study's executions: `python -m analysis.compare STUDY ...`."""
 
 import argparse
 import sys
+from datetime import datetime
+
+import pandas as pd
 
 from analysis import load, tables
-from studies.record import METRICS, Study, StudyError, listed
+from studies.record import METRICS, Study, StudyError, arm_label, listed
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Print a study's comparison table; gives the exit code, 2 for what the user can put right."""
-    parser = argparse.ArgumentParser(prog="python -m analysis.compare", description="Compare a study's arms.")
-    parser.add_argument("study", help="its name, such as init_comparison")
+    """Print a comparison table; gives the exit code, 2 for what the user can put right."""
+    parser = argparse.ArgumentParser(
+        prog="python -m analysis.compare", description="Compare the arms of studies, or a study's executions."
+    )
+    parser.add_argument("studies", nargs="+", metavar="study", help="its name, such as init_comparison; or several")
     parser.add_argument("--by", help="factors, separated by commas; values are averaged over the others (default: all)")
     parser.add_argument("--metric", help=f"one of {listed(METRICS)} (default: the study's own)")
+    parser.add_argument("--where", help="only such trials: \"model.depth >= 8 and optimizer == 'SGD'\"")
+    parser.add_argument("--since", help="only trials that ended since: 2026-11-01, 2026-11-01T18:30, 12h, 7d, 2w")
+    parser.add_argument(
+        "--executions",
+        action="store_true",
+        help="a study's executions, and what changed from the last but one to the last",
+    )
     parser.add_argument("--format", default="terminal", choices=tables.FORMATS)
-    parser.add_argument("--root", default="mlruns", help="the store's folder (default: mlruns)")
+    parser.add_argument("--root", default="mlruns", help="the store: a folder, or a server's address (default: mlruns)")
     options = parser.parse_args(arguments)
+    names = list(dict.fromkeys(options.studies))
     try:
+        if options.executions:
+            if len(names) > 1 or {options.by, options.where, options.since} != {None}:
+                raise StudyError("--executions: expected one study, and besides only --metric, --format and --root")
+            print(executions(names[0], options.root, options.metric, options.format))
+            return 0
         by = options.by.split(",") if options.by else None
-        print(table(options.study, options.root, by, options.metric, options.format))
+        which, how = (options.where, options.since), (by, options.metric, options.format)
+        if len(names) == 1:
+            print(table(names[0], options.root, *how, *which))
+        else:
+            print(across([selected(name, options.root, *which) for name in names], *how))
     except StudyError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -26,20 +48,59 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def table(
-    study: str, root="mlruns", by: list[str] | None = None, metric: str | None = None, format: str = "terminal"
+    study: str,
+    root="mlruns",
+    by: list[str] | None = None,
+    metric: str | None = None,
+    format: str = "terminal",
+    where: str | None = None,
+    since: str | None = None,
 ) -> str:
-    """The comparison table of a study's latest execution.
+    """The comparison table of a study's latest execution, or of those of its trials that `selected` gives.
 
     Raises:
-        StudyError: there is no such study, factor or metric.
+        StudyError: there is no such study, factor or metric, or no such trial.
+    """
+    study, trials = selected(study, root, where, since)
+    by = list(dict.fromkeys(_factor(name, study.factors) for name in by or study.factors))
+    return answer(study, trials, root, by, metric, format)
+
+
+def selected(
+    study: str, root="mlruns", where: str | None = None, since: str | None = None
+) -> tuple[Study, pd.DataFrame]:
+    """A study, and the trials frame of its latest execution, or of some of its trials.
+
+    Args:
+        where: a condition on the columns of the trials frame and of `load.settings`, see `selection.Condition`.
+        since: when the trials ended at the earliest, see `selection.since`.
+
+    Raises:
+        StudyError: there is no such study, column or time, or no such trial.
     """
     execution = load.execution(study, root)
-    factors = execution.study.factors
-    by = list(dict.fromkeys(_factor(name, factors) for name in by or factors))
-    trials = load.trials(study, root, execution.keys)
-    if trials.empty:
+    trials = ended = load.trials(study, root, execution.keys)
+    if ended.empty:
         raise StudyError(f"no trial of {study} in {root} has ended yet: run it again to go on")
-    return answer(execution.study, trials, root, by, metric, format)
+    if where is not None or since is not None:
+        from analysis import selection
+
+        if since is not None:
+            earliest = selection.since(since, datetime.now().astimezone())
+            late = {run.tags["trial.key"] for run in load.ended(study, root) if (run.end_time or 0) >= earliest}
+            trials = trials[trials["key"].isin(late)]
+        if where is not None:
+            condition = selection.Condition(where)
+            columns = trials.drop(columns="folder")
+            if not set(condition.columns) <= set(columns):
+                settings = load.settings(study, root, list(trials["key"]))
+                columns = columns.merge(settings[["key", *(n for n in settings if n not in columns)]], on="key")
+            trials = trials[condition.holds(columns.set_axis(trials.index))]
+        if trials.empty:
+            given = {"--where": where, "--since": since}
+            asked = " and ".join(f"{name} {text}" for name, text in given.items() if text is not None)
+            raise StudyError(f"{asked}: none of the {len(ended)} trials of {study} that have ended is such a one")
+    return execution.study, trials.reset_index(drop=True)
 
 
 def answer(study: Study, trials, root, by=None, metric: str | None = None, format: str = "terminal") -> str:
@@ -55,10 +116,76 @@ def answer(study: Study, trials, root, by=None, metric: str | None = None, forma
     return text
 
 
-def _factor(name: str, factors) -> str:
+def across(
+    chosen: list[tuple[Study, pd.DataFrame]],
+    by: list[str] | None = None,
+    metric: str | None = None,
+    format: str = "terminal",
+) -> str:
+    """One table of the comparisons of several studies, each within itself.
+
+    Arms are made by the factors that all the studies have; if they have none in common, an arm is all its own factors.
+    The differences are shown if all have the same baseline.
+
+    Raises:
+        StudyError: a factor is not in all of them, or they have no metric in common.
+    """
+    from analysis import estimates
+
+    studies = [study for study, _ in chosen]
+    shared = [factor for factor in studies[0].factors if all(factor in study.factors for study in studies)]
+    by = list(dict.fromkeys(_factor(name, shared, "all the studies") for name in by or shared))
+    if metric is None:
+        if len({study.metric for study in studies}) > 1:
+            own = listed(f"{study.name} by {study.metric}" for study in studies)
+            raise StudyError(f"the studies are compared by different metrics ({own}): name one with --metric")
+        metric = studies[0].metric
+    parts = []
+    for study, trials in chosen:
+        factors = by or list(study.factors)
+        part = estimates.comparison(trials, factors, metric, study.baseline)
+        if not by:
+            labels = [arm_label({factor: row[factor] for factor in factors}) for row in part.to_dict("records")]
+            part = part.drop(columns=factors)
+            part.insert(0, "arm", labels)
+        part.insert(0, "study", study.name)
+        parts.append(part)
+    baselines = [{factor: study.baseline[factor] for factor in by if factor in study.baseline} for study in studies]
+    baseline = baselines[0] if all(other == baselines[0] for other in baselines) else {}
+    columns = ["study", *(by or ["arm"])]
+    return tables.comparison_table(pd.concat(parts, ignore_index=True), columns, metric, baseline, format)
+
+
+def executions(study: str, root="mlruns", metric: str | None = None, format: str = "terminal") -> str:
+    """A study's executions, and what changed from the last but one to the last; as CSV the executions only.
+
+    Raises:
+        StudyError: there is no such study or metric.
+    """
+    from analysis import estimates, history
+
+    found = load.executions(study, root)
+    parts = [tables.frame_table(history.listing(found), format)]
+    if len(found) == 1 or format == "csv":
+        return parts[0]
+    old, new = found[-2:]
+    before, after = set(old.keys), set(new.keys)
+    parts += [f"{len(after - before)} trials added, {len(before - after)} removed, {len(after & before)} kept"]
+    changes = history.config_changes(*(load.text(each, "study.yaml", root) for each in (old, new)))
+    parts += ["the config is the same" if changes.empty else tables.frame_table(changes, format)]
+    by = [factor for factor in new.study.factors if factor in old.study.factors]
+    frames = [load.trials(study, root, each.keys) for each in (old, new)]
+    if all(len(frame) for frame in frames):
+        metric = metric or new.study.metric
+        means = history.mean_changes(*(estimates.comparison(frame, by, metric, {}) for frame in frames), by)
+        parts += [f"{metric.replace('_', ' ')}, mean over seeds", tables.frame_table(means, format)]
+    return "\n\n".join(parts)
+
+
+def _factor(name: str, factors, of: str = "the study") -> str:
     matches = [factor for factor in factors if name in (factor, factor.rpartition(".")[2])]
     if len(matches) != 1:
-        raise StudyError(f"--by {name}: expected factors of the study: {listed(factors) or 'it has none'}")
+        raise StudyError(f"--by {name}: expected factors of {of}: {listed(factors) or 'there are none'}")
     return matches[0]
 
 

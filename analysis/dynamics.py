@@ -10,6 +10,9 @@ from scipy.special import stdtrit
 from analysis.estimates import LEVEL, arms_of, labelled, scored
 from studies.record import QUANTILES
 
+QUANTILE_COLUMNS = ("min", *(f"q{round(100 * q):02d}" for q in QUANTILES), "max")
+"""The columns of the layers frame from which a density is drawn."""
+
 DENSITY_EPOCHS = 8
 DENSITY_POINTS = 100
 """Where a density is evaluated, from the least to the greatest weight."""
@@ -66,7 +69,7 @@ def densities(trials: pd.DataFrame, layers: pd.DataFrame, by: list[str]) -> pd.D
     """
     there = np.unique(layers["epoch"])
     wanted = there[np.unique(np.geomspace(1, max(len(there), 1), DENSITY_EPOCHS).round().astype(int) - 1)]
-    names = ["min", *(f"q{round(100 * q):02d}" for q in QUANTILES), "max"]
+    names = list(QUANTILE_COLUMNS)
     rows = layers[layers["epoch"].isin(wanted) & np.isfinite(layers[names]).all(axis=1)]
     levels, parts = np.array([0.0, *QUANTILES, 1.0]), []
     means = _over_trials(trials, rows, by, names, "mean")

@@ -9,7 +9,7 @@ import jinja2
 import pandas as pd
 from markupsafe import Markup
 
-from analysis import answers, load, plots
+from analysis import answers, load, plots, runs
 from analysis.sections import SECTIONS, Findings
 from studies.record import StudyError
 
@@ -22,9 +22,11 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m analysis.report", description="Write a study's report.")
     parser.add_argument("study", help="its name, such as init_comparison")
     parser.add_argument("--to", metavar="FILE", help=f"where to (default: {FILE} among the study's artifacts)")
-    parser.add_argument("--root", default="mlruns", help="the store's folder (default: mlruns)")
+    parser.add_argument("--root", default="mlruns", help="the store: a folder, or a server's address (default: mlruns)")
     options = parser.parse_args(arguments)
     try:
+        if runs.is_server(options.root) and not options.to:
+            raise StudyError(f"--root {options.root} is a server, whose artifacts are not written here: add --to FILE")
         execution = load.execution(options.study, options.root)
         made = report(execution, load.trials(options.study, options.root, execution.keys), options.root)
         if options.to:

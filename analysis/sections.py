@@ -232,21 +232,22 @@ def weights(found: Findings) -> Section:
     section = Section("weights", "Weights")
     trials, arms = found.trials, found.detailed
     number, every = estimates.arms_of(trials, found.by)
-    wanted = {tuple(estimates.as_level(v) for v in arm.values()) for arm in arms}
-    mine = trials[[every[n] in wanted for n in number]]
-    layers = load.layers(found.study.name, found.root, list(mine["key"]))
+    shown = {tuple(estimates.as_level(level) for level in arm.values()) for arm in arms}
+    mine = trials[[every[n] in shown for n in number]]
+    wanted = (*dynamics.QUANTILE_COLUMNS, *plots.LAYER_STATISTICS)
+    layers = load.layers(found.study.name, found.root, list(mine["key"]), wanted)
     if len(layers):
-        shown = "Arms are evenly spaced from best to worst. " if len(found.compared) > len(arms) else ""
+        spaced = "Arms are evenly spaced from best to worst. " if len(found.compared) > len(arms) else ""
         section.figure(
             "weights",
             plots.ridgelines(arms, dynamics.densities(mine, layers, found.by)),
-            f"{shown}Distribution of a kernel's weights, from the first epoch (top) to the last; quantiles averaged "
+            f"{spaced}Distribution of a kernel's weights, from the first epoch (top) to the last; quantiles averaged "
             "over seeds.",
         )
         section.figure(
             "layers",
             plots.layer_maps(arms, dynamics.medians(mine, layers, found.by, list(plots.LAYER_STATISTICS))),
-            f"{shown}Each kernel by layer (input at the top) and epoch: norm, mean update ratio and gradient norm of "
+            f"{spaced}Each kernel by layer (input at the top) and epoch: norm, mean update ratio and gradient norm of "
             "its steps; medians over seeds. Orange is exactly zero: nothing reaches these weights. Blank is not finite "
             "or after the end. Norms are not comparable across layers that are normalized or rescaled.",
         )
@@ -348,7 +349,7 @@ def reproduction(found: Findings) -> Section:
         "design": f"hash {found.execution.hash}; a trial's key is the hash of all that can change its numbers",
     }
     section.blocks.append(Block("pairs", list(pairs.items())))
-    section.blocks.append(Block("code", load.text(found.execution, "study.yaml"), fold="The whole config"))
+    section.blocks.append(Block("code", load.text(found.execution, "study.yaml", found.root), fold="The whole config"))
     return section
 
 

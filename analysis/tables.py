@@ -182,3 +182,17 @@ def _mean(row) -> str:
     half = (row["high"] - row["low"]) / 2 if "high" in row else row["sd"]
     mean = rounded(row["mean"], half)
     return mean if _missing(row["sd"]) else f"{mean} ± {rounded(row['sd'], half)}"
+
+
+def frame_table(frame: pd.DataFrame, format: str = "terminal") -> str:
+    """Any frame as text: its columns are the headers; floats are differences if their column is called `change`."""
+    if format == "csv":
+        return frame.to_csv(index=False)
+
+    def cell(column, value):
+        if not isinstance(value, float):
+            return level_text(value)
+        return rounded(value, sign=column == "change")
+
+    rows = [[cell(*pair) for pair in row.items()] for row in frame.to_dict("records")]
+    return tabulate(rows, list(frame), tablefmt=STYLES[format], disable_numparse=True)

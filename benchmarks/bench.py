@@ -179,6 +179,49 @@ def driver_overhead(folder: Path) -> list[Figure]:
     return figures
 
 
+def loading(folder: Path) -> list[Figure]:
+    """The frames of 1,000 trials of 500 MLflow metrics and of 10,000 of 32, that of the trials against MLflow's own.
+
+    Each in a fresh process, the import of pandas in its seconds.
+    """
+    records = folder / "records.pickle"
+    replay.keep(["model.depth=3", "training.epochs=30"], records)
+    ours = """
+import time
+started = time.perf_counter()
+from analysis import load
+frames = [read("replayed", {root!r}) for read in ({reads})]
+assert list(map(len, frames)) == [{count}, 31 * {count}, 31 * 8 * {count}][: len(frames)]
+"""
+    other = """
+import time
+started = time.perf_counter()
+import mlflow
+mlflow.set_tracking_uri("sqlite:///{root}/mlflow.db")
+assert len(mlflow.search_runs(experiment_names=["replayed"])) == {count} + 1
+"""
+    figures = []
+    for count, copies, seconds_allowed, megabytes_allowed in ((1000, 5, "2 s", "500 MB"), (10_000, 0, "20 s", "")):
+        root = folder / f"replayed_{count}"
+        replay.store(root, records, count, copies)
+        (its, its_mb), (mine, mine_mb), (whole, whole_mb) = (
+            measured(code.format(root=str(root), count=count, reads=reads))
+            for code, reads in (
+                (other, ""),
+                (ours, "load.trials,"),
+                (ours, "load.trials, load.epochs, load.layers"),
+            )
+        )
+        name = f"analysis.load, {count:,} trials"
+        figures += [
+            compared(f"{name}, their frame: seconds", mine, its, its / mine, "", ""),
+            Figure(f"{name}, their frame: memory", f"{mine_mb:.0f} MB", f"{its_mb:.0f} MB", "", "", ""),
+            Figure(f"{name}, all three frames: seconds", f"{whole:.1f}", "", "", seconds_allowed, ""),
+            Figure(f"{name}, all three frames: memory", f"{whole_mb:.0f} MB", "", "", megabytes_allowed, ""),
+        ]
+    return figures
+
+
 BENCHES = {
     f.__name__: f
     for f in (
@@ -189,6 +232,7 @@ BENCHES = {
         convolutions,
         diagnostics_share,
         factor_steps,
+        loading,
     )
 }
 
@@ -211,6 +255,19 @@ print(used.ru_utime + used.ru_stime, file=sys.stderr)
     words = ["+study=everything", *words, *executor, "targets.allow=[benchmarks.]", f"tracking.root={store}"]
     done = subprocess.run([sys.executable, "-c", code, *words], cwd=ROOT, capture_output=True, text=True, check=True)
     return float(done.stderr.split()[-1])
+
+
+def measured(code: str) -> tuple[float, float]:
+    """Seconds since `started`, and peak MB, of Python code in a process of its own."""
+    code += """
+import resource
+print(time.perf_counter() - started, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+"""
+    settings = os.environ | {"MLFLOW_DISABLE_TELEMETRY": "true"}
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, cwd=ROOT, env=settings, capture_output=True, text=True, check=True)
+    seconds, megabytes = map(float, done.stdout.split())
+    return seconds, megabytes
 
 
 def timed(words: list[str]) -> tuple[float, float]:

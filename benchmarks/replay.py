@@ -1,4 +1,4 @@
-"""An executor that trains nothing, so that only the driver works: every task gives the records of one real trial."""
+"""Many trials from the records of one real trial: an executor that trains nothing, and stores of any size."""
 
 import os
 import pickle
@@ -7,8 +7,10 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from studies import store as database
+from studies import tracking
 from studies.executors import Task, environment
-from studies.record import Started
+from studies.record import STATISTICS, EpochRecord, Result, Started, Study, Trial
 
 ROOT = Path(__file__).parent.parent
 KEY = "0" * 16
@@ -35,6 +37,36 @@ def keep(overrides: list[str], file: Path) -> None:
     command = [sys.executable, "-c", TRAIN, str(ROOT / "conf"), str(file), KEY, *overrides]
     settings = os.environ | environment(threads=1, number=0)
     subprocess.run(command, cwd=ROOT, env=settings, capture_output=True, text=True, check=True)
+
+
+def store(root: Path, file: Path, count: int, copies: int = 0) -> None:
+    """Make a store of a study `replayed`, its trials written as a driver does, from the records in a file.
+
+    Args:
+        copies: so many times each statistic of each kernel is charted, at three epochs; 0 charts what studies chart.
+    """
+    root.mkdir()
+    maker = database.Maker(root)
+    maker.place()
+    maker.discard()
+    groups = ("data", "model", "initializer", "optimizer", "schedule", "regularizer", "clipping", "training")
+    config = dict.fromkeys(groups, {})
+    study = Study("replayed", "How long does it take?", {"model.depth": tuple(range(count))}, (0,), {}, "val_accuracy")
+    trials = [Trial(f"{n:016x}", study.name, "scientific", {"model.depth": n}, 0, config, (), "") for n in range(count)]
+    kept, charted = pickle.loads(file.read_bytes()), (tracking.CHARTED, tracking.CHARTED_EPOCHS)
+    if copies:
+        tracking.CHARTED, tracking.CHARTED_EPOCHS = {f"copy_{n}": STATISTICS for n in range(copies)}, 3
+    try:
+        execution = tracking.Execution(root, study, trials, "")
+        for trial in trials:
+            records = [pickle.loads(record.replace(KEY.encode(), trial.key.encode())) for record in kept]
+            epochs = [record for record in records if isinstance(record, EpochRecord)]
+            layers = [row for record in records if isinstance(record, list) for row in record]
+            [result] = [record for record in records if isinstance(record, Result)]
+            execution.write(trial, epochs, layers, result)
+        execution.close("FINISHED")
+    finally:
+        tracking.CHARTED, tracking.CHARTED_EPOCHS = charted
 
 
 class Replay:

@@ -53,7 +53,7 @@ MAY_IMPORT = {
 """What a module may import of ours besides `studies.record`; nothing for those that are not here."""
 
 ONLY_IN = {
-    "mlflow": {"studies.tracking", "analysis.load"},
+    "mlflow": {"studies.tracking", "analysis.runs"},
     "hydra": {"studies.run"},
     "omegaconf": {"studies.run"},
     "tensorflow": TRAINING | {"studies.executors"},

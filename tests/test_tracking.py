@@ -12,7 +12,7 @@ import pytest
 import yaml
 from mlflow.tracking import MlflowClient
 
-from analysis import estimates, load
+from analysis import estimates, load, runs
 from studies import store, tracking
 from studies.record import (
     EPOCH_COLUMNS,
@@ -111,7 +111,7 @@ def seen_by_mlflow(root):
 
 def test_a_database_made_here_is_one_of_a_known_version(fresh):
     assert store.version(fresh / "mlflow.db") in store.KNOWN_VERSIONS
-    assert store.KNOWN_VERSIONS == load.KNOWN_SCHEMAS
+    assert store.KNOWN_VERSIONS == runs.KNOWN_SCHEMAS
 
 
 def test_sql_and_mlflows_client_write_the_same(fresh, tmp_path, monkeypatch):
@@ -134,7 +134,7 @@ def test_sql_and_mlflows_client_write_the_same(fresh, tmp_path, monkeypatch):
 def test_sql_and_mlflows_client_read_the_same(root, monkeypatch):
     written(root)
     by_sql = load.trials(STUDY.name, root)
-    monkeypatch.setattr(load, "KNOWN_SCHEMAS", ())
+    monkeypatch.setattr(runs, "KNOWN_SCHEMAS", ())
     pd.testing.assert_frame_equal(by_sql, load.trials(STUDY.name, root), check_exact=True)
 
 

@@ -1,0 +1,200 @@
+"""Export a study's frames as Parquet, with a data dictionary: `python -m analysis.export STUDY --to FOLDER`."""
+
+import argparse
+import json
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pandas as pd
+
+from analysis import load
+from studies.record import QUANTILES, SPARSITY_THRESHOLDS, StudyError, listed, shown
+
+EPOCH = {
+    "key": "the trial, as in the trials frame",
+    "epoch": "whole epochs trained so far; 0 is the untrained network",
+    "examples": "training examples seen so far",
+    "learning_rate": "of the epoch's last step; at epoch 0 of the first",
+    "train_loss": "mean cross-entropy over the epoch's steps, without penalties, in nats; null at epoch 0",
+    "train_accuracy": "mean over the epoch's steps, a share; null at epoch 0",
+    "val_loss": "cross-entropy on the validation images after the epoch, in nats",
+    "val_accuracy": "share of the validation images classified correctly after the epoch",
+    "seconds": "wall time of the epoch with its validation, in seconds",
+    "ema_val_loss": "val_loss of the weights' exponential moving average over the steps; null without optimizer.ema",
+    "ema_val_accuracy": "val_accuracy of that average; null without optimizer.ema",
+    "clipped": "share of the gradient's elements, tensors or units that clipping changed, mean of the epoch's steps; "
+    "null without clipping",
+}
+
+TRIAL = {
+    "key": "identity: the first 16 hex digits of the SHA-256 of everything that can change the trial's numbers",
+    "study": "the study's name",
+    "role": "scientific: one that arms are compared by; nuisance: one that only tunes",
+    "status": "finished; diverged: a loss was not finite; timeout: stopped by training.timeout; crashed: see error",
+    "seed": "trials of one seed share the split, the layers' initial draws and the batch order: compare arms within it",
+    "train_loss": "mean cross-entropy over the last epoch's steps, without penalties, in nats",
+    "train_accuracy": "mean over the last epoch's steps, a share",
+    "val_loss": "cross-entropy on the validation images after the last epoch, in nats",
+    "val_accuracy": "share of the validation images classified correctly after the last epoch",
+    "best_val_loss": "least val_loss over the epochs, the untrained network left out",
+    "best_val_accuracy": "greatest val_accuracy over the epochs, the untrained network left out",
+    "test_loss": "cross-entropy on the test images, read once, at the end, in nats; with early stopping of the weights "
+    "that had the lowest validation loss",
+    "test_accuracy": "share of the test images classified correctly, of the same weights",
+    "ema_val_loss": "val_loss of the weights' exponential moving average over the steps; null without optimizer.ema",
+    "ema_val_accuracy": "val_accuracy of that average",
+    "ema_test_loss": "test_loss of that average",
+    "ema_test_accuracy": "test_accuracy of that average",
+    "epochs": "whole epochs trained",
+    "parameters": "number of the model's weights, trained or not",
+    "classes": "number of classes; chance is an accuracy of 1 / classes and a loss of log(classes)",
+    "seconds_build": "wall time until the first step: data, model, compilation, in seconds",
+    "seconds_train": "wall time of the training loop with its validation and diagnostics, in seconds",
+    "seconds_total": "wall time of the whole trial, in seconds",
+    "memory_mb": "peak memory of the worker's process up to the trial's end, in MB of 2^20 bytes",
+    "error": "of a crashed trial its reason and traceback; else empty",
+    "warning": "early warnings, each with the first epoch at which it was seen; else empty",
+}
+
+LAYER = {
+    "key": "the trial, as in the trials frame",
+    "epoch": "whole epochs trained so far; 0 is the untrained network",
+    "layer": "the layer's name",
+    "tensor": "the weight's name in the layer: kernel, bias, gamma, …; w are its n elements, w0 those at epoch 0",
+    "mean": "Σ w / n",
+    "sd": "standard deviation of w, of the population: divided by n",
+    "min": "least w",
+    "max": "greatest w",
+    "l1": "Σ abs(w)",
+    "l2": "√Σ w²",
+    "max_norm": "greatest abs(w)",
+    "skew": "m3 / m2^1.5, with mk the k-th central moment of w; null if all w are equal",
+    "kurtosis": "m4 / m2² − 3, in excess of the normal distribution's; null if all w are equal",
+    **{
+        f"q{round(100 * q):02d}": f"{q} quantile of w, interpolated linearly (Hyndman & Fan 1996, type 7)"
+        for q in QUANTILES
+    },
+    **{
+        f"sparsity_{fraction}": f"share of w with abs(w) ≤ {fraction} × max_norm"
+        + (": exact zeros" if fraction == "0" else "")
+        for fraction in SPARSITY_THRESHOLDS
+    },
+    "distance": "‖w − w0‖ / ‖w0‖; null if w0 is zero",
+    "cosine_distance": "1 − cos(w, w0), the layer rotation (Carbonnelle & De Vleeschouwer 2019); null if one is zero",
+    "gradient_norm": "root of the mean over the epoch's steps of ‖gradient‖², before clipping; null at epoch 0, and "
+    "for tensors of one dimension",
+    "update_norm": "the same of what a step changed w by",
+    "update_ratio": "update_norm / l2",
+}
+
+COLUMNS = {"trials": TRIAL, "epochs": EPOCH, "layers": LAYER}
+"""Frame -> column -> its meaning, unit and formula; factors are described by the study."""
+
+ROWS = {"trials": "a trial", "epochs": "a trial and epoch", "layers": "a trial, epoch, layer and tensor"}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Write the files and say which; gives the exit code, 2 for what the user can put right."""
+    parser = argparse.ArgumentParser(
+        prog="python -m analysis.export", description="Export a study's frames as Parquet, with a data dictionary."
+    )
+    parser.add_argument("study", help="its name, such as init_comparison")
+    parser.add_argument("--to", required=True, metavar="FOLDER", help="where to; made if it is not there")
+    parser.add_argument("--root", default="mlruns", help="the store: a folder, or a server's address (default: mlruns)")
+    options = parser.parse_args(arguments)
+    try:
+        for path, rows in write(options.study, options.to, options.root).items():
+            print(f"{path}  {rows:,} rows" if rows is not None else path)
+    except StudyError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def write(study: str, folder: str | Path, root: str | Path = "mlruns") -> dict[Path, int | None]:
+    """Write the frames of a study's latest execution, and their dictionary, over what an earlier export wrote.
+
+    The column `folder` of the trials frame is left out: it is a place on one machine.
+
+    Returns:
+        the files, and the rows of those that have rows.
+
+    Raises:
+        StudyError: there is no such study, or the folder cannot be written.
+    """
+    folder, execution = Path(folder), load.execution(study, root)
+    trials = load.trials(study, root, execution.keys)
+    if trials.empty:
+        raise StudyError(f"no trial of {study} in {root} has ended yet: run it again to go on")
+    factors = {**execution.study.factors, **execution.study.nuisance}
+    stored = {name: trials[name].map(json.dumps) for name, levels in factors.items() if _mixed(levels)}
+    frames = {
+        "trials": trials.assign(**stored).drop(columns="folder"),
+        "epochs": load.epochs(study, root, execution.keys),
+        "layers": load.layers(study, root, execution.keys),
+    }
+    written = {folder / f"{name}.parquet": len(frame) for name, frame in frames.items()}
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, frame in frames.items():
+            frame.to_parquet(folder / f"{name}.parquet", index=False)
+        (folder / "dictionary.md").write_text(dictionary(execution, frames), encoding="utf-8")
+    except OSError as error:
+        raise StudyError(f"--to {folder}: cannot be written ({error.strerror}); name a folder of your own") from error
+    return written | {folder / "dictionary.md": None}
+
+
+def dictionary(execution: load.Execution, frames: dict[str, pd.DataFrame]) -> str:
+    """What the columns of exported frames are, in Markdown."""
+    study = execution.study
+    when = datetime.fromtimestamp(execution.start_time / 1000, UTC)
+    lines = [
+        f"# {study.name}",
+        "",
+        study.question,
+        "",
+        f"- Metric: `{study.metric}`; seeds: {listed(study.seeds)}.",
+        f"- Execution: `{execution.run_id}`, {when:%Y-%m-%d %H:%M} UTC; study hash `{execution.hash}`.",
+        f"- Versions: {listed(_versions(execution.tags))}.",
+        "- Join the frames by `key`. A number that does not exist is null.",
+    ]
+    for name, frame in frames.items():
+        lines += ["", f"## {name}.parquet", "", f"A row is {ROWS[name]}: {len(frame):,} rows.", ""]
+        lines += ["| column | type | meaning |", "| --- | --- | --- |"]
+        for column in frame:
+            meaning = _factor(study, column) or COLUMNS[name][column]
+            lines.append(f"| `{column}` | {_type(frame[column])} | {meaning.replace('|', chr(92) + '|')} |")
+    return "\n".join(lines) + "\n"
+
+
+def _factor(study, column) -> str:
+    """What a column is that holds a factor's levels; empty for another."""
+    if column in study.factors:
+        role, levels = "factor", study.factors[column]
+    elif column in study.nuisance:
+        role, levels = "nuisance factor, tuned for each arm", study.nuisance[column]
+    else:
+        return ""
+    mixed = _mixed(levels)
+    listing = ", ".join(f"`{json.dumps(level) if mixed else shown(level)}`" for level in levels)
+    return f"{role}{', each level as JSON text' if mixed else ''}: {listing}"
+
+
+def _mixed(levels) -> bool:
+    """Whether a factor's levels have no one type that a column of Parquet could have."""
+    kinds = {float if type(level) is int else type(level) for level in levels}
+    return kinds not in ({float}, {str}, {bool})
+
+
+def _type(values: pd.Series) -> str:
+    kinds = {"i": "integer", "f": "number", "b": "boolean"}
+    return kinds.get(getattr(values.dtype, "kind", ""), "text")
+
+
+def _versions(tags) -> list[str]:
+    return [f"{name.removeprefix('version.')} {tags[name]}" for name in sorted(tags) if name.startswith("version.")]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

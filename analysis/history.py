@@ -1,0 +1,70 @@
+"""The executions of a study, and what changed from one to another: frames."""
+
+from datetime import datetime
+
+import pandas as pd
+import yaml
+
+from analysis import load
+from studies.record import arm_label, shown
+
+COMMIT = "mlflow.source.git.commit"
+
+
+def listing(executions: list[load.Execution]) -> pd.DataFrame:
+    """One row an execution: started (local time), seconds (missing while it runs), status, trials, commit, versions."""
+    return pd.DataFrame(
+        [
+            {
+                "started": f"{datetime.fromtimestamp(each.start_time / 1000):%Y-%m-%d %H:%M:%S}",
+                "seconds": "–" if each.end_time is None else f"{(each.end_time - each.start_time) / 1000:.0f}",
+                "status": each.status,
+                "trials": str(len(each.keys)),
+                "commit": each.tags.get(COMMIT, "–")[:12],
+                "versions": ", ".join(
+                    f"{name.removeprefix('version.')} {version}"
+                    for name, version in sorted(each.tags.items())
+                    if name.startswith("version.")
+                ),
+            }
+            for each in executions
+        ]
+    )
+
+
+def config_changes(old: str, new: str) -> pd.DataFrame:
+    """One row a config key whose value changed, was added or removed (–), from two configs as YAML."""
+    old, new = (dict(_flat(yaml.safe_load(text) or {})) for text in (old, new))
+    rows = [
+        (key, *(shown(config[key]) if key in config else "–" for config in (old, new)))
+        for key in dict.fromkeys([*old, *new])
+        if key not in old or key not in new or old[key] != new[key]
+    ]
+    return pd.DataFrame(rows, columns=["config key", "before", "after"])
+
+
+def mean_changes(old: pd.DataFrame, new: pd.DataFrame, by: list[str]) -> pd.DataFrame:
+    """One row an arm that two comparisons have: its mean in either, and the difference.
+
+    Args:
+        old, new: from `estimates.comparison`, both by the factors `by`.
+    """
+    before = {_arm(row, by): row["mean"] for row in old.to_dict("records")}
+    rows = [
+        (_arm(row, by), before[_arm(row, by)], row["mean"], row["mean"] - before[_arm(row, by)])
+        for row in new.to_dict("records")
+        if _arm(row, by) in before
+    ]
+    return pd.DataFrame(rows, columns=["arm", "before", "after", "change"])
+
+
+def _arm(row, by) -> str:
+    return arm_label({factor: row[factor] for factor in by})
+
+
+def _flat(config, path=""):
+    if isinstance(config, dict) and config:
+        for name, value in config.items():
+            yield from _flat(value, f"{path}.{name}" if path else str(name))
+    else:
+        yield path, config

@@ -1,0 +1,228 @@
+"""Comparing studies, some of their trials, and their executions: what the command prints, on real stores."""
+
+import csv
+import io
+import sqlite3
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta, timezone
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+from test_tracking import CONFIG, records
+
+from analysis import compare, estimates, load, selection
+from studies import store, tracking
+from studies.record import Study, StudyError, Trial
+
+NOW = datetime(2026, 11, 20, 12, tzinfo=timezone(timedelta(hours=1)))
+
+
+def stored(root, name, factors, baseline, config=None, seeds=(0, 1), metric="val_accuracy"):
+    """Run a made-up study: every arm of a grid at every seed; an arm's number and its seed make its numbers."""
+    study = Study(name, "Which is best?", factors, seeds, baseline, metric)
+    arms = [dict(zip(factors, levels)) for levels in pd.MultiIndex.from_product(factors.values())]
+    trials = [
+        Trial(f"{name[:4]}-{place}-{seed}", name, "scientific", arm, seed, CONFIG | (config or {}), (), "graph")
+        for place, arm in enumerate(arms)
+        for seed in seeds
+    ]
+    text = yaml.safe_dump({"study": {"name": name, "seeds": list(seeds)}, **CONFIG, **(config or {})})
+    execution = tracking.Execution(root, study, trials, text)
+    for place, trial in enumerate(trials):
+        execution.write(trial, *records(replace(trial, seed=100 * place + trial.seed)))
+    execution.close("FINISHED")
+    return execution
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    """Two studies that share a factor, one that has another, one by another metric; the first was run twice."""
+    root = tmp_path_factory.mktemp("store")
+    maker = store.Maker(root)
+    maker.place()
+    maker.discard()
+    depths = {"model.depth": (1, 2)}
+    stored(root, "first", {"initializer": ("he", "zeros"), **depths}, {"initializer": "he", "model.depth": 1})
+    mnist = {"data": {"_target_": "studies.data.mnist", "train_size": None, "content": ""}}
+    stored(root, "second", {**depths, "optimizer": ("sgd", "adam")}, {"model.depth": 1}, mnist)
+    stored(root, "other", {"schedule": ("step", "cosine")}, {"schedule": "step"})
+    stored(root, "by loss", depths, {}, metric="val_loss")
+    stored(
+        root,
+        "first",
+        {"initializer": ("he", "zeros"), **depths},
+        {"initializer": "he", "model.depth": 1},
+        mnist,
+        (0, 1, 2),
+    )
+    return root
+
+
+@pytest.fixture
+def command(root, capsys):
+    """A function from arguments to what `python -m analysis.compare` answers: exit code, stdout, stderr."""
+
+    def call(*arguments):
+        return compare.main([*arguments, "--root", str(root)]), *capsys.readouterr()
+
+    return call
+
+
+def rows(text):
+    return list(csv.DictReader(io.StringIO(text)))
+
+
+def test_several_studies_are_each_compared_within_themselves_by_what_they_share(root, command):
+    code, out, _ = command("first", "second", "--format", "csv")
+    table = rows(out)
+    assert code == 0 and list(table[0])[:2] == ["study", "model.depth"]
+    assert [(row["study"], row["model.depth"]) for row in table] == [
+        (study, depth) for study in ("first", "second") for depth in "12"
+    ]
+    for name in ("first", "second"):
+        alone = estimates.comparison(
+            load.trials(name, root), ["model.depth"], "val_accuracy", load.execution(name, root).study.baseline
+        )
+        mine = [row for row in table if row["study"] == name]
+        np.testing.assert_array_equal([float(row["mean"]) for row in mine], alone["mean"])
+        assert float(mine[1]["difference"]) == alone["difference"][1]
+    assert "difference to 1" in command("first", "second")[1]
+
+
+def test_studies_that_share_no_factor_have_arms_by_their_labels(command):
+    code, out, _ = command("first", "other", "first", "--format", "csv")
+    assert code == 0 and [row["arm"] for row in rows(out)] == [
+        "he depth=1", "he depth=2", "zeros depth=1", "zeros depth=2", "step", "cosine",
+    ]  # fmt: skip
+    assert "difference" not in command("first", "other")[1]  # whose baseline would it be to
+
+
+def test_what_several_studies_do_not_share_is_refused(command):
+    for words, said in (
+        (["first", "by loss"], "first by val_accuracy, by loss by val_loss): name one with --metric"),
+        (["first", "second", "--by", "initializer"], "expected factors of all the studies: model.depth"),
+        (["first", "nosuch"], "no study 'nosuch'"),
+    ):
+        code, out, error = command(*words)
+        assert code == 2 and said in error and error.count("\n") == 1 and not out
+    assert command("first", "by loss", "--metric", "val_loss")[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("condition", "chosen"),
+    [
+        ("model.depth == 2", lambda t: t["model.depth"] == 2),
+        ("`model.depth` > 1 and seed in [0, 2]", lambda t: (t["model.depth"] > 1) & t["seed"].isin([0, 2])),
+        ("not initializer == 'he' or 0 < seed < 2", lambda t: (t["initializer"] != "he") | (t["seed"] == 1)),
+        ("initializer not in ('he', 'ones')", lambda t: t["initializer"] == "zeros"),
+        ("val_accuracy >= 0.5 and val_loss > -1", lambda t: t["val_accuracy"] >= 0.5),
+        ("ema_val_loss > 0 or ema_val_loss <= 0 or seed == 1", lambda t: t["seed"] == 1),
+        ("data == 'mnist' and optimizer.learning_rate == 0.1", lambda t: t["seed"] >= 0),
+        ("data.train_size == null and data.train_size != 3 and seed < 1", lambda t: t["seed"] == 0),
+        ("not data.train_size < 3 and seed < 1", lambda t: t["seed"] == 0),
+        ("error == '' and status == \"finished\" and initializer != '`model.depth`'", lambda t: t["seed"] >= 0),
+    ],
+)
+def test_where_chooses_trials_by_any_column_and_setting(root, condition, chosen):
+    trials = load.trials("first", root)
+    expected = trials[chosen(trials)]
+    assert 0 < len(expected)
+    pd.testing.assert_frame_equal(compare.selected("first", root, condition)[1], expected.reset_index(drop=True))
+
+
+def test_where_compares_levels_that_are_lists_or_null():
+    frame = pd.DataFrame({"data.widths": pd.Series([[8, 16], None, (8, 16), 3], dtype=object)})
+    for condition, held in {
+        "data.widths == [8, 16]": [True, False, True, False],
+        "data.widths in [[8, 16], 3]": [True, False, True, True],
+        "data.widths == null": [False, True, False, False],
+        "data.widths != null": [True, False, True, True],
+    }.items():
+        assert selection.Condition(condition).holds(frame).tolist() == held
+    with pytest.raises(StudyError, match="is neither less nor greater than 3"):
+        selection.Condition("data.widths > 3").holds(frame)
+
+
+@pytest.mark.parametrize(
+    "condition",
+    [
+        "", "(", "seed = 3", "seed", "seed == 1 and seed", "not seed", "'he'", "@seed == 1", "seed + 1 == 2",
+        "len(initializer) == 2", "__import__('os').system('true') == 0", "().__class__ == 1", "initializer[0] == 'h'",
+        "[s for s in seed] == 1", "(lambda: 1) == 1", "f'{seed}' == '1'", "(seed := 1) == 1", "initializer in 'zeros'",
+        "seed == 1 & seed == 2", "seed is 1", "seed == 1; seed == 2", "'a'.x == 1", "(" * 500 + "seed == 1" + ")" * 500,
+        "seed == (1 if seed else 2)", "seed == *seed", "initializer < 3",
+    ],
+)  # fmt: skip
+def test_where_evaluates_nothing_but_comparisons(command, condition):
+    code, out, error = command("first", "--where", condition)
+    assert code == 2 and error.startswith("error: --where") and error.count("\n") == 1 and not out
+    with pytest.raises(StudyError, match="expected columns compared with values"):
+        selection.Condition(condition).holds(pd.DataFrame({"seed": [0], "initializer": ["he"]}))
+
+
+def test_an_unknown_column_or_no_trial_is_an_error_that_says_what_there_is(command):
+    error = command("first", "--where", "model.nosuch == 3")[2]
+    assert "no column model.nosuch" in error and all(
+        name in error for name in ("model.depth", "seed", "optimizer.learning_rate")
+    )
+    assert "--where seed == 9: none of the 12 trials of first" in command("first", "--where", "seed == 9")[2]
+
+
+def test_since_is_a_date_a_time_or_a_length_before_now():
+    milliseconds = {
+        text: 1000 * (NOW - length).timestamp()
+        for text, length in {"0d": timedelta(0), "12h": timedelta(hours=12), "2w": timedelta(14)}.items()
+    }
+    milliseconds["2026-11-01T18:30+02:00"] = 1000 * datetime(2026, 11, 1, 16, 30, tzinfo=UTC).timestamp()
+    milliseconds["2026-11-01"] = 1000 * datetime(2026, 11, 1).timestamp()  # local
+    assert {text: selection.since(text, NOW) for text in milliseconds} == milliseconds
+    for text in ("yesterday", "7", "7 d", "2026-13-01", "-1d", "9999999999999w", ""):
+        with pytest.raises(StudyError, match=f"--since {text}: expected a date"):
+            selection.since(text, NOW)
+
+
+def test_since_leaves_only_trials_that_ended_since(root, command):
+    ends = sorted(run.end_time for run in load.ended("first", root))
+    middle = datetime.fromtimestamp(ends[-3] / 1000).isoformat()
+    assert len(compare.selected("first", root, since=middle)[1]) == sum(end >= ends[-3] for end in ends)
+    assert len(compare.selected("first", root, since="1d")[1]) == 12
+    code, _, error = command("first", "--since", "2100-01-01")
+    assert code == 2 and "--since 2100-01-01: none of the 12 trials of first" in error
+
+
+def test_executions_says_what_changed_between_the_last_two(root, command):
+    with sqlite3.connect(root / "mlflow.db") as connection:
+        tag = "INSERT OR REPLACE INTO tags (key, value, run_uuid) VALUES (?, 'abcdef123456789', ?)"
+        connection.execute(
+            tag,
+            (
+                "mlflow.source.git.commit",
+                load.execution("first", root).run_id,
+            ),
+        )
+    code, out, _ = command("first", "--executions")
+    listing, counts, config, _, means = out.split("\n\n")
+    assert code == 0 and listing.count("FINISHED") == 2 and "abcdef123456 " in listing and "keras" in listing
+    assert counts == "4 trials added, 0 removed, 8 kept"
+    changed = {line.split("  ")[0]: line.split()[1:] for line in config.splitlines()[2:]}
+    assert changed["data._target_"] == ["studies.data.digits", "studies.data.mnist"]
+    assert changed["data.train_size"] == ["–", "null"] and "study.seeds" in changed and "model.depth" not in changed
+    keys = [execution.keys for execution in load.executions("first", root)]
+    for depth in (1, 2):
+        old, new = (
+            load.trials("first", root, each).groupby(["initializer", "model.depth"])["val_accuracy"].mean()["he", depth]
+            for each in keys
+        )
+        [line] = [line.split() for line in means.splitlines() if line.startswith(f"he depth={depth}")]
+        assert line[2:] == [f"{old:.4f}", f"{new:.4f}", f"{new - old:+.4f}"]
+
+
+def test_executions_of_a_study_that_was_run_once_are_one_line(command):
+    code, out, _ = command("other", "--executions")
+    assert code == 0 and len(out.splitlines()) == 3
+    assert [row["trials"] for row in rows(command("first", "--executions", "--format", "csv")[1])] == ["8", "12"]
+    for words in (["--by", "initializer"], ["second"], ["--since", "7d"], ["--where", "seed == 1"]):
+        code, _, error = command("first", *words, "--executions")
+        assert code == 2 and "--executions: expected one study" in error

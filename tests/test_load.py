@@ -1,0 +1,153 @@
+"""Frames from a store's folder and from a tracking server: the same, and only what was asked for."""
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from dataclasses import replace
+
+import pandas as pd
+import pytest
+from test_tracking import CONFIG, STUDY, made_up_trials, records, written
+
+from analysis import load
+from studies import store, tracking
+from studies.record import EPOCH_COLUMNS, LAYER_COLUMNS, STATISTICS, Result, StudyError
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    """A store of two executions, in a folder whose name a URI has to quote; a trial that crashed has no epochs."""
+    root = tmp_path_factory.mktemp("a store")
+    maker = store.Maker(root)
+    maker.place()
+    maker.discard()
+    written(root)
+    trials = [replace(made_up_trials()[0], key="5" * 16, seed=2), replace(made_up_trials()[1], key="6" * 16, seed=3)]
+    again = tracking.Execution(root, replace(STUDY, seeds=(2, 3)), trials, "study: grown\n")
+    again.write(trials[0], *records(trials[0]))
+    again.write(trials[1], [], [], Result(trials[1].key, "crashed", error="it broke"))
+    again.close("KILLED")
+    return root
+
+
+@pytest.fixture(scope="module")
+def server(root):
+    """The address of a tracking server of that store."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"http://127.0.0.1:{free.getsockname()[1]}"
+    command = [sys.executable, "-m", "mlflow", "server", "--workers", "1", "--host", "127.0.0.1"]
+    process = subprocess.Popen(
+        [*command, "--port", address.rpartition(":")[2], "--backend-store-uri", store.uri(root)],
+        env=os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"},
+        cwd=root,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        for _ in range(300):
+            try:
+                urllib.request.urlopen(f"{address}/health").close()
+                break
+            except OSError:
+                assert process.poll() is None
+                time.sleep(0.2)
+        yield address
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+def all_keys(root):
+    return [run.tags["trial.key"] for run in load.ended(STUDY.name, root)]
+
+
+@pytest.mark.parametrize("frame", [load.trials, load.epochs, load.layers, load.settings])
+def test_a_server_gives_the_frames_that_the_folder_gives(frame, root, server):
+    for keys in (None, all_keys(root), []):
+        here, there = frame(STUDY.name, root, keys), frame(STUDY.name, server + "/", keys)
+        assert len(here) or not keys
+        pd.testing.assert_frame_equal(here, there, check_exact=True)
+
+
+def test_a_server_gives_the_studies_and_executions_that_the_folder_gives(root, server):
+    assert load.studies(server) == load.studies(root) == [STUDY.name]
+    assert load.executions(STUDY.name, server) == load.executions(STUDY.name, root)
+    assert load.execution(STUDY.name, server) == load.execution(STUDY.name, root)
+    assert load.finished_keys(STUDY.name, server) == load.finished_keys(STUDY.name, root)
+    with pytest.raises(StudyError, match=f"no study 'nosuch' in {server}: it has made up"):
+        load.trials("nosuch", server)
+
+
+def test_a_server_that_lost_a_file_is_an_error_that_says_where_it_should_be(root, server):
+    file = load.execution(STUDY.name, root).folder / "trials.json"
+    file.rename(file.with_suffix(".lost"))
+    try:
+        for place, said in ((server, f"should be in {file.parent}"), (root, f"{file} cannot be read")):
+            with pytest.raises(StudyError, match=said):
+                load.trials(STUDY.name, place)
+    finally:
+        file.with_suffix(".lost").rename(file)
+
+
+def test_an_address_without_a_server_is_an_error_at_once(server):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # and nobody listens
+        nobody = f"http://127.0.0.1:{taken.getsockname()[1]}"
+        started = time.monotonic()
+        for address, said in (
+            (nobody, "does not answer .*Connection refused"),
+            ("http://nosuch.invalid", "does not answer"),
+            (f"{server}/elsewhere", "is no MLflow tracking server .*404"),
+        ):
+            with pytest.raises(StudyError, match=said):
+                load.trials(STUDY.name, address)
+        assert time.monotonic() - started < 10
+
+
+def test_executions_are_in_their_order_with_what_a_report_needs(root):
+    first, last = load.executions(STUDY.name, root)
+    assert last == load.execution(STUDY.name, root) != first
+    assert (first.status, last.status) == ("FINISHED", "KILLED") and (len(first.keys), len(last.keys)) == (4, 2)
+    assert first.start_time <= first.end_time <= last.start_time <= last.end_time
+    assert first.run_id in first.folder.parts and first.tags["version.keras"] == last.tags["version.keras"]
+    assert (last.folder / "study.yaml").read_text() == "study: grown\n"
+
+
+def test_layers_has_only_the_statistics_asked_for(root):
+    whole = load.layers(STUDY.name, root)
+    assert tuple(whole) == LAYER_COLUMNS
+    some = load.layers(STUDY.name, root, statistics=["l2", "mean"])
+    pd.testing.assert_frame_equal(some, whole[["key", "epoch", "layer", "tensor", "l2", "mean"]], check_exact=True)
+    assert list(load.layers(STUDY.name, root, statistics=[])) == ["key", "epoch", "layer", "tensor"]
+    with pytest.raises(StudyError, match="statistics=l3: expected some of mean, sd"):
+        load.layers(STUDY.name, root, statistics=["l2", "l3"])
+
+
+def test_rows_are_in_the_order_of_the_keys_and_frames_without_rows_have_their_columns(root):
+    keys = all_keys(root)[::-1]
+    for frame in (load.epochs, load.layers):
+        with_rows = [key for key in keys if key != "6" * 16]
+        assert list(dict.fromkeys(frame(STUDY.name, root, keys)["key"])) == with_rows
+        assert tuple(frame(STUDY.name, root, ["6" * 16])) in (EPOCH_COLUMNS, LAYER_COLUMNS)
+
+
+def test_trials_of_before_a_column_was_added_have_it_empty(root, tmp_path):
+    old = shutil.copytree(root, tmp_path / "old")
+    folder = load.trials(STUDY.name, old)["folder"].iloc[0]
+    pd.read_parquet(folder / "layers.parquet").drop(columns=["kurtosis"]).to_parquet(folder / "layers.parquet")
+    for statistics in (STATISTICS, ["l2", "kurtosis"]):
+        frame = load.layers(STUDY.name, old, statistics=statistics)
+        assert frame["kurtosis"].isna().all() and frame["l2"].notna().all()
+
+
+def test_settings_are_the_configs_values_as_they_were(root):
+    frame = load.settings(STUDY.name, root)
+    assert list(frame["key"]) == list(load.trials(STUDY.name, root)["key"])
+    assert set(frame["data"]) == {"digits"} and set(frame["optimizer"]) == {"SGD"}
+    assert set(frame["optimizer.learning_rate"]) == {CONFIG["optimizer"]["learning_rate"]}
+    assert list(frame["model.depth"]) == [1, 1] and list(frame["seed"]) == [2, 3]
