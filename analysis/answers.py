@@ -1,35 +1,34 @@
-"""A study's answer in words: what its comparison says, and no more than its intervals allow."""
+"""A comparison in words: what it says, and no more than its intervals allow."""
 
 import pandas as pd
 
 from analysis.estimates import LEVEL, higher_is_better
 from analysis.tables import interval, rounded
-from studies.record import Study, arm_label
+from studies.record import arm_label
 
 MOST_CONTEXTS = 8
 """Of the combinations of other levels that are spoken of one by one."""
 
 
-def answer(study: Study, compared: pd.DataFrame, metric: str) -> list[str]:
+def answer(compared: pd.DataFrame, by: list[str], metric: str, baseline: dict) -> list[str]:
     """The answer in a sentence, and, where the baseline leaves factors open, one for each combination of their levels.
 
     A difference is called clear when its paired t test, Holm-adjusted over all comparisons with the baseline, has
     p ≤ 5 %.
 
     Args:
-        compared: from `estimates.comparison`, by all factors of the study and with its baseline.
+        compared: from `estimates.comparison`, of the same factors, metric and baseline.
     """
-    by = list(study.factors)
     scored = compared[compared["mean"].notna()]
     if scored.empty:
         return [f"There is no answer: no trial has a {_words(metric)}."]
     if len(compared) == 1:
         return [f"The {_words(metric)} is {_estimate(scored.iloc[0])}."]
-    anchors = [factor for factor in by if factor in study.baseline]
+    anchors = [factor for factor in by if factor in baseline]
     if not anchors:
         return [_without_baseline(scored, by, metric)]
     contexts = [factor for factor in by if factor not in anchors]
-    against = arm_label({factor: study.baseline[factor] for factor in anchors})
+    against = arm_label({factor: baseline[factor] for factor in anchors})
     groups = [part for _, part in scored.groupby(_labels(scored, contexts), sort=False)] if contexts else [scored]
     if len(groups) == 1:
         text = _against(groups[0], by, against, metric)

@@ -104,12 +104,18 @@ def selected(
 
 
 def answer(study: Study, trials, root, by=None, metric: str | None = None, format: str = "terminal") -> str:
-    """The comparison table of some of a study's trials, a frame, and after a range test what it says of the rates."""
-    from analysis import estimates
+    """The comparison of some of a study's trials, a frame: the table and, for readers, what it says in words.
+
+    After a range test also what that says of the rates.
+    """
+    from analysis import answers, estimates
 
     by, metric = list(study.factors) if by is None else by, metric or study.metric
     compared = estimates.comparison(trials, by, metric, study.baseline)
     text = tables.comparison_table(compared, by, metric, study.baseline, format)
+    if format in ("terminal", "markdown"):
+        item = "\n- " if format == "markdown" else "\n  "
+        text += f"\n\n{item.join(answers.answer(compared, by, metric, study.baseline))}"
     if "loss_by_rate" in study.figures and format != "csv":
         curve = estimates.rate_curve(trials, load.epochs(study.name, root, list(trials["key"])), by)
         text += f"\n\n{tables.rate_table(estimates.rate_range(curve, by), by, format)}"

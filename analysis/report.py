@@ -84,7 +84,7 @@ def report(execution: load.Execution, trials: pd.DataFrame, root) -> Report:
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True, lstrip_blocks=True
     )
-    answer = answers.answer(study, found.compared, study.metric)
+    answer = answers.answer(found.compared, found.by, study.metric, study.baseline)
     if len(found.views) > 1:
         answer += answers.spans([(view.arms.by, view.compared) for view in found.views], study.metric)
     page = environment.get_template("report.html.jinja").render(

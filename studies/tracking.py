@@ -16,6 +16,7 @@ import yaml
 from filelock import FileLock
 
 from studies import store
+from studies.early_warnings import early_warnings
 from studies.record import EPOCH_COLUMNS, LAYER_COLUMNS, METRICS, STATISTICS, content_key
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
@@ -119,6 +120,8 @@ class Execution:
         overrides = json.dumps(trial.overrides)
         if len(overrides) <= TAG_LENGTH:  # else in config.yaml only
             tags["trial.overrides"] = overrides
+        if warning := early_warnings(epochs, layers, result.classes):
+            tags["trial.warning"] = warning
         if result.error:
             tags["trial.error"] = result.error[:TAG_LENGTH]
         run = self.store.begin(f"{trial.label()} seed={trial.seed}", tags, now - int(1000 * seconds))

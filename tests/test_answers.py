@@ -5,14 +5,9 @@ import pandas as pd
 import pytest
 
 from analysis import answers, estimates
-from studies.record import Study
 
 NAN = float("nan")
 RISE = np.array([0.02, -0.01, 0.02, -0.01, 0.01])
-
-
-def study(factors, baseline=None, metric="val_accuracy"):
-    return Study("x", "Does it?", {factor: () for factor in factors}, (0,), baseline or {}, metric)
 
 
 def trials(values, factors, metric="val_accuracy"):
@@ -28,7 +23,7 @@ def trials(values, factors, metric="val_accuracy"):
 
 def said(values, factors=("optimizer",), baseline=None, metric="val_accuracy"):
     compared = estimates.comparison(trials(values, factors, metric), list(factors), metric, baseline or {})
-    return answers.answer(study(factors, baseline, metric), compared, metric)
+    return answers.answer(compared, list(factors), metric, baseline or {})
 
 
 FLAT = 0.9 + 0.001 * np.arange(5)

@@ -37,6 +37,7 @@ DRIVER = {
         "cost",
         "driver",
         "sweep",
+        "early_warnings",
     )
 }
 
@@ -45,7 +46,7 @@ MAY_IMPORT = {
     "studies.data": {"studies.images", "studies.cache"},
     "studies.engine": {"studies.diagnostics"},
     "studies.initializers": {"studies.targets"},
-    "studies.tracking": {"studies.store"},
+    "studies.tracking": {"studies.store", "studies.early_warnings"},
     "studies.trial": OURS - DRIVER,
     "studies.driver": OURS - TRAINING - {"studies.run"} | ANALYSIS,
     "studies.run": OURS - TRAINING | ANALYSIS,
