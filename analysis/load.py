@@ -160,7 +160,7 @@ def _parents(store, study, found) -> list[Run]:
         known = listed(store.studies()) or "none yet"
         raise StudyError(
             f"no study {study!r} in {store}: it has {known}. Run it with python -m studies.run"
-            f"{'' if study == 'single' else f' +study={study}'}, or name another store with --root"
+            f"{'' if study == 'single' else f' +study={study}'}, or name another store with --root FOLDER"
         )
     return sorted(parents, key=lambda run: run.start_time)
 

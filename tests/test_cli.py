@@ -273,7 +273,7 @@ def test_a_job_gives_hydra_the_mean_to_optimize_and_a_sweep_ends_in_one_table(cl
     assert (code, error, trained) == (0, "", [0.1, 0.2, 0.1, 0.2])
     assert re.findall(r"^(optimizer|sgd|adam) +(\S+) +(\S+) +(\S+)  (.*)$", output, re.M) == [
         ("optimizer", "model.depth", "seeds", "failed", "val accuracy: mean ± sd over seeds"),
-        *((name, depth, "2", "0", f"0.{depth}000 ± 0.0100") for name in ("sgd", "adam") for depth in "12"),
+        *((name, depth, "2", "0", f"0.{depth}00 ± 0.010") for name in ("sgd", "adam") for depth in "12"),
     ]
     assert cli("model.depth=2") == (0, "", "") and trained[-1] == 0.2
 
@@ -282,10 +282,10 @@ def test_jobs_go_on_after_one_with_an_error_and_not_after_an_interruption(cli, t
     answer = cli("-m", "model.depth=-1,2,4")
     assert_one_paragraph(answer, "model.depth=-1", "1 or more")
     assert np.isnan(trained[0]) and trained[1:] == [0.2, 0.4]
-    assert re.findall(r"^(-?\d) .* ([\w.]+)$", answer[1].replace(" ± 0.0100", ""), re.M) == [
+    assert re.findall(r"^(-?\d) .* ([\w.]+)$", answer[1].replace(" ± 0.010", ""), re.M) == [
         ("-1", "error"),
-        ("2", "0.2000"),
-        ("4", "0.4000"),
+        ("2", "0.200"),
+        ("4", "0.400"),
     ]
     assert cli("-m", "model.depth=1,4")[0] == 1
     assert cli("-m", "model.depth=1,3,2")[0] == run.driver.INTERRUPTED
