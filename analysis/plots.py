@@ -153,7 +153,7 @@ def _grid(
         row, column = divmod(place, columns)
         x, y = left + column * (width + gap[0]), bottom + (rows - 1 - row) * (height + gap[1])
         panel = figure.add_axes((x / whole, y / high, width / whole, height / high))
-        panel.set_title(title, loc="left", parse_math=False)
+        panel.set_title(title, loc="left")
         panels.append(panel)
     return figure, panels
 
@@ -203,7 +203,7 @@ def comparison(arms: Arms, compared: pd.DataFrame, units: pd.DataFrame, metric: 
                 label="mean",
             )  # fmt: skip
         axes.set_ylim(len(names) - 0.4, -0.6)
-        axes.set_yticks(range(len(names)), names if place % 3 == 0 else [""] * len(names), parse_math=False)
+        axes.set_yticks(range(len(names)), names if place % 3 == 0 else [""] * len(names))
         axes.tick_params(axis="y", length=0)
     _share(panels, "x")
     figure.supxlabel(f"{_words(metric)}: ● mean, ━ {INTERVAL}, ○ a seed", fontsize=9)
@@ -254,8 +254,8 @@ def heat(
                 colour = "white" if dark else "black"
                 panel_axes.text(j, i, words, ha="center", va="center", fontsize=7.5, color=colour)
         turn = {"rotation": 40, "ha": "right", "rotation_mode": "anchor"} if turned else {}
-        panel_axes.set_xticks(range(len(heads)), heads, parse_math=False, **turn)
-        panel_axes.set_yticks(range(len(names)), names if place % 3 == 0 else [""] * len(names), parse_math=False)
+        panel_axes.set_xticks(range(len(heads)), heads, **turn)
+        panel_axes.set_yticks(range(len(names)), names if place % 3 == 0 else [""] * len(names))
         panel_axes.set_xlabel(", ".join(columns) if place // 3 == (len(over) - 1) // 3 else "")
         panel_axes.set_ylabel("")
         _bare(panel_axes)
@@ -335,9 +335,7 @@ def _legend(figure: Figure, arms: Arms) -> None:
         box = axes.get_position()
         axes.set_position((box.x0, box.y0 * height / taller, box.width, box.height * height / taller))
     figure.set_size_inches(width, taller)
-    legend = figure.legend(handles=lines, loc="upper left", ncols=columns, bbox_to_anchor=(0, 1), columnspacing=1.2)
-    for text in legend.get_texts():
-        text.set_parse_math(False)
+    figure.legend(handles=lines, loc="upper left", ncols=columns, bbox_to_anchor=(0, 1), columnspacing=1.2)
 
 
 DECADES = 1e4
@@ -388,7 +386,7 @@ def layer_maps(arms: list[dict], frame: pd.DataFrame, statistics: Iterable[str] 
             every_nth = max(1, -(-len(names) // 8))
             ticks = sorted({*range(0, len(names) - 1, every_nth), len(names) - 1}) if names else []
             labels = [_brief(names[t], 16) if column == 0 or not alike else "" for t in ticks]
-            axes.set_yticks(ticks, labels, fontsize=7, parse_math=False)
+            axes.set_yticks(ticks, labels, fontsize=7)
             if row < len(statistics) - 1:
                 axes.set_xticklabels([])
             _bare(axes)
@@ -441,7 +439,7 @@ def ridgelines(arms: list[dict], frame: pd.DataFrame, layers: int = 4) -> Figure
             axes.remove()
             continue
         axes.set_title(
-            heading + (_brief(names[row], 23) if names else "all weights alike"), loc="left", parse_math=False
+            heading + (_brief(names[row], 23) if names else "all weights alike"), loc="left"
         )
         for height, epoch in enumerate(epochs):
             ridge = table[(table["kernel"] == names[row]) & (table["epoch"] == epoch)] if names else table.iloc[:0]

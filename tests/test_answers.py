@@ -49,9 +49,15 @@ def test_a_baseline_may_be_best():
 
 
 def test_a_loss_is_better_where_it_is_lower():
-    values = {"sgd": FLAT, "adam": FLAT - 0.5 - RISE / 10}
+    values = {
+        "sgd": FLAT,
+        "adam": FLAT - 0.5 - RISE / 10,
+        "lion": FLAT + 0.5 + RISE / 10,
+        "lamb": FLAT - 0.4 + RISE / 10,
+    }
     [text] = said(values, baseline={"optimizer": "sgd"}, metric="val_loss")
     assert text.startswith("adam (val loss 0.40") and "is clearly better than sgd: -0.50" in text
+    assert text.endswith("1 of 3 is clearly worse.")
     [text] = said(values, metric="val_loss")
     assert text.startswith("adam has the lowest val loss")
 

@@ -225,6 +225,7 @@ def test_names_are_drawn_as_they_are():
         plots.comparison(arms_of(some), compared(some), units, "val_accuracy"),
         plots.curves(arms_of(some), dynamics.curves(some, epochs, BY, "val_accuracy"), "val_accuracy"),
         plots.heat(compared(some), ["initializer"], ["model.depth"], "val_accuracy"),
+        plots.heat(compared(some), ["model.depth"], ["initializer"], "val_accuracy"),
     ):
         assert {"<script>", "$x_1$", "$\\frac"} <= set(words(figure))
     figure = plots.ridgelines(arms, dynamics.densities(some, layers(some), ["initializer", "model.depth"]))

@@ -203,6 +203,11 @@ def test_forty_arms_and_a_thousand_trials_fit_in_three_megabytes(made):
     assert "1000 of 1000 trials" in page.text
 
 
+def test_more_arms_than_panels_can_hold_are_averaged_over_each_other(made):
+    html, page = made(grid(initializer=tuple(f"arm_{n}" for n in range(31)), model__depth=(2, 8)), seeds=2)
+    assert "All 62 arms" in html and page.text.count("averaged over the others.") == 2
+
+
 def test_more_arms_than_a_page_can_hold_are_shown_factor_by_factor(made):
     arms = grid(
         initializer=("a", "b", "c", "d"), optimizer=("e", "f", "g", "h"), schedule=("i", "j"), clipping=("k", "l")
