@@ -15,7 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm, Normalize
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FuncFormatter, NullFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from analysis.tables import level_text, rounded, short
 from studies.record import arm_label
@@ -164,7 +164,12 @@ def _margin(names: Iterable[str]) -> float:
 
 
 def _log(axis) -> None:
-    """Put plain numbers on a logarithmic axis; Matplotlib's own are in its mathematical notation."""
+    """Put plain numbers on a logarithmic axis, in several places of a decade if it has few; Matplotlib's own are in its
+    mathematical notation.
+    """
+    low, high = axis.get_view_interval()
+    if high < 30 * low:
+        axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axis.set_minor_formatter(NullFormatter())
 
@@ -302,17 +307,16 @@ def curves(arms: Arms, frame: pd.DataFrame, metric: str) -> Figure:
                 part["epoch"], part["mean"], color=style.colour, linestyle=style.dashes, linewidth=1.4,
                 label=arms.name(arm),
             )  # fmt: skip
-    if not metric.endswith("accuracy") and (frame["mean"] > 0).any():
-        for axes in panels:
-            axes.set_yscale("log")
-            _log(axes.yaxis)
-    # A band of two seeds is thirteen times as wide as their spread: the lines, not it, set the limits.
     means = frame["mean"][np.isfinite(frame["mean"])]
-    if len(means):
-        room = 0.06 * (means.max() - means.min()) or 0.05
-        low = means[means > 0].min() * 0.9 if panels[0].get_yscale() == "log" else means.min() - room
-        for axes in panels:
-            axes.set_ylim(low, means.max() * 1.1 if axes.get_yscale() == "log" else means.max() + room)
+    logarithmic = not metric.endswith("accuracy") and (means > 0).all()
+    for axes in panels if len(means) else ():
+        # A band of two seeds is thirteen times as wide as their spread: the lines, not it, set the limits.
+        if logarithmic:
+            axes.set(yscale="log", ylim=(0.9 * means.min(), 1.1 * means.max()))
+            _log(axes.yaxis)
+        else:
+            room = 0.06 * np.ptp(means) or 0.05
+            axes.set_ylim(means.min() - room, means.max() + room)
     _share(panels, "x")
     figure.supxlabel(f"epoch; band: {INTERVAL}", fontsize=9)
     figure.supylabel(_words(metric), fontsize=9)
@@ -438,9 +442,7 @@ def ridgelines(arms: list[dict], frame: pd.DataFrame, layers: int = 4) -> Figure
         if row >= max(len(names), 1):
             axes.remove()
             continue
-        axes.set_title(
-            heading + (_brief(names[row], 23) if names else "all weights alike"), loc="left"
-        )
+        axes.set_title(heading + (_brief(names[row], 23) if names else "all weights alike"), loc="left")
         for height, epoch in enumerate(epochs):
             ridge = table[(table["kernel"] == names[row]) & (table["epoch"] == epoch)] if names else table.iloc[:0]
             axes.fill_between(
