@@ -42,7 +42,7 @@ trials[(trials["model.depth"] == 8) & trials["initializer"].isin(names)].groupby
 
 # %% [markdown]
 # `he_normal` draws weights with variance 2 / fan_in, `normal_small` with a standard deviation of .01, `normal_large`
-# with one of 1. The dead network is at chance to the end. The exploding one does not see the end of its first epoch.
+# with one of 1. The dead network is at chance to the end. The exploding one is over after its first epoch.
 #
 # ## Distributions
 
