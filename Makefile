@@ -3,7 +3,7 @@ PYTHON ?= python3
 RUN := .venv/bin/python
 STAMP := .venv/.from-lock
 
-.PHONY: study test lint ui bench lock clean
+.PHONY: study test lint ui notebooks bench lock clean
 
 study: $(STAMP)
 	$(RUN) -m studies.run +study=init_comparison
@@ -20,6 +20,13 @@ ui: $(STAMP)
 	@test -f mlruns/mlflow.db || { echo "There is no store in mlruns/ yet: run make study first."; exit 1; }
 	MLFLOW_DISABLE_TELEMETRY=true MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false \
 		$(RUN) -m mlflow ui --workers 1 --backend-store-uri sqlite:///$(CURDIR)/mlruns/mlflow.db
+
+# Of studies that are finished nothing is trained again.
+notebooks: $(STAMP)
+	for study in init_comparison optimizer_comparison schedule_comparison; do \
+		$(RUN) -m studies.run +study=$$study || exit 1; \
+	done
+	$(RUN) -m analysis.notebooks
 
 bench: $(STAMP)
 	$(RUN) -m benchmarks.bench

@@ -8,12 +8,11 @@ import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-import matplotlib
+import matplotlib.figure
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm, Normalize
-from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
@@ -62,6 +61,13 @@ STYLE = {
 }
 
 INTERVAL = "95 % t interval over seeds"
+
+
+class Figure(matplotlib.figure.Figure):
+    """A figure that a notebook shows by itself."""
+
+    def _repr_svg_(self) -> str:
+        return svg(self)
 
 
 @dataclass(frozen=True)
@@ -279,7 +285,9 @@ def _scale(figure, image, label, axes=None, extend="neither") -> None:
     width, height = figure.get_size_inches()
     box = axes.get_position() if axes else None
     bottom, tall = (box.y0, box.height) if box else (0.5 / height, min(1.6, height - 0.8) / height)
-    scale = figure.colorbar(image, cax=figure.add_axes((1 - 0.7 / width, bottom, 0.1 / width, tall)), extend=extend)
+    scale = figure.colorbar(
+        image, cax=figure.add_axes((1 - (0.85 if box else 0.7) / width, bottom, 0.1 / width, tall)), extend=extend
+    )
     scale.outline.set_visible(False)
     scale.set_label(label, fontsize=8)
     scale.ax.tick_params(which="both", labelsize=7, length=2)
@@ -366,7 +374,7 @@ def layer_maps(arms: list[dict], frame: pd.DataFrame, statistics: Iterable[str] 
     figure, panels = _grid(
         headings + [""] * len(arms) * (len(statistics) - 1), 1.35,
         min(max(0.16 * max(map(len, kernels), default=1), 0.9), 2.4), columns=len(arms), left=left,
-        top=0.15 + 0.15 * lines, right=0.85, gap=(0.15 if alike else left, 0.3),
+        top=0.15 + 0.15 * lines, right=1.0, gap=(0.15 if alike else left, 0.3),
     )  # fmt: skip
     colours = matplotlib.colormaps[MAP].with_extremes(under="#D55E00", bad=(0, 0, 0, 0))
     for row, statistic in enumerate(statistics):

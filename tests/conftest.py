@@ -1,9 +1,11 @@
 """What the tests share. TensorFlow is imported by the `tf` fixture alone, so a test without it does not pay for it."""
 
-import copy
 import functools
 import os
+import shutil
+import subprocess
 import sys
+from copy import deepcopy
 from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -17,7 +19,8 @@ from omegaconf import OmegaConf
 from studies import design, run
 from studies.record import Study
 
-CONF = Path(__file__).parent.parent / "conf"
+ROOT = Path(__file__).parent.parent
+CONF = ROOT / "conf"
 
 settings.register_profile("repeatable", deadline=None, derandomize=True, max_examples=50)
 settings.load_profile("repeatable")
@@ -42,7 +45,7 @@ def config():
         with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
             return OmegaConf.to_container(hydra.compose("config", list(overrides)), resolve=True)
 
-    return lambda overrides=(): copy.deepcopy(composed(tuple(overrides)))
+    return lambda overrides=(): deepcopy(composed(tuple(overrides)))
 
 
 @pytest.fixture
@@ -103,3 +106,23 @@ def mnist_root():
 def cifar10_root():
     """The folder with cifar10.tar.xz."""
     return root_of("cifar10.tar.xz")
+
+
+@pytest.fixture(scope="module")
+def copy(tmp_path_factory):
+    """A copy of the files that git has or would take, with this environment in place of a new one."""
+    folder = tmp_path_factory.mktemp("clone")
+    listed = subprocess.run(
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    for name in listed.stdout.split("\n"):
+        if name and (ROOT / name).exists():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, folder / name)
+    (folder / ".venv").symlink_to(ROOT / ".venv")
+    os.utime(folder / "requirements.lock", (0, 0))  # else make would make the environment anew, through the link
+    return folder

@@ -15,7 +15,8 @@ MODULES = {
     for path in sorted((ROOT / package).rglob("*.py"))
 }
 OURS = {name for name in MODULES if name.startswith("studies.")}
-ANALYSIS = {name for name in MODULES if name.startswith("analysis")}
+NOTEBOOKS = {name for name in MODULES if name.startswith("analysis.notebooks")}
+ANALYSIS = {name for name in MODULES if name.startswith("analysis")} - NOTEBOOKS
 
 TRAINING = {
     f"studies.{name}"
@@ -50,7 +51,7 @@ MAY_IMPORT = {
     "studies.trial": OURS - DRIVER,
     "studies.driver": OURS - TRAINING - {"studies.run"} | ANALYSIS,
     "studies.run": OURS - TRAINING | ANALYSIS,
-} | dict.fromkeys(ANALYSIS, ANALYSIS)
+} | dict.fromkeys(ANALYSIS | NOTEBOOKS, ANALYSIS)
 """What a module may import of ours besides `studies.record`; nothing for those that are not here."""
 
 ONLY_IN = {

@@ -5,6 +5,7 @@ import xml.etree.ElementTree as ET
 import numpy as np
 import pandas as pd
 import pytest
+from IPython.core.formatters import DisplayFormatter
 from matplotlib.colors import to_hex
 
 from analysis import dynamics, estimates, plots
@@ -234,6 +235,12 @@ def test_names_are_drawn_as_they_are():
 
 def test_the_same_figure_is_the_same_text():
     assert plots.svg(range_test("adam")) == plots.svg(range_test("adam"))
+
+
+def test_a_figure_shows_itself_in_a_notebook_as_svg():
+    figure = plots.heat(compared(trials()), ["initializer"], ["model.depth"], "val_accuracy")
+    shown, _ = DisplayFormatter().format(figure)
+    assert shown["image/svg+xml"] == plots.svg(figure) and "image/png" not in shown
 
 
 def test_a_figure_in_a_page_takes_the_pages_colour_and_says_what_it_shows():

@@ -1,36 +1,13 @@
 """The README's commands, in a copy of the repository made of what git would give a newcomer."""
 
 import os
-import shutil
 import subprocess
 from pathlib import Path
-
-import pytest
 
 from analysis import load
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
-
-
-@pytest.fixture(scope="module")
-def copy(tmp_path_factory):
-    """A copy of the files that git has or would take, with this environment in place of a new one."""
-    folder = tmp_path_factory.mktemp("clone")
-    listed = subprocess.run(
-        ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    for name in listed.stdout.split("\n"):
-        if name and (ROOT / name).exists():
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(ROOT / name, folder / name)
-    (folder / ".venv").symlink_to(ROOT / ".venv")
-    os.utime(folder / "requirements.lock", (0, 0))  # else make would make the environment anew, through the link
-    return folder
 
 
 def make(copy, target, **environment):

@@ -1,0 +1,119 @@
+"""The notebooks: as they are in git, and run anew on small studies in a copy of the project."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import jupytext
+import nbformat
+import pytest
+
+from analysis.notebooks.__main__ import FOLDER, METADATA, executed
+
+ROOT = Path(__file__).parent.parent
+NAMES = sorted(script.stem for script in FOLDER.glob("[!_]*.py"))
+
+SMALL = {
+    "init_comparison": (
+        "study.factors={initializer: [zeros, normal_small, normal_large, random_uniform, glorot_uniform, he_normal], "
+        "model.depth: [2, 8]}",
+        "study.seeds=2",
+        "training.epochs=3",
+    ),
+    "optimizer_comparison": (
+        "study.factors={optimizer: [sgd, momentum, adam]}",
+        "study.settings=[]",
+        "study.seeds=3",
+        "training.epochs=4",
+    ),
+    "schedule_comparison": (
+        "study.factors={optimizer.learning_rate: [0.03, 0.2], schedule: [constant, cosine, exponential, one_cycle]}",
+        "study.seeds=2",
+        "training.epochs=3",
+    ),
+}
+"""The notebooks' studies with the levels that they name, fewer seeds and epochs."""
+
+MACHINE = re.compile(r"/tmp/|/home/|/root/|/Users/|site-packages|\x1b|a minute|s left")
+"""Its paths, its terminal and its speed."""
+
+
+def outputs(notebook):
+    return [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
+
+
+def shown(notebook, kind):
+    return [output.data[kind] for output in outputs(notebook) if kind in output.get("data", {})]
+
+
+def check(notebook):
+    """What holds of every executed notebook, whatever its studies."""
+    nbformat.validate(notebook)
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    assert [cell.execution_count for cell in code] == list(range(1, len(code) + 1))
+    assert not any(output.output_type == "error" or output.get("name") == "stderr" for output in outputs(notebook))
+    assert len(shown(notebook, "image/svg+xml")) >= 2
+    text = said(notebook) + "".join(text for output in outputs(notebook) for text in output.get("data", {}).values())
+    text = re.sub(r"base64,[\w+/=\s]*", "", text)  # in which anything can be spelt
+    assert not MACHINE.search(text), MACHINE.search(text)
+    assert str(ROOT) not in text and str(Path.home()) not in text
+
+
+def said(notebook):
+    return "".join(output.text for output in outputs(notebook) if output.get("name") == "stdout")
+
+
+def test_there_are_notebooks():
+    assert {"compare_initializers", "weights_through_training", "optimizers_and_schedules", "your_own_study"} <= {
+        *NAMES
+    }
+    assert {path.stem for path in FOLDER.glob("*.ipynb")} == {*NAMES}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_notebook_and_its_script_are_the_same_cells(name):
+    script, notebook = jupytext.read(FOLDER / f"{name}.py"), nbformat.read(FOLDER / f"{name}.ipynb", 4)
+    assert [(c.cell_type, c.source) for c in script.cells] == [(c.cell_type, c.source) for c in notebook.cells], (
+        f"{name}.ipynb is not what {name}.py gives: run make notebooks"
+    )
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_notebook_is_executed_and_shows_nothing_of_the_machine(name):
+    notebook = nbformat.read(FOLDER / f"{name}.ipynb", 4)
+    check(notebook)
+    assert notebook.metadata == METADATA and all(not cell.metadata for cell in notebook.cells)
+    assert (FOLDER / f"{name}.ipynb").stat().st_size < 1_500_000
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_notebook_finds_the_project_from_its_own_folder_and_from_the_projects(name, monkeypatch):
+    lines = jupytext.read(FOLDER / f"{name}.py").cells[1].source.splitlines()
+    find = [line for line in lines if line.startswith(("import os", "from pathlib", "os.chdir"))]
+    assert len(find) == 3
+    for start in (FOLDER, ROOT):
+        monkeypatch.chdir(start)
+        exec("\n".join(find), {})
+        assert Path.cwd() == ROOT
+
+
+@pytest.fixture(scope="module")
+def project(copy):
+    """A copy of the project, with the notebooks' studies cut small in its store."""
+    for study, overrides in SMALL.items():
+        command = [sys.executable, "-m", "studies.run", f"+study={study}", *overrides]
+        done = subprocess.run(command, cwd=copy, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+        assert done.returncode == 0, done.stderr
+    return copy
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_notebook_runs_from_top_to_bottom_and_leaves_the_project_as_it_was(name, project):
+    before = {path for path in project.rglob("*") if "__pycache__" not in path.parts}
+    notebook = executed(project / "analysis" / "notebooks" / f"{name}.py")
+    check(notebook)
+    assert {path for path in project.rglob("*") if "__pycache__" not in path.parts} == before
+    if name == "your_own_study":
+        assert "12 trials, 0 finished before, 12 to run" in said(notebook)
+        assert "32 trials, 12 finished before, 20 to run" in said(notebook)
