@@ -75,7 +75,7 @@ plots.heat(compared, ["initializer"], ["model.depth"], study.metric)
 # ## The answer in words
 
 # %%
-for line in answers.answer(study, compared, study.metric):
+for line in answers.answer(compared, by, study.metric, study.baseline):
     print(textwrap.fill(line, 100), end="\n\n")
 
 # %% [markdown]

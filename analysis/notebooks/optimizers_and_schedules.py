@@ -54,7 +54,7 @@ plots.comparison(arms, compared, estimates.by_seed(trials, ["optimizer"], optimi
 # moves an arm more than the optimizer moves the mean.
 
 # %%
-for line in answers.answer(optimizers, compared, optimizers.metric):
+for line in answers.answer(compared, ["optimizer"], optimizers.metric, optimizers.baseline):
     print(textwrap.fill(line, 100), end="\n\n")
 
 # %% [markdown]
@@ -128,7 +128,7 @@ plots.comparison(arms, compared, estimates.by_seed(trials, by, schedules.metric)
 # them.
 
 # %%
-for line in answers.answer(schedules, compared, schedules.metric):
+for line in answers.answer(compared, list(schedules.factors), schedules.metric, schedules.baseline):
     print(textwrap.fill(line, 100), end="\n\n")
 
 # %% [markdown]

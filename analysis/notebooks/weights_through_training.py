@@ -147,3 +147,17 @@ turned.pivot(index="kernel", columns="initializer", values="degrees")[
 # last layer have turned most, those in the middle least. The initial weights are not just where training starts; they
 # are a good part of where it ends. `normal_small` has not turned by a tenth of a degree in any hidden layer, in as
 # many steps as the others took.
+#
+# ## Early warnings
+#
+# Much of this shows long before a run is over. Every trial's records are looked through for a few such signs as it is
+# stored (`studies/early_warnings.py` says what they are); over the whole study:
+
+# %%
+dynamics.warnings(trials, "val_accuracy").round(3)
+
+# %% [markdown]
+# *epoch* is the median of those at which a sign was first seen; *value* and *others* are the mean accuracies of the
+# trials with it and without it. `no gradient` is a verdict: none of its trials has left chance. `worse than guessing`
+# is seen before the first step, and most of its trials diverge. `at chance` is a warning only: a slow network gives it
+# too, and gets going later.

@@ -88,7 +88,7 @@ arms = plots.Arms(compared, colour=["model.dropout"], panels=["data.train_size"]
 plots.comparison(arms, compared, estimates.by_seed(trials, arms.by, study.metric), study.metric)
 
 # %%
-for line in answers.answer(study, compared, study.metric):
+for line in answers.answer(compared, list(study.factors), study.metric, study.baseline):
     print(textwrap.fill(line, 100), end="\n\n")
 
 # %% [markdown]
@@ -108,7 +108,7 @@ study, trials, compared = read()
 plots.comparison(arms, compared, estimates.by_seed(trials, arms.by, study.metric), study.metric)
 
 # %%
-for line in answers.answer(study, compared, study.metric):
+for line in answers.answer(compared, list(study.factors), study.metric, study.baseline):
     print(textwrap.fill(line, 100), end="\n\n")
 
 # %% [markdown]
