@@ -1,6 +1,7 @@
 """A study's trials, epochs and layers as tidy frames."""
 
 import ast
+import difflib
 import json
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -157,11 +158,15 @@ def ended(study: str, root: str | Path = "mlruns") -> list[Run]:
 def _parents(store, study, found) -> list[Run]:
     parents = [run for run in found if run.tags.get("trial.role") == "execution"]
     if not parents:
-        known = listed(store.studies()) or "none yet"
-        raise StudyError(
-            f"no study {study!r} in {store}: it has {known}. Run it with python -m studies.run"
-            f"{'' if study == 'single' else f' +study={study}'}, or name another store with --root FOLDER"
+        known = store.studies()
+        near = difflib.get_close_matches(study, known, 1)
+        advice = (
+            f"Did you mean {near[0]}?"
+            if near
+            else f"Run it with python -m studies.run{'' if study == 'single' else f' +study={study}'}, or name another "
+            f"store with --root FOLDER"
         )
+        raise StudyError(f"no study {study!r} in {store}: it has {listed(known) or 'none yet'}. {advice}")
     return sorted(parents, key=lambda run: run.start_time)
 
 
