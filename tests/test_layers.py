@@ -38,6 +38,7 @@ DRIVER = {
         "driver",
         "sweep",
         "early_warnings",
+        "provenance",
     )
 }
 
