@@ -116,8 +116,8 @@ def size(node: dict) -> tuple[int, tuple[int, ...]]:
     return len(_parts(y, fixed_test, node, np.random.default_rng(0))[0]), shape
 
 
-def entry(node: dict) -> dict[str, str | None]:
-    """What a store's reader sees of a data node: MLflow's name, digest, source, schema and profile of a dataset.
+def entry(node: dict) -> dict[str, str]:
+    """What a store's reader sees of a data node: MLflow's name, digest, source and profile of a dataset.
 
     The digest is of all that decides what is trained on, so that two trials have the same data if they have the same
     digest; a file enters by its content, not by its place.
@@ -127,22 +127,16 @@ def entry(node: dict) -> dict[str, str | None]:
     """
     target, content, place = node["_target_"], node["content"], node.get("path") or node.get("root")
     settings = {name: value for name, value in node.items() if not (content and name in ("path", "root"))}
-    profile = {name: value for name, value in settings.items() if name != "_target_"}
-    schema = None
+    profile = {name: value for name, value in settings.items() if name != "_target_" and value != ""}
     if target == "studies.data.digits" or target in FILES:  # else nobody knows before it is read
         examples, shape = size(node)
         profile = {"training_examples": examples, "image_shape": list(shape)} | profile
-        images, labels = ([{"type": "tensor", "tensor-spec": spec}] for spec in (
-            {"dtype": "float32", "shape": [-1, *shape]}, {"dtype": "int32", "shape": [-1]}
-        ))  # fmt: skip
-        schema = json.dumps({"mlflow_tensorspec": {"features": json.dumps(images), "targets": json.dumps(labels)}})
     source = ("local", {"uri": str(place)}) if place else ("code", {"tags": {"mlflow.source.name": target}})
     return {
         "name": node.get("name") or (Path(node["path"]).stem if node.get("path") else target.rpartition(".")[2]),
         "digest": content_key(settings),
         "source_type": source[0],
         "source": json.dumps(source[1]),
-        "schema": schema,
         "profile": json.dumps(profile),
     }
 

@@ -225,10 +225,10 @@ class Store:
                 self._add_input(connection, run, dataset)
 
     def _add_input(self, connection, run, dataset) -> None:
-        columns = "dataset_uuid, experiment_id, name, digest, dataset_source_type, dataset_source, dataset_schema"
         connection.execute(
-            f"INSERT OR IGNORE INTO datasets ({columns}, dataset_profile) VALUES "
-            "(:uuid, :experiment, :name, :digest, :source_type, :source, :schema, :profile)",
+            "INSERT OR IGNORE INTO datasets (dataset_uuid, experiment_id, name, digest, dataset_source_type, "
+            "dataset_source, dataset_profile) VALUES "
+            "(:uuid, :experiment, :name, :digest, :source_type, :source, :profile)",
             dataset | {"uuid": uuid.uuid4().hex, "experiment": self.experiment},
         )
         query = "SELECT dataset_uuid FROM datasets WHERE experiment_id = ? AND name = ? AND digest = ?"
