@@ -15,11 +15,8 @@ lint: $(STAMP)
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
 
-# The full command: a bare `mlflow ui` opens a new, empty store.
 ui: $(STAMP)
-	@test -f mlruns/mlflow.db || { echo "There is no store in mlruns/ yet: run make study first."; exit 1; }
-	MLFLOW_DISABLE_TELEMETRY=true MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false \
-		$(RUN) -m mlflow ui --workers 1 --backend-store-uri sqlite:///$(CURDIR)/mlruns/mlflow.db
+	$(RUN) -m analysis.ui
 
 # Of studies that are finished nothing is trained again.
 notebooks: $(STAMP)

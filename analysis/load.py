@@ -37,6 +37,7 @@ class Execution:
     status: str
     folder: Path
     run_id: str
+    experiment_id: str
     tags: dict[str, str]
     start_time: int
     end_time: int | None
@@ -186,6 +187,7 @@ def _execution(store, run) -> Execution:
         run.status,
         run.folder,
         run.run_id,
+        run.experiment_id,
         run.tags,
         run.start_time,
         run.end_time,

@@ -27,6 +27,7 @@ class Run:
     """
 
     run_id: str
+    experiment_id: str
     start_time: int
     end_time: int | None
     status: str
@@ -77,7 +78,15 @@ class Folder:
             [version] = connection.execute("SELECT version_num FROM alembic_version").fetchone()
             if version in KNOWN_SCHEMAS:
                 return self._runs_by_sql(connection, study, tuple(metrics), params)
-        return _runs_by_client(_client(f"sqlite:///{self.database.resolve()}"), study, metrics, self._here)
+        from mlflow.exceptions import MlflowException
+
+        try:
+            return _runs_by_client(_client(f"sqlite:///{self.database.resolve()}"), study, metrics, self._here)
+        except MlflowException as error:
+            raise StudyError(
+                f"{self.database} cannot be read by this MLflow ({_reason(error)}): name another store, "
+                f"or bring a copy of it up to date with mlflow db upgrade"
+            ) from error
 
     def content(self, run: Run, name: str) -> bytes:
         """One of a run's files.
@@ -95,8 +104,8 @@ class Folder:
 
     def _runs_by_sql(self, connection, study, metrics, params) -> list[Run]:
         rows = connection.execute(
-            "SELECT run_uuid, start_time, end_time, status, artifact_uri FROM runs JOIN experiments USING "
-            "(experiment_id) WHERE experiments.name = ? AND runs.lifecycle_stage = 'active'",
+            "SELECT run_uuid, experiment_id, start_time, end_time, status, artifact_uri FROM runs JOIN experiments "
+            "USING (experiment_id) WHERE experiments.name = ? AND runs.lifecycle_stage = 'active'",
             (study,),
         ).fetchall()
         of_study = (
@@ -114,8 +123,16 @@ class Folder:
         numbers = pairs("latest_metrics", f"AND key IN ({named})", metrics) if metrics else {}
         settings = pairs("params") if params else {}
         return [
-            Run(i, start, end, status, self._here(uri), tags.get(i, {}), numbers.get(i, {}), settings.get(i, {}))
-            for i, start, end, status, uri in rows
+            Run(
+                i,
+                str(experiment),
+                start,
+                end,
+                status,
+                self._here(uri),
+                *(of.get(i, {}) for of in (tags, numbers, settings)),
+            )
+            for i, experiment, start, end, status, uri in rows
         ]
 
     def _here(self, artifact_uri: str) -> Path:
@@ -233,6 +250,7 @@ def _runs_by_client(client, study, metrics, place) -> list[Run]:
         runs += [
             Run(
                 run.info.run_id,
+                run.info.experiment_id,
                 run.info.start_time,
                 run.info.end_time,
                 run.info.status,

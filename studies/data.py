@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from studies import cache, images
-from studies.record import StudyError, listed, shown
+from studies.record import StudyError, content_key, listed, shown
 
 SETTINGS = (
     *("test_fraction", "validation_fraction"),
@@ -114,6 +114,31 @@ def size(node: dict) -> tuple[int, tuple[int, ...]]:
     else:
         return node["train_size"] or 10_000, (32, 32, 3)
     return len(_parts(y, fixed_test, node, np.random.default_rng(0))[0]), shape
+
+
+def entry(node: dict) -> dict[str, str]:
+    """What a store's reader sees of a data node: MLflow's name, digest, source and profile of a dataset.
+
+    The digest is of all that decides what is trained on, so that two trials have the same data if they have the same
+    digest; a file enters by its content, not by its place.
+
+    Raises:
+        StudyError: the file cannot be used any more.
+    """
+    target, content, place = node["_target_"], node["content"], node.get("path") or node.get("root")
+    settings = {name: value for name, value in node.items() if not (content and name in ("path", "root"))}
+    profile = {name: value for name, value in settings.items() if name != "_target_" and value != ""}
+    if target == "studies.data.digits" or target in FILES:  # else nobody knows before it is read
+        examples, shape = size(node)
+        profile = {"training_examples": examples, "image_shape": list(shape)} | profile
+    source = ("local", {"uri": str(place)}) if place else ("code", {"tags": {"mlflow.source.name": target}})
+    return {
+        "name": node.get("name") or (Path(node["path"]).stem if node.get("path") else target.rpartition(".")[2]),
+        "digest": content_key(settings),
+        "source_type": source[0],
+        "source": json.dumps(source[1]),
+        "profile": json.dumps(profile),
+    }
 
 
 @lru_cache(maxsize=8)

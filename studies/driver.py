@@ -8,9 +8,8 @@ from pathlib import Path
 
 from rich.console import Console
 
-from studies import arms, cost, data, store
+from studies import arms, cost, data, provenance, store, sweep
 from studies.record import EpochRecord, Result, Started, Study, StudyError, Trial, content_key, listed
-from studies.sweep import Sweep
 
 TRIAL = "studies.trial:run"
 CHECK = "studies.trial:check"
@@ -50,7 +49,7 @@ class Driver:
         jobs: the sweep that this is a job of, if it is.
     """
 
-    def __init__(self, study: Study, executor, root, config: str, console: Console, jobs: Sweep | None = None):
+    def __init__(self, study: Study, executor, root, config: str, console: Console, jobs: sweep.Sweep | None = None):
         self.study, self.executor, self.root, self.config, self.console = study, executor, root, config, console
         self.jobs = jobs
         self.execution, self.statuses, self.files = None, Counter(), {}
@@ -149,7 +148,10 @@ class Driver:
         finally:
             database.discard()
         if self.execution is None:
-            self.execution = tracking.Execution(self.root, self.study, self.design, self.config, self.jobs)
+            tags = provenance.tags(sweep.current().command)
+            self.execution = tracking.Execution(
+                self.root, self.study, self.design, self.config, self.jobs, tags, data.entry
+            )
             self.execution.keep(self.files)
 
     def _keep(self, files: dict[str, str]) -> None:

@@ -166,10 +166,9 @@ class Store:
         database: an MLflow database of a version in `KNOWN_VERSIONS`.
         experiment: its name; made if it is not there, restored if it was deleted.
         location: the experiment's artifacts, a URI.
-        note: the experiment's description; None leaves it as it is.
     """
 
-    def __init__(self, database: Path, experiment: str, location: str, note: str | None):
+    def __init__(self, database: Path, experiment: str, location: str):
         self.database, self.location = database, location
         now = _now()
         with closing(_connect(database)) as connection, connection:
@@ -181,25 +180,32 @@ class Store:
             )
             query = "SELECT experiment_id FROM experiments WHERE name = ?"
             self.experiment = connection.execute(query, (experiment,)).fetchone()[0]
-            if note is not None:
-                tag = "INSERT OR REPLACE INTO experiment_tags (key, value, experiment_id) VALUES (?, ?, ?)"
-                connection.execute(tag, ("mlflow.note.content", note, self.experiment))
+
+    def describe(self, note: str) -> None:
+        """Give the experiment a description, in Markdown."""
+        with closing(_connect(self.database)) as connection, connection:
+            tag = "INSERT OR REPLACE INTO experiment_tags (key, value, experiment_id) VALUES (?, ?, ?)"
+            connection.execute(tag, ("mlflow.note.content", note, self.experiment))
 
     def begin(self, name: str, tags: dict[str, str], start: int) -> str:
         """A new run's id; the run is there from its first `write` on."""
         self._begun = name, tags | {"mlflow.runName": name}, start
         return uuid.uuid4().hex
 
-    def write(self, run: str, status: str, end: int | None, params: dict[str, str], metrics: list) -> None:
+    def write(
+        self, run: str, status: str, end: int | None, params: dict[str, str], metrics: list, dataset: dict | None = None
+    ) -> None:
         """Write a run that was just begun, whole.
 
         Args:
             params: name -> value.
-            metrics: `(name, value, step)`, finite values.
+            metrics: `(name, value, step)`, finite values. MLflow shows them, and params, in the order that they have.
+            dataset: what it trained on, from `studies.data.entry`.
         """
         name, tags, start = self._begun
         now = _now()
-        latest = {entry[0]: entry for entry in sorted(metrics, key=lambda entry: entry[2])}
+        in_order = dict.fromkeys(entry[0] for entry in metrics)
+        latest = in_order | {entry[0]: entry for entry in sorted(metrics, key=lambda entry: entry[2])}
         with closing(_connect(self.database)) as connection, connection:
             connection.execute(
                 "INSERT INTO runs (run_uuid, name, source_type, source_name, entry_point_name, user_id, status, "
@@ -215,6 +221,26 @@ class Store:
                     f"INSERT INTO {table} (key, value, timestamp, run_uuid, step, is_nan) VALUES (?, ?, ?, ?, ?, 0)"
                 )
                 connection.executemany(statement, [(key, value, now, run, step) for key, value, step in entries])
+            if dataset:
+                self._add_input(connection, run, dataset)
+
+    def _add_input(self, connection, run, dataset) -> None:
+        connection.execute(
+            "INSERT OR IGNORE INTO datasets (dataset_uuid, experiment_id, name, digest, dataset_source_type, "
+            "dataset_source, dataset_profile) VALUES "
+            "(:uuid, :experiment, :name, :digest, :source_type, :source, :profile)",
+            dataset | {"uuid": uuid.uuid4().hex, "experiment": self.experiment},
+        )
+        query = "SELECT dataset_uuid FROM datasets WHERE experiment_id = ? AND name = ? AND digest = ?"
+        [known] = connection.execute(query, (self.experiment, dataset["name"], dataset["digest"])).fetchone()
+        edge = uuid.uuid4().hex
+        connection.execute(
+            "INSERT INTO inputs (input_uuid, source_type, source_id, destination_type, destination_id) "
+            "VALUES (?, 'DATASET', ?, 'RUN', ?)",
+            (edge, known, run),
+        )
+        tag = "INSERT INTO input_tags (input_uuid, name, value) VALUES (?, 'mlflow.data.context', 'training')"
+        connection.execute(tag, (edge,))
 
     def end(self, run: str, status: str, note: str) -> None:
         """End a run that was written as RUNNING."""

@@ -6,8 +6,9 @@ A child is written when its trial has ended, in one go: a run that is RUNNING wh
 import json
 import math
 import os
-import platform
+import shlex
 import time
+from collections.abc import Callable
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
@@ -17,7 +18,7 @@ from filelock import FileLock
 
 from studies import store
 from studies.early_warnings import early_warnings
-from studies.record import EPOCH_COLUMNS, LAYER_COLUMNS, METRICS, STATISTICS, content_key
+from studies.record import EPOCH_COLUMNS, LAYER_COLUMNS, METRICS, STATISTICS, content_key, listed
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
@@ -52,12 +53,25 @@ class Execution:
         trials: every trial of the design, finished ones too; of one that tunes, the tuning trials.
         config: the study's composed config, as text.
         jobs: the `studies.sweep.Sweep` that this is a job of, if it is.
+        provenance: tags that say how it came about.
+        entry: from a trial's data node to what is shown of its dataset, `studies.data.entry`; None shows nothing.
     """
 
-    def __init__(self, root, study, trials, config: str, jobs=None):
+    def __init__(
+        self,
+        root,
+        study,
+        trials,
+        config: str,
+        jobs=None,
+        provenance: dict[str, str] | None = None,
+        entry: Callable[[dict], dict] | None = None,
+    ):
         self.study, self.folder = study, _folder(root, study.name)
+        nodes = {content_key(trial.config["data"]): trial.config["data"] for trial in trials} if entry else {}
+        self.datasets = {key: entry(node) for key, node in nodes.items()}
         store.move_artifacts(Path(root).resolve() / "mlflow.db", self.folder.parent)
-        self.store = _opened(root, study.name, study.question)
+        self.store = _opened(root, study.name)
         self.store.end_leftovers(jobs.id if jobs else "")
         self.versions = {f"version.{name}": version(name) for name in ("tensorflow", "keras", "mlflow", "numpy")}
         if jobs:
@@ -67,7 +81,8 @@ class Execution:
             "study.design": json.dumps(asdict(study)),
             "study.hash": content_key([trial.key for trial in trials] + ([study.seeds] if study.nuisance else [])),
             "trial.role": "execution",
-            "machine": f"{platform.node()} {platform.machine()} {os.cpu_count()} cores",
+            "mlflow.note.content": _whole_lines(study.question),
+            **{name: value[:TAG_LENGTH] for name, value in (provenance or {}).items()},
             **self.versions,
         }
         if jobs:
@@ -75,7 +90,34 @@ class Execution:
         self.parent = self.store.begin(f"{study.name} ({len(trials)} trials)", tags, _now())
         compared = [trial.key for trial in trials if trial.role == "scientific"]
         self.keep({"study.yaml": config, "trials.json": json.dumps(compared)})
-        self.store.write(self.parent, "RUNNING", None, {}, [])
+        shared = next(iter(self.datasets.values())) if len(self.datasets) == 1 else None
+        self.store.write(self.parent, "RUNNING", None, {}, [], shared)
+        self.store.describe(self._description())
+
+    def _description(self) -> str:
+        """The experiment's: what is asked, by what, and where the answer is."""
+        study = self.study
+        roles = (("compared", study.factors), ("tuned for each arm", study.nuisance))
+        factors = [f"- `{f}` ({role}): {listed(levels)}" for role, fs in roles for f, levels in fs.items()]
+        lines = [
+            study.question,
+            "",
+            *factors,
+            *[""] * bool(factors),
+            f"Compared by `{study.metric}`, at the seeds {listed(study.seeds)}.",
+            "",
+            f"Latest execution: [its table]({self._page()}) and [report]({self._page('report.html')}), which is "
+            f"`report.html` among its artifacts.",
+            "",
+            f"Tables in a terminal: `python -m analysis.compare {shlex.quote(study.name)}`, and `--root` for a store "
+            f"that is not in `mlruns`.",
+        ]
+        return _whole_lines("\n".join(lines))
+
+    def _page(self, artifact: str = "") -> str:
+        """The address of the execution's page, within MLflow's pages; not of those for language models."""
+        path = f"/artifactPath/{artifact}" if artifact else ""
+        return f"#/experiments/{self.store.experiment}/runs/{self.parent}{path}?workflowType=machine_learning"
 
     def _sweep_run(self, jobs) -> str:
         """The run of the sweep, made by the first of its jobs."""
@@ -137,13 +179,21 @@ class Execution:
         levels = trial.arm | trial.nuisance | {"seed": trial.seed}
         params = {name: str(level) for name, level in levels.items()}
         params |= {name: value for name, value in _main_values(trial.config).items() if name not in params}
-        self.store.write(run, RUN_STATUS[result.status], now, params, _metrics(epochs, layers, result))
+        # MLflow's pages take the first metric where they show one.
+        metrics = sorted(_metrics(epochs, layers, result), key=lambda metric: metric[0] != self.study.metric)
+        dataset = self.datasets.get(content_key(trial.config["data"]))
+        self.store.write(run, RUN_STATUS[result.status], now, params, metrics, dataset)
 
     def close(self, status: str, table: str = "") -> None:
         """End the execution with an MLflow status, and keep its table in Markdown."""
+        note = self.study.question
         if table:
             (self.artifacts / "comparison.md").write_text(table)
-        self.store.end(self.parent, status, f"{self.study.question}\n\n{table}"[:TAG_LENGTH])
+            note += (
+                f"\n\nAmong the artifacts: [report.html]({self._page('report.html')}), the answer; `figures/`, its "
+                f"figures; `comparison.md`, this table; `study.yaml`, the whole config.\n\n{table}"
+            )
+        self.store.end(self.parent, status, _whole_lines(note))
 
     def _artifacts(self, run: str) -> Path:
         return _artifacts(self.folder, run)
@@ -157,10 +207,15 @@ def end_sweep(root, study: str, sweep: str, status: str, table: str) -> None:
         opened.end(run, status, table[:TAG_LENGTH])
 
 
-def _opened(root, study: str, note: str | None = None):
+def _opened(root, study: str):
     database = Path(root).resolve() / "mlflow.db"
     kind = store.Store if store.version(database) in store.KNOWN_VERSIONS else ClientStore
-    return kind(database, study, _folder(root, study).as_uri(), note)
+    return kind(database, study, _folder(root, study).as_uri())
+
+
+def _whole_lines(text: str) -> str:
+    """As many whole lines of a text as MLflow keeps of a tag, so that a table is not cut within a row."""
+    return text if len(text) <= TAG_LENGTH else text[:TAG_LENGTH].rpartition("\n")[0] or text[:TAG_LENGTH]
 
 
 def _folder(root, study: str) -> Path:
@@ -176,7 +231,7 @@ def _artifacts(folder: Path, run: str) -> Path:
 class ClientStore:
     """What `studies.store.Store` does, through MLflow's client: for database versions it does not know."""
 
-    def __init__(self, database: Path, experiment: str, location: str, note: str | None):
+    def __init__(self, database: Path, experiment: str, location: str):
         from mlflow.tracking import MlflowClient
 
         self.client = MlflowClient(f"sqlite:///{database}")
@@ -187,16 +242,18 @@ class ClientStore:
             self.experiment = known.experiment_id
             if known.lifecycle_stage == "deleted":
                 self.client.restore_experiment(self.experiment)
-        if note is not None:
-            self.client.set_experiment_tag(self.experiment, "mlflow.note.content", note)
+
+    def describe(self, note) -> None:
+        """Give the experiment a description, in Markdown."""
+        self.client.set_experiment_tag(self.experiment, "mlflow.note.content", note)
 
     def begin(self, name, tags, start) -> str:
         """A new run's id; it is RUNNING until its `write` says otherwise."""
         return self.client.create_run(self.experiment, start_time=start, run_name=name, tags=tags).info.run_id
 
-    def write(self, run, status, end, params, metrics) -> None:
-        """Write a run's params and metrics, and end it last unless it is RUNNING."""
-        from mlflow.entities import Metric, Param
+    def write(self, run, status, end, params, metrics, dataset=None) -> None:
+        """Write a run's params, metrics and dataset, and end it last unless it is RUNNING."""
+        from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param
 
         pairs, now = [Param(name, value) for name, value in params.items()], _now()
         entries = [Metric(name, value, now, step) for name, value, step in metrics]
@@ -204,6 +261,9 @@ class ClientStore:
             self.client.log_batch(run, params=pairs[start : start + 100])
         for start in range(0, len(entries), 1000):
             self.client.log_batch(run, metrics=entries[start : start + 1000])
+        if dataset:
+            tags = [InputTag("mlflow.data.context", "training")]
+            self.client.log_inputs(run, [DatasetInput(Dataset(**dataset), tags)])
         if status != "RUNNING":
             self.client.set_terminated(run, status, end_time=end)
 

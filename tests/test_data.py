@@ -1,3 +1,4 @@
+import json
 import multiprocessing
 import subprocess
 import tarfile
@@ -586,3 +587,33 @@ def test_keras_has_what_is_downloaded_by_its_name(tf):
 
     for name in ("mnist", "fashion_mnist", "cifar10", "cifar100"):
         assert callable(getattr(keras.datasets, name).load_data)
+
+
+def test_an_entry_says_by_its_digest_whether_two_trials_train_on_the_same(tmp_path, config):
+    rng = np.random.default_rng(0)
+    arrays = {"x": rng.integers(0, 255, (60, 5, 4), dtype=np.uint8), "y": np.arange(60) % 3}
+    places = [tmp_path / name for name in ("here.npz", "there.npz", "other.npz")]
+    for place in places:
+        np.savez(place, **arrays)
+    arrays["x"][0, 0, 0] ^= 1
+    np.savez(places[2], **arrays)
+
+    def entry(*overrides):
+        node = config(overrides)["data"]
+        return data.entry(node | {"content": data.content(node)})
+
+    here, there, other = (entry("data=npz", f"data.path={place}", "data.test_fraction=0.2") for place in places)
+    assert here["digest"] == there["digest"] != other["digest"] and here["name"] == "here"
+    assert json.loads(here["source"]) == {"uri": str(places[0])}
+    profile = json.loads(here["profile"])
+    assert profile["image_shape"] == [5, 4, 1] and 0 < profile["training_examples"] < 48
+
+    whole, fewer = entry(), entry("data.train_size=100")
+    assert whole["name"] == fewer["name"] == "digits" and whole["digest"] != fewer["digest"]
+    assert json.loads(fewer["profile"])["training_examples"] == 100
+    assert all(len(each["digest"]) <= 36 for each in (here, whole))  # what MLflow's table takes
+
+
+def test_an_entry_of_data_that_nobody_has_seen_yet_claims_nothing():
+    entry = data.entry({"_target_": "mine.images", "size": 3, "content": ""})
+    assert entry["name"] == "images" and json.loads(entry["profile"]) == {"size": 3}

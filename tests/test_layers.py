@@ -39,6 +39,7 @@ DRIVER = {
         "driver",
         "sweep",
         "early_warnings",
+        "provenance",
     )
 }
 

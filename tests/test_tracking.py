@@ -13,7 +13,7 @@ import yaml
 from mlflow.tracking import MlflowClient
 
 from analysis import estimates, load, runs
-from studies import store, tracking
+from studies import data, store, tracking
 from studies.record import (
     EPOCH_COLUMNS,
     LAYER_COLUMNS,
@@ -32,7 +32,7 @@ STUDY = Study(
     "made up", "Does it keep what it is given?", {"model.depth": (1, 2)}, (0, 1), {"model.depth": 1}, "val_loss"
 )
 CONFIG = {
-    "data": {"_target_": "studies.data.digits", "content": ""},
+    "data": {"_target_": "made.up", "path": "/made/up.npz", "content": "0123abcd", "train_size": None},
     "model": {"_target_": "studies.models.mlp", "depth": 1},
     "initializer": {"_target_": "keras.initializers.Zeros"},
     "optimizer": {"_target_": "keras.optimizers.SGD", "learning_rate": 0.1},
@@ -85,7 +85,7 @@ def root(fresh, tmp_path):
 
 def written(root, statuses=("finished", "diverged", "crashed", "timeout")):
     trials = made_up_trials()
-    execution = tracking.Execution(root, STUDY, trials, "study: made up\n")
+    execution = tracking.Execution(root, STUDY, trials, "study: made up\n", None, {"machine": "m" * 9000}, data.entry)
     for trial, status in zip(trials, statuses, strict=True):
         execution.write(trial, *records(trial, status))
     execution.close("FINISHED", "| a table |")
@@ -96,16 +96,22 @@ def seen_by_mlflow(root):
     """All that MLflow's client says of the store's runs, by name, but for ids and times."""
     client = MlflowClient(store.uri(root))
     experiment = client.get_experiment_by_name(STUDY.name)
-    seen = {"experiment": (Path(experiment.artifact_location).name, experiment.tags)}
+    [parent] = client.search_runs([experiment.experiment_id], "tags.trial.role = 'execution'")
+
+    def without_ids(tags):
+        return {k: v.replace(parent.info.run_id, "PARENT") for k, v in tags.items()}
+
+    seen = {"experiment": (Path(experiment.artifact_location).name, without_ids(experiment.tags))}
     for run in client.search_runs([experiment.experiment_id]):
-        tags = {k: v for k, v in run.data.tags.items() if k not in ("mlflow.parentRunId",)}
+        tags = without_ids(run.data.tags)
+        inputs = [(vars(each.dataset), [vars(tag) for tag in each.tags]) for each in run.inputs.dataset_inputs]
         history = {
             name: sorted((m.step, m.value) for m in client.get_metric_history(run.info.run_id, name))
             for name in ("val_loss", "weights/dense_1/l2", "test_accuracy")
             if name in run.data.metrics
         }
         files = sorted(artifact.path for artifact in client.list_artifacts(run.info.run_id))
-        seen[run.info.run_name] = (run.info.status, tags, run.data.params, run.data.metrics, history, files)
+        seen[run.info.run_name] = (run.info.status, tags, run.data.params, run.data.metrics, history, files, inputs)
     return seen
 
 
@@ -129,6 +135,55 @@ def test_sql_and_mlflows_client_write_the_same(fresh, tmp_path, monkeypatch):
     assert statuses == dict(
         zip(["depth=1 seed=0", "depth=1 seed=1", "depth=2 seed=0", "depth=2 seed=1"], expected, strict=True)
     )
+
+
+def test_every_run_has_the_dataset_that_it_trained_on_and_an_execution_the_one_they_share(root):
+    trials = written(root)
+    client = MlflowClient(store.uri(root))
+    [experiment] = [e.experiment_id for e in client.search_experiments() if e.name == STUDY.name]
+    found = client.search_runs([experiment], "dataset.name = 'up'")
+    assert len(found) == len(trials) + 1
+    [(dataset, tags)] = {
+        (tuple(vars(each.dataset).items()), tuple((tag.key, tag.value) for tag in each.tags))
+        for run in found
+        for each in run.inputs.dataset_inputs
+    }
+    assert tags == (("mlflow.data.context", "training"),)
+    entry = {f"_{name}": value for name, value in data.entry(CONFIG["data"]).items()}
+    assert dict(dataset) == entry | {"_schema": None}
+
+    fewer = replace(trials[0], key="f" * 16, config=CONFIG | {"data": CONFIG["data"] | {"train_size": 9}})
+    execution = tracking.Execution(root, STUDY, [*trials, fewer], "", entry=data.entry)
+    execution.write(fewer, *records(fewer))
+    execution.close("FINISHED")
+    assert client.get_run(execution.parent).inputs.dataset_inputs == []
+    digests = {each.dataset.digest for run in client.search_runs([experiment]) for each in run.inputs.dataset_inputs}
+    assert len(digests) == 2
+
+
+def test_descriptions_say_what_is_asked_and_where_the_answer_is(root):
+    execution = tracking.Execution(root, STUDY, made_up_trials(), "")
+    table = "\n".join(f"| row {n:04d} of a long table |" for n in range(1000))
+    execution.close("FINISHED", table)
+    client = MlflowClient(store.uri(root))
+    experiment = client.get_experiment_by_name(STUDY.name)
+    page = f"#/experiments/{experiment.experiment_id}/runs/{execution.parent}"
+    description = experiment.tags["mlflow.note.content"]
+    for part in (STUDY.question, "`model.depth` (compared): 1, 2", page, "analysis.compare 'made up'", "report.html"):
+        assert part in description
+    note = client.get_run(execution.parent).data.tags["mlflow.note.content"]
+    assert note.startswith(STUDY.question) and f"{page}/artifactPath/report.html" in note
+    assert len(note) <= tracking.TAG_LENGTH and note.endswith(" of a long table |") and "row 0000" in note
+
+
+def test_the_studys_metric_and_factors_come_first(root):
+    written(root)
+    client = MlflowClient(store.uri(root))
+    [run] = client.search_runs([client.get_experiment_by_name(STUDY.name).experiment_id], "params.model.depth = '2'")[
+        :1
+    ]
+    assert list(run.data.params)[:2] == ["model.depth", "seed"]
+    assert next(iter(run.data.metrics)) == STUDY.metric == "val_loss"
 
 
 def test_sql_and_mlflows_client_read_the_same(root, monkeypatch):

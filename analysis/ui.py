@@ -1,0 +1,169 @@
+"""MLflow's pages of a store, on this machine alone: `python -m analysis.ui`, until Ctrl-C."""
+
+import argparse
+import http.client
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import NoReturn
+
+from analysis import load, report, runs
+from studies.record import StudyError
+
+HOST = "127.0.0.1"
+PORT = 5000
+"""Where MLflow's pages are by custom."""
+
+LIGHT = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+"""With one worker besides, MLflow's server is 2 processes of 0.5 GB together; left to itself 10 of 1.8 GB."""
+
+TRAINING = "workflowType=machine_learning"
+"""Without it MLflow's pages are those for language models: an experiment opens at its traces, and there are none."""
+
+FILTERS = (  # a name with dots needs no backticks in MLflow's search box, one with a space or a slash does
+    "tags.trial.status = 'diverged'",
+    "tags.trial.role = 'scientific' and metrics.val_accuracy > 0.9",
+)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Serve MLflow's pages until they are interrupted; gives the exit code, 2 for what the user can put right."""
+    parser = argparse.ArgumentParser(prog="python -m analysis.ui", description="Browse a store's studies in MLflow.")
+    parser.add_argument("--root", default="mlruns", help="the store's folder (default: mlruns)")
+    parser.add_argument("--port", type=int, help=f"(default: {PORT}, or another where that is taken)")
+    options = parser.parse_args(arguments)
+    for ending in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(ending, signal.default_int_handler)
+    try:
+        serve(options.root, options.port)
+    except KeyboardInterrupt:
+        return 0
+    except StudyError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+
+
+def serve(root: str | Path, port: int | None = None) -> NoReturn:
+    """Serve MLflow's pages of a store, and print where they are and what to look at, until it is interrupted.
+
+    Args:
+        port: None takes 5000 if it is free, else another.
+
+    Raises:
+        StudyError: there is no store, the port cannot be had, or the server ends by itself.
+    """
+    if runs.is_server(root):
+        raise StudyError(f"--root {root} is a server already: open that address in a browser")
+    database = Path(root).resolve() / "mlflow.db"
+    if not database.exists():
+        raise StudyError(
+            f"--root {root}: there is no store in {database.parent} yet: run a study first (make study), or name "
+            f"another store with --root"
+        )
+    looked = looks(root)  # first, since it finds what is wrong with the store
+    port = free_port(port)
+    command = [sys.executable, "-m", "mlflow", "ui", "--workers", "1", "--host", HOST, "--port", str(port)]
+    command += ["--backend-store-uri", f"sqlite:///{database}"]
+    with tempfile.TemporaryFile("w+") as log:
+        # In a session of its own, so that Ctrl-C reaches it through here, once, with all its processes.
+        server = subprocess.Popen(
+            command, env=os.environ | LIGHT, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
+        )
+        try:
+            while server.poll() is None and not _answers(port):
+                time.sleep(0.1)
+            if server.poll() is None:
+                print(guide(f"http://{HOST}:{port}", database.parent, looked), flush=True)
+                server.wait()
+        finally:
+            _end(server)
+        log.seek(0)
+        last = " ".join(" ".join(log.read().split("\n")[-4:]).split())
+        raise StudyError(
+            f"MLflow's server ended by itself (exit code {server.returncode}): {last or 'it said nothing'}"
+        )
+
+
+def looks(root: str | Path) -> list[load.Execution]:
+    """The latest execution of each study in a store; what else MLflow keeps there has none."""
+    found = []
+    for study in load.studies(root):
+        try:
+            found.append(load.execution(study, root))
+        except StudyError:
+            continue
+    return found
+
+
+def guide(address: str, root: Path, executions: list[load.Execution]) -> str:
+    """What there is to see at a server's address, and how."""
+    lines = [f"MLflow shows {root} at {address}/#/experiments?{TRAINING}", ""]
+    for execution in executions:
+        experiment = f"{address}/#/experiments/{execution.experiment_id}/runs"
+        run = f"{experiment}/{execution.run_id}"
+        lines += [
+            f"{execution.study.name}: {execution.study.question}",
+            f"  all runs          {experiment}?{TRAINING}",
+            f"  latest execution  {run}?{TRAINING}",
+            f"  its report        {run}/artifactPath/{report.FILE}?{TRAINING}",
+            "",
+        ]
+    lines += [
+        "Among all runs, + unfolds an execution into its trials; those that are checked can be compared. A trial has",
+        "charts for each layer under Model metrics. Worth typing in the search box above the runs:",
+        *(f"  {query}" for query in FILTERS),
+        "",
+        "Ctrl-C stops it.",
+    ]
+    return "\n".join(lines)
+
+
+def free_port(wanted: int | None = None) -> int:
+    """A port of this machine that is free: the one that is wanted; else 5000, or if that is taken another.
+
+    Raises:
+        StudyError: the one that is wanted cannot be had.
+    """
+    for port in [wanted] if wanted is not None else [PORT, 0]:
+        try:
+            with socket.create_server((HOST, port)) as free:
+                return free.getsockname()[1]
+        except (OSError, OverflowError) as error:
+            reason = error
+    raise StudyError(
+        f"--port {wanted}: cannot be had ({getattr(reason, 'strerror', None) or reason}): name another from 1024 to "
+        f"65535, or none, for one that is free"
+    )
+
+
+def _answers(port: int) -> bool:
+    connection = http.client.HTTPConnection(HOST, port, timeout=5)
+    try:
+        connection.request("GET", "/health")
+        return connection.getresponse().status == 200
+    except (OSError, http.client.HTTPException):
+        return False
+    finally:
+        connection.close()
+
+
+def _end(server: subprocess.Popen) -> None:
+    """End a server and all its processes, however impatient the user is."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for how in (signal.SIGTERM, signal.SIGKILL):
+        try:
+            os.killpg(server.pid, how)
+            server.wait(5)
+        except ProcessLookupError:
+            return
+        except subprocess.TimeoutExpired:
+            continue
+
+
+if __name__ == "__main__":
+    sys.exit(main())

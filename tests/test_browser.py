@@ -1,0 +1,294 @@
+"""What a user sees: MLflow's pages of a real store, and the report, in a real browser. Screenshots: tests/output/."""
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import expect, sync_playwright
+
+from analysis import load, ui
+
+ROOT = Path(__file__).parent.parent
+OUTPUT = ROOT / "tests" / "output"
+STUDY = ["+study.factors={initializer:[he_normal,orthogonal]}", "study.seeds=2", "training.epochs=3", "study.name=seen"]
+QUESTION = "How does one network train?"
+TRIALS = [f"{arm} seed={seed}" for arm in ("he_normal", "orthogonal") for seed in (0, 1)]
+LAYERS = ("dense_1", "dense_2", "logits")
+QUIET = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
+QUIET += ["--disable-component-update", "--disable-sync"]
+
+MLFLOWS_OWN = (
+    # A server without users is asked who the user is.
+    r"Failed to load resource: the server responded with a status of 404 \(Not Found\) .*/mlflow/users/current",
+    r"null ResizeObserver loop completed with undelivered notifications\. .*/static-files/.*",
+)
+"""Errors in the console that MLflow's pages cause whatever the store holds."""
+
+
+@pytest.fixture(scope="module")
+def browser():
+    found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if found is None:
+        pytest.skip("there is no chromium, chromium-browser or google-chrome on the PATH")
+    with sync_playwright() as playwright:
+        started = playwright.chromium.launch(executable_path=found, args=QUIET)
+        yield started
+        started.close()
+
+
+@pytest.fixture(scope="module")
+def root(browser, tmp_path_factory):
+    """The store of a study."""
+    store = tmp_path_factory.mktemp("seen")
+    command = [sys.executable, "-m", "studies.run", *STUDY, f"tracking.root={store}"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    OUTPUT.mkdir(exist_ok=True)
+    return store
+
+
+@pytest.fixture(scope="module")
+def served(root):
+    """The command that shows the store, and what it printed."""
+    command = [sys.executable, "-m", "analysis.ui", "--root", str(root)]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    printed = ""
+    while "Ctrl-C" not in printed:
+        line = process.stdout.readline()
+        assert line, process.communicate()[1]
+        printed += line
+    yield process, printed
+    if process.poll() is None:
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=20)
+
+
+@pytest.fixture
+def page(browser, served):
+    """A new browser's page; nothing on it may go wrong, nor ask another machine for anything."""
+    context = browser.new_context(viewport={"width": 1400, "height": 900})
+    errors, elsewhere = [], []
+    context.on("console", lambda m: errors.append(f"{m.text} {m.location['url']}") if m.type == "error" else None)
+    context.on("weberror", lambda error: errors.append(str(error.error)))
+    context.on(
+        "request", lambda r: elsewhere.append(r.url) if not re.match(r"(http://127|blob:|data:)", r.url) else None
+    )
+    opened = context.new_page()
+    opened.set_default_timeout(15_000)
+    yield opened
+    context.close()
+    assert [error for error in errors if not any(re.fullmatch(known, error) for known in MLFLOWS_OWN)] == []
+    assert elsewhere == []
+
+
+@pytest.fixture
+def address(served):
+    """A function from a word of the guide to the address behind it."""
+    return lambda words: re.search(rf"{words} +(\S+)", served[1])[1]
+
+
+def shot(page, name):
+    page.wait_for_timeout(400)  # pages unfold
+    page.screenshot(path=OUTPUT / f"{name}.png")
+
+
+def row(page, name):
+    return page.get_by_role("row").filter(has=page.get_by_role("link", name=name, exact=True))
+
+
+def unfold(page):
+    """Show the trials of the execution in the list of runs."""
+    row(page, "seen (4 trials)").get_by_role("gridcell").filter(has_text="seen").get_by_role("button").click()
+
+
+def run_of(root, name):
+    """The address, within MLflow's pages, of a trial's run."""
+    found = load.trials("seen", root)
+    arm, seed = name.split(" seed=")
+    [folder] = found[(found["initializer"] == arm) & (found["seed"] == int(seed))]["folder"]
+    return f"{load.execution('seen', root).experiment_id}/runs/{folder.parent.name}"
+
+
+def test_the_list_of_runs_nests_trials_that_are_named_by_arm_and_seed(page, address):
+    page.goto(address("all runs"))
+    expect(row(page, "seen (4 trials)")).to_be_visible()
+    assert not any(row(page, name).count() for name in TRIALS)
+    unfold(page)
+    for name in TRIALS:
+        expect(row(page, name)).to_be_visible()
+    expect(page.get_by_text(QUESTION)).to_be_visible()
+    expect(page.get_by_text("digits (").first).to_be_visible()
+    shot(page, "runs")
+
+
+@pytest.mark.parametrize(
+    "query, count",
+    [
+        ("tags.trial.seed = '1'", 2),
+        ("tags.`trial.seed` = '1'", 2),
+        ("params.initializer = 'he_normal' and tags.study = 'seen'", 2),
+        (ui.FILTERS[0], 0),
+        (ui.FILTERS[1].replace("0.9", "0.2"), 4),
+    ],
+)
+def test_a_filter_that_is_typed_leaves_the_trials_that_it_says(page, address, query, count):
+    page.goto(address("all runs"))
+    expect(page.get_by_text("5 matching runs")).to_be_visible()
+    box = page.get_by_placeholder("metrics.rmse")
+    box.fill(query)
+    box.press("Enter")
+    with_parent = count + (count > 0)
+    expect(page.get_by_text(re.compile(rf"^{with_parent} matching run"))).to_be_visible()
+
+
+def test_an_execution_says_what_it_asked_found_and_ran_on(page, address, root):
+    page.goto(address("latest execution"))
+    expect(page.get_by_role("paragraph").filter(has_text=QUESTION)).to_be_visible()
+    shot(page, "execution")
+    page.get_by_text("Show more").click()
+    expect(page.get_by_role("cell", name="he_normal")).to_be_visible()
+    for name in TRIALS:
+        expect(page.get_by_role("link", name=name)).to_be_visible()
+    tags = load.execution("seen", root).tags
+    if commit := tags.get("mlflow.source.git.commit"):
+        expect(page.get_by_text(commit[:7])).to_be_visible()
+    assert tags["mlflow.source.name"].startswith("python -m studies.run '+study.factors={initializer:[")
+    with page.context.expect_page() as opened:
+        page.get_by_role("link", name="report.html").click()
+    expect(opened.value.frame_locator("iframe").get_by_role("heading", name=QUESTION)).to_be_visible()
+
+
+def test_a_dataset_says_what_was_trained_on(page, address):
+    page.goto(address("latest execution"))
+    page.get_by_text("digits (").click()
+    expect(page.get_by_text("training examples: 1151")).to_be_visible()
+    expect(page.get_by_text("image shape: [8,8,1]")).to_be_visible()
+    shot(page, "dataset")
+
+
+def test_a_trial_has_its_factors_first_and_charts_for_each_layer(page, address, root):
+    trial = address("all runs").replace("1/runs", run_of(root, "orthogonal seed=1"))
+    page.goto(trial)
+    expect(page.get_by_role("heading", name="orthogonal seed=1")).to_be_visible()
+    expect(page.get_by_text("batch_size")).to_be_attached()
+    names = page.locator("text=/^(initializer|seed|data|model|optimizer|training)(\\.|$)/").all_inner_texts()
+    assert names[:3] == ["initializer", "seed", "data"]
+    shot(page, "trial")
+
+    page.goto(trial.replace("?", "/model-metrics?"))
+    sections = [f"{kind}/{layer}" for kind in ("gradients", "updates", "weights") for layer in LAYERS]
+    for section in sections:
+        expect(page.get_by_text(section, exact=True)).to_be_attached()
+    page.get_by_text("weights/dense_1", exact=True).scroll_into_view_if_needed()
+    for chart in ("l2", "distance"):
+        expect(page.get_by_text(chart, exact=True).first).to_be_visible()
+    shot(page, "trial-charts")
+
+
+def test_trials_that_are_checked_are_compared_by_the_studys_metric(page, address):
+    page.goto(address("all runs"))
+    unfold(page)
+    for name in TRIALS:
+        row(page, name).get_by_role("checkbox").check()
+    page.get_by_role("button", name="Compare").click()
+    expect(page.get_by_text("Comparing 4 Runs")).to_be_visible()
+    plot = page.locator(".js-plotly-plot").first
+    for words in ("val_accuracy", "initializer", "he_normal", "orthogonal"):
+        expect(plot.get_by_text(words, exact=True).first).to_be_visible()
+    shot(page, "compare")
+
+
+def test_the_report_and_a_figure_open_among_the_artifacts(page, address):
+    page.goto(address("its report"))
+    report = page.frame_locator("iframe")
+    expect(report.get_by_role("heading", name=QUESTION)).to_be_visible()
+    expect(report.get_by_text("has the highest val accuracy")).to_be_visible()
+    shot(page, "report-among-artifacts")
+    page.get_by_text("figures", exact=True).click()
+    page.get_by_text("weights.svg").click()
+    expect(page.locator("img").first).to_be_visible()
+    page.wait_for_function("[...document.images].some(image => image.naturalWidth > 300)")
+    shot(page, "figure-among-artifacts")
+
+
+@pytest.fixture
+def report(browser, root):
+    """A function that opens the report as a file; it asks for nothing else and has nothing to complain of."""
+    contexts, asked, said = [], [], []
+    file = (load.execution("seen", root).folder / "report.html").as_uri()
+
+    def opened(**settings):
+        context = browser.new_context(**settings)
+        contexts.append(context)
+        context.on("request", lambda request: asked.append(request.url))
+        context.on("console", lambda message: said.append(message.text))
+        context.on("weberror", lambda error: said.append(str(error.error)))
+        page = context.new_page()
+        page.goto(file)
+        return page
+
+    yield opened
+    for context in contexts:
+        context.close()
+    assert set(asked) == {file} and said == []
+
+
+def brightness(page, of):
+    """Of a CSS colour of the page's body, 0 (black) to 1 (white)."""
+    colour = page.evaluate(f"getComputedStyle(document.body).{of}")
+    return sum(map(int, re.findall(r"\d+", colour)[:3])) / 3 / 255
+
+
+def test_a_report_is_light_or_dark_as_its_reader_likes_it(report):
+    for scheme, light in (("light", True), ("dark", False)):
+        page = report(color_scheme=scheme)
+        ink, paper = brightness(page, "color"), brightness(page, "backgroundColor")
+        assert (paper > 0.8 and ink < 0.3) if light else (paper < 0.2 and ink > 0.7)
+        page.screenshot(path=OUTPUT / f"report-{scheme}.png", full_page=True)
+
+
+def test_a_report_is_no_wider_than_a_telephone(report):
+    page = report(viewport={"width": 390, "height": 844}, is_mobile=True, device_scale_factor=2)
+    page.screenshot(path=OUTPUT / "report-telephone.png", full_page=True)
+    assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+    assert page.evaluate("window.innerWidth") == 390
+
+
+def test_a_report_can_be_printed(report):
+    page = report()
+    pdf = page.pdf(path=OUTPUT / "report.pdf", format="A4")
+    assert pdf.startswith(b"%PDF") and len(pdf) > 20_000
+    page.emulate_media(media="print")
+    assert brightness(page, "backgroundColor") == 1 and brightness(page, "color") == 0
+
+
+def test_the_server_is_two_processes_and_ctrl_c_leaves_none(served):
+    process, _ = served
+    [server] = children(process.pid)
+    family = [server, *children(server)]
+    assert len(family) == 2
+    process.send_signal(signal.SIGINT)
+    out, error = process.communicate(timeout=20)
+    assert process.returncode == 0 and error == ""
+    deadline = time.monotonic() + 5
+    while any(map(alive, family)) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not any(map(alive, family))
+
+
+def children(pid):
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def alive(pid):
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return not Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].startswith(" Z")
