@@ -1,68 +1,66 @@
-"""A comparison in words: what it says, and no more than its intervals allow."""
+"""A comparison in words: what it says, and no more than its intervals allow.
+
+*Clearly* better or worse is an arm whose paired t test, Holm-adjusted over all comparisons with the baseline, has
+p ≤ 5 %.
+"""
 
 import pandas as pd
 
-from analysis.estimates import LEVEL, higher_is_better
-from analysis.tables import interval, rounded
+from analysis.estimates import LEVEL, as_level, higher_is_better
+from analysis.tables import interval, rounded, words
 from studies.record import arm_label
 
 MOST_CONTEXTS = 8
 """Of the combinations of other levels that are spoken of one by one."""
 
+SURE = 1 - LEVEL
+
 
 def answer(compared: pd.DataFrame, by: list[str], metric: str, baseline: dict) -> list[str]:
     """The answer in a sentence, and, where the baseline leaves factors open, one for each combination of their levels.
 
-    A difference is called clear when its paired t test, Holm-adjusted over all comparisons with the baseline, has
-    p ≤ 5 %.
-
     Args:
         compared: from `estimates.comparison`, of the same factors, metric and baseline.
     """
-    scored = compared[compared["mean"].notna()]
-    if scored.empty:
-        return [f"There is no answer: no trial has a {_words(metric)}."]
+    if compared["mean"].isna().all():
+        return [f"There is no answer: no trial has a {words(metric)}."]
     if len(compared) == 1:
-        return [f"The {_words(metric)} is {_estimate(scored.iloc[0])}."]
+        return [f"The {words(metric)} is {_estimate(compared.iloc[0])}."]
     anchors = [factor for factor in by if factor in baseline]
     if not anchors:
-        return [_without_baseline(scored, by, metric)]
-    contexts = [factor for factor in by if factor not in anchors]
+        return [_ranked(compared, by, metric), *_spread(compared, by)]
+    wanted = tuple(as_level(baseline[factor]) for factor in anchors)
+    is_baseline = [tuple(map(as_level, arm)) == wanted for arm in zip(*(compared[f] for f in anchors), strict=True)]
     against = arm_label({factor: baseline[factor] for factor in anchors})
-    groups = [part for _, part in scored.groupby(_labels(scored, contexts), sort=False)] if contexts else [scored]
+    contexts = [factor for factor in by if factor not in anchors]
+    frame = compared.assign(is_baseline=is_baseline)
+    groups = [part for _, part in frame.groupby(_labels(frame, contexts), sort=False)] if contexts else [frame]
     if len(groups) == 1:
-        text = _against(groups[0], by, against, metric)
-        return [text if text.startswith(tuple(_labels(scored, by))) else text[0].upper() + text[1:]]
-    where = [arm_label({factor: part[factor].iloc[0] for factor in contexts}) for part in groups]
-    lines = [
-        f"At {place}: {_against(part, anchors, against, metric)}" for place, part in zip(where, groups, strict=True)
-    ]
-    return [_counts(scored, by, against, metric), *(lines if len(lines) <= MOST_CONTEXTS else [])]
+        return [_against(frame, by, against, metric)]
+    lines = [f"At {_labels(part, contexts)[0]}: {_against(part, anchors, against, metric)}" for part in groups]
+    return [_counts(frame, by, against, metric), *(lines if len(lines) <= MOST_CONTEXTS else [])]
 
 
-def spans(compared: list[tuple[list[str], pd.DataFrame]], metric: str) -> list[str]:
-    """How far each factor moves a metric, those that move it most first.
+def spans(found: list[tuple[list[str], dict | None]]) -> list[str]:
+    """How far each factor moves the metric, those that move it most first.
 
     Args:
-        compared: factors, and their comparison, averaged over the others.
+        found: factors, and from `estimates.span` what their levels, averaged over the other factors, do.
     """
     lines = []
-    for by, frame in compared:
-        frame = frame.dropna(subset="mean")
-        if len(frame) > 1:
-            low, high = frame.loc[frame["mean"].idxmin()], frame.loc[frame["mean"].idxmax()]
-            names = " and ".join(by)
-            span, ends = high["mean"] - low["mean"], f"from {_named(low, by)} to {_named(high, by)}"
-            lines.append((-span, f"{names} moves it by {rounded(span)}, {ends}, averaged over the others."))
+    for by, span in found:
+        if span is not None and span["difference"] == span["difference"]:
+            ends = " to ".join(arm_label(dict(zip(by, span[end], strict=True))) for end in ("lowest", "highest"))
+            sure = (
+                "at one seed some of it is chance"
+                if span["p"] != span["p"]
+                else "clearly, whichever pair of levels one had looked at"
+                if span["p"] <= SURE
+                else "which may be the luck of the extremes"
+            )
+            moves = f"{' and '.join(by)} moves it by {_difference(span)}, from {ends}"
+            lines.append((-span["difference"], f"Averaged over the others, {moves}: {sure}."))
     return [line for _, line in sorted(lines)]
-
-
-def _words(metric) -> str:
-    return metric.replace("_", " ")
-
-
-def _extreme(metric) -> str:
-    return f"the {'highest' if higher_is_better(metric) else 'lowest'} {_words(metric)}"
 
 
 def _labels(frame, factors) -> list[str]:
@@ -71,12 +69,6 @@ def _labels(frame, factors) -> list[str]:
 
 def _named(row, by) -> str:
     return arm_label({factor: row[factor] for factor in by})
-
-
-def _seeds(frame) -> str:
-    low, high = int(frame["seeds"].min()), int(frame["seeds"].max())
-    count = f"{high}" if low == high else f"{low} to {high}"
-    return f"{count} seed{'s' * (high != 1)}"
 
 
 def _estimate(row) -> str:
@@ -88,68 +80,118 @@ def _estimate(row) -> str:
 
 
 def _difference(row) -> str:
-    difference, low, high = row["difference"], row["difference_low"], row["difference_high"]
+    names = ("difference", "low", "high") if "lowest" in row else ("difference", "difference_low", "difference_high")
+    difference, low, high = (row[name] for name in names)
     if low != low:
         return rounded(difference, sign=True)
     return f"{rounded(difference, (high - low) / 2, sign=True)} {interval(difference, low, high, sign=True)}"
 
 
-def _without_baseline(scored, by, metric) -> str:
+def _paired(row) -> str:
+    return f"{_difference(row)}, paired over {row['pairs']} seed{'' if row['pairs'] == 1 else 's'}"
+
+
+def _others(count: int) -> str:
+    return f"the {count} others" if count > 1 else "the other"
+
+
+def _ranked(part, by, metric) -> str:
+    """The best arm, and which of the others cannot be told from it."""
+    scored = part[part["mean"].notna()]
+    if len(scored) == 1:
+        return f"Only {_named(scored.iloc[0], by)} has a {words(metric)}: {_estimate(scored.iloc[0])}."
     [best] = scored[scored["standing"] == "best"].to_dict("records")
-    text = f"{_named(best, by)} has {_extreme(metric)}: {_estimate(best)}"
-    if (scored["seeds"] < 2).all():
-        return f"{text}; what it leads by may be chance."
-    tied = [_named(row, by) for row in scored[scored["standing"] == "tied"].to_dict("records")]
+    extreme = "highest" if higher_is_better(metric) else "lowest"
+    text = f"{_named(best, by)} has the {extreme} {words(metric)}: {_estimate(best)}"
+    tied, untested = (
+        [_named(row, by) for row in scored[scored["standing"] == standing].to_dict("records")]
+        for standing in ("tied", "untested")
+    )
     others = len(scored) - 1
-    if not tied:
-        return f"{text}; it is clearly ahead of the other{'s' * (others > 1)}."
-    if len(tied) == others:
-        return f"{text}; {_seeds(scored)} do not tell any of the {others} other{'s' * (others > 1)} from it."
-    return f"{text}; {len(tied)} of the {others} others cannot be told from it ({_some(tied)})."
+    if len(untested) == others:
+        return f"{text}; what it leads by may be chance."
+    said = [f"{len(untested)} of {_others(others)} cannot be tested"] if untested else []
+    if tied:
+        said.insert(0, f"{_of(len(tied), others)} cannot be told from it ({_some(tied)})")
+    return f"{text}; {'; '.join(said) or f'it is clearly ahead of {_others(others)}'}."
+
+
+def _of(count: int, others: int) -> str:
+    return _others(others) if count == others else f"{count} of {_others(others)}"
 
 
 def _some(names: list[str]) -> str:
     return ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
 
 
+def _spread(compared, by) -> list[str]:
+    """Between which arms the spread over seeds differs most."""
+    known = compared[compared["sd"].notna()]
+    if len(known) < 2:
+        return []
+    least, most = (known.loc[index] for index in (known["sd"].idxmin(), known["sd"].idxmax()))
+    return [
+        f"Over seeds it varies least for {_named(least, by)} (sd {rounded(least['sd'])}) and most for "
+        f"{_named(most, by)} (sd {rounded(most['sd'])})."
+    ]
+
+
 def _against(part, by, against, metric) -> str:
-    words = _words(metric)
-    [best] = part[part["standing"] == "best"].to_dict("records") or [part.iloc[0].to_dict()]
-    others = part[part["difference"].notna()]
+    """What the other arms are to the baseline."""
+    scored = part[part["mean"].notna()]
+    if scored.empty:
+        return f"No trial has a {words(metric)}."
+    base, others = scored[scored["is_baseline"]], scored[~scored["is_baseline"]]
+    if base.empty:
+        return f"{against}, the baseline, has no {words(metric)}. {_ranked(part, by, metric)}"
     if others.empty:
-        return f"{against} alone has a {words}: {_estimate(best)}."
-    worse = others[(others["p"] <= 1 - LEVEL) & (_gain(others, metric) < 0)]
+        return f"Only {against}, the baseline, has a {words(metric)}: {_estimate(base.iloc[0])}."
+    gains = _gain(others, metric)
+    if gains.isna().all():
+        return f"No arm shares a seed with {against}, the baseline, and so none can be compared with it."
+    top = others.loc[gains.idxmax()]
+    better, worse = _clearly(others, metric)
     tail = f"; {len(worse)} of {len(others)} {'is' if len(worse) == 1 else 'are'} clearly worse" if len(worse) else ""
-    if best["difference"] != best["difference"]:
-        rest = f"none of {len(others)} other{'s' * (len(others) > 1)} does better"
-        return f"{against}, the baseline, has {_extreme(metric)}, {_estimate(best)}: {rest}{tail}."
-    lead = f"{_named(best, by)} ({words} {rounded(best['mean'], (best['high'] - best['low']) / 2)})"
-    if (others["p"].isna()).all():
-        return f"the best is {lead}, {_difference(best)} from {against}: with one seed that may be chance."
-    if best["p"] <= 1 - LEVEL:
-        return f"{lead} is clearly better than {against}: {_difference(best)}, paired over {_seeds(part)}{tail}."
-    return (
-        f"nothing is clearly better than {against}; the best, {lead}, is {_difference(best)} from it, paired over "
-        f"{_seeds(part)}{tail}."
-    )
+    if others["p"].isna().all():
+        return (
+            f"The best is {_lead(top, by, metric)}, {_paired(top)}, from {against}: too few to tell whether by chance."
+        )
+    if len(better):
+        top = better.loc[_gain(better, metric).idxmax()]
+        too = f"; so {'is' if len(better) == 2 else 'are'} {len(better) - 1} more" if len(better) > 1 else ""
+        return f"{_lead(top, by, metric)} is clearly better than {against}: {_paired(top)}{too}{tail}."
+    if gains.max() <= 0:
+        return f"Nothing is better than {against}, the baseline: {words(metric)} {_estimate(base.iloc[0])}{tail}."
+    lead = _lead(top, by, metric)
+    return f"Nothing is clearly better than {against}; the best, {lead}, is {_paired(top)}, from it{tail}."
+
+
+def _lead(row, by, metric) -> str:
+    return f"{_named(row, by)} ({words(metric)} {rounded(row['mean'], (row['high'] - row['low']) / 2)})"
 
 
 def _gain(others, metric) -> pd.Series:
     return others["difference"] * (1 if higher_is_better(metric) else -1)
 
 
-def _counts(scored, by, against, metric) -> str:
-    compared = scored[scored["difference"].notna()]
-    if compared["p"].isna().all():
-        ahead = int((_gain(compared, metric) > 0).sum())
+def _clearly(others, metric) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The arms that are clearly better, and clearly worse, than the baseline."""
+    clear, gain = others["p"] <= SURE, _gain(others, metric)
+    return others[clear & (gain > 0)], others[clear & (gain < 0)]
+
+
+def _counts(frame, by, against, metric) -> str:
+    others = frame[~frame["is_baseline"] & frame["difference"].notna()]
+    if others.empty:
+        return f"No arm shares a seed with {against}, the baseline, and so none can be compared with it."
+    gain = _gain(others, metric)
+    if others["p"].isna().all():
         return (
-            f"Against {against}, at one seed, {ahead} of {len(compared)} arms have a better {_words(metric)}; one seed "
-            f"cannot tell whether by chance."
+            f"{(gain > 0).sum()} of {len(others)} arms have a better {words(metric)} than {against}, on too few seeds "
+            f"to tell whether by chance."
         )
-    clear = compared[compared["p"] <= 1 - LEVEL]
-    better, worse = (clear[sign * _gain(clear, metric) > 0] for sign in (1, -1))
-    extreme = compared.loc[_gain(compared, metric).idxmax()]
-    return (
-        f"Against {against}, {len(better)} of {len(compared)} arms are clearly better and {len(worse)} clearly worse; "
-        f"the largest gain is {_difference(extreme)}, of {_named(extreme, by)}."
-    )
+    better, worse = _clearly(others, metric)
+    top = others.loc[gain.idxmax()]
+    most = f"the largest gain is {_difference(top)}, of {_named(top, by)}" if gain.max() > 0 else "none is ahead of it"
+    clear = f"{len(better)} of {len(others)} arms are clearly better and {len(worse)} clearly worse"
+    return f"Against {against}, {clear}; {most}."

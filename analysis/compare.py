@@ -111,7 +111,7 @@ def answer(study: Study, trials, root, by=None, metric: str | None = None, forma
     from analysis import answers, estimates
 
     by, metric = list(study.factors) if by is None else by, metric or study.metric
-    compared = estimates.comparison(trials, by, metric, study.baseline)
+    compared = estimates.comparison(trials, by, metric, study.baseline, estimates.averaged_over(study, by))
     text = tables.comparison_table(compared, by, metric, study.baseline, format)
     if format in ("terminal", "markdown"):
         item = "\n- " if format == "markdown" else "\n  "
@@ -149,7 +149,8 @@ def across(
     parts = []
     for study, trials in chosen:
         factors = by or list(study.factors)
-        part = estimates.comparison(trials, factors, metric, study.baseline)
+        over = estimates.averaged_over(study, factors)
+        part = estimates.comparison(trials, factors, metric, study.baseline, over)
         if not by:
             labels = [arm_label({factor: row[factor] for factor in factors}) for row in part.to_dict("records")]
             part = part.drop(columns=factors)
@@ -183,8 +184,10 @@ def executions(study: str, root="mlruns", metric: str | None = None, format: str
     frames = [load.trials(study, root, each.keys) for each in (old, new)]
     if all(len(frame) for frame in frames):
         metric = metric or new.study.metric
-        means = history.mean_changes(*(estimates.comparison(frame, by, metric, {}) for frame in frames), by)
-        parts += [f"{metric.replace('_', ' ')}, mean over seeds", tables.frame_table(means, format)]
+        both = set.intersection(*(set(frame["seed"]) for frame in frames))
+        shared = [frame[frame["seed"].isin(both)] for frame in frames]
+        means = history.mean_changes(*(estimates.comparison(frame, by, metric, {}) for frame in shared), by)
+        parts += [f"{tables.words(metric)}, mean over the seeds that both have", tables.frame_table(means, format)]
     return "\n\n".join(parts)
 
 

@@ -62,7 +62,8 @@ def densities(trials: pd.DataFrame, layers: pd.DataFrame, by: list[str]) -> pd.D
     """How each kernel's weights are distributed, at some epochs from the first to the last, log-spaced.
 
     The quantiles are averaged over an arm's trials (Vincent 1912: the mean of quantile functions), a monotone cubic
-    (Fritsch & Carlson 1980) joins them to a distribution function, and its slope is the density.
+    (Fritsch & Carlson 1980) joins them to a distribution function, and its slope is the density. Weights that are equal
+    in great number, such as zeros, are a narrow spike.
 
     Returns:
         the columns `by`, kernel, epoch, weight, density; nothing for a kernel whose weights are all alike.
@@ -74,14 +75,25 @@ def densities(trials: pd.DataFrame, layers: pd.DataFrame, by: list[str]) -> pd.D
     levels, parts = np.array([0.0, *QUANTILES, 1.0]), []
     means = _over_trials(trials, rows, by, names, "mean")
     for place, quantiles in enumerate(means[names].to_numpy()):
-        values, first = np.unique(quantiles, return_index=True)
-        if len(values) < 3:
+        if len(np.unique(quantiles)) < 3:
             continue
-        weight = np.linspace(values[0], values[-1], DENSITY_POINTS)
-        density = PchipInterpolator(values, levels[first]).derivative()(weight)
+        values, below = _steps(quantiles, levels)
+        weight = np.union1d(np.linspace(values[0], values[-1], DENSITY_POINTS), values)
+        density = PchipInterpolator(values, below).derivative()(weight)
         parts.append(pd.DataFrame({"place": place, "weight": weight, "density": density}))
     points = pd.concat(parts) if parts else pd.DataFrame({"place": [], "weight": [], "density": []})
     return means.drop(columns=names).merge(points, left_index=True, right_on="place").drop(columns="place")
+
+
+def _steps(quantiles: np.ndarray, levels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Points of a distribution function that rises: where several quantiles are equal it does so within a sliver."""
+    values, first, count = np.unique(quantiles, return_index=True, return_counts=True)
+    half = min((values[-1] - values[0]) / (4 * DENSITY_POINTS), np.diff(values).min() / 4)
+    atom = count > 1
+    points = np.concatenate([values[~atom], values[atom] - half, values[atom] + half])
+    below = np.concatenate([levels[first[~atom]], levels[first[atom]], levels[(first + count - 1)[atom]]])
+    order = np.argsort(points)
+    return points[order], below[order]
 
 
 def _over_trials(trials, layers, by, statistics, how) -> pd.DataFrame:

@@ -1,14 +1,18 @@
 """Frames in, frames out: means, differences and their intervals."""
 
 import itertools
+from collections.abc import Iterable
 
 import numpy as np
 import pandas as pd
 from scipy.special import stdtr, stdtrit
 
-from studies.record import METRICS, StudyError, listed
+from studies.record import METRICS, Study, StudyError, listed
 
 LEVEL = 0.95
+ROUNDING = 1e-9
+"""Below which a difference of metrics is that of rounding."""
+
 OUTCOME = (
     "seeds",
     "failures",
@@ -19,6 +23,7 @@ OUTCOME = (
     "difference",
     "difference_low",
     "difference_high",
+    "pairs",
     "p",
     "standing",
 )
@@ -57,14 +62,15 @@ def higher_is_better(metric: str) -> bool:
 def paired_p(differences: np.ndarray) -> float:
     """The two-sided p of Student's t test that paired differences `(n,)` have a mean of zero; NaN for fewer than two.
 
-    Differences that are all the same have no spread to test by: p is 1 if they are zero, else 0.
+    Differences that are all alike have no spread to test by: p is 1 if they are zero, else NaN. Accuracies are counted
+    in images, so that two seeds often differ by the same number of them by chance.
     """
     n = len(differences)
     if n < 2:
         return np.nan
     mean, error = np.mean(differences), np.std(differences, ddof=1) / np.sqrt(n)
-    if error <= 1e-12 * abs(mean) or error == 0:
-        return float(mean == 0)
+    if error <= ROUNDING:
+        return 1.0 if abs(mean) <= ROUNDING else np.nan
     return float(2 * stdtr(n - 1, -abs(mean / error)))
 
 
@@ -81,8 +87,12 @@ def holm(p: np.ndarray) -> np.ndarray:
     return adjusted
 
 
-def by_seed(trials: pd.DataFrame, by: list[str], metric: str) -> pd.DataFrame:
+def by_seed(trials: pd.DataFrame, by: list[str], metric: str, over: Iterable[str] = ()) -> pd.DataFrame:
     """One row an arm and seed: the mean over what else varies, which is the unit that intervals are taken over.
+
+    Args:
+        over: factors that are averaged over. At each seed their combinations count that every arm has a trial of, so
+            that no arm is ahead for having been tried where it is easy.
 
     Returns:
         the columns `by`, seed, value, and failures: trials that did not finish.
@@ -90,18 +100,30 @@ def by_seed(trials: pd.DataFrame, by: list[str], metric: str) -> pd.DataFrame:
     number, arms = arms_of(trials, by)
     failed = trials["status"] != "finished"
     frame = pd.DataFrame({"arm": number, "seed": trials["seed"], "value": scored(trials, metric), "failures": failed})
+    if over := list(over):
+        frame["context"] = arms_of(trials, over)[0]
+        frame = frame[frame.groupby(["seed", "context"])["arm"].transform("nunique") == len(arms)]
     units = frame.groupby(["arm", "seed"], sort=False).agg(
         value=("value", lambda values: values.mean(skipna=False)), failures=("failures", "sum")
     )
     return labelled(units.reset_index(), arms, by)
 
 
-def comparison(trials: pd.DataFrame, by: list[str], metric: str, baseline: dict) -> pd.DataFrame:
+def averaged_over(study: Study, by: list[str]) -> list[str]:
+    """The factors of a study that an average by some of them is over: the others, but those that move with these."""
+    fixed = {factor for group in study.zip if set(group) & set(by) for factor in group} | set(by)
+    return [factor for factor in study.factors if factor not in fixed]
+
+
+def comparison(
+    trials: pd.DataFrame, by: list[str], metric: str, baseline: dict, over: Iterable[str] = ()
+) -> pd.DataFrame:
     """One row an arm, in the order the arms appear; a level that is a list comes back as a tuple.
 
     Args:
         trials: a trials frame.
         by: the factors that make the arms; values are averaged over the others within a seed.
+        over: those others, see `by_seed` and `averaged_over`.
         metric: one of `studies.record.METRICS`.
         baseline: factor -> level; each arm is compared, seed by seed, with the arm that has these levels and its own
             elsewhere.
@@ -109,21 +131,35 @@ def comparison(trials: pd.DataFrame, by: list[str], metric: str, baseline: dict)
     Returns:
         the columns `by`; seeds (with a value); failures; mean, sd, low, high: the t interval over seeds;
         difference, difference_low, difference_high: to the baseline, paired by seed, NaN for the baseline itself;
-        p: of that difference by the paired t test, Holm-adjusted over the frame; standing: `best` for the arm with the
-        best mean among those that share the levels of the factors which the baseline leaves open, `tied` for those
-        that the paired t test, Holm-adjusted over the arms of these levels, does not tell from it at 5 %, else empty.
+        pairs: their number; p: of the paired t test, Holm-adjusted over the frame, NaN where there is no test;
+        standing: `best` for the arm with the best mean among those that share the levels of the factors which the
+        baseline leaves open; of these, by paired t tests, Holm-adjusted, `tied` for those that are not found to be
+        worse at 5 %, and `untested` for those that cannot be tested; empty for those that are worse.
     """
-    units = by_seed(trials, by, metric)
-    arms = {arm: part.set_index("seed")["value"] for arm, part in _grouped(units, by)}
-    failures = {arm: int(part["failures"].sum()) for arm, part in _grouped(units, by)}
+    units = by_seed(trials, by, metric, over)
+    parts = dict(_grouped(units.set_index("seed"), by))
+    nothing = units.iloc[:0].set_index("seed").astype({"value": float})
+    parts = {arm: parts.get(arm, nothing) for arm in arms_of(trials, by)[1]}
+    arms = {arm: part["value"] for arm, part in parts.items()}
     anchors = {factor: as_level(level) for factor, level in baseline.items() if factor in by}
     rows = []
     for arm, values in arms.items():
         anchor = tuple(anchors.get(factor, level) for factor, level in zip(by, arm, strict=True))
         pairs = _pairs(values, arms[anchor]) if anchors and anchor != arm and anchor in arms else np.array([])
         there = values.dropna().to_numpy()
-        difference = (pairs.mean() if len(pairs) else np.nan, *t_interval(pairs), paired_p(pairs))
-        rows.append((*arm, len(there), failures[arm], values.mean(), values.std(), *t_interval(there), *difference, ""))
+        difference = (pairs.mean() if len(pairs) else np.nan, *t_interval(pairs), len(pairs), paired_p(pairs))
+        rows.append(
+            (
+                *arm,
+                len(there),
+                int(parts[arm]["failures"].sum()),
+                values.mean(),
+                values.std(),
+                *t_interval(there),
+                *difference,
+                "",
+            )
+        )
     frame = pd.DataFrame(rows, columns=[*by, *OUTCOME])
     frame["p"] = holm(frame["p"].to_numpy(float))
     frame["standing"] = _standing(
@@ -144,9 +180,36 @@ def _standing(arms: dict[tuple, pd.Series], shared: list[int], metric: str) -> l
         best = max(group, key=lambda arm: sign * arms[arm].mean())
         others = [arm for arm in group if arm != best]
         standing[best] = "best" if others else ""
-        p = holm(np.array([paired_p(_pairs(arms[arm], arms[best])) for arm in others]))
-        standing |= {arm: "tied" for arm, value in zip(others, p, strict=True) if value > 1 - LEVEL}
+        pairs = [sign * _pairs(arms[arm], arms[best]) for arm in others]
+        for arm, ahead, p in zip(others, pairs, holm(np.array([paired_p(pair) for pair in pairs])), strict=True):
+            worse = p <= 1 - LEVEL and ahead.mean() < 0
+            standing[arm] = "untested" if np.isnan(p) else "" if worse else "tied"
     return list(standing.values())
+
+
+def span(units: pd.DataFrame, by: list[str]) -> dict | None:
+    """How far a factor moves a metric: from the arm with the least mean to that with the greatest.
+
+    Args:
+        units: from `by_seed`.
+
+    Returns:
+        lowest, highest: these arms; difference, low, high: paired by seed; pairs: their number; p: of the paired t
+        test, times the number of pairs of arms that these were picked from (Bonferroni). None for fewer than two arms
+        with a value.
+    """
+    arms = {arm: part.set_index("seed")["value"] for arm, part in _grouped(units, by) if part["value"].notna().any()}
+    if len(arms) < 2:
+        return None
+    lowest, highest = (pick(arms, key=lambda arm: arms[arm].mean()) for pick in (min, max))
+    pairs = _pairs(arms[highest], arms[lowest])
+    low, high = t_interval(pairs)
+    p = min(paired_p(pairs) * len(arms) * (len(arms) - 1) / 2, 1.0)
+    difference = pairs.mean() if len(pairs) else np.nan
+    return {
+        "lowest": lowest, "highest": highest, "difference": difference, "low": low, "high": high, "pairs": len(pairs),
+        "p": p,
+    }  # fmt: skip
 
 
 def rate_curve(trials: pd.DataFrame, epochs: pd.DataFrame, by: list[str]) -> pd.DataFrame:
@@ -182,9 +245,12 @@ def _rates(line: pd.DataFrame) -> tuple[float, float, float]:
     """One seed's steepest, lowest and highest rate."""
     rates, losses = line["learning_rate"].to_numpy(), line["loss"].to_numpy()
     finite = np.isfinite(losses)
+    if not finite.any():
+        return np.nan, np.nan, rates[0] if len(rates) else np.nan
     lowest = int(np.nanargmin(np.where(finite, losses, np.nan)))
     falling = slice(0, max(lowest + 1, 2))
-    steepest = int(np.argmin(np.gradient(losses[falling], np.log(rates[falling])))) if len(losses) > 1 else 0
+    slopes = np.gradient(losses[falling], np.log(rates[falling])) if len(losses) > 1 else np.zeros(1)
+    steepest = int(np.argmin(np.nan_to_num(slopes, nan=np.inf)))
     half_way = (losses[0] + losses[lowest]) / 2
     above = np.flatnonzero((np.arange(len(losses)) > lowest) & ~(losses < half_way))
     return rates[steepest], rates[lowest], rates[above[0]] if len(above) else np.nan

@@ -6,7 +6,7 @@ import pandas as pd
 import yaml
 
 from analysis import load
-from studies.record import arm_label, shown
+from studies.record import arm_label
 
 COMMIT = "mlflow.source.git.commit"
 
@@ -36,7 +36,10 @@ def config_changes(old: str, new: str) -> pd.DataFrame:
     """One row a config key whose value changed, was added or removed (–), from two configs as YAML."""
     old, new = (dict(_flat(yaml.safe_load(text) or {})) for text in (old, new))
     rows = [
-        (key, *(shown(config[key]) if key in config else "–" for config in (old, new)))
+        (
+            key,
+            *(_yaml(config[key]) if key in config else "–" for config in (old, new)),
+        )
         for key in dict.fromkeys([*old, *new])
         if key not in old or key not in new or old[key] != new[key]
     ]
@@ -60,6 +63,11 @@ def mean_changes(old: pd.DataFrame, new: pd.DataFrame, by: list[str]) -> pd.Data
 
 def _arm(row, by) -> str:
     return arm_label({factor: row[factor] for factor in by})
+
+
+def _yaml(value) -> str:
+    """A value as YAML has it in one line: null is not the text 'null'."""
+    return yaml.safe_dump(value, default_flow_style=True, width=1e9, allow_unicode=True).removesuffix("...\n").strip()
 
 
 def _flat(config, path=""):

@@ -98,7 +98,13 @@ def trials(study: str, root: str | Path = "mlruns", keys: Iterable[str] | None =
     Args:
         keys: of the trials wanted, in the order wanted; None for those of the latest execution.
     """
-    wanted = [_row(run) for run in _selected(runs.opened(root), study, keys, metrics=NUMBERS)]
+    store = runs.opened(root)
+    found = store.runs(study, metrics=NUMBERS)
+    arms = {}
+    if keys is None or any(run.tags.get("trial.role") == "execution" for run in found):
+        arms = _arms(store, _parents(store, study, found)[-1])
+    chosen = _chosen(found, arms if keys is None else keys)
+    wanted = [_row(run, arms.get(run.tags["trial.key"])) for run in chosen]
     frame = pd.DataFrame(wanted)
     for name in frame:
         if any(row.get(name) is None for row in wanted):
@@ -183,7 +189,7 @@ def _execution(store, run) -> Execution:
     return Execution(
         Study(**design),
         run.tags["study.hash"],
-        tuple(json.loads(store.content(run, "trials.json"))),
+        tuple(_arms(store, run)),
         run.status,
         run.folder,
         run.run_id,
@@ -194,6 +200,12 @@ def _execution(store, run) -> Execution:
     )
 
 
+def _arms(store, run) -> dict[str, dict | None]:
+    """The trials that an execution compares: key -> its arm in that design, None where it was not kept."""
+    kept = json.loads(store.content(run, "trials.json"))
+    return kept if isinstance(kept, dict) else dict.fromkeys(kept)
+
+
 def _ended(found) -> list[Run]:
     ended = [run for run in found if "trial.key" in run.tags and run.status != "RUNNING"]
     return sorted(ended, key=lambda run: run.start_time)
@@ -202,13 +214,16 @@ def _ended(found) -> list[Run]:
 def _selected(store, study, keys, **more) -> list[Run]:
     """The latest runs of the trials wanted, in the order wanted, in one reading of the store."""
     found = store.runs(study, **more)
-    if keys is None:
-        keys = _execution(store, _parents(store, study, found)[-1]).keys
+    return _chosen(found, _arms(store, _parents(store, study, found)[-1]) if keys is None else keys)
+
+
+def _chosen(found: list[Run], keys: Iterable[str]) -> list[Run]:
     latest = {run.tags["trial.key"]: run for run in _ended(found)}
     return [latest[key] for key in keys if key in latest]
 
 
-def _row(run: Run) -> dict:
+def _row(run: Run, arm: dict | None) -> dict:
+    """A row of the trials frame; `arm` is the trial's in the design at hand, which need not be that it was run for."""
     tags = run.tags
     identity = {
         "key": tags["trial.key"],
@@ -219,8 +234,7 @@ def _row(run: Run) -> dict:
     numbers = {name: run.metrics.get(name, float("nan")) for name in NUMBERS}
     return (
         identity
-        | json.loads(tags["trial.arm"])
-        | json.loads(tags.get("trial.nuisance", "{}"))
+        | (json.loads(tags["trial.arm"]) | json.loads(tags.get("trial.nuisance", "{}")) if arm is None else arm)
         | {"seed": int(tags["trial.seed"])}
         | numbers
         | {"error": tags.get("trial.error", ""), "warning": tags.get("trial.warning", ""), "folder": run.folder}

@@ -16,8 +16,9 @@ from matplotlib.colors import LogNorm, Normalize
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-from analysis.tables import level_text, rounded, short
-from studies.record import arm_label
+from analysis.estimates import arms_of, higher_is_better
+from analysis.tables import level_text, rounded, words
+from studies.record import arm_label, short
 
 INK = "#010203"
 """Of text, axes and the last arm's colour: in a figure inside a page it becomes the page's own."""
@@ -117,9 +118,10 @@ class Arms:
         return [(arm, rows[panel, arm]) for arm in self.styles if (panel, arm) in rows]
 
 
-def _arms(frame, factors) -> list[tuple]:
-    columns = [[tuple(v) if isinstance(v, list) else None if v != v else v for v in frame[f]] for f in factors]
-    return list(zip(*columns, strict=True)) if columns else [()] * len(frame)
+def _arms(frame: pd.DataFrame, factors: Iterable[str]) -> list[tuple]:
+    """Each row's levels."""
+    numbers, arms = arms_of(frame, list(factors))
+    return [arms[number] for number in numbers]
 
 
 def _name(factors, arm, whole=False) -> str:
@@ -148,7 +150,13 @@ def _grid(
     right: float = 0.15,
     gap: tuple[float, float] = (0.3, 0.45),
 ) -> tuple[Figure, list[Axes]]:
-    """A figure with a panel a title, row by row; sizes and margins in inches, which is faster than a layout engine."""
+    """A figure with a panel a title, row by row; sizes and margins in inches, which is faster than a layout engine.
+
+    Titles are broken into lines as wide as their panels, which grow apart by as much.
+    """
+    titles = ["\n".join(_lines(title, width)) for title in titles]
+    more = 0.15 * max((title.count("\n") for title in titles), default=0)
+    top, gap = top + more, (gap[0], gap[1] + more * (len(titles) > columns))
     columns = max(1, min(columns, len(titles)))
     rows = -(-len(titles) // columns)
     whole = left + columns * width + (columns - 1) * gap[0] + right
@@ -162,6 +170,11 @@ def _grid(
         panel.set_title(title, loc="left")
         panels.append(panel)
     return figure, panels
+
+
+def _lines(text: str, width: float) -> list[str]:
+    """A text in lines as wide as some inches."""
+    return textwrap.wrap(text, max(int(width / 0.078), 10), break_on_hyphens=False) or [""]
 
 
 def _margin(names: Iterable[str]) -> float:
@@ -180,10 +193,6 @@ def _log(axis) -> None:
     axis.set_minor_formatter(NullFormatter())
 
 
-def _words(metric: str) -> str:
-    return metric.replace("_", " ")
-
-
 @_styled
 def comparison(arms: Arms, compared: pd.DataFrame, units: pd.DataFrame, metric: str) -> Figure:
     """Every arm's mean with its interval, and every seed, a row an arm.
@@ -192,7 +201,7 @@ def comparison(arms: Arms, compared: pd.DataFrame, units: pd.DataFrame, metric: 
         compared: from `estimates.comparison`.
         units: from `estimates.by_seed`, with the same factors.
     """
-    names = [arms.name(arm) for arm in arms.styles]
+    names = [_brief(arms.name(arm), 40) for arm in arms.styles]
     height = 0.25 + 0.21 * len(names)
     figure, panels = _grid(
         [arms.title(panel) for panel in arms.panels], 2.6 if len(arms.panels) > 1 else 5.2, height, left=_margin(names)
@@ -216,8 +225,13 @@ def comparison(arms: Arms, compared: pd.DataFrame, units: pd.DataFrame, metric: 
         axes.set_ylim(len(names) - 0.4, -0.6)
         axes.set_yticks(range(len(names)), names if place % 3 == 0 else [""] * len(names))
         axes.tick_params(axis="y", length=0)
+    means = compared["mean"][np.isfinite(compared["mean"]) & (compared["mean"] > 0)]
+    if not higher_is_better(metric) and len(means) and means.max() > 100 * means.min():
+        for axes in panels:
+            axes.set_xscale("log")
+            _log(axes.xaxis)
     _share(panels, "x")
-    figure.supxlabel(f"{_words(metric)}: ● mean, ━ {INTERVAL}, ○ a seed", fontsize=9)
+    figure.supxlabel(f"{words(metric)}: ● mean, ━ {INTERVAL}, ○ a seed", fontsize=9)
     return figure
 
 
@@ -241,7 +255,7 @@ def heat(
     """
     panels = list(panels)
     down, across, over = (list(dict.fromkeys(_arms(compared, factors))) for factors in (rows, columns, panels))
-    names, heads = [_name(rows, arm) for arm in down], [_name(columns, arm) for arm in across]
+    names, heads = ([_brief(_name(of, arm), 40) for arm in arms] for of, arms in ((rows, down), (columns, across)))
     titles = [_name(panels, panel, whole=True) if panels else "" for panel in over]
     turned = max(map(len, heads), default=0) > 7
     figure, axes = _grid(
@@ -261,16 +275,16 @@ def heat(
         for (i, j), mean in np.ndenumerate(means):
             if np.isfinite(mean):
                 dark = np.dot(colours(norm(mean))[:3], (0.299, 0.587, 0.114)) < 0.5
-                words = rounded(mean, (mine[i][j]["high"] - mine[i][j]["low"]) / 2)
+                text = rounded(mean, (mine[i][j]["high"] - mine[i][j]["low"]) / 2)
                 colour = "white" if dark else "black"
-                panel_axes.text(j, i, words, ha="center", va="center", fontsize=7.5, color=colour)
+                panel_axes.text(j, i, text, ha="center", va="center", fontsize=7.5, color=colour)
         turn = {"rotation": 40, "ha": "right", "rotation_mode": "anchor"} if turned else {}
         panel_axes.set_xticks(range(len(heads)), heads, **turn)
         panel_axes.set_yticks(range(len(names)), names if place % 3 == 0 else [""] * len(names))
         panel_axes.set_xlabel(", ".join(columns) if place // 3 == (len(over) - 1) // 3 else "")
         panel_axes.set_ylabel("")
         _bare(panel_axes)
-    _scale(figure, image, f"mean {_words(metric)}")
+    _scale(figure, image, f"mean {words(metric)}")
     return figure
 
 
@@ -315,21 +329,29 @@ def curves(arms: Arms, frame: pd.DataFrame, metric: str) -> Figure:
                 part["epoch"], part["mean"], color=style.colour, linestyle=style.dashes, linewidth=1.4,
                 label=arms.name(arm),
             )  # fmt: skip
-    means = frame["mean"][np.isfinite(frame["mean"])]
-    logarithmic = not metric.endswith("accuracy") and (means > 0).all()
+    _heights(panels, frame["mean"], metric)
+    _share(panels, "x")
+    figure.supxlabel(f"epoch; band: {INTERVAL}", fontsize=9)
+    figure.supylabel(words(metric), fontsize=9)
+    _legend(figure, arms)
+    return figure
+
+
+def _heights(panels: list[Axes], means: pd.Series, metric: str) -> None:
+    """Limits for lines, which their bands do not set: that of two seeds is thirteen times as wide as their spread.
+
+    Losses are on a logarithmic axis; those of zero are below it.
+    """
+    means = means[np.isfinite(means)]
+    logarithmic = not higher_is_better(metric) and (means > 0).any()
+    means = means[means > 0] if logarithmic else means
     for axes in panels if len(means) else ():
-        # A band of two seeds is thirteen times as wide as their spread: the lines, not it, set the limits.
         if logarithmic:
             axes.set(yscale="log", ylim=(0.9 * means.min(), 1.1 * means.max()))
             _log(axes.yaxis)
         else:
             room = 0.06 * np.ptp(means) or 0.05
             axes.set_ylim(means.min() - room, means.max() + room)
-    _share(panels, "x")
-    figure.supxlabel(f"epoch; band: {INTERVAL}", fontsize=9)
-    figure.supylabel(_words(metric), fontsize=9)
-    _legend(figure, arms)
-    return figure
 
 
 def _legend(figure: Figure, arms: Arms) -> None:
@@ -403,7 +425,7 @@ def layer_maps(arms: list[dict], frame: pd.DataFrame, statistics: Iterable[str] 
                 axes.set_xticklabels([])
             _bare(axes)
         zeros = "min" if (every == 0).any() else "neither"
-        _scale(figure, image, LAYER_STATISTICS.get(statistic, _words(statistic)), axes, zeros)
+        _scale(figure, image, LAYER_STATISTICS.get(statistic, words(statistic)), axes, zeros)
     _share(panels, "x")
     figure.supxlabel("epoch", fontsize=9)
     return figure
@@ -411,7 +433,7 @@ def layer_maps(arms: list[dict], frame: pd.DataFrame, statistics: Iterable[str] 
 
 def _wrapped(arms: list[dict], width: float) -> tuple[list[str], int]:
     """The arms' names in lines of a width in inches, and the most lines that one has."""
-    names = ["\n".join(textwrap.wrap(arm_label(arm), max(int(width / 0.078), 10))) for arm in arms]
+    names = ["\n".join(_lines(arm_label(arm), width)) for arm in arms]
     return names, max((name.count("\n") + 1 for name in names), default=1)
 
 
@@ -501,10 +523,10 @@ def sensitivity(arms: Arms, compared: pd.DataFrame, rate: str, metric: str) -> F
             _log(axes.xaxis)
             if len(tried) <= 7:
                 axes.set_xticks(tried)
+    _heights(panels, compared["mean"], metric)
     _share(panels, "x")
-    _share(panels, "y")
-    figure.supxlabel(f"{_words(short(rate, [rate]))}; band: {INTERVAL}", fontsize=9)
-    figure.supylabel(_words(metric), fontsize=9)
+    figure.supxlabel(f"{words(short(rate, [rate]))}; band: {INTERVAL}", fontsize=9)
+    figure.supylabel(words(metric), fontsize=9)
     _legend(figure, arms)
     return figure
 
@@ -519,7 +541,8 @@ def loss_by_rate(arms: Arms, curve: pd.DataFrame, ranges: pd.DataFrame) -> Figur
         ranges: from `estimates.rate_range`, drawn as vertical lines.
     """
     figure, panels = _grid([arms.name(arm) or "defaults" for arm in arms.styles], 2.7, 2.2)
-    top = 1.8 * curve["loss"].iloc[0]  # of the untrained network: leaves room for the legend, not for what blows up
+    first = curve.groupby("seed")["loss"].first()
+    top = 1.8 * first[np.isfinite(first)].max()  # leaves room for the legend, not for what blows up
     lines, found = dict(arms.of(curve, ())), dict(arms.of(ranges, ()))
     for axes, (arm, style) in zip(panels, arms.styles.items(), strict=True):
         for _, line in lines[arm].groupby("seed"):
@@ -527,7 +550,7 @@ def loss_by_rate(arms: Arms, curve: pd.DataFrame, ranges: pd.DataFrame) -> Figur
         for name, dashes in (("steepest", ":"), ("lowest", "-"), ("highest", "--")):
             rate = found[arm][name].iloc[0]
             axes.axvline(rate, color=INK, alpha=0.8, linestyle=dashes, linewidth=1, label=f"{name} {rate:.2g}")
-        axes.set(xscale="log", ylim=(0, top))
+        axes.set(xscale="log", ylim=(0, top if np.isfinite(top) else 1))
         _log(axes.xaxis)
         axes.legend(loc="upper left")
     _share(panels, "x")

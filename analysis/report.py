@@ -9,7 +9,7 @@ import jinja2
 import pandas as pd
 from markupsafe import Markup
 
-from analysis import answers, load, plots, runs
+from analysis import answers, estimates, load, plots, runs
 from analysis.sections import SECTIONS, Findings
 from studies.record import StudyError
 
@@ -86,7 +86,9 @@ def report(execution: load.Execution, trials: pd.DataFrame, root) -> Report:
     )
     answer = answers.answer(found.compared, found.by, study.metric, study.baseline)
     if len(found.views) > 1:
-        answer += answers.spans([(view.arms.by, view.compared) for view in found.views], study.metric)
+        answer += answers.spans([(view.arms.by, estimates.span(view.units, view.arms.by)) for view in found.views])
+    if len(trials) < len(execution.keys):
+        answer[0] = f"So far, with {len(trials)} of {len(execution.keys)} trials: {answer[0]}"
     page = environment.get_template("report.html.jinja").render(
         study=study,
         answer=answer,

@@ -149,6 +149,12 @@ class Server:
 
     def __init__(self, address: str):
         self.address = str(address).removesuffix("/")
+        try:
+            named = urlsplit(self.address).hostname
+        except ValueError:
+            named = None
+        if not named:
+            raise StudyError(f"{address} is no address: expected one such as http://127.0.0.1:5000")
         self.client = _client(self.address)
         from mlflow.utils.credentials import get_default_host_creds
 

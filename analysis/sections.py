@@ -9,6 +9,7 @@ from functools import cached_property
 import pandas as pd
 
 from analysis import dynamics, estimates, load, plots, tables
+from analysis.tables import words
 from studies.record import Study
 
 MOST_PANELS = 12
@@ -127,8 +128,9 @@ class Findings:
     def view(self, colour: list[str], panels: list[str], suffix: str = "") -> View:
         """The arms that factors make, told apart by colour and panel."""
         by = panels + colour
-        compared = estimates.comparison(self.trials, by, self.study.metric, self.study.baseline)
-        units = estimates.by_seed(self.trials, by, self.study.metric)
+        over = estimates.averaged_over(self.study, by)
+        compared = estimates.comparison(self.trials, by, self.study.metric, self.study.baseline, over)
+        units = estimates.by_seed(self.trials, by, self.study.metric, over)
         return View(plots.Arms(compared, colour, panels), compared, units, suffix)
 
     @cached_property
@@ -140,7 +142,7 @@ class Findings:
         ranking = [dict(zip(self.by, arm, strict=True)) for arm in estimates.arms_of(ranked, self.by)[1]]
         some = plots.some(ranking, ARMS_IN_DETAIL)
         if ranking and self.study.baseline:
-            baseline = {f: self.study.baseline.get(f, level) for f, level in ranking[0].items()}
+            baseline = {f: estimates.as_level(self.study.baseline.get(f, level)) for f, level in ranking[0].items()}
             if baseline in ranking and baseline not in some:
                 some = sorted([some[0], *some[2:], baseline], key=ranking.index)
         return some
@@ -162,13 +164,13 @@ def comparison(found: Findings) -> Section:
         section.figure(
             f"comparison{view.suffix}",
             plots.comparison(view.arms, view.compared, view.units, study.metric),
-            f"{_words(study.metric)}{_by(view.arms.by)}{over}. An interval is Student's t at 95 % over "
+            f"{words(study.metric)}{_by(view.arms.by)}{over}. An interval is Student's t at 95 % over "
             "seeds; trials that diverged or timed out count as chance.",
         )
     best = "best: of the arms with the same other levels; " if study.baseline else "best: of all; "
     notes = (
-        f"{best}tied: a paired t test, Holm-adjusted, does not tell it from the best at 5 %. The best of many is "
-        "chosen for its luck too: expect its lead to shrink on fresh seeds."
+        f"{best}tied: a paired t test, Holm-adjusted, does not find it worse at 5 %; untested: too few seeds or "
+        "no spread. The best of many is chosen for its luck too: expect its lead to shrink on fresh seeds."
     )
     for view in found.views if averaged else []:
         section.table(_table(found, view.compared, view.arms.by))
@@ -181,7 +183,7 @@ def comparison(found: Findings) -> Section:
         tested = estimates.comparison(found.trials, found.by, metric, study.baseline)
         if tested["mean"].notna().any():
             table = tables.comparison_table(tested, found.by, metric, study.baseline, "html")
-            section.table(table, "Test data is read once a trial, at its end.", f"The same by {_words(metric)}")
+            section.table(table, "Test data is read once a trial, at its end.", f"The same by {words(metric)}")
     return section
 
 
@@ -196,15 +198,16 @@ def interactions(found: Findings) -> Section:
     if len(every) in (2, 3):
         rows, columns, *panels = every
         panels = [factor for d in panels for factor in d]
-        caption = f"Mean {_words(metric)} by {_and(rows)} and {_and(columns)}"
+        caption = f"Mean {words(metric)} by {_and(rows)} and {_and(columns)}"
         figure = plots.heat(found.compared, rows, columns, metric, panels)
         section.figure("factors", figure, caption + (f", a map for each {_and(panels)}." if panels else "."))
     for rows, columns in list(itertools.combinations(every, 2))[:MAPS] if len(every) > 3 else []:
-        compared = estimates.comparison(found.trials, rows + columns, metric, {})
+        over = estimates.averaged_over(found.study, rows + columns)
+        compared = estimates.comparison(found.trials, rows + columns, metric, {}, over)
         section.figure(
             f"factors_{rows[0].replace('.', '_')}_{columns[0].replace('.', '_')}",
             plots.heat(compared, rows, columns, metric),
-            f"Mean {_words(metric)} by {_and(rows)} and {_and(columns)}, averaged over the other factors.",
+            f"Mean {words(metric)} by {_and(rows)} and {_and(columns)}, averaged over the other factors.",
         )
     return section
 
@@ -221,8 +224,8 @@ def training(found: Findings) -> Section:
             section.figure(
                 f"{metric}{view.suffix}",
                 plots.curves(view.arms, frame, metric),
-                f"{_words(metric)} by epoch: mean over seeds, and its 95 % t interval at each epoch alone. A trial "
-                "that diverged counts as chance from then on; epoch 0 is the untrained network.",
+                f"{words(metric)} by epoch: mean over seeds, and its 95 % t interval at each epoch alone. A trial "
+                "that diverged or timed out counts as chance from then on; epoch 0 is the untrained network.",
             )
     return section
 
@@ -251,14 +254,16 @@ def weights(found: Findings) -> Section:
             "its steps; medians over seeds. Orange is exactly zero: nothing reaches these weights. Blank is not finite "
             "or after the end. Norms are not comparable across layers that are normalized or rescaled.",
         )
+    elif len(found.epochs):
+        section.text("No statistics of weights were kept: they are with diagnostics=standard.")
     else:
-        section.text("No statistics of weights were kept (diagnostics=none).")
+        section.text("No trial got as far as an epoch.")
     given = dynamics.warnings(trials, found.study.metric)
     if len(given):
         section.table(
             tables.warning_table(given, found.study.metric, "html"),
-            "Early warnings are signs in a trial's first epochs. Shown: when they were first seen, and what became of "
-            "the trials with and without them.",
+            "Early warnings are signs that a trial goes wrong. Shown: at which epoch they were first seen, by the "
+            "median, and what became of the trials with and without them, over all arms.",
         )
     else:
         section.text("No trial gave an early warning.")
@@ -271,27 +276,33 @@ def rates(found: Findings) -> Section:
     if "loss_by_rate" in study.figures:
         curve = estimates.rate_curve(found.trials, found.epochs, found.by)
         ranges = estimates.rate_range(curve, found.by)
-        section.figure(
-            "loss_by_rate",
-            plots.loss_by_rate(plots.Arms(ranges, found.by), curve, ranges),
-            "Range test: the training loss while the learning rate rises, a line a seed (Smith 2017, section 3.3).",
-        )
-        section.table(tables.rate_table(ranges, found.by, "html"))
+        if len(curve):
+            section.figure(
+                "loss_by_rate",
+                plots.loss_by_rate(plots.Arms(ranges, found.by), curve, ranges),
+                "Range test: the training loss while the learning rate rises, a line a seed (Smith 2017, section 3.3).",
+            )
+            section.table(tables.rate_table(ranges, found.by, "html"))
     if [RATE] in found.dimensions and found.trials[RATE].map(lambda rate: isinstance(rate, int | float)).all():
         _sensitivity(section, found, found.trials, study.metric, "sensitivity")
     return section
 
 
 def _sensitivity(section, found, trials, metric, name) -> None:
-    """The metric against the rate, by the other factors; averaged over some if they are too many."""
+    """The metric against the rate, by the other factors; averaged over those that are nuisance, or too many."""
     colour, panels = split([d for d in found.dimensions if d != [RATE]], found.study.baseline)
     if found.levels(panels) > MOST_PANELS:
         panels = []
-    compared = estimates.comparison(trials, [*panels, *colour, RATE], metric, {})
+    by = [*panels, *colour, RATE]
+    over = [
+        f for f in (*estimates.averaged_over(found.study, by), *found.study.nuisance) if f in trials and f not in by
+    ]
+    compared = estimates.comparison(trials, by, metric, {}, over)
+    averaged = f"averaged over {_and(over)} and " if over else ""
     section.figure(
         name,
         plots.sensitivity(plots.Arms(compared, colour, panels), compared, RATE, metric),
-        f"{_words(metric)} by learning rate: mean over seeds and its 95 % t interval.",
+        f"{words(metric)} by learning rate, {averaged}over seeds, with the 95 % t interval of the latter.",
     )
 
 
@@ -321,7 +332,7 @@ def tuning(found: Findings) -> Section:
         tuned = estimates.tuned(trials, found.by, study.nuisance, study.tuning_metric)
         section.text(
             f"Each arm was trained at every combination of {_and(study.nuisance)} at seeds "
-            f"{', '.join(map(str, study.tuning_seeds))}; the best by {_words(study.tuning_metric)} was then measured "
+            f"{', '.join(map(str, study.tuning_seeds))}; the best by {words(study.tuning_metric)} was then measured "
             "at the study's own seeds."
         )
         section.table(tables.tuning_table(tuned, found.by, list(study.nuisance), study.tuning_metric, "html"))
@@ -361,10 +372,6 @@ def _moment(milliseconds: int | None) -> str:
     if milliseconds is None:
         return "not yet"
     return datetime.fromtimestamp(milliseconds / 1000, UTC).strftime("%Y-%m-%d %H:%M UTC")
-
-
-def _words(metric: str) -> str:
-    return metric.replace("_", " ")
 
 
 def _and(names: Iterable[str]) -> str:

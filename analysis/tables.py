@@ -5,7 +5,7 @@ import math
 import pandas as pd
 from tabulate import tabulate
 
-from studies.record import listed, shown
+from studies.record import listed, short, shown
 
 STYLES = {"terminal": "simple", "markdown": "pipe", "latex": "latex_booktabs", "html": "html"}
 FORMATS = (*STYLES, "csv")
@@ -28,9 +28,16 @@ def rounded(value: float, uncertainty: float = math.nan, sign: bool = False) -> 
     """
     if _missing(value):
         return "–"
+    if abs(value) >= 1e6:
+        return f"{value:{'+' if sign else ''}.3g}"
     known = not _missing(uncertainty) and uncertainty > 0
     digits = min(max(1 - math.floor(math.log10(uncertainty)), 0), 6) if known else DIGITS
     return f"{value:{'+' if sign else ''}.{digits}f}"
+
+
+def words(metric: str) -> str:
+    """A metric as a reader sees it: `val accuracy`."""
+    return metric.replace("_", " ")
 
 
 def interval(value: float, low: float, high: float, sign: bool = False) -> str:
@@ -51,7 +58,7 @@ def comparison_table(
     if format == "csv":
         return comparison.to_csv(index=False)
     anchors = [factor for factor in by if factor in baseline]
-    headers = [*(short(factor, by) for factor in by), "seeds", "failed", metric.replace("_", " "), "95 % interval"]
+    headers = [*(short(factor, by) for factor in by), "seeds", "failed", words(metric), "95 % interval"]
     standings = bool((comparison["standing"] != "").any())
     headers += ["standing"] * standings
     if anchors:
@@ -83,7 +90,7 @@ def tuning_table(tuned: pd.DataFrame, by: list[str], nuisance: list[str], metric
         ]
         for row in tuned.to_dict("records")
     ]
-    headers = [*(short(factor, factors) for factor in factors), f"{metric.replace('_', ' ')} (tuning)", "on the edge"]
+    headers = [*(short(factor, factors) for factor in factors), f"{words(metric)} (tuning)", "on the edge"]
     return tabulate(rows, headers, tablefmt=STYLES[format], disable_numparse=True)
 
 
@@ -105,8 +112,8 @@ def rate_table(ranges: pd.DataFrame, by: list[str], format: str = "terminal") ->
 
 def warning_table(warnings: pd.DataFrame, metric: str, format: str = "terminal") -> str:
     """What `dynamics.warnings` found, as text: a warning a row."""
-    words = metric.replace("_", " ")
-    headers = ["early warning", "trials", "first epoch", "failed", f"{words} with it", f"{words} without"]
+    with_it, without = f"{words(metric)} with it", f"{words(metric)} without"
+    headers = ["early warning", "trials", "first epoch", "failed", with_it, without]
     rows = [
         [
             row["warning"],
@@ -159,12 +166,6 @@ def sweep_table(jobs: list[dict], format: str = "terminal") -> str:
     ]
     aligned = ["left"] * len(names) + ["right"] * 2 + ["left"]
     return tabulate(rows, headers, tablefmt=STYLES[format], colalign=aligned, disable_numparse=True)
-
-
-def short(factor: str, by: list[str]) -> str:
-    """A factor without its group, if that tells it from the others: `depth` for `model.depth`."""
-    last = factor.rpartition(".")[2]
-    return last if sum(other.rpartition(".")[2] == last for other in by) == 1 else factor
 
 
 def level_text(level) -> str:

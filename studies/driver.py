@@ -3,7 +3,7 @@
 import json
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from rich.console import Console
@@ -52,7 +52,7 @@ class Driver:
     def __init__(self, study: Study, executor, root, config: str, console: Console, jobs: sweep.Sweep | None = None):
         self.study, self.executor, self.root, self.config, self.console = study, executor, root, config, console
         self.jobs = jobs
-        self.execution, self.statuses, self.files = None, Counter(), {}
+        self.execution, self.statuses, self.files, self.compared = None, Counter(), {}, None
 
     def drive(
         self, trials: list[Trial], seconds: dict[str, float], expand: Callable[[list[dict]], list[Trial]]
@@ -78,8 +78,11 @@ class Driver:
                 self._train(trials, seconds, replace(self.study, metric=self.study.tuning_metric))
                 trials = expand(self._choose(trials))
                 seconds = expected_seconds(trials)
-                self._keep({"trials.json": json.dumps([trial.key for trial in trials])})
+                self.compared = trials
+                if self.execution:
+                    self.execution.keep_design(trials)
             self._train(trials, seconds, self.study)
+            self._record(trials)
             frame = load.trials(self.study.name, self.root, [trial.key for trial in trials])
             table = compare.answer(self.study, frame, self.root, format="markdown")
             status = "FAILED" if self.statuses["crashed"] else "FINISHED"
@@ -141,18 +144,36 @@ class Driver:
         database = store.Maker(self.root)
         try:
             from analysis import report  # noqa: F401  a second
-            from studies import tracking
+            from studies import tracking  # noqa: F401
 
             self._check_parts(pending)
             database.place()
         finally:
             database.discard()
         if self.execution is None:
-            tags = provenance.tags(sweep.current().command)
-            self.execution = tracking.Execution(
-                self.root, self.study, self.design, self.config, self.jobs, tags, data.entry
-            )
-            self.execution.keep(self.files)
+            self._begin()
+
+    def _begin(self) -> None:
+        """Begin this execution in the store."""
+        from studies import tracking
+
+        tags = provenance.tags(sweep.current().command)
+        self.execution = tracking.Execution(
+            self.root, self.study, self.design, self.config, self.jobs, tags, data.entry
+        )
+        self.execution.keep(self.files)
+        if self.compared:
+            self.execution.keep_design(self.compared)
+
+    def _record(self, trials) -> None:
+        """See that the store's latest execution is of this design, though there was nothing left to train."""
+        if self.execution is None:
+            from analysis import load
+
+            latest = load.execution(self.study.name, self.root)
+            keys = tuple(trial.key for trial in trials)
+            if latest.keys != keys or json.dumps(asdict(latest.study)) != json.dumps(asdict(self.study)):
+                self._begin()
 
     def _keep(self, files: dict[str, str]) -> None:
         """Files of the execution, in the store as soon as there is something to write."""
@@ -228,11 +249,12 @@ class Driver:
         """The path of the report: written at the end of an execution, and for a finished study if it has none."""
         from analysis import load, report
 
+        if self.execution:
+            ours = [e for e in load.executions(self.study.name, self.root) if e.run_id == self.execution.parent]
+            return report.report(ours[0], frame, self.root).write(self.execution.artifacts)
         execution = load.execution(self.study.name, self.root)
         written = execution.folder / report.FILE
-        if self.execution is None and written.exists() and list(execution.keys) == list(frame["key"]):
-            return written
-        return report.report(execution, frame, self.root).write(execution.folder)
+        return written if written.exists() else report.report(execution, frame, self.root).write(execution.folder)
 
     def _summary(self, frame) -> dict:
         """What all trials come to, over the seeds."""

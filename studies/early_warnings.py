@@ -76,11 +76,12 @@ def at_chance(course: Course) -> np.ndarray:
 
 
 def worse_than_guessing(course: Course) -> np.ndarray:
-    """The validation loss is not finite, or twice that of the uniform guess, log(classes), where training should begin.
+    """The validation loss is more than twice that of the uniform guess, log(classes), where training should begin.
 
     Of the untrained network: Karpathy 2015, CS231n, part 3, "look for correct loss at chance performance".
     """
-    return ~(course.of("val_loss") <= 2 * np.log(course.classes))
+    losses = course.of("val_loss")
+    return np.isfinite(losses) & (losses > 2 * np.log(course.classes))
 
 
 def loss_rises(course: Course) -> np.ndarray:

@@ -183,10 +183,14 @@ class Trial:
 
 def arm_label(arm: dict) -> str:
     """`{'initializer': 'he_normal', 'model.depth': 8}` as `he_normal depth=8`."""
-    words = (
-        f"{factor.rsplit('.', 1)[1]}={shown(level)}" if "." in factor else shown(level) for factor, level in arm.items()
-    )
+    words = (f"{short(factor, arm)}={shown(level)}" if "." in factor else shown(level) for factor, level in arm.items())
     return " ".join(words) or "defaults"
+
+
+def short(factor: str, factors) -> str:
+    """A factor without its group, if that tells it from the other factors: `depth` for `model.depth`."""
+    last = factor.rpartition(".")[2]
+    return last if sum(other.rpartition(".")[2] == last for other in factors) == 1 else factor
 
 
 @dataclass(frozen=True)

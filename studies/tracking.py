@@ -88,8 +88,8 @@ class Execution:
         if jobs:
             tags["mlflow.parentRunId"] = self._sweep_run(jobs)
         self.parent = self.store.begin(f"{study.name} ({len(trials)} trials)", tags, _now())
-        compared = [trial.key for trial in trials if trial.role == "scientific"]
-        self.keep({"study.yaml": config, "trials.json": json.dumps(compared)})
+        self.keep({"study.yaml": config})
+        self.keep_design([trial for trial in trials if trial.role == "scientific"])
         shared = next(iter(self.datasets.values())) if len(self.datasets) == 1 else None
         self.store.write(self.parent, "RUNNING", None, {}, [], shared)
         self.store.describe(self._description())
@@ -134,8 +134,12 @@ class Execution:
         """The folder of the execution's own files."""
         return self._artifacts(self.parent)
 
+    def keep_design(self, trials) -> None:
+        """Keep which trials the execution compares, and each one's arm in its design: key -> factor -> level."""
+        self.keep({"trials.json": json.dumps({trial.key: trial.arm | trial.nuisance for trial in trials})})
+
     def keep(self, files: dict[str, str]) -> None:
-        """Keep files, name -> text, with the execution; `trials.json` has the keys of the trials that it compares."""
+        """Keep files, name -> text, with the execution."""
         for name, text in files.items():
             (self.artifacts / name).write_text(text)
 

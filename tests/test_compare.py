@@ -12,7 +12,7 @@ import pytest
 import yaml
 from test_tracking import CONFIG, records
 
-from analysis import compare, estimates, load, selection
+from analysis import compare, estimates, history, load, selection
 from studies import store, tracking
 from studies.record import Study, StudyError, Trial
 
@@ -208,12 +208,15 @@ def test_executions_says_what_changed_between_the_last_two(root, command):
     assert code == 0 and listing.count("FINISHED") == 2 and "abcdef123456 " in listing and "keras" in listing
     assert counts == "4 trials added, 0 removed, 8 kept"
     changed = {line.split("  ")[0]: line.split()[1:] for line in config.splitlines()[2:]}
-    assert changed["data._target_"] == ["studies.data.digits", "studies.data.mnist"]
-    assert changed["data.train_size"] == ["–", "null"] and "study.seeds" in changed and "model.depth" not in changed
+    assert changed["data._target_"] == ["made.up", "studies.data.mnist"]
+    assert changed["data.path"] == ["/made/up.npz", "–"] and "study.seeds" in changed and "model.depth" not in changed
     keys = [execution.keys for execution in load.executions("first", root)]
     for depth in (1, 2):
         old, new = (
-            load.trials("first", root, each).groupby(["initializer", "model.depth"])["val_accuracy"].mean()["he", depth]
+            load.trials("first", root, each)
+            .query("seed < 2")  # those that both have
+            .groupby(["initializer", "model.depth"])["val_accuracy"]
+            .mean()["he", depth]
             for each in keys
         )
         [line] = [line.split() for line in means.splitlines() if line.startswith(f"he depth={depth}")]
@@ -227,3 +230,14 @@ def test_executions_of_a_study_that_was_run_once_are_one_line(command):
     for words in (["--by", "initializer"], ["second"], ["--since", "7d"], ["--where", "seed == 1"]):
         code, _, error = command("first", *words, "--executions")
         assert code == 2 and "--executions: expected one study" in error
+
+
+def test_means_that_changed_are_shown_with_their_change():
+    old, new = (pd.DataFrame({"initializer": ["he", "zeros"], "mean": means}) for means in ([0.8, 0.1], [0.9, 0.1]))
+    found = history.mean_changes(old, new.assign(initializer=["he", "lsuv"]), ["initializer"])
+    assert found.to_dict("records") == [{"arm": "he", "before": 0.8, "after": 0.9, "change": pytest.approx(0.1)}]
+
+
+def test_null_is_not_the_text_null():
+    [row] = history.config_changes("a: null", "a: 'null'").to_dict("records")
+    assert (row["before"], row["after"]) == ("null", "'null'")

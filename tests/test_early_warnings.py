@@ -42,7 +42,7 @@ def test_a_course_that_is_well_has_no_warning():
         ({}, {"dense": [(NAN, NAN), (1, 0.01), (1, 0.2), (1, 0.01), (1, 0.01)]}, "large updates from epoch 2"),
         ({"train_accuracy": [NAN, 0.1, 0.11, 0.12, 0.3]}, {}, "at chance from epoch 2"),
         ({"val_loss": [9.0, 1.5, 0.8, 0.5, 0.4]}, {}, "worse than guessing from epoch 0"),
-        ({"val_loss": [2.3, 1.5, 1.4, NAN, NAN]}, {}, "worse than guessing from epoch 3"),
+        ({"val_loss": [2.3, 1.5, 1.4, NAN, NAN]}, {}, ""),
         ({"train_loss": [NAN, 2.0, 1.0, 2.3, 2.5]}, {}, "loss rises from epoch 3"),
         ({"val_loss": [2.3, 0.5, 0.4, 0.7, 0.9]}, {}, "overfitting from epoch 4"),
     ],

@@ -7,7 +7,7 @@ from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
 from analysis import estimates
-from studies.record import StudyError
+from studies.record import Study, StudyError
 
 NAN = float("nan")
 
@@ -268,7 +268,9 @@ def test_the_paired_p_is_scipys(n):
     assert estimates.paired_p(a - b) == pytest.approx(stats.ttest_rel(a, b).pvalue)
 
 
-@pytest.mark.parametrize(("differences", "p"), [([0.1], NAN), ([], NAN), ([0.0, 0.0], 1), ([0.1, 0.1, 0.1], 0)])
+@pytest.mark.parametrize(
+    ("differences", "p"), [([0.1], NAN), ([], NAN), ([0.0, 0.0], 1), ([0.1, 0.1, 0.1], NAN), ([0.0, 1e-17], 1)]
+)
 def test_the_paired_p_of_differences_without_a_spread(differences, p):
     np.testing.assert_equal(estimates.paired_p(np.array(differences)), p)
 
@@ -304,7 +306,9 @@ def test_a_loss_is_best_where_it_is_least():
 
 
 def test_arms_are_best_among_those_that_share_what_the_baseline_leaves_open():
-    parts = [spread(*means).assign(depth=depth) for depth, means in ((2, (0.9, 0.5)), (8, (0.1, 0.3)))]
+    deep = spread(0.1, 0.3).assign(depth=8, val_accuracy=lambda t: t["val_accuracy"].to_numpy()[::-1])
+    deep["initializer"] = deep["initializer"].map({"a": "b", "b": "a"})
+    parts = [spread(0.9, 0.5).assign(depth=2), deep]
     trials = pd.concat(parts, ignore_index=True)
     by = ["initializer", "depth"]
     marked = estimates.comparison(trials, by, "val_accuracy", {"initializer": "a"}).set_index(by)["standing"]
@@ -315,7 +319,7 @@ def test_arms_are_best_among_those_that_share_what_the_baseline_leaves_open():
 
 def test_one_seed_ties_nothing_and_one_arm_is_not_best():
     table = comparison(frame(("a", 0, 0.9), ("b", 0, 0.8)))
-    assert list(table["standing"]) == ["best", ""]
+    assert list(table["standing"]) == ["best", "untested"]
     assert list(comparison(frame(("a", 0, 0.9)))["standing"]) == [""]
 
 
@@ -362,3 +366,61 @@ def test_arms_are_numbered_in_their_order_and_named_again():
     again = estimates.labelled(pd.DataFrame({"arm": [1, 0], "z": [5, 6]}), arms, ["x", "y"])
     assert again.to_dict("records") == [{"x": (8, 16), "y": 2, "z": 5}, {"x": None, "y": 1, "z": 6}]
     assert estimates.arms_of(trials, [])[1] == [()]
+
+
+def test_what_is_not_found_to_be_worse_is_not_beaten():
+    # By its own seeds b leads; by the seeds that both have it is clearly behind: nobody is told from the best.
+    a, b = [0.95, 0.96, 0.955, 0.2, 0.21], [0.90, 0.912, 0.903]
+    rows = [("a", s, v) for s, v in enumerate(a)] + [("b", s, v) for s, v in enumerate(b)]
+    rows += [("b", s, NAN, "crashed") for s in (3, 4)]
+    table = comparison(frame(*rows), baseline={"initializer": "a"})
+    assert list(table["standing"]) == ["tied", "best"] and table.loc["b", "pairs"] == 3
+
+
+def test_arms_without_a_seed_in_common_are_not_tested():
+    table = comparison(
+        frame(("a", 0, 0.8), ("a", 1, 0.81), ("b", 2, 0.802), ("b", 3, 0.812)), baseline={"initializer": "a"}
+    )
+    assert list(table["standing"]) == ["untested", "best"] and table.loc["b", "pairs"] == 0
+
+
+def test_equal_differences_of_two_seeds_are_no_proof():
+    """An A/A test of accuracies counted in 360 images: differences are often alike at two seeds by chance."""
+    rng = np.random.default_rng(0)
+    p = np.array([estimates.paired_p(rng.normal(0, 2, 2).round() / 360) for _ in range(4000)])
+    assert np.mean(p < 0.05) < 0.05 + 3 * np.sqrt(0.05 * 0.95 / 4000)
+
+
+def test_arms_are_averaged_over_what_all_of_them_were_tried_with():
+    rows = [("a", 2, s, 0.5 + s / 100) for s in (0, 1)] + [("b", 2, s, 0.6) for s in (0, 1)]
+    rows += [("a", 16, s, 0.1) for s in (0, 1)]  # where it is hard, and only a was tried
+    trials = frame(*rows, factors=TWO)
+    fair = estimates.comparison(trials, ["initializer"], "val_accuracy", {}, ["model.depth"])
+    assert list(fair["mean"]) == pytest.approx([0.505, 0.6])
+    assert list(comparison(trials)["mean"]) == pytest.approx([0.3025, 0.6])
+    apart = frame(("a", 2, 0, 0.5), ("b", 16, 0, 0.6), factors=TWO)
+    nothing = estimates.comparison(apart, ["initializer"], "val_accuracy", {}, ["model.depth"])
+    assert list(nothing["initializer"]) == ["a", "b"] and nothing["mean"].isna().all()
+
+
+def test_factors_that_move_together_are_not_averaged_over():
+    study = Study("x", "?", {"a": (1,), "b": (1,), "c": (1,)}, (0,), {}, "val_accuracy", zip=(("a", "b"),))
+    assert estimates.averaged_over(study, ["a"]) == ["c"] and estimates.averaged_over(study, ["c"]) == ["a", "b"]
+
+
+def test_the_span_of_a_factor_is_from_its_worst_to_its_best_level():
+    trials = spread(0.5, 0.9, 0.7)
+    found = estimates.span(estimates.by_seed(trials, ["initializer"], "val_accuracy"), ["initializer"])
+    assert (found["lowest"], found["highest"], found["pairs"]) == (("a",), ("b",), 5)
+    values = trials.set_index("seed").groupby("initializer")["val_accuracy"].apply(list)
+    assert found["difference"] == pytest.approx(np.mean(values["b"]) - np.mean(values["a"]))
+    assert found["p"] == pytest.approx(3 * stats.ttest_rel(values["b"], values["a"]).pvalue)
+    assert estimates.span(estimates.by_seed(trials[:5], ["initializer"], "val_accuracy"), ["initializer"]) is None
+
+
+def test_a_range_test_whose_losses_are_never_finite_has_no_rates():
+    curve = pd.concat([range_test([NAN, NAN, NAN]), range_test([2.0, 1.0, 0.4], seed=1)])
+    row = estimates.rate_range(curve, ["optimizer"]).iloc[0]
+    assert row["lowest"] == pytest.approx(100) and row["seeds"] == 2
+    assert np.isnan(estimates.rate_range(range_test([NAN, NAN]), ["optimizer"]).iloc[0]["lowest"])
+    assert np.isfinite(estimates.rate_range(range_test([NAN, 2.0, 1.0, 0.5]), ["optimizer"]).iloc[0]["steepest"])

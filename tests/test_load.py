@@ -148,6 +148,6 @@ def test_trials_of_before_a_column_was_added_have_it_empty(root, tmp_path):
 def test_settings_are_the_configs_values_as_they_were(root):
     frame = load.settings(STUDY.name, root)
     assert list(frame["key"]) == list(load.trials(STUDY.name, root)["key"])
-    assert set(frame["data"]) == {"digits"} and set(frame["optimizer"]) == {"SGD"}
+    assert set(frame["data"]) == {"up"} and set(frame["optimizer"]) == {"SGD"}
     assert set(frame["optimizer.learning_rate"]) == {CONFIG["optimizer"]["learning_rate"]}
     assert list(frame["model.depth"]) == [1, 1] and list(frame["seed"]) == [2, 3]

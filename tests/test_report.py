@@ -205,7 +205,7 @@ def test_forty_arms_and_a_thousand_trials_fit_in_three_megabytes(made):
 
 def test_more_arms_than_panels_can_hold_are_averaged_over_each_other(made):
     html, page = made(grid(initializer=tuple(f"arm_{n}" for n in range(31)), model__depth=(2, 8)), seeds=2)
-    assert "All 62 arms" in html and page.text.count("averaged over the others.") == 2
+    assert "All 62 arms" in html and page.text.count("Averaged over the others, ") == 2
 
 
 def test_more_arms_than_a_page_can_hold_are_shown_factor_by_factor(made):
@@ -213,7 +213,7 @@ def test_more_arms_than_a_page_can_hold_are_shown_factor_by_factor(made):
         initializer=("a", "b", "c", "d"), optimizer=("e", "f", "g", "h"), schedule=("i", "j"), clipping=("k", "l")
     )
     html, page = made(arms, seeds=2)
-    assert "All 64 arms" in html and page.text.count("averaged over the others.") == 4
+    assert "All 64 arms" in html and page.text.count("Averaged over the others, ") == 4
     assert len(re.findall("averaged over the other factors", html)) >= 6  # a map for each pair
 
 

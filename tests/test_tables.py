@@ -12,10 +12,10 @@ from analysis import estimates, tables
 BY = ["initializer", "model.depth"]
 COMPARISON = pd.DataFrame(
     [
-        ("he_normal", 2, 5, 0, 0.975, 0.0051, 0.96866, 0.98133, 0.025, 0.01251, 0.03749, 0.004, "best"),
-        ("glorot_uniform", 2, 5, 1, 0.95, 0.01, 0.93758, 0.96242, np.nan, np.nan, np.nan, np.nan, "tied"),
-        ("zeros", 2, 1, 0, 0.1, np.nan, np.nan, np.nan, -0.85, np.nan, np.nan, np.nan, ""),
-        ("ones", 2, 0, 5, np.nan, np.nan, np.nan, np.nan, np.nan, np.nan, np.nan, np.nan, ""),
+        ("he_normal", 2, 5, 0, 0.975, 0.0051, 0.96866, 0.98133, 0.025, 0.01251, 0.03749, 5, 0.004, "best"),
+        ("glorot_uniform", 2, 5, 1, 0.95, 0.01, 0.93758, 0.96242, np.nan, np.nan, np.nan, 0, np.nan, "tied"),
+        ("zeros", 2, 1, 0, 0.1, np.nan, np.nan, np.nan, -0.85, np.nan, np.nan, 1, np.nan, "untested"),
+        ("ones", 2, 0, 5, np.nan, np.nan, np.nan, np.nan, np.nan, np.nan, np.nan, 0, np.nan, ""),
     ],
     columns=[*BY, *estimates.OUTCOME],
 )
@@ -26,7 +26,7 @@ initializer     depth      seeds    failed  val accuracy     95 % interval     s
 --------------  -------  -------  --------  ---------------  ----------------  ----------  ------------------------------  ----------------
 he_normal       2              5         0  0.9750 ± 0.0051  [0.9687, 0.9813]  best        +0.025                          [+0.013, +0.037]
 glorot_uniform  2              5         1  0.950 ± 0.010    [0.938, 0.962]    tied        baseline
-zeros           2              1         0  0.1000           –                             -0.8500                         –
+zeros           2              1         0  0.1000           –                 untested    -0.8500                         –
 ones            2              0         5  –                –                             –                               –
 """  # noqa: E501
 MARKDOWN = """
@@ -34,7 +34,7 @@ MARKDOWN = """
 |:---------------|:--------|--------:|---------:|:----------------|:-----------------|:-----------|:-------------------------------|:-----------------|
 | he_normal      | 2       |       5 |        0 | 0.9750 ± 0.0051 | [0.9687, 0.9813] | best       | +0.025                         | [+0.013, +0.037] |
 | glorot_uniform | 2       |       5 |        1 | 0.950 ± 0.010   | [0.938, 0.962]   | tied       | baseline                       |                  |
-| zeros          | 2       |       1 |        0 | 0.1000          | –                |            | -0.8500                        | –                |
+| zeros          | 2       |       1 |        0 | 0.1000          | –                | untested   | -0.8500                        | –                |
 | ones           | 2       |       0 |        5 | –               | –                |            | –                              | –                |
 """  # noqa: E501
 LATEX = r"""
@@ -44,7 +44,7 @@ initializer & depth & seeds & failed & val accuracy & 95 \% interval & standing 
 \midrule
 he\_normal & 2 & 5 & 0 & 0.9750 ± 0.0051 & [0.9687, 0.9813] & best & +0.025 & [+0.013, +0.037] \\
 glorot\_uniform & 2 & 5 & 1 & 0.950 ± 0.010 & [0.938, 0.962] & tied & baseline & \\
-zeros & 2 & 1 & 0 & 0.1000 & – & & -0.8500 & – \\
+zeros & 2 & 1 & 0 & 0.1000 & – & untested & -0.8500 & – \\
 ones & 2 & 0 & 5 & – & – & & – & – \\
 \bottomrule
 \end{tabular}
@@ -54,7 +54,7 @@ HTML = """
 <tr><th>initializer</th><th>depth</th><th>seeds</th><th>failed</th><th>val accuracy</th><th>95 % interval</th><th>standing</th><th>difference to glorot_uniform</th><th>95 % interval</th></tr>
 <tr><td>he_normal</td><td>2</td><td>5</td><td>0</td><td>0.9750 ± 0.0051</td><td>[0.9687, 0.9813]</td><td>best</td><td>+0.025</td><td>[+0.013, +0.037]</td></tr>
 <tr><td>glorot_uniform</td><td>2</td><td>5</td><td>1</td><td>0.950 ± 0.010</td><td>[0.938, 0.962]</td><td>tied</td><td>baseline</td><td></td></tr>
-<tr><td>zeros</td><td>2</td><td>1</td><td>0</td><td>0.1000</td><td>–</td><td></td><td>-0.8500</td><td>–</td></tr>
+<tr><td>zeros</td><td>2</td><td>1</td><td>0</td><td>0.1000</td><td>–</td><td>untested</td><td>-0.8500</td><td>–</td></tr>
 <tr><td>ones</td><td>2</td><td>0</td><td>5</td><td>–</td><td>–</td><td></td><td>–</td><td>–</td></tr>
 </table>
 """  # noqa: E501
