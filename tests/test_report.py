@@ -117,7 +117,7 @@ def made(fresh, tmp_path):
     """A function that writes a study of made-up trials and gives its report as a page."""
     shutil.copy(fresh / "mlflow.db", tmp_path)
 
-    def make(arms, seeds=3, status=lambda arm, seed: "finished", weights=True, **settings):
+    def make(arms, seeds=3, status=lambda arm, seed: "finished", weights=True, missing=0, **settings):
         factors = {factor: tuple(dict.fromkeys(arm[factor] for arm in arms)) for factor in arms[0]}
         study = Study("made up", settings.pop("question", "Does it?"), factors, tuple(range(seeds)), **{
             "baseline": {}, "metric": "val_accuracy", **settings})  # fmt: skip
@@ -125,8 +125,9 @@ def made(fresh, tmp_path):
         execution = tracking.Execution(tmp_path, study, trials, "model: {depth: 2}\n")
         tuning = tuning_trials_of(study, arms)
         execution.keep({"tuning_trials.json": json.dumps([trial.key for trial in tuning])} if tuning else {})
-        for number, trial in enumerate(trials + tuning):
+        for number, trial in enumerate(trials[: len(trials) - missing] + tuning):
             epochs, layers, result = records(trial, number // seeds, status(trial.arm, trial.seed))
+            epochs = [] if result.status == "crashed" else epochs
             execution.write(trial, epochs, layers if weights else [], result)
         execution.close("FINISHED")
         assert report.main(["made up", "--root", str(tmp_path), "--to", str(tmp_path / "page.html")]) == 0
@@ -193,6 +194,26 @@ def test_some_trials_failed(made):
     )
     assert "3 of 6 trials did not finish." in page.text and "zeros diverged 3" in page.text
     assert "he has the highest val accuracy" in page.text
+
+
+@pytest.mark.parametrize("baseline", [{}, {"initializer": "zeros"}, {"initializer": "he"}])
+def test_one_of_two_arms_crashed(made, baseline):
+    status = {"zeros": "crashed", "he": "finished"}
+    _, page = made(
+        grid(initializer=("zeros", "he")), status=lambda arm, seed: status[arm["initializer"]], baseline=baseline
+    )
+    assert "nly he" in page.text and "has a val accuracy" in page.text and "3 of 6 trials did not finish." in page.text
+
+
+@pytest.mark.parametrize("status", ["finished", "diverged", "crashed"])
+def test_a_range_test(made, status):
+    _, page = made(grid(optimizer=("sgd", "adam")), status=lambda arm, seed: status, figures=("loss_by_rate",))
+    assert ("Range test" in page.text) == (status != "crashed")
+
+
+def test_a_study_that_is_not_over_says_so(made):
+    _, page = made(grid(initializer=("zeros", "he")), missing=2)
+    assert "So far, with 4 of 6 trials: " in page.text and "2 more have not ended yet" in page.text
 
 
 def test_forty_arms_and_a_thousand_trials_fit_in_three_megabytes(made):

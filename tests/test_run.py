@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -116,6 +117,24 @@ def test_the_finished_study_is_not_run_again(pooled):
     assert (store / "mlflow.db").read_bytes() == before
     table = printed[printed.index("initializer") : printed.index("results")]
     assert table in again.stdout
+
+
+def test_a_finished_study_that_is_asked_for_otherwise_has_an_execution_and_a_report_of_its_own(pooled, tmp_path):
+    store = shutil.copytree(pooled[0], tmp_path / "store")
+
+    def asked(*words):
+        done = run(store, *words)
+        assert "0 to run" in done.stdout
+        return Path(re.search(r"^report +(\S+/report.html)$", done.stdout, re.M)[1])
+
+    some = asked("study.seeds=[1]", "model.depth=1", "study.metric=test_accuracy")
+    assert "2 arms, 1 seed, 2 of 2 trials; metric: test_accuracy" in some.read_text()
+    assert "model.depth" not in load.trials("small", store)
+    count = len(load.executions("small", store))
+    assert asked("study.seeds=[1]", "model.depth=1", "study.metric=test_accuracy") == some
+    assert len(load.executions("small", store)) == count
+    assert f"4 arms, 4 seeds, {TRIALS} of {TRIALS} trials; metric: val_accuracy" in asked().read_text()
+    assert set(load.trials("small", store)["model.depth"]) == {1, 3}
 
 
 def test_serial_gives_the_same_numbers(pooled, tmp_path):
