@@ -1,20 +1,17 @@
 """Compare the arms of studies, or a study's executions: `python -m analysis.compare STUDY ...`."""
 
-import argparse
 import sys
 from datetime import datetime
 
 import pandas as pd
 
-from analysis import load, tables
+from analysis import command, load, tables
 from studies.record import METRICS, Study, StudyError, arm_label, listed
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Print a comparison table; gives the exit code, 2 for what the user can put right."""
-    parser = argparse.ArgumentParser(
-        prog="python -m analysis.compare", description="Compare the arms of studies, or a study's executions."
-    )
+    parser = command.parser("compare", "Compare the arms of studies, or a study's executions.")
     parser.add_argument("studies", nargs="+", metavar="study", help="its name, such as init_comparison; or several")
     parser.add_argument("--by", help="factors, separated by commas; values are averaged over the others (default: all)")
     parser.add_argument("--metric", help=f"one of {listed(METRICS)} (default: the study's own)")
@@ -26,25 +23,22 @@ def main(arguments: list[str] | None = None) -> int:
         help="a study's executions, and what changed from the last but one to the last",
     )
     parser.add_argument("--format", default="terminal", choices=tables.FORMATS)
-    parser.add_argument("--root", default="mlruns", help="the store: a folder, or a server's address (default: mlruns)")
     options = parser.parse_args(arguments)
+    return command.ended(lambda: print(_asked(options)))
+
+
+def _asked(options) -> str:
+    """What the command's options ask for."""
     names = list(dict.fromkeys(options.studies))
-    try:
-        if options.executions:
-            if len(names) > 1 or {options.by, options.where, options.since} != {None}:
-                raise StudyError("--executions: expected one study, and besides only --metric, --format and --root")
-            print(executions(names[0], options.root, options.metric, options.format))
-            return 0
-        by = options.by.split(",") if options.by else None
-        which, how = (options.where, options.since), (by, options.metric, options.format)
-        if len(names) == 1:
-            print(table(names[0], options.root, *how, *which))
-        else:
-            print(across([selected(name, options.root, *which) for name in names], *how))
-    except StudyError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    if options.executions:
+        if len(names) > 1 or {options.by, options.where, options.since} != {None}:
+            raise StudyError("--executions: expected one study, and besides only --metric, --format and --root")
+        return executions(names[0], options.root, options.metric, options.format)
+    by = options.by.split(",") if options.by else None
+    which, how = (options.where, options.since), (by, options.metric, options.format)
+    if len(names) == 1:
+        return table(names[0], options.root, *how, *which)
+    return across([selected(name, options.root, *which) for name in names], *how)
 
 
 def table(

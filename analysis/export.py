@@ -1,6 +1,5 @@
 """Export a study's frames as Parquet, with a data dictionary: `python -m analysis.export STUDY --to FOLDER`."""
 
-import argparse
 import json
 import sys
 from datetime import UTC, datetime
@@ -8,7 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from analysis import load
+from analysis import command, load
 from studies.record import QUANTILES, SPARSITY_THRESHOLDS, StudyError, listed, shown
 
 EPOCH = {
@@ -96,20 +95,16 @@ ROWS = {"trials": "a trial", "epochs": "a trial and epoch", "layers": "a trial, 
 
 def main(arguments: list[str] | None = None) -> int:
     """Write the files and say which; gives the exit code, 2 for what the user can put right."""
-    parser = argparse.ArgumentParser(
-        prog="python -m analysis.export", description="Export a study's frames as Parquet, with a data dictionary."
-    )
+    parser = command.parser("export", "Export a study's frames as Parquet, with a data dictionary.")
     parser.add_argument("study", help="its name, such as init_comparison")
     parser.add_argument("--to", required=True, metavar="FOLDER", help="where to; made if it is not there")
-    parser.add_argument("--root", default="mlruns", help="the store: a folder, or a server's address (default: mlruns)")
     options = parser.parse_args(arguments)
-    try:
+
+    def run():
         for path, rows in write(options.study, options.to, options.root).items():
             print(f"{path}  {rows:,} rows" if rows is not None else path)
-    except StudyError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+
+    return command.ended(run)
 
 
 def write(study: str, folder: str | Path, root: str | Path = "mlruns") -> dict[Path, int | None]:

@@ -1,6 +1,5 @@
 """A study's report, one page that answers its question: `python -m analysis.report STUDY`."""
 
-import argparse
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -9,7 +8,7 @@ import jinja2
 import pandas as pd
 from markupsafe import Markup
 
-from analysis import answers, estimates, load, plots, runs
+from analysis import answers, command, estimates, load, plots, runs
 from analysis.sections import SECTIONS, Findings
 from studies.record import StudyError
 
@@ -19,29 +18,25 @@ FILE = "report.html"
 
 def main(arguments: list[str] | None = None) -> int:
     """Write a study's report; gives the exit code, 2 for what the user can put right."""
-    parser = argparse.ArgumentParser(prog="python -m analysis.report", description="Write a study's report.")
+    parser = command.parser("report", "Write a study's report.")
     parser.add_argument("study", help="its name, such as init_comparison")
     parser.add_argument("--to", metavar="FILE", help=f"where to (default: {FILE} among the study's artifacts)")
-    parser.add_argument("--root", default="mlruns", help="the store: a folder, or a server's address (default: mlruns)")
     options = parser.parse_args(arguments)
-    try:
+
+    def run():
         if runs.is_server(options.root) and not options.to:
             raise StudyError(f"--root {options.root} is a server, whose artifacts are not written here: add --to FILE")
         execution = load.execution(options.study, options.root)
         made = report(execution, load.trials(options.study, options.root, execution.keys), options.root)
-        if options.to:
-            path = Path(options.to)
-            path.write_text(made.html, encoding="utf-8")
-        else:
-            path = made.write(execution.folder)
-    except StudyError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except OSError as error:
-        print(f"error: {error.filename}: cannot be written ({error.strerror}): name a file with --to", file=sys.stderr)
-        return 2
-    print(path)
-    return 0
+        try:
+            path = made.copy(Path(options.to)) if options.to else made.write(execution.folder)
+        except OSError as error:
+            raise StudyError(
+                f"{error.filename}: cannot be written ({error.strerror}): name a file with --to"
+            ) from error
+        print(path)
+
+    return command.ended(run)
 
 
 @dataclass(frozen=True)
@@ -51,13 +46,17 @@ class Report:
     html: str
     figures: dict[str, str]
 
+    def copy(self, file: Path) -> Path:
+        """Write the page alone; gives its path."""
+        file.write_text(self.html, encoding="utf-8")
+        return file
+
     def write(self, folder: Path) -> Path:
         """Write the page into a folder, and the figures into `figures/` there; gives the page's path."""
         (folder / "figures").mkdir(parents=True, exist_ok=True)
         for name, svg in self.figures.items():
             (folder / "figures" / name).write_text(svg, encoding="utf-8")
-        (folder / FILE).write_text(self.html, encoding="utf-8")
-        return folder / FILE
+        return self.copy(folder / FILE)
 
 
 def report(execution: load.Execution, trials: pd.DataFrame, root) -> Report:
