@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 from typing import NoReturn
 
-from analysis import load, report, runs
+from analysis import load, runs
 from studies.record import StudyError
 
 HOST = "127.0.0.1"
@@ -28,7 +28,7 @@ TRAINING = "workflowType=machine_learning"
 COLUMNS = "viewStateShareKey=study"
 """The list of runs with the columns that `studies.tracking` chose: the study's metric, its factors, seed and status."""
 
-FILTERS = (  # a name with dots needs no backticks in MLflow's search box, one with a space or a slash does
+FILTERS = (
     "tags.trial.status = 'diverged'",
     "tags.trial.role = 'scientific' and metrics.val_accuracy > 0.9",
 )
@@ -115,7 +115,7 @@ def guide(address: str, root: Path, executions: list[load.Execution]) -> str:
             f"{execution.study.name}: {execution.study.question}",
             f"  all runs          {experiment}?{view}{TRAINING}",
             f"  latest execution  {run}?{TRAINING}",
-            f"  its report        {run}/artifactPath/{report.FILE}?{TRAINING}",
+            f"  its report        {run}/artifactPath/report.html?{TRAINING}",
             "",
         ]
     lines += [
@@ -164,7 +164,7 @@ def _end(server: subprocess.Popen) -> None:
         try:
             os.killpg(server.pid, how)
             server.wait(5)
-        except ProcessLookupError:
+        except (ProcessLookupError, PermissionError):  # none is left; macOS has the second word for it
             return
         except subprocess.TimeoutExpired:
             continue

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from analysis import load, ui
+from analysis import load, report, ui
 from studies import store, tracking
 from studies.record import Study, StudyError
 
@@ -39,7 +39,7 @@ def test_the_guide_leads_to_the_latest_execution_of_each_study(root):
     for name in ("one", "two"):
         latest, *others = reversed(load.executions(name, root))
         page = f"http://there/#/experiments/{latest.experiment_id}/runs/{latest.run_id}"
-        assert f"{page}?{ui.TRAINING}" in guide and f"{page}/artifactPath/report.html" in guide
+        assert f"{page}?{ui.TRAINING}" in guide and f"{page}/artifactPath/{report.FILE}" in guide
         assert not any(other.run_id in guide for other in others)
     assert "Ctrl-C" in guide and all(query in guide for query in ui.FILTERS)
 
