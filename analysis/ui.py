@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 from typing import NoReturn
 
-from analysis import load, report, runs
+from analysis import load, runs
 from studies.record import StudyError
 
 HOST = "127.0.0.1"
@@ -25,7 +25,10 @@ LIGHT = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION
 TRAINING = "workflowType=machine_learning"
 """Without it MLflow's pages are those for language models: an experiment opens at its traces, and there are none."""
 
-FILTERS = (  # a name with dots needs no backticks in MLflow's search box, one with a space or a slash does
+COLUMNS = "viewStateShareKey=study"
+"""The list of runs with the columns that `studies.tracking` chose: the study's metric, its factors, seed and status."""
+
+FILTERS = (
     "tags.trial.status = 'diverged'",
     "tags.trial.role = 'scientific' and metrics.val_accuracy > 0.9",
 )
@@ -105,12 +108,14 @@ def guide(address: str, root: Path, executions: list[load.Execution]) -> str:
     lines = [f"MLflow shows {root} at {address}/#/experiments?{TRAINING}", ""]
     for execution in executions:
         experiment = f"{address}/#/experiments/{execution.experiment_id}/runs"
+        # Executions that left no view did not name their source either; MLflow gets lost where there is none.
+        view = f"{COLUMNS}&" if "mlflow.source.name" in execution.tags else ""
         run = f"{experiment}/{execution.run_id}"
         lines += [
             f"{execution.study.name}: {execution.study.question}",
-            f"  all runs          {experiment}?{TRAINING}",
+            f"  all runs          {experiment}?{view}{TRAINING}",
             f"  latest execution  {run}?{TRAINING}",
-            f"  its report        {run}/artifactPath/{report.FILE}?{TRAINING}",
+            f"  its report        {run}/artifactPath/report.html?{TRAINING}",
             "",
         ]
     lines += [
@@ -159,7 +164,7 @@ def _end(server: subprocess.Popen) -> None:
         try:
             os.killpg(server.pid, how)
             server.wait(5)
-        except ProcessLookupError:
+        except (ProcessLookupError, PermissionError):  # none is left; macOS has the second word for it
             return
         except subprocess.TimeoutExpired:
             continue

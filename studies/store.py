@@ -181,11 +181,11 @@ class Store:
             query = "SELECT experiment_id FROM experiments WHERE name = ?"
             self.experiment = connection.execute(query, (experiment,)).fetchone()[0]
 
-    def describe(self, note: str) -> None:
-        """Give the experiment a description, in Markdown."""
+    def describe(self, tags: dict[str, str]) -> None:
+        """Give the experiment tags, its description among them."""
         with closing(_connect(self.database)) as connection, connection:
-            tag = "INSERT OR REPLACE INTO experiment_tags (key, value, experiment_id) VALUES (?, ?, ?)"
-            connection.execute(tag, ("mlflow.note.content", note, self.experiment))
+            statement = "INSERT OR REPLACE INTO experiment_tags (key, value, experiment_id) VALUES (?, ?, ?)"
+            connection.executemany(statement, [(key, value, self.experiment) for key, value in tags.items()])
 
     def begin(self, name: str, tags: dict[str, str], start: int) -> str:
         """A new run's id; the run is there from its first `write` on."""

@@ -92,7 +92,7 @@ class Execution:
         self.keep_design([trial for trial in trials if trial.role == "scientific"])
         shared = next(iter(self.datasets.values())) if len(self.datasets) == 1 else None
         self.store.write(self.parent, "RUNNING", None, {}, [], shared)
-        self.store.describe(self._description())
+        self.store.describe({"mlflow.note.content": self._description(), **self._view()})
 
     def _description(self) -> str:
         """The experiment's: what is asked, by what, and where the answer is."""
@@ -113,6 +113,13 @@ class Execution:
             f"that is not in `mlruns`.",
         ]
         return _whole_lines("\n".join(lines))
+
+    def _view(self) -> dict[str, str]:
+        """The list of runs with the columns that matter, which MLflow's pages show under `viewStateShareKey=study`."""
+        params = (*self.study.factors, *self.study.nuisance, "seed")
+        columns = [f"metrics.`{self.study.metric}`", *(f"params.`{name}`" for name in params)]
+        columns += ["tags.`trial.status`", "tags.`trial.warning`"]
+        return {"mlflow.sharedViewState.study": json.dumps({"selectedColumns": columns})}
 
     def _page(self, artifact: str = "") -> str:
         """The address of the execution's page, within MLflow's pages; not of those for language models."""
@@ -247,9 +254,10 @@ class ClientStore:
             if known.lifecycle_stage == "deleted":
                 self.client.restore_experiment(self.experiment)
 
-    def describe(self, note) -> None:
-        """Give the experiment a description, in Markdown."""
-        self.client.set_experiment_tag(self.experiment, "mlflow.note.content", note)
+    def describe(self, tags) -> None:
+        """Give the experiment tags, its description among them."""
+        for key, value in tags.items():
+            self.client.set_experiment_tag(self.experiment, key, value)
 
     def begin(self, name, tags, start) -> str:
         """A new run's id; it is RUNNING until its `write` says otherwise."""

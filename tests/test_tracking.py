@@ -171,6 +171,8 @@ def test_descriptions_say_what_is_asked_and_where_the_answer_is(root):
     description = experiment.tags["mlflow.note.content"]
     for part in (STUDY.question, "`model.depth` (compared): 1, 2", page, "analysis.compare 'made up'", "report.html"):
         assert part in description
+    view = json.loads(experiment.tags["mlflow.sharedViewState.study"])
+    assert view["selectedColumns"][:3] == ["metrics.`val_loss`", "params.`model.depth`", "params.`seed`"]
     note = client.get_run(execution.parent).data.tags["mlflow.note.content"]
     assert note.startswith(STUDY.question) and f"{page}/artifactPath/report.html" in note
     assert len(note) <= tracking.TAG_LENGTH and note.endswith(" of a long table |") and "row 0000" in note

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from analysis import load, ui
+from analysis import load, report, ui
 from studies import store, tracking
 from studies.record import Study, StudyError
 
@@ -39,15 +39,22 @@ def test_the_guide_leads_to_the_latest_execution_of_each_study(root):
     for name in ("one", "two"):
         latest, *others = reversed(load.executions(name, root))
         page = f"http://there/#/experiments/{latest.experiment_id}/runs/{latest.run_id}"
-        assert f"{page}?{ui.TRAINING}" in guide and f"{page}/artifactPath/report.html" in guide
+        assert f"{page}?{ui.TRAINING}" in guide and f"{page}/artifactPath/{report.FILE}" in guide
         assert not any(other.run_id in guide for other in others)
     assert "Ctrl-C" in guide and all(query in guide for query in ui.FILTERS)
 
 
-@pytest.mark.parametrize("break_it", [lambda root: shutil.rmtree(root / "artifacts"), lambda root: None])
-def test_what_cannot_be_read_is_no_study_to_look_at(root, break_it):
-    break_it(root)
-    assert [execution.study.name for execution in ui.looks(root)] in ([], ["one", "two"])
+def test_the_list_of_runs_has_the_studys_columns_where_there_are_any(root):
+    assert ui.COLUMNS not in ui.guide("http://there", root, ui.looks(root))
+    tags = {"mlflow.source.name": "python -m studies.run"}
+    tracking.Execution(root, replace(STUDY, name="two"), [], "", provenance=tags).close("FINISHED")
+    assert ui.guide("http://there", root, ui.looks(root)).count(ui.COLUMNS) == 1
+
+
+def test_a_study_that_cannot_be_read_is_not_in_the_guide(root):
+    assert [execution.study.name for execution in ui.looks(root)] == ["one", "two"]
+    shutil.rmtree(root / "artifacts" / "one")
+    assert [execution.study.name for execution in ui.looks(root)] == ["two"]
 
 
 def test_a_free_port_is_the_one_asked_for_the_usual_one_or_another():
