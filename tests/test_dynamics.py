@@ -107,6 +107,17 @@ def test_a_density_is_that_of_the_weights():
     assert (frame["density"] > -1e-9).all()
 
 
+def test_weights_of_which_many_are_equal_are_a_spike_and_the_rest():
+    rng = np.random.default_rng(0)
+    weights = np.concatenate([np.zeros(60_000), rng.normal(0, 0.3, 40_000)])
+    frame = dynamics.densities(trials(("a", 0, "finished", 0)), pd.DataFrame([drawn(weights)]), ["initializer"])
+    at, density = frame["weight"].to_numpy(), frame["density"].to_numpy()
+    assert abs(at[density.argmax()]) < 0.02
+    mass = np.cumsum(np.diff(at) * (density[1:] + density[:-1]) / 2)
+    above = mass[-1] - np.interp(0.05, at[1:], mass)
+    assert above == pytest.approx((weights > 0.05).mean(), abs=0.05)
+
+
 def test_weights_that_are_all_alike_or_not_finite_have_no_density():
     rows = pd.DataFrame([drawn(np.zeros(9)), drawn(np.full(9, NAN), epoch=1)])
     frame = dynamics.densities(trials(("a", 0, "finished", 1)), rows, ["initializer"])

@@ -98,6 +98,39 @@ def test_losses_are_on_a_logarithmic_axis_in_plain_numbers():
     assert "0.01" in words(figure) and not any("mathdefault" in (word or "") for word in words(figure))
 
 
+def test_a_loss_of_zero_does_not_flatten_the_others():
+    some = trials()
+    epochs = pd.DataFrame(
+        [(k, e, 10.0**-e) for k in some["key"] for e in range(4)], columns=["key", "epoch", "val_loss"]
+    )
+    epochs.loc[epochs["epoch"] == 3, "val_loss"] = 0.0
+    figure = plots.curves(arms_of(some), dynamics.curves(some, epochs, BY, "val_loss"), "val_loss")
+    assert figure.axes[0].get_yscale() == "log" and figure.axes[0].get_ylim() == pytest.approx((0.009, 1.1))
+
+
+def test_a_comparison_of_losses_that_span_decades_is_on_a_logarithmic_axis():
+    some = trials().assign(val_loss=lambda t: 10.0 ** (t["model.depth"] - 4))
+    losses = estimates.comparison(some, BY, "val_loss", {})
+    for frame, scale in ((losses, "log"), (losses[losses["model.depth"] == 2], "linear")):
+        units = estimates.by_seed(some, BY, "val_loss")
+        figure = plots.comparison(plots.Arms(frame, ["initializer"], ["model.depth"]), frame, units, "val_loss")
+        assert figure.axes[0].get_xscale() == scale
+
+
+def test_titles_are_as_wide_as_their_panels():
+    some = trials(arms=("a_very_long_initializer_name", "and_another_one")).assign(
+        optimizer="another_long_name", schedule="a_third_one"
+    )
+    whole = compared(some, ["optimizer", "schedule", "initializer", "model.depth"])
+    units = estimates.by_seed(some, ["optimizer", "schedule", "initializer", "model.depth"], "val_accuracy")
+    arms = plots.Arms(whole, ["model.depth"], ["optimizer", "schedule", "initializer"])
+    figure = plots.comparison(arms, whole, units, "val_accuracy")
+    for axes in figure.axes:
+        assert max(map(len, axes.get_title(loc="left").split("\n"))) <= 33 and "\n" in axes.get_title(loc="left")
+        top = axes.get_position().y1 * figure.get_figheight()
+        assert figure.get_figheight() - top > 0.14 * axes.get_title(loc="left").count("\n")
+
+
 def test_a_heat_map_has_a_cell_an_arm_with_its_mean():
     some = trials(arms=("zeros", "he", "orthogonal"))
     figure = plots.heat(compared(some), ["initializer"], ["model.depth"], "val_accuracy")
@@ -178,6 +211,7 @@ def test_sensitivity_has_a_line_an_arm_over_rates_on_a_logarithmic_axis():
     [axes] = figure.axes
     assert axes.get_xscale() == "log" and [line.get_label() for line in axes.lines] == ["zeros", "he"]
     assert list(axes.lines[0].get_xdata()) == [0.001, 0.1] and len(axes.collections) == 2
+    assert whole["low"].min() < axes.get_ylim()[0] < whole["mean"].min()  # bands of few seeds do not set the limits
     assert "learning rate" in figure.get_supxlabel()
 
 
@@ -210,6 +244,13 @@ def test_a_range_test_has_a_panel_an_arm_and_a_line_a_seed(arms):
         assert "lowest 0.1" in [text.get_text() for text in axes.get_legend().get_texts()]
     assert figure.get_supxlabel() == "learning rate"
     assert "loss" in figure.get_supylabel()
+
+
+def test_a_range_test_that_is_lost_from_the_start_is_still_drawn():
+    curve = pd.DataFrame({"optimizer": "sgd", "seed": 0, "learning_rate": RATES, "loss": np.nan})
+    ranges = estimates.rate_range(curve, ["optimizer"])
+    figure = plots.loss_by_rate(plots.Arms(ranges, ["optimizer"]), curve, ranges)
+    assert figure.axes[0].get_ylim() == (0, 1)
 
 
 def test_a_range_test_without_factors_is_one_panel():

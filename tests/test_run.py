@@ -312,6 +312,12 @@ def test_the_jobs_of_a_multirun_share_their_workers_and_give_the_same_numbers(po
     assert_same_to_the_bit(pooled[0], tmp_path)  # of the last job
     table = re.findall(r"^(24|16) +4 +0  0\.\d+ ± 0\.\d+$", output, re.M)
     assert table == ["24", "16"]
+    latest = {
+        width: set(load.execution("small", tmp_path).keys)
+        for width in (24, 16)
+        if run(tmp_path, f"model.width={width}")
+    }
+    assert len(latest[24] & latest[16]) == 0  # finished before, and each is the latest when it was asked for last
 
 
 def test_the_jobs_of_a_multirun_run_side_by_side_in_processes_of_a_launchers(tmp_path):
