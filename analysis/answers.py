@@ -88,7 +88,7 @@ def _difference(row) -> str:
 
 
 def _paired(row) -> str:
-    return f"{_difference(row)}, paired over {row['pairs']} seed{'' if row['pairs'] == 1 else 's'}"
+    return f"{_difference(row)} (paired, {row['pairs']} seed{'' if row['pairs'] == 1 else 's'})"
 
 
 def _others(count: int) -> str:
@@ -153,17 +153,18 @@ def _against(part, by, against, metric) -> str:
     better, worse = _clearly(others, metric)
     tail = f"; {len(worse)} of {len(others)} {'is' if len(worse) == 1 else 'are'} clearly worse" if len(worse) else ""
     if others["p"].isna().all():
-        return (
-            f"The best is {_lead(top, by, metric)}, {_paired(top)}, from {against}: too few to tell whether by chance."
-        )
+        lead = f"The best is {_lead(top, by, metric)}, which differs from {against} by {_paired(top)}"
+        return f"{lead}: too few to tell whether by chance."
     if len(better):
         top = better.loc[_gain(better, metric).idxmax()]
         too = f"; so {'is' if len(better) == 2 else 'are'} {len(better) - 1} more" if len(better) > 1 else ""
         return f"{_lead(top, by, metric)} is clearly better than {against}: {_paired(top)}{too}{tail}."
     if gains.max() <= 0:
-        return f"Nothing is better than {against}, the baseline: {words(metric)} {_estimate(base.iloc[0])}{tail}."
-    lead = _lead(top, by, metric)
-    return f"Nothing is clearly better than {against}; the best, {lead}, is {_paired(top)}, from it{tail}."
+        own = f"{words(metric)} {_estimate(base.iloc[0])}"
+        nearest = f"the nearest, {_named(top, by)}, differs by {_paired(top)}"
+        return f"Nothing is better than {against}, the baseline: {own}; {nearest}{tail}."
+    lead = f"the best of the others, {_lead(top, by, metric)}, differs by {_paired(top)}"
+    return f"Nothing is clearly better than {against}: {lead}{tail}."
 
 
 def _lead(row, by, metric) -> str:

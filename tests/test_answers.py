@@ -33,12 +33,12 @@ def test_a_clear_winner_is_said_to_be_one_with_its_paired_interval():
     [text] = said({"sgd": FLAT, "adam": FLAT + 0.05 + RISE / 10}, baseline={"optimizer": "sgd"})
     low, high = estimates.t_interval(0.05 + RISE / 10)
     assert text.startswith("adam (val accuracy 0.95") and "is clearly better than sgd: +0.0506" in text
-    assert f"[{low:+.4f}, {high:+.4f}]" in text and "paired over 5 seeds" in text
+    assert f"[{low:+.4f}, {high:+.4f}]" in text and "(paired, 5 seeds)" in text
 
 
 def test_a_lead_within_its_interval_is_not_clear():
     [text] = said({"sgd": FLAT, "adam": FLAT + RISE, "lion": FLAT - 0.5 + RISE / 10}, baseline={"optimizer": "sgd"})
-    assert text.startswith("Nothing is clearly better than sgd; the best, adam")
+    assert text.startswith("Nothing is clearly better than sgd: the best of the others, adam")
     assert text.endswith("1 of 2 is clearly worse.")
 
 
@@ -73,7 +73,7 @@ def test_without_a_baseline_what_cannot_be_told_from_the_best_is_named():
 
 def test_one_seed_claims_nothing():
     [text] = said({"sgd": [0.9], "adam": [0.95]}, baseline={"optimizer": "sgd"})
-    lead = "The best is adam (val accuracy 0.9500), +0.0500, paired over 1 seed, from sgd"
+    lead = "The best is adam (val accuracy 0.9500), which differs from sgd by +0.0500 (paired, 1 seed)"
     assert text == f"{lead}: too few to tell whether by chance."
     assert "may be chance" in said({"sgd": [0.9], "adam": [0.95]})[0]
 
