@@ -1,83 +1,18 @@
-"""Frames in, figures out: what is drawn has been computed before. Every style is here."""
+"""Frames in, figures out: what is drawn has been computed before."""
 
-import functools
-import io
-import re
-import textwrap
-import warnings
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable
 
-import matplotlib.figure
+import matplotlib
 import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm, Normalize
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
+from analysis import style
 from analysis.estimates import arms_of, higher_is_better
+from analysis.style import COLOURS, DASHES, INK, INTERVAL, MAP, MARKERS, Figure, Style, brief, styled
 from analysis.tables import level_text, rounded, words
 from studies.record import arm_label, short
-
-INK = "#010203"
-"""Of text, axes and the last arm's colour: in a figure inside a page it becomes the page's own."""
-
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#666666", INK)
-"""Okabe and Ito's, which the colour-blind can tell apart, with grey for their yellow, which is faint on white."""
-
-DASHES = ("-", "--", ":", "-.", (0, (5, 1, 1, 1, 1, 1)))
-MARKERS = "osD^v"
-"""For the second eight arms, the third, …"""
-
-MAP = "cividis"
-"""Made to look alike to people with and without colour vision deficiency (Nuñez et al. 2018)."""
-
-STYLE = {
-    "font.size": 9,
-    "font.family": "DejaVu Sans",
-    "axes.titlesize": 9,
-    "axes.labelsize": 9,
-    "xtick.labelsize": 8,
-    "ytick.labelsize": 8,
-    "legend.fontsize": 8,
-    "legend.frameon": False,
-    "text.color": INK,
-    "text.parse_math": False,
-    "axes.formatter.use_mathtext": False,
-    "axes.edgecolor": INK,
-    "axes.labelcolor": INK,
-    "xtick.color": INK,
-    "ytick.color": INK,
-    "axes.linewidth": 0.6,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "grid.color": "#8C8C8C",
-    "grid.alpha": 0.25,
-    "grid.linewidth": 0.6,
-    "svg.hashsalt": "weight-studies",
-    "svg.fonttype": "none",
-}
-
-INTERVAL = "95 % t interval over seeds"
-
-
-class Figure(matplotlib.figure.Figure):
-    """A figure that a notebook shows by itself."""
-
-    def _repr_svg_(self) -> str:
-        return svg(self)
-
-
-@dataclass(frozen=True)
-class Style:
-    """How an arm is drawn wherever it is."""
-
-    colour: str
-    dashes: str | tuple
-    marker: str
 
 
 class Arms:
@@ -130,70 +65,7 @@ def _name(factors, arm, whole=False) -> str:
     return arm_label(dict(zip(factors, arm, strict=True)))
 
 
-def _styled(draw: Callable) -> Callable:
-    @functools.wraps(draw)
-    def styled(*arguments, **named):
-        with matplotlib.rc_context(STYLE):
-            return draw(*arguments, **named)
-
-    return styled
-
-
-def _grid(
-    titles: list[str],
-    width: float,
-    height: float,
-    columns: int = 3,
-    left: float = 0.65,
-    bottom: float = 0.5,
-    top: float = 0.3,
-    right: float = 0.15,
-    gap: tuple[float, float] = (0.3, 0.45),
-) -> tuple[Figure, list[Axes]]:
-    """A figure with a panel a title, row by row; sizes and margins in inches, which is faster than a layout engine.
-
-    Titles are broken into lines as wide as their panels, which grow apart by as much.
-    """
-    titles = ["\n".join(_lines(title, width)) for title in titles]
-    more = 0.15 * max((title.count("\n") for title in titles), default=0)
-    top, gap = top + more, (gap[0], gap[1] + more * (len(titles) > columns))
-    columns = max(1, min(columns, len(titles)))
-    rows = -(-len(titles) // columns)
-    whole = left + columns * width + (columns - 1) * gap[0] + right
-    high = top + rows * height + (rows - 1) * gap[1] + bottom
-    figure = Figure(figsize=(whole, high))
-    panels = []
-    for place, title in enumerate(titles):
-        row, column = divmod(place, columns)
-        x, y = left + column * (width + gap[0]), bottom + (rows - 1 - row) * (height + gap[1])
-        panel = figure.add_axes((x / whole, y / high, width / whole, height / high))
-        panel.set_title(title, loc="left")
-        panels.append(panel)
-    return figure, panels
-
-
-def _lines(text: str, width: float) -> list[str]:
-    """A text in lines as wide as some inches."""
-    return textwrap.wrap(text, max(int(width / 0.078), 10), break_on_hyphens=False) or [""]
-
-
-def _margin(names: Iterable[str]) -> float:
-    """Inches that tick labels need."""
-    return 0.25 + 0.075 * max((len(name) for name in names), default=0)
-
-
-def _log(axis) -> None:
-    """Put plain numbers on a logarithmic axis, in several places of a decade if it has few; Matplotlib's own are in its
-    mathematical notation.
-    """
-    low, high = axis.get_view_interval()
-    if high < 30 * low:
-        axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axis.set_minor_formatter(NullFormatter())
-
-
-@_styled
+@styled
 def comparison(arms: Arms, compared: pd.DataFrame, units: pd.DataFrame, metric: str) -> Figure:
     """Every arm's mean with its interval, and every seed, a row an arm.
 
@@ -201,25 +73,28 @@ def comparison(arms: Arms, compared: pd.DataFrame, units: pd.DataFrame, metric: 
         compared: from `estimates.comparison`.
         units: from `estimates.by_seed`, with the same factors.
     """
-    names = [_brief(arms.name(arm), 40) for arm in arms.styles]
+    names = [brief(arms.name(arm), 40) for arm in arms.styles]
     height = 0.25 + 0.21 * len(names)
-    figure, panels = _grid(
-        [arms.title(panel) for panel in arms.panels], 2.6 if len(arms.panels) > 1 else 5.2, height, left=_margin(names)
+    figure, panels = style.grid(
+        [arms.title(panel) for panel in arms.panels],
+        2.6 if len(arms.panels) > 1 else 5.2,
+        height,
+        left=style.margin(names),
     )
     rows = {arm: place for place, arm in enumerate(arms.styles)}
     for place, (panel, axes) in enumerate(zip(arms.panels, panels, strict=True)):
         for arm, part in arms.of(units, panel):
-            style = arms.styles[arm]
+            look = arms.styles[arm]
             axes.plot(
                 part["value"], [rows[arm]] * len(part), "o", markersize=4, markerfacecolor="none",
-                markeredgecolor=style.colour, markeredgewidth=0.8, alpha=0.55, label="seeds",
+                markeredgecolor=look.colour, markeredgewidth=0.8, alpha=0.55, label="seeds",
             )  # fmt: skip
         for arm, part in arms.of(compared, panel):
             [row] = part.to_dict("records")
-            style = arms.styles[arm]
-            axes.plot([row["low"], row["high"]], [rows[arm]] * 2, color=style.colour, linewidth=1.8, label="interval")
+            look = arms.styles[arm]
+            axes.plot([row["low"], row["high"]], [rows[arm]] * 2, color=look.colour, linewidth=1.8, label="interval")
             axes.plot(
-                [row["mean"]], [rows[arm]], marker=style.marker, markersize=6, color=style.colour, linestyle="",
+                [row["mean"]], [rows[arm]], marker=look.marker, markersize=6, color=look.colour, linestyle="",
                 label="mean",
             )  # fmt: skip
         axes.set_ylim(len(names) - 0.4, -0.6)
@@ -229,20 +104,13 @@ def comparison(arms: Arms, compared: pd.DataFrame, units: pd.DataFrame, metric: 
     if not higher_is_better(metric) and len(means) and means.max() > 100 * means.min():
         for axes in panels:
             axes.set_xscale("log")
-            _log(axes.xaxis)
-    _share(panels, "x")
+            style.plain_log(axes.xaxis)
+    style.share(panels, "x")
     figure.supxlabel(f"{words(metric)}: ● mean, ━ {INTERVAL}, ○ a seed", fontsize=9)
     return figure
 
 
-def _share(panels: list[Axes], axis: str) -> None:
-    """Give all panels the same limits."""
-    limits = np.array([getattr(panel, f"get_{axis}lim")() for panel in panels])
-    for panel in panels:
-        getattr(panel, f"set_{axis}lim")(limits[:, 0].min(), limits[:, 1].max())
-
-
-@_styled
+@styled
 def heat(
     compared: pd.DataFrame, rows: list[str], columns: list[str], metric: str, panels: Iterable[str] = ()
 ) -> Figure:
@@ -255,11 +123,11 @@ def heat(
     """
     panels = list(panels)
     down, across, over = (list(dict.fromkeys(_arms(compared, factors))) for factors in (rows, columns, panels))
-    names, heads = ([_brief(_name(of, arm), 40) for arm in arms] for of, arms in ((rows, down), (columns, across)))
+    names, heads = ([brief(_name(of, arm), 40) for arm in arms] for of, arms in ((rows, down), (columns, across)))
     titles = [_name(panels, panel, whole=True) if panels else "" for panel in over]
     turned = max(map(len, heads), default=0) > 7
-    figure, axes = _grid(
-        titles, max(0.55 * len(across), 1.2), max(0.26 * len(down), 0.5), left=_margin(names),
+    figure, axes = style.grid(
+        titles, max(0.55 * len(across), 1.2), max(0.26 * len(down), 0.5), left=style.margin(names),
         bottom=0.55 + (0.06 * max(map(len, heads), default=0) if turned else 0), right=0.9, gap=(0.25, 0.85),
     )  # fmt: skip
     places = zip(*(_arms(compared, factors) for factors in (panels, rows, columns)), strict=True)
@@ -283,75 +151,37 @@ def heat(
         panel_axes.set_yticks(range(len(names)), names if place % 3 == 0 else [""] * len(names))
         panel_axes.set_xlabel(", ".join(columns) if place // 3 == (len(over) - 1) // 3 else "")
         panel_axes.set_ylabel("")
-        _bare(panel_axes)
-    _scale(figure, image, f"mean {words(metric)}")
+        style.bare(panel_axes)
+    style.scale(figure, image, f"mean {words(metric)}")
     return figure
 
 
-def _bare(axes) -> None:
-    axes.grid(False)
-    axes.spines[:].set_visible(False)
-    axes.tick_params(length=0)
-
-
-def _scale(figure, image, label, axes=None, extend="neither") -> None:
-    """A colour scale at the right, beside the whole figure or the row of `axes`."""
-    width, height = figure.get_size_inches()
-    box = axes.get_position() if axes else None
-    bottom, tall = (box.y0, box.height) if box else (0.5 / height, min(1.6, height - 0.8) / height)
-    scale = figure.colorbar(
-        image, cax=figure.add_axes((1 - (0.85 if box else 0.7) / width, bottom, 0.1 / width, tall)), extend=extend
-    )
-    scale.outline.set_visible(False)
-    scale.set_label(label, fontsize=8)
-    scale.ax.tick_params(which="both", labelsize=7, length=2)
-    if isinstance(image.norm, LogNorm):
-        low, high = image.norm.vmin, image.norm.vmax
-        scale.set_ticks([low, (low * high) ** 0.5, high], labels=[f"{v:.2g}" for v in (low, (low * high) ** 0.5, high)])
-        scale.ax.yaxis.set_minor_formatter(NullFormatter())
-
-
-@_styled
+@styled
 def curves(arms: Arms, frame: pd.DataFrame, metric: str) -> Figure:
     """A metric's course by arm: the mean over seeds, and its interval as a band.
 
     Args:
         frame: from `dynamics.curves`.
     """
-    figure, panels = _grid(
+    figure, panels = style.grid(
         [arms.title(panel) for panel in arms.panels], 2.7 if len(arms.panels) > 1 else 5.2, 2.2, right=0.2
     )
     for panel, axes in zip(arms.panels, panels, strict=True):
         for arm, part in arms.of(frame, panel):
-            style = arms.styles[arm]
-            axes.fill_between(part["epoch"], part["low"], part["high"], color=style.colour, alpha=0.15, linewidth=0)
-            axes.plot(
-                part["epoch"], part["mean"], color=style.colour, linestyle=style.dashes, linewidth=1.4,
-                label=arms.name(arm),
-            )  # fmt: skip
-    _heights(panels, frame["mean"], metric)
-    _share(panels, "x")
+            _line(axes, part["epoch"], part, arms.styles[arm], arms.name(arm))
+    style.heights(panels, frame["mean"], metric)
+    style.share(panels, "x")
     figure.supxlabel(f"epoch; band: {INTERVAL}", fontsize=9)
     figure.supylabel(words(metric), fontsize=9)
     _legend(figure, arms)
     return figure
 
 
-def _heights(panels: list[Axes], means: pd.Series, metric: str) -> None:
-    """Limits for lines, which their bands do not set: that of two seeds is thirteen times as wide as their spread.
-
-    Losses are on a logarithmic axis; those of zero are below it.
-    """
-    means = means[np.isfinite(means)]
-    logarithmic = not higher_is_better(metric) and (means > 0).any()
-    means = means[means > 0] if logarithmic else means
-    for axes in panels if len(means) else ():
-        if logarithmic:
-            axes.set(yscale="log", ylim=(0.9 * means.min(), 1.1 * means.max()))
-            _log(axes.yaxis)
-        else:
-            room = 0.06 * np.ptp(means) or 0.05
-            axes.set_ylim(means.min() - room, means.max() + room)
+def _line(axes, x, part, look: Style, name: str, marker: str = "") -> None:
+    """An arm's means, and its intervals as a band."""
+    axes.fill_between(x, part["low"], part["high"], color=look.colour, alpha=0.15, linewidth=0)
+    how = {"linestyle": look.dashes, "marker": marker, "markersize": 4, "linewidth": 1.4}
+    axes.plot(x, part["mean"], color=look.colour, label=name, **how)
 
 
 def _legend(figure: Figure, arms: Arms) -> None:
@@ -378,7 +208,7 @@ DECADES = 1e4
 LAYER_STATISTICS = {"l2": "norm", "update_ratio": "update ratio", "gradient_norm": "gradient norm"}
 
 
-@_styled
+@styled
 def layer_maps(arms: list[dict], frame: pd.DataFrame, statistics: Iterable[str] = tuple(LAYER_STATISTICS)) -> Figure:
     """Statistics of kernels by layer and epoch: a row a statistic, a column an arm.
 
@@ -391,9 +221,9 @@ def layer_maps(arms: list[dict], frame: pd.DataFrame, statistics: Iterable[str] 
     tables = [_rows_of(frame, arm) for arm in arms]
     kernels = [list(dict.fromkeys(table["kernel"])) for table in tables]
     alike = all(names == kernels[0] for names in kernels)
-    left = _margin(_brief(name, 16) for names in kernels for name in names)
+    left = style.margin(brief(name, 16) for names in kernels for name in names)
     headings, lines = _wrapped(arms, 1.35 if alike else 1.35 + left)
-    figure, panels = _grid(
+    figure, panels = style.grid(
         headings + [""] * len(arms) * (len(statistics) - 1), 1.35,
         min(max(0.16 * max(map(len, kernels), default=1), 0.9), 2.4), columns=len(arms), left=left,
         top=0.15 + 0.15 * lines, right=1.0, gap=(0.15 if alike else left, 0.3),
@@ -419,27 +249,22 @@ def layer_maps(arms: list[dict], frame: pd.DataFrame, statistics: Iterable[str] 
             )  # fmt: skip
             every_nth = max(1, -(-len(names) // 8))
             ticks = sorted({*range(0, len(names) - 1, every_nth), len(names) - 1}) if names else []
-            labels = [_brief(names[t], 16) if column == 0 or not alike else "" for t in ticks]
+            labels = [brief(names[t], 16) if column == 0 or not alike else "" for t in ticks]
             axes.set_yticks(ticks, labels, fontsize=7)
             if row < len(statistics) - 1:
                 axes.set_xticklabels([])
-            _bare(axes)
+            style.bare(axes)
         zeros = "min" if (every == 0).any() else "neither"
-        _scale(figure, image, LAYER_STATISTICS.get(statistic, words(statistic)), axes, zeros)
-    _share(panels, "x")
+        style.scale(figure, image, LAYER_STATISTICS.get(statistic, words(statistic)), axes, zeros)
+    style.share(panels, "x")
     figure.supxlabel("epoch", fontsize=9)
     return figure
 
 
 def _wrapped(arms: list[dict], width: float) -> tuple[list[str], int]:
     """The arms' names in lines of a width in inches, and the most lines that one has."""
-    names = ["\n".join(_lines(arm_label(arm), width)) for arm in arms]
+    names = ["\n".join(style.in_lines(arm_label(arm), width)) for arm in arms]
     return names, max((name.count("\n") + 1 for name in names), default=1)
-
-
-def _brief(name: str, length: int) -> str:
-    """A name's end, if it is longer."""
-    return name if len(name) <= length else f"…{name[1 - length :]}"
 
 
 def _rows_of(frame: pd.DataFrame, arm: dict) -> pd.DataFrame:
@@ -447,7 +272,7 @@ def _rows_of(frame: pd.DataFrame, arm: dict) -> pd.DataFrame:
     return frame[np.array([this == wanted for this in _arms(frame, list(arm))], dtype=bool)]
 
 
-@_styled
+@styled
 def ridgelines(arms: list[dict], frame: pd.DataFrame, layers: int = 4) -> Figure:
     """How the weights' distribution moves: a ridge an epoch, the first at the top; a row a layer, a column an arm.
 
@@ -460,7 +285,7 @@ def ridgelines(arms: list[dict], frame: pd.DataFrame, layers: int = 4) -> Figure
     kernels = [some(list(dict.fromkeys(table["kernel"])), layers) for table in tables]
     rows = max(map(len, kernels), default=1) or 1
     headings, lines = _wrapped(arms, 1.75)
-    figure, panels = _grid(
+    figure, panels = style.grid(
         [""] * len(arms) * rows, 1.75, 1.2, columns=len(arms), left=0.55, top=0.3 + 0.16 * lines, gap=(0.15, 0.45)
     )
     epochs = sorted(frame["epoch"].unique())
@@ -472,7 +297,7 @@ def ridgelines(arms: list[dict], frame: pd.DataFrame, layers: int = 4) -> Figure
         if row >= max(len(names), 1):
             axes.remove()
             continue
-        axes.set_title(heading + (_brief(names[row], 23) if names else "all weights alike"), loc="left")
+        axes.set_title(heading + (brief(names[row], 23) if names else "all weights alike"), loc="left")
         for height, epoch in enumerate(epochs):
             ridge = table[(table["kernel"] == names[row]) & (table["epoch"] == epoch)] if names else table.iloc[:0]
             axes.fill_between(
@@ -497,7 +322,7 @@ def some(names: list, count: int) -> list:
     return [names[place] for place in np.linspace(0, len(names) - 1, count).round().astype(int)]
 
 
-@_styled
+@styled
 def sensitivity(arms: Arms, compared: pd.DataFrame, rate: str, metric: str) -> Figure:
     """A metric against the learning rate, a line an arm, its interval as a band.
 
@@ -505,33 +330,28 @@ def sensitivity(arms: Arms, compared: pd.DataFrame, rate: str, metric: str) -> F
         compared: from `estimates.comparison` by the arms' factors and the rate.
         rate: the rate's factor.
     """
-    figure, panels = _grid(
+    figure, panels = style.grid(
         [arms.title(panel) for panel in arms.panels], 2.7 if len(arms.panels) > 1 else 5.2, 2.2, right=0.2
     )
     tried = sorted(set(compared[rate].astype(float)))
     for panel, axes in zip(arms.panels, panels, strict=True):
         for arm, part in arms.of(compared.sort_values(rate, kind="stable"), panel):
-            style = arms.styles[arm]
-            x = part[rate].astype(float)
-            axes.fill_between(x, part["low"], part["high"], color=style.colour, alpha=0.15, linewidth=0)
-            axes.plot(
-                x, part["mean"], color=style.colour, linestyle=style.dashes, marker=style.marker, markersize=4,
-                linewidth=1.4, label=arms.name(arm),
-            )  # fmt: skip
+            look = arms.styles[arm]
+            _line(axes, part[rate].astype(float), part, look, arms.name(arm), look.marker)
         if tried[0] > 0:
             axes.set_xscale("log")
-            _log(axes.xaxis)
+            style.plain_log(axes.xaxis)
             if len(tried) <= 7:
                 axes.set_xticks(tried)
-    _heights(panels, compared["mean"], metric)
-    _share(panels, "x")
+    style.heights(panels, compared["mean"], metric)
+    style.share(panels, "x")
     figure.supxlabel(f"{words(short(rate, [rate]))}; band: {INTERVAL}", fontsize=9)
     figure.supylabel(words(metric), fontsize=9)
     _legend(figure, arms)
     return figure
 
 
-@_styled
+@styled
 def loss_by_rate(arms: Arms, curve: pd.DataFrame, ranges: pd.DataFrame) -> Figure:
     """The training loss against the learning rate of a range test, a line a seed, a panel an arm.
 
@@ -540,46 +360,20 @@ def loss_by_rate(arms: Arms, curve: pd.DataFrame, ranges: pd.DataFrame) -> Figur
         curve: from `estimates.rate_curve`.
         ranges: from `estimates.rate_range`, drawn as vertical lines.
     """
-    figure, panels = _grid([arms.name(arm) or "defaults" for arm in arms.styles], 2.7, 2.2)
+    figure, panels = style.grid([arms.name(arm) or "defaults" for arm in arms.styles], 2.7, 2.2)
     first = curve.groupby("seed")["loss"].first()
     top = 1.8 * first[np.isfinite(first)].max()  # leaves room for the legend, not for what blows up
     lines, found = dict(arms.of(curve, ())), dict(arms.of(ranges, ()))
-    for axes, (arm, style) in zip(panels, arms.styles.items(), strict=True):
+    for axes, (arm, look) in zip(panels, arms.styles.items(), strict=True):
         for _, line in lines[arm].groupby("seed"):
-            axes.plot(line["learning_rate"], line["loss"], color=style.colour, alpha=0.7, linewidth=1.2)
+            axes.plot(line["learning_rate"], line["loss"], color=look.colour, alpha=0.7, linewidth=1.2)
         for name, dashes in (("steepest", ":"), ("lowest", "-"), ("highest", "--")):
             rate = found[arm][name].iloc[0]
             axes.axvline(rate, color=INK, alpha=0.8, linestyle=dashes, linewidth=1, label=f"{name} {rate:.2g}")
         axes.set(xscale="log", ylim=(0, top if np.isfinite(top) else 1))
-        _log(axes.xaxis)
+        style.plain_log(axes.xaxis)
         axes.legend(loc="upper left")
-    _share(panels, "x")
+    style.share(panels, "x")
     figure.supxlabel("learning rate", fontsize=9)
     figure.supylabel("training loss, mean of an epoch", fontsize=9)
     return figure
-
-
-def svg(figure: Figure) -> str:
-    """A figure as SVG on white, the same text for the same figure."""
-    text = io.StringIO()
-    with matplotlib.rc_context(STYLE), warnings.catch_warnings():
-        # The text stays text: who reads it has the font.
-        warnings.filterwarnings("ignore", "Glyph .* missing from font")
-        figure.savefig(text, format="svg", transparent=True, metadata={"Date": None})
-    drawn = re.sub(r'<g id="[^"]*">', "<g>", text.getvalue())
-    # Two digits are a hundredth of a point: half the size, and nobody sees the rest.
-    drawn = re.sub(r' d="[^"]*"', lambda path: re.sub(r"(\.\d\d)\d+", r"\1", path[0]), drawn)
-    drawn = drawn.replace("<image ", '<image image-rendering="pixelated" ')
-    return drawn.replace("<svg ", '<svg style="background:#fff" ', 1)
-
-
-def inline(svg: str, description: str) -> str:
-    """An SVG as a part of a page: without a background, text and axes in the page's own colour.
-
-    Args:
-        description: what it shows, for those who cannot see it.
-    """
-    from html import escape
-
-    body = svg[svg.index("<svg ") :].replace('style="background:#fff" ', "").replace(INK, "currentColor")
-    return body.replace("<svg ", f'<svg role="img" aria-label="{escape(description)}" ', 1)

@@ -8,7 +8,7 @@ import jinja2
 import pandas as pd
 from markupsafe import Markup
 
-from analysis import answers, command, estimates, load, plots, runs
+from analysis import answers, command, estimates, load, runs, style
 from analysis.sections import SECTIONS, Findings
 from studies.record import StudyError
 
@@ -100,7 +100,7 @@ def report(execution: load.Execution, trials: pd.DataFrame, root) -> Report:
 def _marked(block):
     """A block with what is HTML already marked as such; all else will be escaped."""
     if block.kind == "figure":
-        return replace(block, body=Markup(plots.inline(block.body, block.caption)))
+        return replace(block, body=Markup(style.inline(block.body, block.caption)))
     return replace(block, body=Markup(block.body)) if block.kind == "table" else block
 
 

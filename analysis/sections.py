@@ -8,7 +8,7 @@ from functools import cached_property
 
 import pandas as pd
 
-from analysis import dynamics, estimates, load, plots, tables
+from analysis import dynamics, estimates, load, plots, style, tables
 from analysis.tables import words
 from studies.record import Study
 
@@ -58,7 +58,7 @@ class Section:
 
     def figure(self, name: str, figure, caption: str) -> None:
         """Add a figure, which is kept as a file of that name too."""
-        self.blocks.append(Block("figure", plots.svg(figure), caption, name=name))
+        self.blocks.append(Block("figure", style.svg(figure), caption, name=name))
 
 
 @dataclass(frozen=True)

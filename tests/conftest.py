@@ -16,7 +16,7 @@ import pytest
 from hypothesis import settings
 from omegaconf import OmegaConf
 
-from studies import design, run
+from studies import design, run, store
 from studies.record import Study
 
 ROOT = Path(__file__).parent.parent
@@ -77,6 +77,16 @@ def trial_of(config):
         return trial
 
     return made
+
+
+@pytest.fixture(scope="session")
+def fresh(tmp_path_factory):
+    """The folder of a fresh database, made once by MLflow: to be copied, not to be written."""
+    root = tmp_path_factory.mktemp("fresh")
+    maker = store.Maker(root)
+    maker.place()
+    maker.discard()
+    return root
 
 
 @pytest.fixture(scope="session", autouse=True)

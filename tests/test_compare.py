@@ -3,6 +3,7 @@
 import csv
 import io
 import shlex
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -17,7 +18,7 @@ import yaml
 from test_tracking import CONFIG, records
 
 from analysis import compare, estimates, history, load, selection
-from studies import store, tracking
+from studies import tracking
 from studies.record import Study, StudyError, Trial
 
 ROOT = Path(__file__).parent.parent
@@ -42,12 +43,10 @@ def stored(root, name, factors, baseline, config=None, seeds=(0, 1), metric="val
 
 
 @pytest.fixture(scope="module")
-def root(tmp_path_factory):
+def root(fresh, tmp_path_factory):
     """Two studies that share a factor, one that has another, one by another metric; the first was run twice."""
     root = tmp_path_factory.mktemp("store")
-    maker = store.Maker(root)
-    maker.place()
-    maker.discard()
+    shutil.copy(fresh / "mlflow.db", root)
     depths = {"model.depth": (1, 2)}
     stored(root, "first", {"initializer": ("he", "zeros"), **depths}, {"initializer": "he", "model.depth": 1})
     mnist = {"data": {"_target_": "studies.data.mnist", "train_size": None, "content": ""}}

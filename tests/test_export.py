@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from dataclasses import replace
 
 import pandas as pd
@@ -9,19 +10,17 @@ import pytest
 from test_tracking import STUDY, made_up_trials, records
 
 from analysis import export, load
-from studies import store, tracking
+from studies import tracking
 from studies.record import EPOCH_COLUMNS, LAYER_COLUMNS
 
 LEVELS = {"model.widths": (None, [8, 16], 3, "3"), "optimizer.nesterov": (True, False), "optimizer.rate": (1, 0.5)}
 
 
 @pytest.fixture(scope="module")
-def root(tmp_path_factory):
+def root(fresh, tmp_path_factory):
     """A store of a study whose factors' levels are of many types, one of its two nuisance factors' too."""
     root = tmp_path_factory.mktemp("store")
-    maker = store.Maker(root)
-    maker.place()
-    maker.discard()
+    shutil.copy(fresh / "mlflow.db", root)
     arms = [dict(zip(LEVELS, levels)) for levels in zip(LEVELS["model.widths"], (True, False) * 2, (1, 1, 1, 0.5))]
     nuisance = {"optimizer.beta": ("auto", 0.9)}
     study = replace(STUDY, factors=LEVELS, baseline={}, nuisance=nuisance, tuning_seeds=(9,))

@@ -19,12 +19,10 @@ from studies.record import EPOCH_COLUMNS, LAYER_COLUMNS, STATISTICS, Result, Stu
 
 
 @pytest.fixture(scope="module")
-def root(tmp_path_factory):
+def root(fresh, tmp_path_factory):
     """A store of two executions, in a folder whose name a URI has to quote; a trial that crashed has no epochs."""
     root = tmp_path_factory.mktemp("a store")
-    maker = store.Maker(root)
-    maker.place()
-    maker.discard()
+    shutil.copy(fresh / "mlflow.db", root)
     written(root)
     trials = [replace(made_up_trials()[0], key="5" * 16, seed=2), replace(made_up_trials()[1], key="6" * 16, seed=3)]
     again = tracking.Execution(root, replace(STUDY, seeds=(2, 3)), trials, "study: grown\n")

@@ -8,7 +8,7 @@ import pytest
 from IPython.core.formatters import DisplayFormatter
 from matplotlib.colors import to_hex
 
-from analysis import dynamics, estimates, plots
+from analysis import dynamics, estimates, plots, style
 from studies.record import QUANTILES
 
 BY = ["model.depth", "initializer"]
@@ -32,7 +32,7 @@ def arms_of(some):
 
 def words(figure):
     """Every text of a figure, as its SVG has it."""
-    return [e.text for e in ET.fromstring(plots.svg(figure)).iter("{http://www.w3.org/2000/svg}text")]
+    return [e.text for e in ET.fromstring(style.svg(figure)).iter("{http://www.w3.org/2000/svg}text")]
 
 
 def labelled(axes, label):
@@ -275,22 +275,22 @@ def test_names_are_drawn_as_they_are():
 
 
 def test_the_same_figure_is_the_same_text():
-    assert plots.svg(range_test("adam")) == plots.svg(range_test("adam"))
+    assert style.svg(range_test("adam")) == style.svg(range_test("adam"))
 
 
 def test_a_figure_shows_itself_in_a_notebook_as_svg():
     figure = plots.heat(compared(trials()), ["initializer"], ["model.depth"], "val_accuracy")
     shown, _ = DisplayFormatter().format(figure)
-    assert shown["image/svg+xml"] == plots.svg(figure) and "image/png" not in shown
+    assert shown["image/svg+xml"] == style.svg(figure) and "image/png" not in shown
 
 
 def test_a_figure_in_a_page_takes_the_pages_colour_and_says_what_it_shows():
-    alone = plots.svg(range_test("adam"))
-    inside = plots.inline(alone, 'what "it" shows')
+    alone = style.svg(range_test("adam"))
+    inside = style.inline(alone, 'what "it" shows')
     root = ET.fromstring(inside)
     assert root.get("role") == "img" and root.get("aria-label") == 'what "it" shows'
     assert "background:#fff" in alone and "background" not in inside
-    assert plots.INK in alone and plots.INK not in inside and "currentColor" in inside
+    assert style.INK in alone and style.INK not in inside and "currentColor" in inside
     assert "<?xml" not in inside and "<!DOCTYPE" not in inside
 
 
@@ -300,7 +300,7 @@ def test_the_colours_can_be_told_apart_by_the_colour_blind():
         "deuteranopia": [[0.29275, 0.70725, 0], [0.29275, 0.70725, 0], [-0.02234, 0.02234, 1]],
         "protanopia": [[0.11238, 0.88762, 0], [0.11238, 0.88762, 0], [0.00401, -0.00401, 1]],
     }
-    rgb = np.array([[int(colour[n : n + 2], 16) / 255 for n in (1, 3, 5)] for colour in plots.COLOURS]) ** 2.2
+    rgb = np.array([[int(colour[n : n + 2], 16) / 255 for n in (1, 3, 5)] for colour in style.COLOURS]) ** 2.2
     for matrix in project.values():
         seen = (rgb @ np.array(matrix).T).clip(0, 1) ** (1 / 2.2)
         gaps = np.linalg.norm(seen[:, None] - seen[None], axis=-1)[np.triu_indices(8, 1)]

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from analysis import compare, load, report
-from studies import store, tracking
+from studies import tracking
 from studies.record import STATISTICS, EpochRecord, LayerRecord, Result, Study, StudyError, Trial
 
 EPOCHS = 4
@@ -62,16 +62,6 @@ class Page(HTMLParser):
     @property
     def text(self):
         return " ".join(word for word in self.words if word)
-
-
-@pytest.fixture(scope="module")
-def fresh(tmp_path_factory):
-    """A fresh database, made once by MLflow."""
-    root = tmp_path_factory.mktemp("fresh")
-    maker = store.Maker(root)
-    maker.place()
-    maker.discard()
-    return root
 
 
 def trials_of(study, arms):

@@ -67,16 +67,6 @@ def records(trial, status="finished"):
     return epochs, layers, replace(result, error="it broke\ntraceback") if status == "crashed" else result
 
 
-@pytest.fixture(scope="module")
-def fresh(tmp_path_factory):
-    """A fresh database, made once by MLflow."""
-    root = tmp_path_factory.mktemp("fresh")
-    maker = store.Maker(root)
-    maker.place()
-    maker.discard()
-    return root
-
-
 @pytest.fixture
 def root(fresh, tmp_path):
     shutil.copy(fresh / "mlflow.db", tmp_path)
