@@ -91,8 +91,7 @@ def by_seed(trials: pd.DataFrame, by: list[str], metric: str, over: Iterable[str
     """One row an arm and seed: the mean over what else varies, which is the unit that intervals are taken over.
 
     Args:
-        over: factors that are averaged over. At each seed their combinations count that every arm has a trial of, so
-            that no arm is ahead for having been tried where it is easy.
+        over: factors that are averaged over, as `comparable` has it.
 
     Returns:
         the columns `by`, seed, value, and failures: trials that did not finish.
@@ -100,13 +99,27 @@ def by_seed(trials: pd.DataFrame, by: list[str], metric: str, over: Iterable[str
     number, arms = arms_of(trials, by)
     failed = trials["status"] != "finished"
     frame = pd.DataFrame({"arm": number, "seed": trials["seed"], "value": scored(trials, metric), "failures": failed})
-    if over := list(over):
-        frame["context"] = arms_of(trials, over)[0]
-        frame = frame[frame.groupby(["seed", "context"])["arm"].transform("nunique") == len(arms)]
+    frame = frame.loc[comparable(trials, by, over).index]
     units = frame.groupby(["arm", "seed"], sort=False).agg(
         value=("value", lambda values: values.mean(skipna=False)), failures=("failures", "sum")
     )
     return labelled(units.reset_index(), arms, by)
+
+
+def comparable(trials: pd.DataFrame, by: list[str], over: Iterable[str]) -> pd.DataFrame:
+    """The trials that an average over some factors is taken of.
+
+    At each seed, those combinations of the factors count that every arm has a trial of: no arm is then ahead for having
+    been tried where it is easy.
+
+    Args:
+        by: the factors that make the arms.
+        over: the factors averaged over; with none it is all the trials.
+    """
+    over = list(over)
+    number, arms = arms_of(trials, by)
+    cells = pd.DataFrame({"arm": number, "seed": trials["seed"], "context": arms_of(trials, over)[0]})
+    return trials[cells.groupby(["seed", "context"])["arm"].transform("nunique") == len(arms)] if over else trials
 
 
 def averaged_over(study: Study, by: list[str]) -> list[str]:

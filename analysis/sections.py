@@ -219,7 +219,9 @@ def training(found: Findings) -> Section:
     if found.study.metric in found.epochs and found.study.metric not in metrics:
         metrics.insert(0, found.study.metric)
     for metric, view in itertools.product(metrics, found.views):
-        frame = dynamics.curves(found.trials, found.epochs, view.arms.by, metric)
+        by = view.arms.by
+        trials = estimates.comparable(found.trials, by, estimates.averaged_over(found.study, by))
+        frame = dynamics.curves(trials, found.epochs, by, metric)
         if frame["mean"].notna().any():
             section.figure(
                 f"{metric}{view.suffix}",
