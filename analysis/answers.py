@@ -4,9 +4,10 @@
 p ≤ 5 %.
 """
 
+import numpy as np
 import pandas as pd
 
-from analysis.estimates import LEVEL, as_level, higher_is_better
+from analysis.estimates import LEAST_PAIRS, LEVEL, ROUNDING, arms_of, as_level, higher_is_better
 from analysis.tables import interval, rounded, words
 from studies.record import arm_label
 
@@ -23,22 +24,22 @@ def answer(compared: pd.DataFrame, by: list[str], metric: str, baseline: dict) -
         compared: from `estimates.comparison`, of the same factors, metric and baseline.
     """
     if compared["mean"].isna().all():
-        return [f"There is no answer: no trial has a {words(metric)}."]
+        return [f"There is no answer: no arm has a {words(metric)} that can be compared."]
     if len(compared) == 1:
-        return [f"The {words(metric)} is {_estimate(compared.iloc[0])}."]
+        return [f"The {words(metric)} is {_estimate(compared.iloc[0])}.", *_failed(compared)]
     anchors = [factor for factor in by if factor in baseline]
     if not anchors:
-        return [_ranked(compared, by, metric), *_spread(compared, by)]
+        return [_ranked(compared, by, metric), *_failed(compared), *_spread(compared, by)]
     wanted = tuple(as_level(baseline[factor]) for factor in anchors)
     is_baseline = [tuple(map(as_level, arm)) == wanted for arm in zip(*(compared[f] for f in anchors), strict=True)]
     against = arm_label({factor: baseline[factor] for factor in anchors})
     contexts = [factor for factor in by if factor not in anchors]
     frame = compared.assign(is_baseline=is_baseline)
-    groups = [part for _, part in frame.groupby(_labels(frame, contexts), sort=False)] if contexts else [frame]
+    groups = [frame.iloc[places] for places in _places(frame, contexts)]
     if len(groups) == 1:
-        return [_against(frame, by, against, metric)]
-    lines = [f"At {_labels(part, contexts)[0]}: {_against(part, anchors, against, metric)}" for part in groups]
-    return [_counts(frame, by, against, metric), *(lines if len(lines) <= MOST_CONTEXTS else [])]
+        return [_against(frame, by, against, metric), *_failed(compared)]
+    lines = [f"At {_where(part, contexts)}: {_against(part, anchors, against, metric)}" for part in groups]
+    return [_counts(frame, by, against, metric), *_failed(compared), *(lines if len(lines) <= MOST_CONTEXTS else [])]
 
 
 def spans(found: list[tuple[list[str], dict | None]]) -> list[str]:
@@ -52,7 +53,7 @@ def spans(found: list[tuple[list[str], dict | None]]) -> list[str]:
         if span is not None and span["difference"] == span["difference"]:
             ends = " to ".join(arm_label(dict(zip(by, span[end], strict=True))) for end in ("lowest", "highest"))
             sure = (
-                "at one seed some of it is chance"
+                _untested(span["pairs"])
                 if span["p"] != span["p"]
                 else "clearly, whichever pair of levels one had looked at"
                 if span["p"] <= SURE
@@ -63,8 +64,14 @@ def spans(found: list[tuple[list[str], dict | None]]) -> list[str]:
     return [line for _, line in sorted(lines)]
 
 
-def _labels(frame, factors) -> list[str]:
-    return [arm_label(dict(zip(factors, arm, strict=True))) for arm in zip(*(frame[f] for f in factors), strict=True)]
+def _places(frame, factors) -> list:
+    """Where the rows of each combination of the factors' levels are."""
+    number, arms = arms_of(frame, factors)
+    return [np.flatnonzero(number == arm) for arm in range(len(arms))]
+
+
+def _where(part, factors) -> str:
+    return arm_label({factor: part[factor].iloc[0] for factor in factors}, whole=True)
 
 
 def _named(row, by) -> str:
@@ -91,6 +98,13 @@ def _paired(row) -> str:
     return f"{_difference(row)} (paired, {row['pairs']} seed{'' if row['pairs'] == 1 else 's'})"
 
 
+def _untested(pairs: int) -> str:
+    """Why there is no test of a difference."""
+    if pairs < LEAST_PAIRS:
+        return f"{'two seeds do' if pairs == 2 else 'one seed does'} not tell whether by chance"
+    return "alike at every seed, which no test can judge"
+
+
 def _others(count: int) -> str:
     return f"the {count} others" if count > 1 else "the other"
 
@@ -98,6 +112,8 @@ def _others(count: int) -> str:
 def _ranked(part, by, metric) -> str:
     """The best arm, and which of the others cannot be told from it."""
     scored = part[part["mean"].notna()]
+    if (scored["standing"] == "failed").all():
+        return "No arm can be told from another: not one trial finished."
     if len(scored) == 1:
         return f"Only {_named(scored.iloc[0], by)} has a {words(metric)}: {_estimate(scored.iloc[0])}."
     [best] = scored[scored["standing"] == "best"].to_dict("records")
@@ -107,7 +123,9 @@ def _ranked(part, by, metric) -> str:
         [_named(row, by) for row in scored[scored["standing"] == standing].to_dict("records")]
         for standing in ("tied", "untested")
     )
-    others = len(scored) - 1
+    others = int((scored["standing"] != "failed").sum()) - 1
+    if not others:
+        return f"{text}; all the others failed."
     if len(untested) == others:
         return f"{text}; what it leads by may be chance."
     said = [f"{len(untested)} of {_others(others)} cannot be tested"] if untested else []
@@ -124,10 +142,15 @@ def _some(names: list[str]) -> str:
     return ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
 
 
+def _failed(compared) -> list[str]:
+    count = int(compared["failures"].sum())
+    return [f"Trials that did not finish: {count}; those that diverged or timed out count as chance."] if count else []
+
+
 def _spread(compared, by) -> list[str]:
     """Between which arms the spread over seeds differs most."""
-    known = compared[compared["sd"].notna()]
-    if len(known) < 2:
+    known = compared[compared["sd"].notna() & (compared["standing"] != "failed")]
+    if len(known) < 2 or np.ptp(known["sd"]) < ROUNDING:
         return []
     least, most = (known.loc[index] for index in (known["sd"].idxmin(), known["sd"].idxmax()))
     return [
@@ -143,7 +166,7 @@ def _against(part, by, against, metric) -> str:
         return f"No trial has a {words(metric)}."
     base, others = scored[scored["is_baseline"]], scored[~scored["is_baseline"]]
     if base.empty:
-        return f"{against}, the baseline, has no {words(metric)}. {_ranked(part, by, metric)}"
+        return f"{against}, the baseline, has no {words(metric)} here. {_ranked(part, by, metric)}"
     if others.empty:
         return f"Only {against}, the baseline, has a {words(metric)}: {_estimate(base.iloc[0])}."
     gains = _gain(others, metric)
@@ -152,17 +175,17 @@ def _against(part, by, against, metric) -> str:
     top = others.loc[gains.idxmax()]
     better, worse = _clearly(others, metric)
     tail = f"; {len(worse)} of {len(others)} {'is' if len(worse) == 1 else 'are'} clearly worse" if len(worse) else ""
-    if others["p"].isna().all():
-        lead = f"The best is {_lead(top, by, metric)}, which differs from {against} by {_paired(top)}"
-        return f"{lead}: too few to tell whether by chance."
-    if len(better):
-        top = better.loc[_gain(better, metric).idxmax()]
-        too = f"; so {'is' if len(better) == 2 else 'are'} {len(better) - 1} more" if len(better) > 1 else ""
-        return f"{_lead(top, by, metric)} is clearly better than {against}: {_paired(top)}{too}{tail}."
     if gains.max() <= 0:
         own = f"{words(metric)} {_estimate(base.iloc[0])}"
         nearest = f"the nearest, {_named(top, by)}, differs by {_paired(top)}"
         return f"Nothing is better than {against}, the baseline: {own}; {nearest}{tail}."
+    if others["p"].isna().all():
+        lead = f"The best is {_lead(top, by, metric)}, which differs from {against} by {_paired(top)}"
+        return f"{lead}: {_untested(top['pairs'])}."
+    if len(better):
+        top = better.loc[_gain(better, metric).idxmax()]
+        too = f"; so {'is' if len(better) == 2 else 'are'} {len(better) - 1} more" if len(better) > 1 else ""
+        return f"{_lead(top, by, metric)} is clearly better than {against}: {_paired(top)}{too}{tail}."
     lead = f"the best of the others, {_lead(top, by, metric)}, differs by {_paired(top)}"
     return f"Nothing is clearly better than {against}: {lead}{tail}."
 
@@ -188,11 +211,12 @@ def _counts(frame, by, against, metric) -> str:
     gain = _gain(others, metric)
     if others["p"].isna().all():
         return (
-            f"{(gain > 0).sum()} of {len(others)} arms have a better {words(metric)} than {against}, on too few seeds "
-            f"to tell whether by chance."
+            f"{(gain > 0).sum()} of {len(others)} arms have a better {words(metric)} than {against}; no test can "
+            f"tell whether by chance."
         )
     better, worse = _clearly(others, metric)
-    top = others.loc[gain.idxmax()]
-    most = f"the largest gain is {_difference(top)}, of {_named(top, by)}" if gain.max() > 0 else "none is ahead of it"
+    equals = others[gain >= gain.max() - ROUNDING]
+    top = equals.loc[(equals["difference_high"] - equals["difference_low"]).fillna(np.inf).idxmin()]
+    most = f"the best, {_named(top, by)}, differs by {_difference(top)}" if gain.max() > 0 else "none is ahead of it"
     clear = f"{len(better)} of {len(others)} arms are clearly better and {len(worse)} clearly worse"
     return f"Against {against}, {clear}; {most}."

@@ -73,7 +73,7 @@ def selected(
         StudyError: there is no such study, column or time, or no such trial.
     """
     execution = load.execution(study, root)
-    trials = ended = load.trials(study, root, execution.keys)
+    trials = ended = load.trials(study, root, execution.arms)
     if ended.empty:
         raise StudyError(f"no trial of {study} in {root} has ended yet: run it again to go on")
     if where is not None or since is not None:
@@ -175,7 +175,7 @@ def executions(study: str, root="mlruns", metric: str | None = None, format: str
     changes = history.config_changes(*(load.text(each, "study.yaml", root) for each in (old, new)))
     parts += ["the config is the same" if changes.empty else tables.frame_table(changes, format)]
     by = [factor for factor in new.study.factors if factor in old.study.factors]
-    frames = [load.trials(study, root, each.keys) for each in (old, new)]
+    frames = [load.trials(study, root, each.arms) for each in (old, new)]
     if all(len(frame) for frame in frames):
         metric = metric or new.study.metric
         both = set.intersection(*(set(frame["seed"]) for frame in frames))

@@ -14,15 +14,15 @@ QUANTILE_COLUMNS = ("min", *(f"q{round(100 * q):02d}" for q in QUANTILES), "max"
 """The columns of the layers frame from which a density is drawn."""
 
 DENSITY_EPOCHS = 8
-DENSITY_POINTS = 100
-"""Where a density is evaluated, from the least to the greatest weight."""
+DENSITY_CELLS = 60
+"""Of a density, from the least to the greatest weight."""
 
 
 def curves(trials: pd.DataFrame, epochs: pd.DataFrame, by: list[str], metric: str) -> pd.DataFrame:
     """A metric's course as an arm scores it: no trial drops out of the mean when it ends.
 
     A trial that diverged or timed out scores chance from its last epoch on; one that stopped early keeps its last
-    value; one that crashed is left out. Values are averaged over the other factors within a seed.
+    value. Values are averaged over the other factors within a seed, which has none where one of its trials crashed.
 
     Args:
         trials, epochs: those frames, of the same trials.
@@ -33,14 +33,15 @@ def curves(trials: pd.DataFrame, epochs: pd.DataFrame, by: list[str], metric: st
         one row an arm and epoch: the columns `by`, epoch, seeds (with a value), mean, low, high: the t interval over
         the seeds at that epoch alone, NaN for fewer than two.
     """
-    ended = trials[trials["status"] != "crashed"]
-    table = epochs.pivot(index="key", columns="epoch", values=metric).reindex(ended["key"])
-    at, last = table.columns.to_numpy(float), ended["epochs"].to_numpy(float)[:, None]
-    failed = ended["status"].isin(["diverged", "timeout"]).to_numpy()[:, None] & (at >= last)
-    chance = scored(ended.assign(status="diverged"), metric).to_numpy()[:, None]
+    table = epochs.pivot(index="key", columns="epoch", values=metric).reindex(trials["key"])
+    at, last = table.columns.to_numpy(float), trials["epochs"].to_numpy(float)[:, None]
+    failed = trials["status"].isin(["diverged", "timeout"]).to_numpy()[:, None] & (at >= last)
+    chance = scored(trials.assign(status="diverged"), metric).to_numpy()[:, None]
     values = np.where(failed, chance, table.where(at <= last, table.ffill(axis=1)).to_numpy(float))
-    arm, arms = arms_of(ended, by)
-    units = pd.DataFrame(values, columns=table.columns).groupby([arm, ended["seed"].to_numpy()], sort=False).mean()
+    values[(trials["status"] == "crashed").to_numpy()] = np.nan
+    arm, arms = arms_of(trials, by)
+    groups = pd.DataFrame(values, columns=table.columns).groupby([arm, trials["seed"].to_numpy()], sort=False)
+    units = groups.mean().where(groups.count().eq(groups.size(), axis=0))
     tidy = units.rename_axis(["arm", "seed"]).melt(ignore_index=False, value_name="value").reset_index()
     groups = tidy.groupby(["arm", "epoch"], sort=False)["value"]
     frame = groups.agg(seeds="count", mean="mean", sd="std").reset_index().sort_values(["arm", "epoch"])
@@ -62,11 +63,12 @@ def densities(trials: pd.DataFrame, layers: pd.DataFrame, by: list[str]) -> pd.D
     """How each kernel's weights are distributed, at some epochs from the first to the last, log-spaced.
 
     The quantiles are averaged over an arm's trials (Vincent 1912: the mean of quantile functions), a monotone cubic
-    (Fritsch & Carlson 1980) joins them to a distribution function, and its slope is the density. Weights that are equal
-    in great number, such as zeros, are a narrow spike.
+    (Fritsch & Carlson 1980) joins them to a distribution function, and its rise over narrow cells is the density.
+    Weights that are equal, such as zeros, are a cell of their own where they are enough to make quantiles equal.
 
     Returns:
-        the columns `by`, kernel, epoch, weight, density; nothing for a kernel whose weights are all alike.
+        the columns `by`, kernel, epoch, weight, density: the outline of the cells, two points each; nothing for a
+        kernel whose weights are all alike.
     """
     there = np.unique(layers["epoch"])
     wanted = there[np.unique(np.geomspace(1, max(len(there), 1), DENSITY_EPOCHS).round().astype(int) - 1)]
@@ -75,11 +77,12 @@ def densities(trials: pd.DataFrame, layers: pd.DataFrame, by: list[str]) -> pd.D
     levels, parts = np.array([0.0, *QUANTILES, 1.0]), []
     means = _over_trials(trials, rows, by, names, "mean")
     for place, quantiles in enumerate(means[names].to_numpy()):
-        if len(np.unique(quantiles)) < 3:
+        if len(np.unique(quantiles)) < 2:
             continue
         values, below = _steps(quantiles, levels)
-        weight = np.union1d(np.linspace(values[0], values[-1], DENSITY_POINTS), values)
-        density = PchipInterpolator(values, below).derivative()(weight)
+        edges = np.union1d(np.linspace(values[0], values[-1], DENSITY_CELLS + 1), values)
+        cells = np.diff(PchipInterpolator(values, below)(edges)) / np.diff(edges)
+        weight, density = np.repeat(edges, 2)[1:-1], np.repeat(cells, 2)
         parts.append(pd.DataFrame({"place": place, "weight": weight, "density": density}))
     points = pd.concat(parts) if parts else pd.DataFrame({"place": [], "weight": [], "density": []})
     return means.drop(columns=names).merge(points, left_index=True, right_on="place").drop(columns="place")
@@ -88,7 +91,7 @@ def densities(trials: pd.DataFrame, layers: pd.DataFrame, by: list[str]) -> pd.D
 def _steps(quantiles: np.ndarray, levels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Points of a distribution function that rises: where several quantiles are equal it does so within a sliver."""
     values, first, count = np.unique(quantiles, return_index=True, return_counts=True)
-    half = min((values[-1] - values[0]) / (4 * DENSITY_POINTS), np.diff(values).min() / 4)
+    half = min((values[-1] - values[0]) / (4 * DENSITY_CELLS), np.diff(values).min() / 4)
     atom = count > 1
     points = np.concatenate([values[~atom], values[atom] - half, values[atom] + half])
     below = np.concatenate([levels[first[~atom]], levels[first[atom]], levels[(first + count - 1)[atom]]])

@@ -10,6 +10,9 @@ from scipy.special import stdtr, stdtrit
 from studies.record import METRICS, Study, StudyError, listed
 
 LEVEL = 0.95
+LEAST_PAIRS = 3
+"""Of seeds that a difference is tested by."""
+
 ROUNDING = 1e-9
 """Below which a difference of metrics is that of rounding."""
 
@@ -60,13 +63,13 @@ def higher_is_better(metric: str) -> bool:
 
 
 def paired_p(differences: np.ndarray) -> float:
-    """The two-sided p of Student's t test that paired differences `(n,)` have a mean of zero; NaN for fewer than two.
+    """The two-sided p of Student's t test that paired differences `(n,)` have a mean of zero; NaN for fewer than three.
 
     Differences that are all alike have no spread to test by: p is 1 if they are zero, else NaN. Accuracies are counted
-    in images, so that two seeds often differ by the same number of them by chance.
+    in images, so that two seeds often differ by nearly the same number of them by chance: too often to test two.
     """
     n = len(differences)
-    if n < 2:
+    if n < LEAST_PAIRS:
         return np.nan
     mean, error = np.mean(differences), np.std(differences, ddof=1) / np.sqrt(n)
     if error <= ROUNDING:
@@ -94,14 +97,16 @@ def by_seed(trials: pd.DataFrame, by: list[str], metric: str, over: Iterable[str
         over: factors that are averaged over, as `comparable` has it.
 
     Returns:
-        the columns `by`, seed, value, and failures: trials that did not finish.
+        the columns `by`, seed, value, trials, and failures: those of them that did not finish.
     """
     number, arms = arms_of(trials, by)
     failed = trials["status"] != "finished"
     frame = pd.DataFrame({"arm": number, "seed": trials["seed"], "value": scored(trials, metric), "failures": failed})
     frame = frame.loc[comparable(trials, by, over).index]
     units = frame.groupby(["arm", "seed"], sort=False).agg(
-        value=("value", lambda values: values.mean(skipna=False)), failures=("failures", "sum")
+        value=("value", lambda values: values.mean(skipna=False)),
+        trials=("value", "size"),
+        failures=("failures", "sum"),
     )
     return labelled(units.reset_index(), arms, by)
 
@@ -147,7 +152,8 @@ def comparison(
         pairs: their number; p: of the paired t test, Holm-adjusted over the frame, NaN where there is no test;
         standing: `best` for the arm with the best mean among those that share the levels of the factors which the
         baseline leaves open; of these, by paired t tests, Holm-adjusted, `tied` for those that are not found to be
-        worse at 5 %, and `untested` for those that cannot be tested; empty for those that are worse.
+        worse at 5 %, `untested` for those that cannot be tested, and empty for those that are worse; `failed` for those
+        none of whose trials finished, which are not compared with the best.
     """
     units = by_seed(trials, by, metric, over)
     parts = dict(_grouped(units.set_index("seed"), by))
@@ -175,24 +181,29 @@ def comparison(
         )
     frame = pd.DataFrame(rows, columns=[*by, *OUTCOME])
     frame["p"] = holm(frame["p"].to_numpy(float))
+    lost = {arm for arm, part in parts.items() if len(part) and part["failures"].sum() == part["trials"].sum()}
     frame["standing"] = _standing(
-        arms, [by.index(factor) for factor in by if anchors and factor not in anchors], metric
+        arms, lost, [by.index(factor) for factor in by if anchors and factor not in anchors], metric
     )
     return frame.assign(**_levels(list(arms), by))
 
 
-def _standing(arms: dict[tuple, pd.Series], shared: list[int], metric: str) -> list[str]:
-    """Each arm's standing among those with the same levels at the places `shared`."""
+def _standing(arms: dict[tuple, pd.Series], lost: set[tuple], shared: list[int], metric: str) -> list[str]:
+    """Each arm's standing among those with the same levels at the places `shared`; `lost` are those that failed."""
     sign = 1 if higher_is_better(metric) else -1
     rivals = {}
     for arm, values in arms.items():
         if values.notna().any():
             rivals.setdefault(tuple(arm[place] for place in shared), []).append(arm)
     standing = dict.fromkeys(arms, "")
+    standing |= dict.fromkeys(lost, "failed")
     for group in rivals.values():
-        best = max(group, key=lambda arm: sign * arms[arm].mean())
-        others = [arm for arm in group if arm != best]
-        standing[best] = "best" if others else ""
+        able = [arm for arm in group if arm not in lost]
+        if not able:
+            continue
+        best = max(able, key=lambda arm: sign * arms[arm].mean())
+        others = [arm for arm in able if arm != best]
+        standing[best] = "best" if len(group) > 1 else ""
         pairs = [sign * _pairs(arms[arm], arms[best]) for arm in others]
         for arm, ahead, p in zip(others, pairs, holm(np.array([paired_p(pair) for pair in pairs])), strict=True):
             worse = p <= 1 - LEVEL and ahead.mean() < 0
@@ -207,14 +218,16 @@ def span(units: pd.DataFrame, by: list[str]) -> dict | None:
         units: from `by_seed`.
 
     Returns:
-        lowest, highest: these arms; difference, low, high: paired by seed; pairs: their number; p: of the paired t
-        test, times the number of pairs of arms that these were picked from (Bonferroni). None for fewer than two arms
-        with a value.
+        lowest, highest: these arms, by the seeds that all of them have, if there are any; difference, low, high: paired
+        by seed; pairs: their number; p: of the paired t test, times the number of pairs of arms that these were picked
+        from (Bonferroni). None for fewer than two arms with a value.
     """
     arms = {arm: part.set_index("seed")["value"] for arm, part in _grouped(units, by) if part["value"].notna().any()}
     if len(arms) < 2:
         return None
-    lowest, highest = (pick(arms, key=lambda arm: arms[arm].mean()) for pick in (min, max))
+    shared = pd.DataFrame(arms.values()).dropna(axis="columns")
+    means = dict(zip(arms, shared.mean(axis="columns") if shared.size else map(pd.Series.mean, arms.values())))
+    lowest, highest = (pick(arms, key=means.get) for pick in (min, max))
     pairs = _pairs(arms[highest], arms[lowest])
     low, high = t_interval(pairs)
     p = min(paired_p(pairs) * len(arms) * (len(arms) - 1) / 2, 1.0)

@@ -119,7 +119,7 @@ def write(study: str, folder: str | Path, root: str | Path = "mlruns") -> dict[P
         StudyError: there is no such study, or the folder cannot be written.
     """
     folder, execution = Path(folder), load.execution(study, root)
-    trials = load.trials(study, root, execution.keys)
+    trials = load.trials(study, root, execution.arms)
     if trials.empty:
         raise StudyError(f"no trial of {study} in {root} has ended yet: run it again to go on")
     factors = {**execution.study.factors, **execution.study.nuisance}
@@ -131,6 +131,9 @@ def write(study: str, folder: str | Path, root: str | Path = "mlruns") -> dict[P
     }
     written = {folder / f"{name}.parquet": len(frame) for name, frame in frames.items()}
     try:
+        known = folder / "dictionary.md"
+        if known.exists() and known.read_text(encoding="utf-8").partition("\n")[0] != f"# {study}":
+            raise StudyError(f"--to {folder}: another study was exported there: name another folder")
         folder.mkdir(parents=True, exist_ok=True)
         for name, frame in frames.items():
             frame.to_parquet(folder / f"{name}.parquet", index=False)

@@ -3,7 +3,7 @@
 import ast
 import difflib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,9 +22,10 @@ READERS = 8
 
 @dataclass(frozen=True)
 class Execution:
-    """One invocation of a study: its design, and the keys of all its trials but those that only tune.
+    """One invocation of a study: its design, and all its trials but those that only tune.
 
     Attributes:
+        arms: the trials' keys, and the levels of each in this design, None where they were not kept.
         status: MLflow's, `RUNNING` until it has ended.
         folder: of its own files; of a server's, on the server's machine.
         tags: all that its run has, such as `version.keras` and `machine`.
@@ -33,7 +34,7 @@ class Execution:
 
     study: Study
     hash: str
-    keys: tuple[str, ...]
+    arms: dict[str, dict | None]
     status: str
     folder: Path
     run_id: str
@@ -41,6 +42,11 @@ class Execution:
     tags: dict[str, str]
     start_time: int
     end_time: int | None
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """The trials' keys."""
+        return tuple(self.arms)
 
 
 def studies(root: str | Path = "mlruns") -> list[str]:
@@ -62,14 +68,15 @@ def executions(study: str, root: str | Path = "mlruns") -> list[Execution]:
     return [_execution(store, run) for run in _parents(store, study, store.runs(study))]
 
 
-def execution(study: str, root: str | Path = "mlruns") -> Execution:
-    """The study's latest execution.
+def execution(study: str, root: str | Path = "mlruns", run_id: str | None = None) -> Execution:
+    """The study's latest execution, or that of an MLflow run.
 
     Raises:
         StudyError: the store has no such study.
     """
     store = runs.opened(root)
-    return _execution(store, _parents(store, study, store.runs(study))[-1])
+    parents = _parents(store, study, store.runs(study))
+    return _execution(store, next((run for run in parents if run.run_id == run_id), parents[-1]))
 
 
 def text(execution: Execution, name: str, root: str | Path = "mlruns") -> str:
@@ -84,27 +91,29 @@ def text(execution: Execution, name: str, root: str | Path = "mlruns") -> str:
 def tuning_trials(execution: Execution, root: str | Path = "mlruns") -> pd.DataFrame:
     """The trials that an execution's nuisance factors were tuned with; none if it has not got that far."""
     try:
-        keys = json.loads(text(execution, "tuning_trials.json", root))
+        arms = json.loads(text(execution, "tuning_trials.json", root))
     except StudyError:
-        keys = []
-    return trials(execution.study.name, root, keys)
+        arms = {}
+    return trials(execution.study.name, root, arms)
 
 
-def trials(study: str, root: str | Path = "mlruns", keys: Iterable[str] | None = None) -> pd.DataFrame:
+def trials(
+    study: str, root: str | Path = "mlruns", keys: Mapping[str, dict | None] | Iterable[str] | None = None
+) -> pd.DataFrame:
     """One row a trial: key, study, role, status, the factors by their config keys, seed, metrics, seconds, error.
 
     A factor with null among its levels has the dtype object, so that its other levels stay what they are.
 
     Args:
-        keys: of the trials wanted, in the order wanted; None for those of the latest execution.
+        keys: of the trials wanted, in the order wanted; or, with each one's levels in the design at hand, the `arms` of
+            an execution, else they are those that the trial was first run for. None for those of the latest execution.
     """
     store = runs.opened(root)
     found = store.runs(study, metrics=NUMBERS)
-    arms = {}
-    if keys is None or any(run.tags.get("trial.role") == "execution" for run in found):
-        arms = _arms(store, _parents(store, study, found)[-1])
-    chosen = _chosen(found, arms if keys is None else keys)
-    wanted = [_row(run, arms.get(run.tags["trial.key"])) for run in chosen]
+    if keys is None:
+        keys = _arms(store, _parents(store, study, found)[-1])
+    arms = keys if isinstance(keys, Mapping) else {}
+    wanted = [_row(run, arms.get(run.tags["trial.key"])) for run in _chosen(found, keys)]
     frame = pd.DataFrame(wanted)
     for name in frame:
         if any(row.get(name) is None for row in wanted):
@@ -169,7 +178,7 @@ def _parents(store, study, found) -> list[Run]:
         near = difflib.get_close_matches(study, known, 1)
         advice = (
             f"Did you mean {near[0]}?"
-            if near
+            if near and study not in known
             else f"Run it with python -m studies.run{'' if study == 'single' else f' +study={study}'}, or name another "
             f"store with --root FOLDER"
         )
@@ -189,7 +198,7 @@ def _execution(store, run) -> Execution:
     return Execution(
         Study(**design),
         run.tags["study.hash"],
-        tuple(_arms(store, run)),
+        _arms(store, run),
         run.status,
         run.folder,
         run.run_id,

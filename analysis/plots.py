@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.colors import LogNorm, Normalize
 from matplotlib.lines import Line2D
+from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from analysis import style
 from analysis.estimates import arms_of, higher_is_better
@@ -43,7 +44,7 @@ class Arms:
 
     def title(self, panel: tuple) -> str:
         """A panel's title."""
-        return _name(self.panel_factors, panel, whole=True) if self.panel_factors else ""
+        return arm_label(dict(zip(self.panel_factors, panel, strict=True)), whole=True) if self.panel_factors else ""
 
     def of(self, frame: pd.DataFrame, panel: tuple) -> list[tuple[tuple, pd.DataFrame]]:
         """The rows of each arm in a panel, in the arms' order; none for an arm without any."""
@@ -59,8 +60,8 @@ def _arms(frame: pd.DataFrame, factors: Iterable[str]) -> list[tuple]:
     return [arms[number] for number in numbers]
 
 
-def _name(factors, arm, whole=False) -> str:
-    if len(factors) == 1 and not whole:
+def _name(factors, arm) -> str:
+    if len(factors) == 1:
         return level_text(arm[0])
     return arm_label(dict(zip(factors, arm, strict=True)))
 
@@ -124,10 +125,10 @@ def heat(
     panels = list(panels)
     down, across, over = (list(dict.fromkeys(_arms(compared, factors))) for factors in (rows, columns, panels))
     names, heads = ([brief(_name(of, arm), 40) for arm in arms] for of, arms in ((rows, down), (columns, across)))
-    titles = [_name(panels, panel, whole=True) if panels else "" for panel in over]
+    titles = [arm_label(dict(zip(panels, panel, strict=True)), whole=True) if panels else "" for panel in over]
     turned = max(map(len, heads), default=0) > 7
     figure, axes = style.grid(
-        titles, max(0.55 * len(across), 1.2), max(0.26 * len(down), 0.5), left=style.margin(names),
+        titles, max(0.55 * len(across), 1.2), max(0.26 * len(down), 0.5), left=style.margin(names) + 0.2,
         bottom=0.55 + (0.06 * max(map(len, heads), default=0) if turned else 0), right=0.9, gap=(0.25, 0.85),
     )  # fmt: skip
     places = zip(*(_arms(compared, factors) for factors in (panels, rows, columns)), strict=True)
@@ -150,7 +151,7 @@ def heat(
         panel_axes.set_xticks(range(len(heads)), heads, **turn)
         panel_axes.set_yticks(range(len(names)), names if place % 3 == 0 else [""] * len(names))
         panel_axes.set_xlabel(", ".join(columns) if place // 3 == (len(over) - 1) // 3 else "")
-        panel_axes.set_ylabel("")
+        panel_axes.set_ylabel(", ".join(rows) if place % 3 == 0 else "")
         style.bare(panel_axes)
     style.scale(figure, image, f"mean {words(metric)}")
     return figure
@@ -164,13 +165,15 @@ def curves(arms: Arms, frame: pd.DataFrame, metric: str) -> Figure:
         frame: from `dynamics.curves`.
     """
     figure, panels = style.grid(
-        [arms.title(panel) for panel in arms.panels], 2.7 if len(arms.panels) > 1 else 5.2, 2.2, right=0.2
+        [arms.title(panel) for panel in arms.panels], 2.7 if len(arms.panels) > 1 else 5.2, 2.2, left=0.85, right=0.2
     )
     for panel, axes in zip(arms.panels, panels, strict=True):
         for arm, part in arms.of(frame, panel):
             _line(axes, part["epoch"], part, arms.styles[arm], arms.name(arm))
     style.heights(panels, frame["mean"], metric)
     style.share(panels, "x")
+    for axes in panels:
+        axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
     figure.supxlabel(f"epoch; band: {INTERVAL}", fontsize=9)
     figure.supylabel(words(metric), fontsize=9)
     _legend(figure, arms)
@@ -222,9 +225,9 @@ def layer_maps(arms: list[dict], frame: pd.DataFrame, statistics: Iterable[str] 
     kernels = [list(dict.fromkeys(table["kernel"])) for table in tables]
     alike = all(names == kernels[0] for names in kernels)
     left = style.margin(brief(name, 16) for names in kernels for name in names)
-    headings, lines = _wrapped(arms, 1.35 if alike else 1.35 + left)
+    headings, lines = _wrapped(arms, 1.5 if alike else 1.5 + left)
     figure, panels = style.grid(
-        headings + [""] * len(arms) * (len(statistics) - 1), 1.35,
+        headings + [""] * len(arms) * (len(statistics) - 1), 1.5,
         min(max(0.16 * max(map(len, kernels), default=1), 0.9), 2.4), columns=len(arms), left=left,
         top=0.15 + 0.15 * lines, right=1.0, gap=(0.15 if alike else left, 0.3),
     )  # fmt: skip
@@ -234,6 +237,7 @@ def layer_maps(arms: list[dict], frame: pd.DataFrame, statistics: Iterable[str] 
         positive = every[np.isfinite(every) & (every > 0)]
         high = positive.max() if len(positive) else 1.0
         low = max(positive.min(), high / DECADES) if len(positive) else 0.1
+        foot = "≤ " if len(positive) and positive.min() < low else ""
         norm = LogNorm(low, max(high, low * 1.01))
         for column, (table, names) in enumerate(zip(tables, kernels, strict=True)):
             axes = panels[row * len(arms) + column]
@@ -255,8 +259,10 @@ def layer_maps(arms: list[dict], frame: pd.DataFrame, statistics: Iterable[str] 
                 axes.set_xticklabels([])
             style.bare(axes)
         zeros = "min" if (every == 0).any() else "neither"
-        style.scale(figure, image, LAYER_STATISTICS.get(statistic, words(statistic)), axes, zeros)
+        style.scale(figure, image, LAYER_STATISTICS.get(statistic, words(statistic)), axes, zeros, foot)
     style.share(panels, "x")
+    for axes in panels:
+        axes.xaxis.set_major_locator(MaxNLocator(3, integer=True))
     figure.supxlabel("epoch", fontsize=9)
     return figure
 
@@ -310,6 +316,8 @@ def ridgelines(arms: list[dict], frame: pd.DataFrame, layers: int = 4) -> Figure
         axes.spines["left"].set_visible(False)
         axes.tick_params(axis="y", length=0, labelsize=7)
         axes.tick_params(axis="x", labelsize=7)
+        axes.xaxis.set_major_locator(MaxNLocator(3))
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.3g}"))
     figure.supxlabel("weight; each ridge has its own height", fontsize=9)
     figure.supylabel("epoch", fontsize=9)
     return figure
@@ -331,7 +339,7 @@ def sensitivity(arms: Arms, compared: pd.DataFrame, rate: str, metric: str) -> F
         rate: the rate's factor.
     """
     figure, panels = style.grid(
-        [arms.title(panel) for panel in arms.panels], 2.7 if len(arms.panels) > 1 else 5.2, 2.2, right=0.2
+        [arms.title(panel) for panel in arms.panels], 2.7 if len(arms.panels) > 1 else 5.2, 2.2, left=0.85, right=0.2
     )
     tried = sorted(set(compared[rate].astype(float)))
     for panel, axes in zip(arms.panels, panels, strict=True):

@@ -27,7 +27,7 @@ def main(arguments: list[str] | None = None) -> int:
         if runs.is_server(options.root) and not options.to:
             raise StudyError(f"--root {options.root} is a server, whose artifacts are not written here: add --to FILE")
         execution = load.execution(options.study, options.root)
-        made = report(execution, load.trials(options.study, options.root, execution.keys), options.root)
+        made = report(execution, load.trials(options.study, options.root, execution.arms), options.root)
         try:
             path = made.copy(Path(options.to)) if options.to else made.write(execution.folder)
         except OSError as error:

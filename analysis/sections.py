@@ -183,7 +183,11 @@ def comparison(found: Findings) -> Section:
         tested = estimates.comparison(found.trials, found.by, metric, study.baseline)
         if tested["mean"].notna().any():
             table = tables.comparison_table(tested, found.by, metric, study.baseline, "html")
-            section.table(table, "Test data is read once a trial, at its end.", f"The same by {words(metric)}")
+            section.table(
+                table,
+                "Test data is read once a trial, at its end; with early stopping, by the weights of the best epoch.",
+                f"The same by {words(metric)}",
+            )
     return section
 
 
@@ -227,7 +231,8 @@ def training(found: Findings) -> Section:
                 f"{metric}{view.suffix}",
                 plots.curves(view.arms, frame, metric),
                 f"{words(metric)} by epoch: mean over seeds, and its 95 % t interval at each epoch alone. A trial "
-                "that diverged or timed out counts as chance from then on; epoch 0 is the untrained network.",
+                "that diverged or timed out counts as chance from then on; one that stopped early keeps its "
+                "last value.",
             )
     return section
 

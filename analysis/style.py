@@ -125,7 +125,7 @@ def grid(
 
 def in_lines(text: str, width: float) -> list[str]:
     """A text in lines as wide as some inches."""
-    return textwrap.wrap(text, max(int(width / 0.078), 10), break_on_hyphens=False) or [""]
+    return textwrap.wrap(text, max(int(width / 0.078), 10), break_on_hyphens=False, break_long_words=False) or [""]
 
 
 def margin(names: Iterable[str]) -> float:
@@ -180,8 +180,8 @@ def bare(axes: Axes) -> None:
     axes.tick_params(length=0)
 
 
-def scale(figure, image, label, axes=None, extend="neither") -> None:
-    """A colour scale at the right, beside the whole figure or the row of `axes`."""
+def scale(figure, image, label, axes=None, extend="neither", foot="") -> None:
+    """A colour scale at the right, beside the figure or the row of `axes`; `foot` goes before its least number."""
     width, height = figure.get_size_inches()
     box = axes.get_position() if axes else None
     bottom, tall = (box.y0, box.height) if box else (0.5 / height, min(1.6, height - 0.8) / height)
@@ -193,7 +193,9 @@ def scale(figure, image, label, axes=None, extend="neither") -> None:
     scale.ax.tick_params(which="both", labelsize=7, length=2)
     if isinstance(image.norm, LogNorm):
         low, high = image.norm.vmin, image.norm.vmax
-        scale.set_ticks([low, (low * high) ** 0.5, high], labels=[f"{v:.2g}" for v in (low, (low * high) ** 0.5, high)])
+        scale.set_ticks(
+            [low, (low * high) ** 0.5, high], labels=[f"{foot}{low:.2g}", f"{(low * high) ** 0.5:.2g}", f"{high:.2g}"]
+        )
         scale.ax.yaxis.set_minor_formatter(NullFormatter())
 
 

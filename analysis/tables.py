@@ -5,7 +5,7 @@ import math
 import pandas as pd
 from tabulate import tabulate
 
-from studies.record import listed, short, shown
+from studies.record import arm_label, listed, short, shown
 
 STYLES = {"terminal": "simple", "markdown": "pipe", "latex": "latex_booktabs", "html": "html"}
 FORMATS = (*STYLES, "csv")
@@ -30,7 +30,7 @@ def rounded(value: float, uncertainty: float = math.nan, sign: bool = False) -> 
         return "–"
     if abs(value) >= 1e6:
         return f"{value:{'+' if sign else ''}.3g}"
-    known = not _missing(uncertainty) and uncertainty > 0
+    known = not _missing(uncertainty) and uncertainty > 1e-9  # less is rounding
     digits = min(max(1 - math.floor(math.log10(uncertainty)), 0), 6) if known else DIGITS
     return f"{value:{'+' if sign else ''}.{digits}f}"
 
@@ -62,7 +62,7 @@ def comparison_table(
     standings = bool((comparison["standing"] != "").any())
     headers += ["standing"] * standings
     if anchors:
-        against = ", ".join(level_text(baseline[factor]) for factor in anchors)
+        against = arm_label({factor: baseline[factor] for factor in anchors})
         headers += [f"difference to {against}", "95 % interval"]
     rows = []
     for row in comparison.to_dict("records"):

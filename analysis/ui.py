@@ -1,6 +1,5 @@
 """MLflow's pages of a store, on this machine alone: `python -m analysis.ui`, until Ctrl-C."""
 
-import argparse
 import http.client
 import os
 import signal
@@ -9,10 +8,11 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn
 
-from analysis import load, runs
+from analysis import command, load, runs
 from studies.record import StudyError
 
 HOST = "127.0.0.1"
@@ -36,19 +36,17 @@ FILTERS = (
 
 def main(arguments: list[str] | None = None) -> int:
     """Serve MLflow's pages until they are interrupted; gives the exit code, 2 for what the user can put right."""
-    parser = argparse.ArgumentParser(prog="python -m analysis.ui", description="Browse a store's studies in MLflow.")
-    parser.add_argument("--root", default="mlruns", help="the store's folder (default: mlruns)")
+    parser = command.parser("ui", "Browse a store's studies in MLflow.", root="a folder")
     parser.add_argument("--port", type=int, help=f"(default: {PORT}, or another where that is taken)")
     options = parser.parse_args(arguments)
     for ending in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(ending, signal.default_int_handler)
-    try:
-        serve(options.root, options.port)
-    except KeyboardInterrupt:
-        return 0
-    except StudyError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+
+    def run():
+        with suppress(KeyboardInterrupt):
+            serve(options.root, options.port)
+
+    return command.ended(run)
 
 
 def serve(root: str | Path, port: int | None = None) -> NoReturn:
@@ -70,12 +68,12 @@ def serve(root: str | Path, port: int | None = None) -> NoReturn:
         )
     looked = looks(root)  # first, since it finds what is wrong with the store
     port = free_port(port)
-    command = [sys.executable, "-m", "mlflow", "ui", "--workers", "1", "--host", HOST, "--port", str(port)]
-    command += ["--backend-store-uri", f"sqlite:///{database}"]
+    words = [sys.executable, "-m", "mlflow", "ui", "--workers", "1", "--host", HOST, "--port", str(port)]
+    words += ["--backend-store-uri", f"sqlite:///{database}"]
     with tempfile.TemporaryFile("w+") as log:
         # In a session of its own, so that Ctrl-C reaches it through here, once, with all its processes.
         server = subprocess.Popen(
-            command, env=os.environ | LIGHT, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
+            words, env=os.environ | LIGHT, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
         )
         try:
             while server.poll() is None and not _answers(port):

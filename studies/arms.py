@@ -68,6 +68,27 @@ def zipped(node, factors: dict, left_out: set[str]) -> tuple:
     return tuple(group for group in groups if len(group) > 1)
 
 
+def moved_along(baseline: dict, zipped: tuple, factors: dict) -> dict:
+    """The levels that factors have in the baseline because they move together with those that it names.
+
+    Raises:
+        StudyError: they have several there.
+    """
+    others = {}
+    for group in zipped:
+        named = {factor: baseline[factor] for factor in group if factor in baseline}
+        moves = list(zip(*(factors[factor] for factor in group), strict=True)) if named else []
+        there = [m for m in moves if all(same(dict(zip(group, m))[f], level) for f, level in named.items())]
+        if len(there) > 1:
+            raise StudyError(
+                f"study.baseline names {listed(f'{f}={shown(level)}' for f, level in named.items())}, which study.zip "
+                f"has {len(there)} times: name {listed(f for f in group if f not in named)} too"
+            )
+        for move in there:
+            others |= dict(zip(group, move, strict=True))
+    return others
+
+
 def rules(node, path: str, factors: dict, left_out: set[str]) -> tuple:
     """Rules over arms; one that names a factor which the user has fixed is void."""
     example = "[{initializer: zeros, model.depth: [8, 16]}]"

@@ -99,6 +99,7 @@ def read_study(config: dict, overridden: set[str] = frozenset()) -> Study:
             raise StudyError(
                 f"study.baseline.{factor}={shown(level)}: expected one of its levels {listed(factors[factor])}"
             )
+    baseline |= arms.moved_along(baseline, zipped, factors)
     if node["metric"] not in METRICS:
         raise StudyError(f"study.metric={node['metric']}: expected one of {listed(METRICS)}")
     if not re.fullmatch(r"[A-Za-z0-9][\w .-]{0,99}", str(node["name"])):

@@ -1,6 +1,7 @@
 """One invocation of a study: tune, train what is not finished yet, record it, show what came out."""
 
 import json
+import shlex
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict, replace
@@ -52,7 +53,8 @@ class Driver:
     def __init__(self, study: Study, executor, root, config: str, console: Console, jobs: sweep.Sweep | None = None):
         self.study, self.executor, self.root, self.config, self.console = study, executor, root, config, console
         self.jobs = jobs
-        self.execution, self.statuses, self.files, self.compared = None, Counter(), {}, None
+        self.execution, self.statuses, self.files = None, Counter(), {}
+        self.compared, self.recorded = None, None
 
     def drive(
         self, trials: list[Trial], seconds: dict[str, float], expand: Callable[[list[dict]], list[Trial]]
@@ -83,7 +85,7 @@ class Driver:
                     self.execution.keep_design(trials)
             self._train(trials, seconds, self.study)
             self._record(trials)
-            frame = load.trials(self.study.name, self.root, [trial.key for trial in trials])
+            frame = load.trials(self.study.name, self.root, {trial.key: trial.levels for trial in trials})
             table = compare.answer(self.study, frame, self.root, format="markdown")
             status = "FAILED" if self.statuses["crashed"] else "FINISHED"
         except KeyboardInterrupt:
@@ -159,21 +161,31 @@ class Driver:
 
         tags = provenance.tags(sweep.current().command)
         self.execution = tracking.Execution(
-            self.root, self.study, self.design, self.config, self.jobs, tags, data.entry
+            self.root, self.study, self.design, self.config, self.jobs, tags, data.entry, self.compared
         )
         self.execution.keep(self.files)
-        if self.compared:
-            self.execution.keep_design(self.compared)
 
     def _record(self, trials) -> None:
-        """See that the store's latest execution is of this design, though there was nothing left to train."""
-        if self.execution is None:
-            from analysis import load
+        """See that the store has an execution of this design that has ended, though there was nothing left to train.
 
-            latest = load.execution(self.study.name, self.root)
-            keys = tuple(trial.key for trial in trials)
-            if latest.keys != keys or json.dumps(asdict(latest.study)) != json.dumps(asdict(self.study)):
-                self._begin()
+        It is to be the latest, which is what tables and reports are made of; in a sweep, whose jobs are executions of
+        one study, it need only be there.
+        """
+        from analysis import load
+
+        if self.execution:
+            return
+        try:
+            executions = load.executions(self.study.name, self.root)
+        except StudyError:  # none is left
+            executions = []
+        design = json.dumps(asdict(self.study))
+        for execution in executions if self.jobs else executions[-1:]:
+            same = execution.keys == tuple(t.key for t in trials) and json.dumps(asdict(execution.study)) == design
+            if same and execution.status in ("FINISHED", "FAILED"):
+                self.recorded = execution
+        if self.recorded is None:
+            self._begin()
 
     def _keep(self, files: dict[str, str]) -> None:
         """Files of the execution, in the store as soon as there is something to write."""
@@ -208,7 +220,7 @@ class Driver:
         from analysis import estimates, load, tables
 
         study, by, nuisance = self.study, list(self.study.factors), list(self.study.nuisance)
-        frame = load.trials(study.name, self.root, [trial.key for trial in trials])
+        frame = load.trials(study.name, self.root, {trial.key: trial.levels for trial in trials})
         tuned = estimates.tuned(frame, by, study.nuisance, study.tuning_metric)
         print(f"\n{tables.tuning_table(tuned, by, nuisance, study.tuning_metric)}\n")
         markdown = tables.tuning_table(tuned, by, nuisance, study.tuning_metric, format="markdown")
@@ -216,7 +228,7 @@ class Driver:
             {
                 "tuning.json": tuned.to_json(orient="records", double_precision=15, indent=2),
                 "tuning.md": markdown,
-                "tuning_trials.json": json.dumps([trial.key for trial in trials]),
+                "tuning_trials.json": json.dumps({trial.key: trial.levels for trial in trials}),
             }
         )
         if tuned["value"].isna().any():
@@ -242,19 +254,18 @@ class Driver:
         where = "" if Path(self.root) == Path("mlruns") else f" --root {self.root}"
         print(f"results   {Path(self.root).resolve()}")
         print(f"report    {self._report(frame)}")
-        print(f"tables    python -m analysis.compare {study.name}{where}")
+        print(f"tables    python -m analysis.compare {shlex.quote(study.name)}{where}")
         print(f"browse    mlflow ui --backend-store-uri {store.uri(self.root)}")
 
     def _report(self, frame) -> Path:
         """The path of the report: written at the end of an execution, and for a finished study if it has none."""
         from analysis import load, report
 
-        if self.execution:
-            ours = [e for e in load.executions(self.study.name, self.root) if e.run_id == self.execution.parent]
-            return report.report(ours[0], frame, self.root).write(self.execution.artifacts)
-        execution = load.execution(self.study.name, self.root)
+        execution = self.recorded or load.execution(self.study.name, self.root, self.execution.parent)
         written = execution.folder / report.FILE
-        return written if written.exists() else report.report(execution, frame, self.root).write(execution.folder)
+        if self.recorded and written.exists():
+            return written
+        return report.report(execution, frame, self.root).write(execution.folder)
 
     def _summary(self, frame) -> dict:
         """What all trials come to, over the seeds."""

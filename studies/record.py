@@ -101,7 +101,8 @@ def listed(names) -> str:
 
 
 def shown(value) -> str:
-    """A value as YAML has it: `null` and `true`, not `None` and `True`."""
+    """A value as YAML has it: `null`, `true` and `[8, 16]`, not `None`, `True` and `(8, 16)`."""
+    value = list(value) if isinstance(value, tuple) else value
     return json.dumps(value) if value is None or isinstance(value, bool) else str(value)
 
 
@@ -176,14 +177,26 @@ class Trial:
     graph_key: str
     nuisance: dict = field(default_factory=dict)
 
+    @property
+    def levels(self) -> dict:
+        """Of the factors, and of the nuisance ones."""
+        return self.arm | self.nuisance
+
     def label(self) -> str:
-        """The arm, and its nuisance levels, as a reader sees them: `he_normal depth=8`."""
-        return arm_label(self.arm | self.nuisance)
+        """The levels as a reader sees them: `he_normal depth=8`."""
+        return arm_label(self.levels)
 
 
-def arm_label(arm: dict) -> str:
-    """`{'initializer': 'he_normal', 'model.depth': 8}` as `he_normal depth=8`."""
-    words = (f"{short(factor, arm)}={shown(level)}" if "." in factor else shown(level) for factor, level in arm.items())
+def arm_label(arm: dict, whole: bool = False) -> str:
+    """`{'initializer': 'he_normal', 'model.depth': 8}` as `he_normal depth=8`.
+
+    Args:
+        whole: name every factor: `initializer=he_normal depth=8`.
+    """
+    words = (
+        f"{short(factor, arm)}={shown(level)}" if whole or "." in factor else shown(level)
+        for factor, level in arm.items()
+    )
     return " ".join(words) or "defaults"
 
 

@@ -54,6 +54,7 @@ class Execution:
         config: the study's composed config, as text.
         jobs: the `studies.sweep.Sweep` that this is a job of, if it is.
         provenance: tags that say how it came about.
+        compared: the trials that it compares, if it is known already and they are others.
         entry: from a trial's data node to what is shown of its dataset, `studies.data.entry`; None shows nothing.
     """
 
@@ -66,6 +67,7 @@ class Execution:
         jobs=None,
         provenance: dict[str, str] | None = None,
         entry: Callable[[dict], dict] | None = None,
+        compared=None,
     ):
         self.study, self.folder = study, _folder(root, study.name)
         nodes = {content_key(trial.config["data"]): trial.config["data"] for trial in trials} if entry else {}
@@ -89,7 +91,7 @@ class Execution:
             tags["mlflow.parentRunId"] = self._sweep_run(jobs)
         self.parent = self.store.begin(f"{study.name} ({len(trials)} trials)", tags, _now())
         self.keep({"study.yaml": config})
-        self.keep_design([trial for trial in trials if trial.role == "scientific"])
+        self.keep_design(compared or [trial for trial in trials if trial.role == "scientific"])
         shared = next(iter(self.datasets.values())) if len(self.datasets) == 1 else None
         self.store.write(self.parent, "RUNNING", None, {}, [], shared)
         self.store.describe({"mlflow.note.content": self._description(), **self._view()})
@@ -143,12 +145,14 @@ class Execution:
 
     def keep_design(self, trials) -> None:
         """Keep which trials the execution compares, and each one's arm in its design: key -> factor -> level."""
-        self.keep({"trials.json": json.dumps({trial.key: trial.arm | trial.nuisance for trial in trials})})
+        self.keep({"trials.json": json.dumps({trial.key: trial.levels for trial in trials})})
 
     def keep(self, files: dict[str, str]) -> None:
         """Keep files, name -> text, with the execution."""
         for name, text in files.items():
-            (self.artifacts / name).write_text(text)
+            new = self.artifacts / f".{name}.new"
+            new.write_text(text)
+            new.replace(self.artifacts / name)  # whole, whoever reads meanwhile
 
     def write(self, trial, epochs, layers, result) -> None:
         """Write one ended trial.
@@ -187,7 +191,7 @@ class Execution:
         rows = [(record.key, record.epoch, record.layer, record.tensor, *record.statistics) for record in layers]
         _write_parquet(folder / "layers.parquet", LAYER_COLUMNS, rows)
 
-        levels = trial.arm | trial.nuisance | {"seed": trial.seed}
+        levels = trial.levels | {"seed": trial.seed}
         params = {name: str(level) for name, level in levels.items()}
         params |= {name: value for name, value in _main_values(trial.config).items() if name not in params}
         # MLflow's pages take the first metric where they show one.

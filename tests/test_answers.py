@@ -74,7 +74,7 @@ def test_without_a_baseline_what_cannot_be_told_from_the_best_is_named():
 def test_one_seed_claims_nothing():
     [text] = said({"sgd": [0.9], "adam": [0.95]}, baseline={"optimizer": "sgd"})
     lead = "The best is adam (val accuracy 0.9500), which differs from sgd by +0.0500 (paired, 1 seed)"
-    assert text == f"{lead}: too few to tell whether by chance."
+    assert text == f"{lead}: one seed does not tell whether by chance."
     assert "may be chance" in said({"sgd": [0.9], "adam": [0.95]})[0]
 
 
@@ -84,34 +84,38 @@ def test_one_arm_is_measured(values, text):
 
 
 def test_where_nothing_has_a_score_there_is_no_answer():
-    assert said({"sgd": [NAN], "adam": [NAN]}) == ["There is no answer: no trial has a val accuracy."]
+    assert said({"sgd": [NAN], "adam": [NAN]}) == [
+        "There is no answer: no arm has a val accuracy that can be compared."
+    ]
 
 
 def test_a_baseline_without_a_score_is_not_given_anothers():
     base = {"optimizer": "sgd"}
-    [text] = said({"sgd": [NAN, NAN], "adam": [0.9, 0.91]}, baseline=base)
-    assert text.startswith("sgd, the baseline, has no val accuracy. Only adam has a val accuracy: 0.905 [0.841, 0.969]")
-    [text] = said({"sgd": [NAN, NAN], "adam": [0.9, 0.91], "lion": [0.5, 0.52]}, baseline=base)
-    assert text.startswith("sgd, the baseline, has no val accuracy. adam has the highest val accuracy: 0.905")
-    [text] = said({"sgd": [0.9, 0.91], "adam": [NAN, NAN]}, baseline=base)
+    text, failed = said({"sgd": [NAN, NAN], "adam": [0.9, 0.91]}, baseline=base)
+    assert failed == "Trials that did not finish: 2; those that diverged or timed out count as chance."
+    assert text.startswith(
+        "sgd, the baseline, has no val accuracy here. Only adam has a val accuracy: 0.905 [0.841, 0.969]"
+    )
+    text, _ = said({"sgd": [NAN, NAN], "adam": [0.9, 0.91], "lion": [0.5, 0.52]}, baseline=base)
+    assert text.startswith("sgd, the baseline, has no val accuracy here. adam has the highest val accuracy: 0.905")
+    text, _ = said({"sgd": [0.9, 0.91], "adam": [NAN, NAN]}, baseline=base)
     assert text.startswith("Only sgd, the baseline, has a val accuracy: 0.905")
-    assert said({"sgd": FLAT, "adam": [NAN] * 5}) == [
-        "Only sgd has a val accuracy: 0.9020 [0.9000, 0.9040] (95 % t interval, 5 seeds)."
-    ]
+    text, _ = said({"sgd": FLAT, "adam": [NAN] * 5})
+    assert text == "Only sgd has a val accuracy: 0.9020 [0.9000, 0.9040] (95 % t interval, 5 seeds)."
 
 
 def test_an_arm_that_shares_no_seed_with_the_baseline_is_not_compared():
     values = {"sgd": [0.80, 0.81, NAN, NAN], "adam": [NAN, NAN, 0.9, 0.91]}
-    [text] = said(values, baseline={"optimizer": "sgd"})
+    text, _ = said(values, baseline={"optimizer": "sgd"})
     assert text == "No arm shares a seed with sgd, the baseline, and so none can be compared with it."
     text = said(values | {"lion": [0.7, 0.70, 0.7, 0.72]}, baseline={"optimizer": "sgd"})[0]
-    assert "the baseline: val accuracy 0.81" in text or "Nothing is better than sgd" in text
+    assert text.startswith("Nothing is better than sgd, the baseline: val accuracy 0.805")
     assert said(values)[0].endswith("what it leads by may be chance.")
 
 
 def test_an_arm_that_leads_by_its_own_seeds_but_is_behind_on_shared_ones_is_not_better():
     values = {"sgd": [0.95, 0.96, 0.955, 0.2, 0.21], "adam": [0.90, 0.912, 0.903, NAN, NAN]}
-    [text] = said(values, baseline={"optimizer": "sgd"})
+    text, _ = said(values, baseline={"optimizer": "sgd"})
     assert text.startswith("Nothing is better than sgd") and text.endswith("1 of 1 is clearly worse.")
 
 
@@ -132,7 +136,7 @@ def test_each_combination_of_other_levels_is_spoken_of_after_the_count():
     }
     first, *others = said(values, ("optimizer", "model.depth"), {"optimizer": "sgd"})
     assert first.startswith("Against sgd, 1 of 2 arms are clearly better and 1 clearly worse")
-    assert first.endswith("of adam depth=2.")
+    assert "the best, adam depth=2, differs by +0.0506" in first
     assert [line.partition(":")[0] for line in others] == ["At depth=2", "At depth=8"]
     assert "adam (val accuracy 0.95" in others[0] and "Nothing is better than sgd, the baseline" in others[1]
 
@@ -154,7 +158,7 @@ def test_factors_are_ranked_by_how_far_they_move_a_metric():
         ([f], estimates.span(estimates.by_seed(some[some["seed"] == 0], [f], "val_accuracy"), [f])) for f in ("x",)
     ]
     [line] = answers.spans(alone)
-    assert line.endswith("x moves it by +0.7000, from a to b: at one seed some of it is chance.")
+    assert line.endswith("x moves it by +0.7000, from a to b: one seed does not tell whether by chance.")
 
 
 def test_a_span_that_chance_can_make_is_said_to_be_one():
@@ -164,3 +168,25 @@ def test_a_span_that_chance_can_make_is_said_to_be_one():
     some = trials({"a": FLAT, "b": FLAT + 0.3 + RISE}, ("x",))
     [line] = answers.spans([(["x"], estimates.span(estimates.by_seed(some, ["x"], "val_accuracy"), ["x"]))])
     assert "from a to b: clearly" in line
+
+
+def test_one_seed_at_which_the_baseline_leads_names_no_other_best():
+    [text] = said({"sgd": [0.95], "adam": [0.9]}, baseline={"optimizer": "sgd"})
+    assert text.startswith("Nothing is better than sgd, the baseline: val accuracy 0.9500 at one seed")
+
+
+def test_differences_that_are_alike_at_every_seed_are_said_to_be_so():
+    [text] = said({"sgd": [0.9] * 3, "adam": [0.95] * 3}, baseline={"optimizer": "sgd"})
+    assert text.endswith("(paired, 3 seeds): alike at every seed, which no test can judge.")
+
+
+def test_null_and_its_name_are_two_contexts_and_lists_are_written_one_way():
+    values = {
+        ("sgd", None): FLAT,
+        ("adam", None): FLAT - 0.1 + RISE,
+        ("sgd", "null"): FLAT,
+        ("adam", "null"): FLAT + RISE,
+    }
+    assert len(said(values, ("optimizer", "x"), {"optimizer": "sgd"})) == 3
+    [text] = said({((8,),): FLAT, ((8, 16),): FLAT + 0.1 + RISE / 10}, ("filters",), {"filters": [8]})
+    assert text.startswith("[8, 16] (val accuracy") and "clearly better than [8]" in text

@@ -92,7 +92,7 @@ def test_several_studies_are_each_compared_within_themselves_by_what_they_share(
         mine = [row for row in table if row["study"] == name]
         np.testing.assert_array_equal([float(row["mean"]) for row in mine], alone["mean"])
         assert float(mine[1]["difference"]) == alone["difference"][1]
-    assert "difference to 1" in command("first", "second")[1]
+    assert "difference to depth=1" in command("first", "second")[1]
 
 
 def test_studies_that_share_no_factor_have_arms_by_their_labels(command):

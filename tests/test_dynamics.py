@@ -44,10 +44,10 @@ def test_no_trial_drops_out_when_it_ends():
     some = trials(("a", 0, "finished", 3), ("a", 1, "diverged", 2), ("b", 0, "finished", 1), ("c", 0, "crashed", 1))
     every = epochs(a0=[0.1, 0.5, 0.7, 0.9], a1=[0.1, 0.6, NAN], b0=[0.1, 0.4], c0=[0.1, 0.2])
     frame = dynamics.curves(some, every, ["initializer"], "val_accuracy")
-    # Diverged in epoch 2: chance from there on. Stopped early: its last value. Crashed: not there.
+    # Diverged in epoch 2: chance from there on. Stopped early: its last value. Crashed: no value.
     assert list(course(frame, "a")["mean"]) == pytest.approx([0.1, 0.55, 0.4, 0.5])
     assert list(course(frame, "b")["mean"]) == pytest.approx([0.1, 0.4, 0.4, 0.4])
-    assert set(frame["initializer"]) == {"a", "b"} and (course(frame, "a")["seeds"] == 2).all()
+    assert course(frame, "c")["mean"].isna().all() and (course(frame, "a")["seeds"] == 2).all()
 
 
 def test_other_factors_are_averaged_within_a_seed():
@@ -55,6 +55,12 @@ def test_other_factors_are_averaged_within_a_seed():
     frame = dynamics.curves(some, epochs(a0=[0.1], b0=[0.3], a1=[0.5], b1=[0.7]), [], "val_accuracy")
     assert list(frame["seeds"]) == [2] and frame["mean"][0] == pytest.approx(0.4)
     assert frame["low"][0] == pytest.approx(estimates.t_interval(np.array([0.2, 0.6]))[0])
+
+
+def test_a_seed_without_one_of_its_trials_has_no_value():
+    some = trials(("a", 0, "finished", 0), ("a", 0, "crashed", 0), ("a", 1, "finished", 0)).assign(key=["x", "y", "z"])
+    frame = dynamics.curves(some, epochs(x=[0.9], y=[0.1], z=[0.7]), ["initializer"], "val_accuracy")
+    assert list(frame["seeds"]) == [1] and list(frame["mean"]) == [0.7]
 
 
 def test_no_epochs_give_no_curve():
@@ -107,15 +113,23 @@ def test_a_density_is_that_of_the_weights():
     assert (frame["density"] > -1e-9).all()
 
 
-def test_weights_of_which_many_are_equal_are_a_spike_and_the_rest():
+@pytest.mark.parametrize("share", [0.6, 0.9])
+def test_weights_of_which_many_are_equal_are_a_spike_and_the_rest(share):
     rng = np.random.default_rng(0)
-    weights = np.concatenate([np.zeros(60_000), rng.normal(0, 0.3, 40_000)])
+    weights = np.concatenate([np.zeros(int(100_000 * share)), rng.normal(0, 0.3, int(100_000 * (1 - share)))])
     frame = dynamics.densities(trials(("a", 0, "finished", 0)), pd.DataFrame([drawn(weights)]), ["initializer"])
     at, density = frame["weight"].to_numpy(), frame["density"].to_numpy()
-    assert abs(at[density.argmax()]) < 0.02
+    assert abs(at[density.argmax()]) < 0.02 and density.max() > 3 * stats.norm(0, 0.3).pdf(0)
     mass = np.cumsum(np.diff(at) * (density[1:] + density[:-1]) / 2)
-    above = mass[-1] - np.interp(0.05, at[1:], mass)
-    assert above == pytest.approx((weights > 0.05).mean(), abs=0.05)
+    assert mass[-1] == pytest.approx(1)
+    assert mass[-1] - np.interp(0.05, at[1:], mass) == pytest.approx((weights > 0.05).mean(), abs=0.06)
+
+
+def test_two_values_are_two_spikes():
+    rows = pd.DataFrame([drawn(np.repeat([-1.0, 1.0], 50))])
+    frame = dynamics.densities(trials(("a", 0, "finished", 0)), rows, ["initializer"])
+    high = frame[frame["density"] > frame["density"].max() / 2]["weight"]
+    assert high.min() == pytest.approx(-1, abs=0.05) and high.max() == pytest.approx(1, abs=0.05)
 
 
 def test_weights_that_are_all_alike_or_not_finite_have_no_density():

@@ -118,7 +118,7 @@ def test_a_comparison_of_losses_that_span_decades_is_on_a_logarithmic_axis():
 
 
 def test_titles_are_as_wide_as_their_panels():
-    some = trials(arms=("a_very_long_initializer_name", "and_another_one")).assign(
+    some = trials(arms=("a_very_long_name", "and_another_one")).assign(
         optimizer="another_long_name", schedule="a_third_one"
     )
     whole = compared(some, ["optimizer", "schedule", "initializer", "model.depth"])
@@ -149,7 +149,7 @@ def test_a_third_factor_makes_small_multiples_and_a_missing_arm_an_empty_cell():
     whole = compared(some, ["optimizer", *BY])
     figure = plots.heat(whole, ["initializer"], ["model.depth"], "val_accuracy", ["optimizer"])
     maps = [axes for axes in figure.axes if axes.images and axes.get_title(loc="left")]
-    assert [axes.get_title(loc="left") for axes in maps] == ["sgd", "adam"]
+    assert [axes.get_title(loc="left") for axes in maps] == ["optimizer=sgd", "optimizer=adam"]
     assert [np.ma.count_masked(axes.images[0].get_array()) for axes in maps] == [0, 1]
 
 

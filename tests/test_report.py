@@ -171,7 +171,7 @@ def test_all_trials_failed(made, status):
     html, page = made(grid(initializer=("zeros", "he")), status=lambda arm, seed: status)
     assert "6 of 6 trials did not finish." in page.text and f"{status} 3 0, 1, 2" in page.text
     if status == "crashed":
-        assert "There is no answer: no trial has a val accuracy." in page.text
+        assert "There is no answer: no arm has a val accuracy that can be compared." in page.text
         assert "ValueError: <b>boom</b>" in page.text and "<b>boom" not in html
     else:
         assert "0.1000" in page.text
