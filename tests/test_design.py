@@ -439,6 +439,24 @@ def test_what_the_user_set_counts_more_than_a_studys_settings():
     assert design.read_study(config, overridden={"optimizer.learning_rate", "model.width"}).settings == ()
 
 
+def test_a_baseline_has_the_levels_that_move_along_with_those_it_names(config=BASE):
+    factors = {"optimizer": ["SGD", "SGD", "Adam"], "optimizer.learning_rate": [0.1, 0.01, 0.01]}
+    study = BASE["study"] | {"factors": factors, "zip": [list(factors)]}
+
+    def baseline(named):
+        return design.read_study(BASE | {"study": study | {"baseline": named}}).baseline
+
+    assert baseline({"optimizer": "Adam"}) == {"optimizer": "Adam", "optimizer.learning_rate": 0.01}
+    assert baseline({"optimizer": "SGD", "optimizer.learning_rate": 0.1}) == {
+        "optimizer": "SGD",
+        "optimizer.learning_rate": 0.1,
+    }
+    with pytest.raises(
+        StudyError, match="optimizer=SGD, which study.zip has 2 times: name optimizer.learning_rate too"
+    ):
+        baseline({"optimizer": "SGD"})
+
+
 def test_what_the_user_fixed_leaves_zips_and_voids_rules(config):
     base = config(["optimizer.learning_rate=0.3"])
     base["study"] |= {

@@ -102,3 +102,10 @@ def test_what_cannot_be_exported_is_an_error_in_one_paragraph(root, tmp_path, ca
         assert export.main([study, "--to", str(to), "--root", str(root)]) == 2
         error = capsys.readouterr().err
         assert said in error and error.count("\n") == 1
+
+
+def test_an_export_does_not_replace_another_studys(root, tmp_path, capsys):
+    (tmp_path / "dictionary.md").write_text("# another\n")
+    assert export.main([STUDY.name, "--to", str(tmp_path), "--root", str(root)]) == 2
+    assert "another study was exported there" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["dictionary.md"]

@@ -136,6 +136,16 @@ def test_a_finished_study_that_is_asked_for_otherwise_has_an_execution_and_a_rep
     assert f"4 arms, 4 seeds, {TRIALS} of {TRIALS} trials; metric: val_accuracy" in asked().read_text()
     assert set(load.trials("small", store)["model.depth"]) == {1, 3}
 
+    with closing(sqlite3.connect(store / "mlflow.db")) as connection, connection:
+        executions = "run_uuid IN (SELECT run_uuid FROM tags WHERE key = 'trial.role' AND value = 'execution')"
+        connection.execute(f"UPDATE runs SET status = 'RUNNING', end_time = NULL WHERE {executions}")
+    asked()  # as after a driver that was killed when its last trial had ended
+    assert load.execution("small", store).status == "FINISHED"
+    with closing(sqlite3.connect(store / "mlflow.db")) as connection, connection:
+        connection.execute(f"UPDATE runs SET lifecycle_stage = 'deleted' WHERE {executions}")
+    asked()
+    assert len(load.executions("small", store)) == 1
+
 
 def test_serial_gives_the_same_numbers(pooled, tmp_path):
     assert run(tmp_path, "executor=serial").returncode == 0
@@ -249,6 +259,15 @@ def test_arms_are_tuned_before_they_are_compared(tmp_path):
     kept = [json.loads(path.read_text()) for path in tmp_path.rglob("tuning.json")]
     assert len(kept) == 2 and kept[0] == kept[1] and [row["initializer"] for row in kept[0]] == ["he_normal", "zeros"]
 
+    # The same trials in a design of fewer factors: the arms are this design's, of those that tune too.
+    fewer = subprocess.run([*start, "study.seeds=2", "initializer=zeros"], cwd=ROOT, capture_output=True, text=True)
+    assert fewer.returncode == 0, fewer.stderr
+    assert "8 tuning trials, 8 finished before, 0 to run" in fewer.stdout
+    execution = load.execution("tuned", tmp_path)
+    assert "initializer" not in load.tuning_trials(execution, tmp_path) and len(execution.arms) == 2
+    report = (execution.folder / "report.html").read_text()
+    assert "Each arm was trained at every combination of" in report and "2 of 2 trials" in report
+
 
 def test_a_study_of_every_kind_of_factor(tmp_path):
     words = [
@@ -312,11 +331,10 @@ def test_the_jobs_of_a_multirun_share_their_workers_and_give_the_same_numbers(po
     assert_same_to_the_bit(pooled[0], tmp_path)  # of the last job
     table = re.findall(r"^(24|16) +4 +0  0\.\d+ ± 0\.\d+$", output, re.M)
     assert table == ["24", "16"]
-    latest = {
-        width: set(load.execution("small", tmp_path).keys)
-        for width in (24, 16)
-        if run(tmp_path, f"model.width={width}")
-    }
+    latest = {}
+    for width in (24, 16):
+        assert "0 to run" in run(tmp_path, f"model.width={width}").stdout
+        latest[width] = set(load.execution("small", tmp_path).keys)
     assert len(latest[24] & latest[16]) == 0  # finished before, and each is the latest when it was asked for last
 
 

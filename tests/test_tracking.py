@@ -3,6 +3,7 @@
 import json
 import math
 import shutil
+import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -359,3 +360,23 @@ def test_two_drivers_that_make_one_database_at_once_share_it(tmp_path):
         maker.discard()
         tracking.Execution(tmp_path, replace(STUDY, name=name), [], "").close("FINISHED")
     assert load.studies(tmp_path) == ["one", "two"]
+
+
+def test_files_are_replaced_whole_whoever_reads_meanwhile(root):
+    execution = tracking.Execution(root, STUDY, made_up_trials(), "study: made up\n")
+    stop, wrong = threading.Event(), []
+
+    def read():
+        while not stop.is_set():
+            try:
+                json.loads((execution.artifacts / "trials.json").read_text())
+            except ValueError as error:
+                wrong.append(error)
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    for _ in range(300):
+        execution.keep_design(made_up_trials())
+    stop.set()
+    reader.join()
+    assert not wrong
