@@ -113,7 +113,7 @@ def read_study(config: dict, overridden: set[str] = frozenset()) -> Study:
         )
     return Study(
         str(node["name"]),
-        str(node["question"]),
+        str(node["question"] or _question(node["metric"], list(factors))),
         factors,
         seeds,
         baseline,
@@ -249,6 +249,16 @@ def _check_factor(role, factor, config, factors):
                 keys = [k for k in node if k != "_target_"] if isinstance(node, dict) else []
                 raise StudyError(f"{role} names {factor}, and {group} has no {path}: it has {listed(keys)}")
             node = node[part]
+
+
+def _question(metric: str, factors: list[str]) -> str:
+    """What a study asks that does not say it."""
+    if not factors:
+        return "How does one network train?"
+    *first, last = factors
+    return (
+        f"How does {metric.replace('_', ' ')} depend on {' and '.join([', '.join(first), last] if first else [last])}?"
+    )
 
 
 def _figures(names) -> tuple[str, ...]:

@@ -585,3 +585,15 @@ def test_a_wrong_rule_is_refused(node, received, allowed):
     with pytest.raises(StudyError) as error:
         arms(**node)
     assert received in str(error.value) and allowed in str(error.value)
+
+
+def test_a_study_that_asks_nothing_is_given_a_question():
+    def question(**settings):
+        return design.read_study(BASE | {"study": BASE["study"] | settings}).question
+
+    assert question(question=None) == "How does one network train?"
+    factors = {"optimizer": ["SGD"], "model.depth": [2], "model.width": [8]}
+    assert question(question=None, factors=factors) == (
+        "How does val accuracy depend on optimizer, model.depth and model.width?"
+    )
+    assert question(question="Why?", factors=factors) == "Why?"
