@@ -42,6 +42,12 @@ def answer(compared: pd.DataFrame, by: list[str], metric: str, baseline: dict) -
     return [_counts(frame, by, against, metric), *_failed(compared), *(lines if len(lines) <= MOST_CONTEXTS else [])]
 
 
+def so_far(lines: list[str], done: int, planned: int) -> list[str]:
+    """An answer that says how many of the planned trials it is from, if they are not all."""
+    first, *others = lines
+    return [f"So far, with {done} of {planned} trials: {first}", *others] if done < planned else lines
+
+
 def spans(found: list[tuple[list[str], dict | None]]) -> list[str]:
     """How far each factor moves the metric, those that move it most first.
 

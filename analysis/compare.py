@@ -55,9 +55,10 @@ def table(
     Raises:
         StudyError: there is no such study, factor or metric, or no such trial.
     """
+    planned = len(load.execution(study, root).keys) if where is None and since is None else 0
     study, trials = selected(study, root, where, since)
     by = list(dict.fromkeys(_factor(name, study.factors) for name in by or study.factors))
-    return answer(study, trials, root, by, metric, format)
+    return answer(study, trials, root, by, metric, format, planned)
 
 
 def selected(
@@ -97,10 +98,15 @@ def selected(
     return execution.study, trials.reset_index(drop=True)
 
 
-def answer(study: Study, trials, root, by=None, metric: str | None = None, format: str = "terminal") -> str:
+def answer(
+    study: Study, trials, root, by=None, metric: str | None = None, format: str = "terminal", planned: int = 0
+) -> str:
     """The comparison of some of a study's trials, a frame: the table and, for readers, what it says in words.
 
     After a range test also what that says of the rates.
+
+    Args:
+        planned: how many trials the study has, if these are to be all of them.
     """
     from analysis import answers, estimates
 
@@ -109,7 +115,8 @@ def answer(study: Study, trials, root, by=None, metric: str | None = None, forma
     text = tables.comparison_table(compared, by, metric, study.baseline, format)
     if format in ("terminal", "markdown"):
         item = "\n- " if format == "markdown" else "\n  "
-        text += f"\n\n{item.join(answers.answer(compared, by, metric, study.baseline))}"
+        lines = answers.answer(compared, by, metric, study.baseline)
+        text += f"\n\n{item.join(answers.so_far(lines, len(trials), planned))}"
     if "loss_by_rate" in study.figures and format != "csv":
         curve = estimates.rate_curve(trials, load.epochs(study.name, root, list(trials["key"])), by)
         text += f"\n\n{tables.rate_table(estimates.rate_range(curve, by), by, format)}"

@@ -86,8 +86,7 @@ def report(execution: load.Execution, trials: pd.DataFrame, root) -> Report:
     answer = answers.answer(found.compared, found.by, study.metric, study.baseline)
     if len(found.views) > 1:
         answer += answers.spans([(view.arms.by, estimates.span(view.units, view.arms.by)) for view in found.views])
-    if len(trials) < len(execution.keys):
-        answer[0] = f"So far, with {len(trials)} of {len(execution.keys)} trials: {answer[0]}"
+    answer = answers.so_far(answer, len(trials), len(execution.keys))
     page = environment.get_template("report.html.jinja").render(
         study=study,
         answer=answer,

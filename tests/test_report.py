@@ -201,9 +201,11 @@ def test_a_range_test(made, status):
     assert ("Range test" in page.text) == (status != "crashed")
 
 
-def test_a_study_that_is_not_over_says_so(made):
+def test_a_study_that_is_not_over_says_so(made, tmp_path):
     _, page = made(grid(initializer=("zeros", "he")), missing=2)
     assert "So far, with 4 of 6 trials: " in page.text and "2 more have not ended yet" in page.text
+    assert "So far, with 4 of 6 trials: " in compare.table("made up", tmp_path)
+    assert "So far" not in compare.table("made up", tmp_path, where="initializer == 'zeros'")
 
 
 def test_forty_arms_and_a_thousand_trials_fit_in_three_megabytes(made):
