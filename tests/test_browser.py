@@ -4,6 +4,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -17,7 +18,7 @@ from analysis import load, ui
 ROOT = Path(__file__).parent.parent
 OUTPUT = ROOT / "tests" / "output"
 STUDY = ["+study.factors={initializer:[he_normal,orthogonal]}", "study.seeds=2", "training.epochs=3", "study.name=seen"]
-QUESTION = "How does one network train?"
+QUESTION = "How does val accuracy depend on initializer?"
 TRIALS = [f"{arm} seed={seed}" for arm in ("he_normal", "orthogonal") for seed in (0, 1)]
 COLUMNS = ("val_accuracy", "initializer", "seed", "trial.status")
 LAYERS = ("dense_1", "dense_2", "logits")
@@ -59,7 +60,9 @@ def root(browser, tmp_path_factory):
 @pytest.fixture(scope="module")
 def served(root):
     """The command that shows the store, and what it printed."""
-    command = [sys.executable, "-m", "analysis.ui", "--root", str(root)]
+    with socket.create_server(("127.0.0.1", 0)) as free:  # of its own: another test may be about to take 5000
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "analysis.ui", "--root", str(root), "--port", str(port)]
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     printed = ""
     while "Ctrl-C" not in printed:

@@ -115,7 +115,7 @@ def test_the_finished_study_is_not_run_again(pooled):
     assert again.returncode == 0
     assert f"{TRIALS} finished before, 0 to run" in again.stdout
     assert (store / "mlflow.db").read_bytes() == before
-    table = printed[printed.index("initializer") : printed.index("results")]
+    table = printed[printed.index("\ninitializer") : printed.index("results")]
     assert table in again.stdout
 
 
