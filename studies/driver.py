@@ -145,7 +145,7 @@ class Driver:
         """Have what is pending checked, and this execution in the store, both while the workers start."""
         database = store.Maker(self.root)
         try:
-            from analysis import report  # noqa: F401  a second
+            from analysis import report  # noqa: F401  a second, which is had while the workers start
             from studies import tracking  # noqa: F401
 
             self._check_parts(pending)

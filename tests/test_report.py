@@ -9,22 +9,14 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
+import test_tracking as tracked
 
 from analysis import compare, load, report
 from studies import tracking
 from studies.record import STATISTICS, EpochRecord, LayerRecord, Result, Study, StudyError, Trial
 
 EPOCHS = 4
-CONFIG = {
-    "data": {"_target_": "studies.data.digits", "content": ""},
-    "model": {"_target_": "studies.models.mlp"},
-    "initializer": {"_target_": "keras.initializers.Zeros"},
-    "optimizer": {"_target_": "keras.optimizers.SGD", "learning_rate": 0.1},
-    "schedule": {"_target_": "studies.schedules.constant"},
-    "regularizer": {},
-    "clipping": {},
-    "training": {"epochs": EPOCHS, "batch_size": 32},
-}
+CONFIG = tracked.CONFIG | {"training": {"epochs": EPOCHS, "batch_size": 32}}
 PLACES = [
     STATISTICS.index(name) for name in ("min", "q01", "q05", "q10", "q25", "q50", "q75", "q90", "q95", "q99", "max")
 ]
