@@ -226,6 +226,8 @@ def across(
 def executions(study: str, root="mlruns", metric: str | None = None, format: str = "terminal") -> str:
     """A study's executions, and what changed from the last but one to the last; as CSV or JSON the executions only.
 
+    Means are those of when each of the two ended, over the arms and seeds whose trials both had then.
+
     Raises:
         StudyError: there is no such study or metric.
     """
@@ -241,13 +243,12 @@ def executions(study: str, root="mlruns", metric: str | None = None, format: str
     changes = history.config_changes(*(load.text(each, "study.yaml", root) for each in (old, new)))
     parts += ["the config is the same" if changes.empty else tables.frame_table(changes, format)]
     by = [factor for factor in new.study.factors if factor in old.study.factors]
-    frames = [load.trials(study, root, each.arms) for each in (old, new)]
-    if all(len(frame) for frame in frames):
+    frames = [load.trials(study, root, each.arms, each.end_time) for each in (old, new)]
+    shared = history.shared(*frames, by) if all(len(frame) for frame in frames) else frames
+    if all(len(frame) for frame in shared):
         metric = metric or new.study.metric
-        both = set.intersection(*(set(frame["seed"]) for frame in frames))
-        shared = [frame[frame["seed"].isin(both)] for frame in frames]
         means = history.mean_changes(*(estimates.comparison(frame, by, metric, {}) for frame in shared), by)
-        parts += [f"{tables.words(metric)}, mean over the seeds that both have", tables.frame_table(means, format)]
+        parts += [f"{tables.words(metric)}, mean over the seeds that both had", tables.frame_table(means, format)]
     return "\n\n".join(parts)
 
 

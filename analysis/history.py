@@ -142,6 +142,13 @@ def config_changes(old: str, new: str) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["config key", "before", "after"])
 
 
+def shared(old: pd.DataFrame, new: pd.DataFrame, by: list[str]) -> list[pd.DataFrame]:
+    """Of two trials frames those rows whose arm, by the factors `by`, and seed are in the other too."""
+    cells = [[(_arm(row, by), row["seed"]) for row in frame.to_dict("records")] for frame in (old, new)]
+    both = set.intersection(*map(set, cells))
+    return [frame[[cell in both for cell in mine]] for frame, mine in zip((old, new), cells, strict=True)]
+
+
 def mean_changes(old: pd.DataFrame, new: pd.DataFrame, by: list[str]) -> pd.DataFrame:
     """One row an arm that two comparisons have: its mean in either, and the difference.
 

@@ -98,20 +98,27 @@ def tuning_trials(execution: Execution, root: str | Path = "mlruns") -> pd.DataF
 
 
 def trials(
-    study: str, root: str | Path = "mlruns", keys: Mapping[str, dict | None] | Iterable[str] | None = None
+    study: str,
+    root: str | Path = "mlruns",
+    keys: Mapping[str, dict | None] | Iterable[str] | None = None,
+    until: int | None = None,
 ) -> pd.DataFrame:
     """One row a trial: key, study, role, status, the factors by their config keys, seed, metrics, seconds, error.
 
-    A factor with null among its levels has the dtype object, so that its other levels stay what they are.
+    A factor with null among its levels has the dtype object, so that its other levels stay what they are. Numbers that
+    an earlier version did not store are NaN.
 
     Args:
         keys: of the trials wanted, in the order wanted; or, with each one's levels in the design at hand, the `arms` of
             an execution, else they are those that the trial was first run for. None for those of the latest execution.
+        until: in milliseconds since 1970, UTC: the trials as they were then, without runs that had not ended.
     """
     store = runs.opened(root)
     found = store.runs(study, metrics=NUMBERS)
     if keys is None:
         keys = _arms(store, _parents(store, study, found)[-1])
+    if until is not None:
+        found = [run for run in found if run.end_time is not None and run.end_time <= until]
     arms = keys if isinstance(keys, Mapping) else {}
     wanted = [_row(run, arms.get(run.tags["trial.key"])) for run in _chosen(found, keys)]
     frame = pd.DataFrame(wanted)

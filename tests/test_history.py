@@ -5,10 +5,11 @@ import re
 import shutil
 from dataclasses import replace
 
+import pandas as pd
 import pytest
 from test_report import CONFIG, Page, grid, records
 
-from analysis import compare, load, report
+from analysis import compare, history, load, report
 from studies import tracking
 from studies.record import Result, Study, Trial
 
@@ -171,3 +172,24 @@ def test_csv_is_numbers_alone(root):
     executed(root)
     executed(root, seeds=tuple(range(5)))
     assert not NOT_SAID.search(compare.table(STUDY.name, root, format="csv", where="seed < 2"))
+
+
+def test_executions_shows_an_interrupted_one_as_it_was(root):
+    """Two of twelve trials had ended, and one of them crashed; later all of them did, that one with another number."""
+    executed(root, table="", ended=2, status="KILLED", broken=("he-2-1",))
+    executed(root, better=0.1)
+    means = compare.executions(STUDY.name, root).split("\n\n")[-1].splitlines()
+    assert [line.split()[:2] for line in means[2:]] == [["he", "depth=2"]]
+    old, new = load.executions(STUDY.name, root)
+    was = load.trials(STUDY.name, root, old.arms, old.end_time)
+    assert was["status"].tolist() == ["finished", "crashed"]
+    now = load.trials(STUDY.name, root, new.arms)
+    value = now.set_index("key").loc["he-2-0", "val_accuracy"]  # the only seed that both had
+    assert means[2].split()[2:] == [f"{value:.4f}", f"{value:.4f}", "+0.0000"]
+
+
+def test_means_are_of_the_seeds_that_an_arm_has_in_both():
+    old = pd.DataFrame({"a": ["x", "x", "y"], "seed": [0, 1, 0]})
+    new = pd.DataFrame({"a": ["x", "y", "y"], "seed": [1, 0, 1]})
+    before, after = history.shared(old, new, ["a"])
+    assert before.to_dict("list") == {"a": ["x", "y"], "seed": [1, 0]} == after.to_dict("list")
