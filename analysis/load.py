@@ -3,18 +3,23 @@
 import ast
 import difflib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import pandas as pd
 
 from analysis import runs
 from analysis.runs import Run
-from studies.record import EPOCH_COLUMNS, LAYER_COLUMNS, METRICS, STATISTICS, Study, StudyError, listed
+from studies.record import EPOCH_COLUMNS, LAYER_COLUMNS, METRICS, STATISTICS, Result, Study, StudyError, listed
 
-NUMBERS = (*METRICS, "epochs", "parameters", "classes", "seconds_build", "seconds_train", "seconds_total", "memory_mb")
+TEXTS = ("key", "status", "error")
+NUMBERS = tuple(dict.fromkeys((*METRICS, *(f.name for f in fields(Result) if f.name not in TEXTS))))
+"""The numbers of a `Result`, which are columns of the trials frame, the metrics first."""
+
+RUNNING = "running_"
+"""Before the names of means over an epoch's steps; stores of before there was it have the names without."""
 
 READERS = 8
 """Files read at a time: a server's answers are waited for, and a folder's are read on two cores 1.7 times faster."""
@@ -131,7 +136,7 @@ def trials(
 
 
 def epochs(study: str, root: str | Path = "mlruns", keys: Iterable[str] | None = None) -> pd.DataFrame:
-    """One row a trial and epoch: the columns `studies.record.EPOCH_COLUMNS`."""
+    """One row a trial and epoch: the columns `studies.record.EPOCH_COLUMNS`; what was not stored then is NaN."""
     store = runs.opened(root)
     return _joined(store, _selected(store, study, keys), "epochs.parquet", EPOCH_COLUMNS)
 
@@ -247,7 +252,8 @@ def _row(run: Run, arm: dict | None) -> dict:
         "role": tags["trial.role"],
         "status": tags["trial.status"],
     }
-    numbers = {name: run.metrics.get(name, float("nan")) for name in NUMBERS}
+    places = _places(NUMBERS, run.metrics)
+    numbers = {name: run.metrics[places[name]] if name in places else float("nan") for name in NUMBERS}
     return (
         identity
         | (json.loads(tags["trial.arm"]) | json.loads(tags.get("trial.nuisance", "{}")) if arm is None else arm)
@@ -255,6 +261,14 @@ def _row(run: Run, arm: dict | None) -> dict:
         | numbers
         | {"error": tags.get("trial.error", ""), "warning": tags.get("trial.warning", ""), "folder": run.folder}
     )
+
+
+def _places(names: Iterable[str], stored: Collection[str]) -> dict[str, str]:
+    """What is wanted -> what it is called among what a version of this package stored; without what is not there."""
+    before = not any(name.startswith(RUNNING) for name in stored)
+    old = {name: name.removeprefix(RUNNING) for name in names if before and name.startswith(RUNNING)}
+    places = {name: old.get(name, name) for name in names if name not in old.values()}
+    return {name: place for name, place in places.items() if place in stored}
 
 
 def _value(text: str):
@@ -273,7 +287,9 @@ def _joined(store, selected: list[Run], file: str, names: tuple[str, ...]) -> pd
     def table(run):
         # Not read_table, which takes twice as long for a small file.
         part = parquet.ParquetFile(pyarrow.BufferReader(store.content(run, file)))
-        return part.read(columns=list(names), use_threads=False)
+        places = _places(names, part.schema_arrow.names)
+        stored = part.read(list(places.values()), use_threads=False)
+        return stored.select(list(places.values())).rename_columns(list(places))
 
     with ThreadPoolExecutor(READERS) as readers:
         parts = [part for part in readers.map(table, selected) if len(part)]
