@@ -163,7 +163,7 @@ def _json(study, by, metric, lines, choices, compared) -> str:
         "chosen_after_the_fact": {
             name: value for name, value in asdict(choices).items() if name != "design" and value not in (None, ())
         },
-        "arms": json.loads(compared.to_json(orient="records", double_precision=15)),
+        "arms": tables.rows_of(compared),
     }
     return json.dumps(whole, indent=2, ensure_ascii=False)
 

@@ -1,8 +1,10 @@
 """Render frames as tables: to the terminal, Markdown, CSV, LaTeX, HTML. Computes nothing."""
 
 import html
+import json
 import math
 
+import numpy as np
 import pandas as pd
 from tabulate import tabulate
 
@@ -11,7 +13,7 @@ from studies.record import arm_label, listed, short, shown
 STYLES = {"terminal": "simple", "markdown": "pipe", "latex": "latex_booktabs", "html": "html"}
 PLAIN = {
     "csv": lambda frame: frame.to_csv(index=False),
-    "json": lambda frame: frame.to_json(orient="records", double_precision=15, indent=2),
+    "json": lambda frame: json.dumps(rows_of(frame), indent=2, ensure_ascii=False),
 }
 FORMATS = (*STYLES, *PLAIN)
 JOB = ("overrides", "swept", "code", "root", "seeds", "failures", "mean", "sd", "metric")
@@ -82,6 +84,16 @@ def comparison_table(
         rows.append(cells)
     aligned = ["left"] * len(by) + ["right"] * 2 + ["left"] * (len(headers) - len(by) - 2)
     return tabulate(rows, headers, tablefmt=STYLES[format], colalign=aligned, disable_numparse=True)
+
+
+def rows_of(frame: pd.DataFrame) -> list[dict]:
+    """A frame's rows as JSON has them, every number in full; one that does not exist or is not finite is None."""
+
+    def plain(value):
+        value = value.item() if isinstance(value, np.generic) else value
+        return None if isinstance(value, float) and not math.isfinite(value) else value
+
+    return [{name: plain(value) for name, value in row.items()} for row in frame.to_dict("records")]
 
 
 def noted(text: str, lines: list[str], format: str) -> str:

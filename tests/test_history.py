@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from test_report import CONFIG, Page, grid, records
 
-from analysis import compare, history, load, report
+from analysis import compare, estimates, history, load, report, tables
 from studies import tracking
 from studies.record import Result, Study, Trial
 
@@ -166,6 +166,20 @@ def test_several_studies_say_it_each_of_itself(root, capsys):
     assert compare.main([*names, "--where", "seed < 2", "--format", "json"]) == 0
     lines = json.loads(capsys.readouterr().out)["chosen_after_the_fact"]
     assert sum("the trials that have seed < 2" in line for line in lines) == 2 and len(lines) == 3
+
+
+def test_json_has_every_number_in_full_and_null_for_none(root):
+    executed(root)
+    found = json.loads(compare.table(STUDY.name, root, format="json"))
+    assert found["study"] == STUDY.name and found["baseline"] == STUDY.baseline and found["answer"]
+    trials = load.trials(STUDY.name, root)
+    compared = estimates.comparison(trials, list(STUDY.factors), STUDY.metric, STUDY.baseline)
+    for row, own in zip(found["arms"], compared.to_dict("records"), strict=True):
+        assert row == {name: None if value != value else value for name, value in own.items()}
+    tiny = pd.DataFrame({"mean": [5.4321e-21, float("inf"), float("nan")], "arm": [(8, 16), None, "a"]})
+    assert json.loads(tables.frame_table(tiny, "json")) == [
+        {"mean": 5.4321e-21, "arm": [8, 16]}, {"mean": None, "arm": None}, {"mean": None, "arm": "a"},
+    ]  # fmt: skip
 
 
 def test_csv_is_numbers_alone(root):
