@@ -96,6 +96,8 @@ class Engine:
     """
 
     def __init__(self, model, optimizer, rules: Rules = None, *, cycle=None, observe=True, xla=False):
+        if tf.config.list_physical_devices("GPU"):
+            tf.config.experimental.enable_op_determinism()  # else a GPU adds up in whatever order comes
         self.model, self.optimizer, self.rules = model, optimizer, rules or Rules()
         self.weights, self.classes = model.trainable_variables, model.output_shape[-1]
         self.kernels = [v for v in self.weights if len(v.shape) > 1]
