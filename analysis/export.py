@@ -18,12 +18,12 @@ EPOCH = {
     "running_loss": "mean cross-entropy over the epoch's steps, while the network changes, in training mode and against "
     "the targets of the step, without penalties, in nats; null at epoch 0",
     "running_accuracy": "mean over the same steps, a share; null at epoch 0",
-    "train_loss": "cross-entropy on a fixed part of the training images after the epoch, in inference mode, in nats; "
-    "null at epochs that are not observed",
-    "train_accuracy": "share of the same images classified correctly, by the labels trained by",
     "val_loss": "cross-entropy on the validation images after the epoch, in nats",
     "val_accuracy": "share of the validation images classified correctly after the epoch",
     "seconds": "wall time of the epoch with its validation, in seconds",
+    "train_loss": "cross-entropy on a fixed part of the training images after the epoch, in inference mode, in nats; "
+    "null at epochs that are not observed",
+    "train_accuracy": "share of the same images classified correctly, by the labels trained by",
     "ema_val_loss": "val_loss of the weights' exponential moving average over the steps; null without optimizer.ema",
     "ema_val_accuracy": "val_accuracy of that average; null without optimizer.ema",
     "clipped": "share of the gradient's elements, tensors or units that clipping changed, mean of the epoch's steps; "
