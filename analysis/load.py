@@ -12,7 +12,7 @@ import pandas as pd
 
 from analysis import runs
 from analysis.runs import Run
-from studies.record import EPOCH_COLUMNS, LAYER_COLUMNS, METRICS, STATISTICS, Study, StudyError, listed
+from studies.record import EPOCH_COLUMNS, LAYER_COLUMNS, METRICS, STATISTICS, STATUSES, Study, StudyError, listed
 
 NUMBERS = (*METRICS, "epochs", "parameters", "classes", "seconds_build", "seconds_train", "seconds_total", "memory_mb")
 
@@ -53,7 +53,8 @@ def studies(root: str | Path = "mlruns") -> list[str]:
     """The names of the studies in a store.
 
     Args:
-        root: here and below, the store's folder, or an `http://` or `https://` address of an MLflow tracking server.
+        root: here and below, the store's folder, by path or URI, or an `http://` or `https://` address of an MLflow
+            tracking server.
     """
     return runs.opened(root).studies()
 
@@ -172,7 +173,7 @@ def ended(study: str, root: str | Path = "mlruns") -> list[Run]:
 
 
 def _parents(store, study, found) -> list[Run]:
-    parents = [run for run in found if run.tags.get("trial.role") == "execution"]
+    parents = [run for run in found if run.tags.get("trial.role") == "execution" and _is_whole(run)]
     if not parents:
         known = store.studies()
         near = difflib.get_close_matches(study, known, 1)
@@ -216,8 +217,21 @@ def _arms(store, run) -> dict[str, dict | None]:
 
 
 def _ended(found) -> list[Run]:
-    ended = [run for run in found if "trial.key" in run.tags and run.status != "RUNNING"]
+    ended = [run for run in found if "trial.key" in run.tags and run.status != "RUNNING" and _is_whole(run)]
     return sorted(ended, key=lambda run: run.start_time)
+
+
+def _is_whole(run) -> bool:
+    """Whether a trial's run, or an execution's, still has what it was written with: MLflow's pages edit tags."""
+    tags = run.tags
+    try:
+        if "trial.key" not in tags:
+            return {"name", "factors", "seeds"} <= json.loads(tags["study.design"]).keys() and "study.hash" in tags
+        arm, nuisance = json.loads(tags["trial.arm"]), json.loads(tags.get("trial.nuisance", "{}"))
+        of_one = isinstance(arm, dict) and isinstance(nuisance, dict) and int(tags["trial.seed"]) >= 0
+        return of_one and {"study", "trial.role"} <= tags.keys() and tags["trial.status"] in STATUSES
+    except (KeyError, ValueError, AttributeError):
+        return False
 
 
 def _selected(store, study, keys, **more) -> list[Run]:
