@@ -226,7 +226,8 @@ def _is_whole(run) -> bool:
     tags = run.tags
     try:
         if "trial.key" not in tags:
-            return {"name", "factors", "seeds"} <= json.loads(tags["study.design"]).keys() and "study.hash" in tags
+            needed = {"name", "question", "factors", "seeds", "baseline", "metric"}
+            return needed <= json.loads(tags["study.design"]).keys() and "study.hash" in tags
         arm, nuisance = json.loads(tags["trial.arm"]), json.loads(tags.get("trial.nuisance", "{}"))
         of_one = isinstance(arm, dict) and isinstance(nuisance, dict) and int(tags["trial.seed"]) >= 0
         return of_one and {"study", "trial.role"} <= tags.keys() and tags["trial.status"] in STATUSES

@@ -192,7 +192,7 @@ def test_a_trial_whose_tags_were_edited_is_one_that_is_not_there(root, key, valu
     assert list(load.trials(STUDY.name, root)["key"]) == rest
 
 
-@pytest.mark.parametrize("value", ["", "{", "3", '{"name": "made up"}'])
+@pytest.mark.parametrize("value", ["", "{", "3", '{"name": "made up", "factors": {}, "seeds": [0]}'])
 def test_an_execution_whose_design_was_edited_is_passed_over(root, value):
     written(root)
     first = load.execution(STUDY.name, root)
