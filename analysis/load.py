@@ -12,7 +12,17 @@ import pandas as pd
 
 from analysis import runs
 from analysis.runs import Run
-from studies.record import EPOCH_COLUMNS, LAYER_COLUMNS, METRICS, STATISTICS, Result, Study, StudyError, listed
+from studies.record import (
+    EPOCH_COLUMNS,
+    LAYER_COLUMNS,
+    METRICS,
+    STATISTICS,
+    STATUSES,
+    Result,
+    Study,
+    StudyError,
+    listed,
+)
 
 TEXTS = ("key", "status", "error")
 NUMBERS = tuple(dict.fromkeys((*METRICS, *(f.name for f in fields(Result) if f.name not in TEXTS))))
@@ -58,7 +68,8 @@ def studies(root: str | Path = "mlruns") -> list[str]:
     """The names of the studies in a store.
 
     Args:
-        root: here and below, the store's folder, or an `http://` or `https://` address of an MLflow tracking server.
+        root: here and below, the store's folder, by path or URI, or an `http://` or `https://` address of an MLflow
+            tracking server.
     """
     return runs.opened(root).studies()
 
@@ -184,7 +195,7 @@ def ended(study: str, root: str | Path = "mlruns") -> list[Run]:
 
 
 def _parents(store, study, found) -> list[Run]:
-    parents = [run for run in found if run.tags.get("trial.role") == "execution"]
+    parents = [run for run in found if run.tags.get("trial.role") == "execution" and _is_whole(run)]
     if not parents:
         known = store.studies()
         near = difflib.get_close_matches(study, known, 1)
@@ -228,8 +239,22 @@ def _arms(store, run) -> dict[str, dict | None]:
 
 
 def _ended(found) -> list[Run]:
-    ended = [run for run in found if "trial.key" in run.tags and run.status != "RUNNING"]
+    ended = [run for run in found if "trial.key" in run.tags and run.status != "RUNNING" and _is_whole(run)]
     return sorted(ended, key=lambda run: run.start_time)
+
+
+def _is_whole(run) -> bool:
+    """Whether a trial's run, or an execution's, still has what it was written with: MLflow's pages edit tags."""
+    tags = run.tags
+    try:
+        if "trial.key" not in tags:
+            needed = {"name", "question", "factors", "seeds", "baseline", "metric"}
+            return needed <= json.loads(tags["study.design"]).keys() and "study.hash" in tags
+        arm, nuisance = json.loads(tags["trial.arm"]), json.loads(tags.get("trial.nuisance", "{}"))
+        of_one = isinstance(arm, dict) and isinstance(nuisance, dict) and int(tags["trial.seed"]) >= 0
+        return of_one and {"study", "trial.role"} <= tags.keys() and tags["trial.status"] in STATUSES
+    except (KeyError, ValueError, AttributeError):
+        return False
 
 
 def _selected(store, study, keys, **more) -> list[Run]:

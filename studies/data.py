@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import subprocess
 import sys
 import zipfile
@@ -276,7 +277,8 @@ def _download(name, root, file):
         "(x, y), (x_test, y_test) = getattr(keras.datasets, sys.argv[1]).load_data()\n"
         "numpy.savez(open(sys.argv[2], 'wb'), x_train=x, y_train=y, x_test=x_test, y_test=y_test)"
     )
-    if subprocess.run([sys.executable, "-c", code, name, str(file)], capture_output=True).returncode:
+    command, calm = [sys.executable, "-c", code, name, str(file)], os.environ | {"PYTHONWARNINGS": ""}
+    if subprocess.run(command, env=calm, capture_output=True).returncode:
         raise StudyError(
             f"data={name}: there is no {name}.npz in data.root={shown(root)}, and Keras could not download it. Put the "
             f"file there, or name its folder with data.root=FOLDER or STUDIES_DATA=FOLDER"

@@ -73,7 +73,7 @@ class Driver:
         from analysis import compare, load
 
         self.design = trials
-        status, table = "KILLED", ""
+        status, table = "FAILED", ""
         self.console.print(f"{self.study.name}: {self.study.question}", markup=False, highlight=False, soft_wrap=True)
         try:
             if self.study.nuisance:
@@ -89,6 +89,7 @@ class Driver:
             table = compare.answer(self.study, frame, self.root, format="markdown")
             status = "FAILED" if self.statuses["crashed"] else "FINISHED"
         except KeyboardInterrupt:
+            status = "KILLED"
             self.executor.close()
             self._say_what_is_kept(trials)
             return INTERRUPTED, {}
@@ -104,6 +105,7 @@ class Driver:
     def _train(self, trials, seconds, study) -> None:
         """Check every part of the pending trials in the workers, then train them and write what comes back."""
         from analysis import load
+        from studies.early_warnings import early_warnings
         from studies.executors import Task
 
         known = load.finished_keys(study.name, self.root)
@@ -137,7 +139,8 @@ class Driver:
                     case list():
                         layers[trial.key] += record
                     case Result():
-                        self.execution.write(trial, epochs.pop(trial.key), layers.pop(trial.key), record)
+                        course = epochs.pop(trial.key), layers.pop(trial.key)
+                        self.execution.write(trial, *course, record, early_warnings(*course, record.classes))
                         self.statuses[record.status] += 1
                         display.ended(trial, record)
 
@@ -265,7 +268,8 @@ class Driver:
         written = execution.folder / report.FILE
         if self.recorded and written.exists():
             return written
-        return report.report(execution, frame, self.root).write(execution.folder)
+        with store.guarded(self.root):
+            return report.report(execution, frame, self.root).write(execution.folder)
 
     def _summary(self, frame) -> dict:
         """What all trials come to, over the seeds."""

@@ -169,7 +169,7 @@ class _Worker:
             pass_fds=[far_end.fileno()],
             stdin=subprocess.DEVNULL,
             stderr=self.stderr,
-            env=os.environ | environment(threads, number),
+            env=os.environ | environment(threads, number) | {"PYTHONWARNINGS": ""},  # none of a library's is an error
             start_new_session=True,  # Ctrl-C is the driver's to handle
         )
         far_end.close()
