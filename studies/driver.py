@@ -2,6 +2,7 @@
 
 import json
 import shlex
+import sys
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict, replace
@@ -277,6 +278,17 @@ class Driver:
 
         [whole] = estimates.comparison(frame, [], self.study.metric, {}).to_dict("records")
         return {name: whole[name] for name in ("seeds", "failures", "mean", "sd")}
+
+
+def say_notes(trials: list[Trial]) -> None:
+    """Print what is to be said of the trials' data, each line once.
+
+    Raises:
+        StudyError: its data cannot be used.
+    """
+    nodes = {content_key(trial.config["data"]): trial.config["data"] for trial in trials}
+    for note in dict.fromkeys(note for node in nodes.values() for note in data.notes(node)):
+        print("note:", note, file=sys.stderr)
 
 
 def expected_seconds(trials: list[Trial]) -> dict[str, float]:

@@ -120,6 +120,7 @@ def job(composed, outcome: sweep.Outcome, jobs: sweep.Sweep | None) -> sweep.Out
     )
     trials = expand()
     seconds = driver.expected_seconds(trials)
+    driver.say_notes(trials)
     wanted = design.content_key(config["executor"])
     if wanted not in EXECUTORS:
         EXECUTORS[wanted] = targets.build(config["executor"], "executor", config["targets"]["allow"])
