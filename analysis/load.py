@@ -28,8 +28,8 @@ TEXTS = ("key", "status", "error")
 NUMBERS = tuple(dict.fromkeys((*METRICS, *(f.name for f in fields(Result) if f.name not in TEXTS))))
 """The numbers of a `Result`, which are columns of the trials frame, the metrics first."""
 
-RUNNING = "running_"
-"""Before the names of means over an epoch's steps; stores of before there was it have the names without."""
+RUNNING = {"running_loss": "train_loss", "running_accuracy": "train_accuracy"}
+"""What means over an epoch's steps were called in stores of before the trained network's numbers were kept too."""
 
 READERS = 8
 """Files read at a time: a server's answers are waited for, and a folder's are read on two cores 1.7 times faster."""
@@ -290,8 +290,7 @@ def _row(run: Run, arm: dict | None) -> dict:
 
 def _places(names: Iterable[str], stored: Collection[str]) -> dict[str, str]:
     """What is wanted -> what it is called among what a version of this package stored; without what is not there."""
-    before = not any(name.startswith(RUNNING) for name in stored)
-    old = {name: name.removeprefix(RUNNING) for name in names if before and name.startswith(RUNNING)}
+    old = {} if RUNNING.keys() & set(stored) else RUNNING
     places = {name: old.get(name, name) for name in names if name not in old.values()}
     return {name: place for name, place in places.items() if place in stored}
 

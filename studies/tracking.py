@@ -35,10 +35,11 @@ TAG_LENGTH = 8000
 
 CURVES = tuple(name for name in EPOCH_COLUMNS if name not in ("key", "epoch", "examples", "seconds"))
 FINAL = (
-    *(name for name in METRICS if name not in EPOCH_COLUMNS),
     "epochs",
     "parameters",
     "classes",
+    "chance_val",
+    "chance_test",
     "seconds_build",
     "seconds_train",
     "seconds_total",
@@ -384,6 +385,12 @@ def _metrics(epochs, layers, result) -> list[tuple[str, float, int]]:
     metrics = [
         (name, getattr(record, name), record.epoch) for record in epochs if record.epoch in steps for name in CURVES
     ]
+    last = epochs[-1].epoch if epochs else 0
+    # A metric's last value is what MLflow shows of it: the trial's, not the last epoch's, which early stopping left.
+    ends = {name: getattr(result, name) for name in METRICS}
+    ends = {name: value for name, value in ends.items() if abs(value) < math.inf}
+    metrics = [metric for metric in metrics if metric[0] not in ends or metric[2] != last]
+    metrics += [(name, value, last) for name, value in ends.items()]
     places = {name: STATISTICS.index(name) for names in CHARTED.values() for name in names}
     for record in layers:
         if record.tensor.endswith("kernel") and record.epoch in steps:
@@ -398,9 +405,8 @@ def _metrics(epochs, layers, result) -> list[tuple[str, float, int]]:
                     )
                     for name in names
                 ]
-    last = epochs[-1].epoch if epochs else 0
     metrics += [(name, float(getattr(result, name)), last) for name in FINAL]
-    return [metric for metric in metrics if abs(metric[1]) < float("inf")]
+    return [metric for metric in metrics if abs(metric[1]) < math.inf]
 
 
 def _main_values(config: dict) -> dict[str, str]:

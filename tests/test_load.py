@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 from test_tracking import CONFIG, STUDY, made_up_trials, records, written
 
-from analysis import load, runs
+from analysis import load
 from studies import store, tracking
 from studies.record import EPOCH_COLUMNS, LAYER_COLUMNS, STATISTICS, Result, StudyError
 
@@ -151,8 +151,6 @@ def test_every_number_of_a_result_is_a_column_that_comes_back(fresh, tmp_path):
     epochs, layers, result = records(trial)
     names = [field.name for field in fields(Result) if field.name not in ("key", "status", "error")]
     values = {name: float(place + 1) for place, name in enumerate(names)}
-    shared = {name: value for name, value in values.items() if name in EPOCH_COLUMNS}
-    epochs[-1] = replace(epochs[-1], **shared)  # whose last values are the trial's
     execution = tracking.Execution(tmp_path, STUDY, [trial], "")
     execution.write(trial, epochs, layers, replace(result, **values))
     execution.close("FINISHED")
@@ -160,28 +158,22 @@ def test_every_number_of_a_result_is_a_column_that_comes_back(fresh, tmp_path):
     assert {name: row[name] for name in names} == values
 
 
-def test_what_an_earlier_version_stored_has_its_present_name_and_what_it_did_not_is_missing(
-    root, tmp_path, monkeypatch
-):
+def test_what_an_earlier_version_stored_has_its_present_name_and_what_it_did_not_is_missing(root, tmp_path):
     """Means over the steps were once called as the trained network's numbers are now."""
-    old, name = shutil.copytree(root, tmp_path / "old"), "running_train_loss"
+    old = shutil.copytree(root, tmp_path / "old")
     with sqlite3.connect(old / "mlflow.db") as connection:
-        connection.execute("DELETE FROM latest_metrics WHERE key LIKE 'running!_%' ESCAPE '!' OR key LIKE 'best%'")
-    last = {run.run_id: run.metrics.get("train_loss") for run in runs.opened(old).runs(STUDY.name, ["train_loss"])}
-    curves = []
+        connection.execute("DELETE FROM latest_metrics WHERE key LIKE 'train!_%' ESCAPE '!' OR key LIKE 'best%'")
+        connection.execute("UPDATE latest_metrics SET key = 'train_loss' WHERE key = 'running_loss'")
+    now = load.trials(STUDY.name, root), load.epochs(STUDY.name, root)
     for folder in load.trials(STUDY.name, old)["folder"]:
-        stored = pd.read_parquet(folder / "epochs.parquet")
-        curves += list(stored["train_loss"])
-        gone = [column for column in stored if column.startswith("running_") or column == "clipped"]
-        stored.drop(columns=gone).to_parquet(folder / "epochs.parquet")
-    monkeypatch.setattr(load, "NUMBERS", tuple(dict.fromkeys((*load.NUMBERS, name))))
-    monkeypatch.setattr(load, "EPOCH_COLUMNS", tuple(dict.fromkeys((*EPOCH_COLUMNS, name))))
+        stored = pd.read_parquet(folder / "epochs.parquet").drop(columns=["train_loss", "train_accuracy", "clipped"])
+        before = {"running_loss": "train_loss", "running_accuracy": "train_accuracy"}
+        stored.rename(columns=before).to_parquet(folder / "epochs.parquet")
     trials, epochs = load.trials(STUDY.name, old), load.epochs(STUDY.name, old)
-    finals = [last[folder.parent.name] for folder in trials["folder"]]
-    for frame, before in ((trials, finals), (epochs, curves)):
-        expected = pd.Series(before, dtype=float, name=name)
-        assert expected.notna().any() and frame["train_loss"].isna().all() and frame["val_loss"].notna().any()
-        pd.testing.assert_series_equal(frame[name], expected)
+    for frame, expected in zip((trials, epochs), now, strict=True):
+        pd.testing.assert_series_equal(frame["running_loss"], expected["running_loss"])
+        assert expected["running_loss"].notna().any() and frame["val_loss"].notna().any()
+        assert frame["train_loss"].isna().all()
     assert trials["best_val_loss"].isna().all() and epochs["clipped"].isna().all()
 
 
