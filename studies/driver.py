@@ -9,7 +9,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from studies import arms, cost, data, provenance, store, sweep
+from studies import arms, cost, data, limits, provenance, store, sweep
 from studies.record import EpochRecord, Result, Started, Study, StudyError, Trial, content_key, listed
 
 TRIAL = "studies.trial:run"
@@ -194,18 +194,16 @@ class Driver:
             self.execution.keep(self.files)
 
     def _check_parts(self, pending) -> None:
-        """Have the workers build each different optimizer, model … once: what one refuses stops the study."""
+        """Have the workers build each different part, or pair of parts, once: what one refuses stops the study."""
         from studies.executors import Task
 
         tasks = {}
         for trial in pending:
-            for group in ("initializer", "optimizer", "schedule", "regularizer", "clipping", "model"):
-                cycles = trial.config["schedule"].get("low_momentum") is not None
-                others = {"model": ("data",), "schedule": ("optimizer",) if cycles else ()}
-                names = (group, *others.get(group, ()))
-                parts = {name: trial.config[name] for name in (*names, "targets")}
+            for parts in limits.checks(trial.config):
                 key = content_key(parts)
-                tasks[key] = Task(key, CHECK, trial.config["engine"]["threads"], parts)
+                # One worker draws all initializers for a model, which it builds once.
+                group = content_key([parts[name] for name in ("model", "data") if name in parts])
+                tasks[key] = Task(key, group, trial.config["engine"]["threads"], parts)
         run = self.executor.run(CHECK, list(tasks.values()))
         for record in [record for _, record in run if isinstance(record, str | Result)]:
             if isinstance(record, str):

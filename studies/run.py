@@ -20,7 +20,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
 
-from studies import data, design, driver, limits, store, sweep, targets
+from studies import data, design, driver, limits, provenance, store, sweep, targets
 from studies.record import StudyError, listed
 
 CONF = Path(__file__).parent.parent / "conf"
@@ -136,11 +136,19 @@ def job(composed, outcome: sweep.Outcome, jobs: sweep.Sweep | None) -> sweep.Out
     return replace(outcome, code=code, study=study.name, root=str(root), metric=study.metric, **summary)
 
 
-def _settle(config: dict) -> dict:
-    """A trial's config checked, its values in their types, its data identified by content."""
+def _settle(config: dict) -> tuple[dict, dict, dict]:
+    """A trial's config checked, its values in their types, all that it names identified; its identity; its graph."""
     config = limits.settled(config)
-    targets.refuse_unlisted(config, config["targets"]["allow"])
-    return config | {"data": config["data"] | {"content": data.content(config["data"])}}
+    allow = config["targets"]["allow"]
+    targets.refuse_unlisted(config, allow)
+    config = targets.canonical(config)
+    config |= {
+        "data": config["data"] | {"content": data.content(config["data"])},
+        "engine": config["engine"] | provenance.engine(),
+        "targets": config["targets"]
+        | {"source": {name: provenance.source(name) for name in targets.users(config, allow)}},
+    }
+    return config, limits.identity(config), limits.graph(config)
 
 
 def composer(base: dict, overrides: list[str], choices: dict[str, str]) -> design.Compose:

@@ -49,6 +49,7 @@ MAY_IMPORT = {
     "studies.engine": {"studies.diagnostics"},
     "studies.initializers": {"studies.targets"},
     "studies.tracking": {"studies.store", "studies.early_warnings"},
+    "studies.targets": {"studies.limits"},
     "studies.trial": OURS - DRIVER,
     "studies.driver": OURS - TRAINING - {"studies.run"} | ANALYSIS,
     "studies.run": OURS - TRAINING | ANALYSIS,
