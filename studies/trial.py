@@ -32,8 +32,19 @@ OBSERVATION_BYTES = 64 * 2**20
 
 gc.freeze()  # a full collection that walks through all that TensorFlow's import made takes as long as a short trial
 
+# The user's keras.json would change numbers under the same key.
+keras.config.set_floatx("float32")
+keras.config.set_dtype_policy("float32")
+keras.config.set_epsilon(1e-7)
+keras.config.set_image_data_format("channels_last")
+
+DEVICE = "gpu" if tf.config.list_physical_devices("GPU") else "cpu"
+if DEVICE == "gpu":
+    tf.config.experimental.enable_op_determinism()  # else sums run in any order
+
 _engines: OrderedDict = OrderedDict()
 _datasets: OrderedDict = OrderedDict()
+_drawings: OrderedDict = OrderedDict()
 
 
 def streams(seed: int, pins: dict) -> dict[str, np.random.SeedSequence]:
@@ -54,11 +65,39 @@ def check(config: dict) -> Iterator[str]:
         if "optimizer" in config:
             _cycle(config.get("schedule"), build_optimizer(config["optimizer"], allow), allow)
         if "model" in config:
-            dataset, _ = _dataset(config["data"], allow)
-            split(dataset, config["data"], np.random.default_rng(0))
-            _model(config["model"], dataset, allow)
+            _check_device(config["engine"]["device"])
+            _check_draws(config, allow)
     except StudyError as error:
         yield str(error)
+
+
+def _check_device(planned: str) -> None:
+    if planned != DEVICE:
+        raise StudyError(
+            f"the trials are to be trained on a {planned}, and TensorFlow found a {DEVICE}: expected the device that "
+            f"their keys name. CUDA_VISIBLE_DEVICES=-1 before the command trains on the CPU; for a GPU, TensorFlow "
+            f"needs its CUDA libraries: pip install 'tensorflow[and-cuda]'"
+        )
+
+
+def _check_draws(config: dict, allow: list[str]) -> None:
+    """Build the model for its data, and draw a kernel of each shape that it has."""
+
+    def make():
+        dataset, _ = _dataset(config["data"], allow)
+        split(dataset, config["data"], np.random.default_rng(0))
+        model = _model(config["model"], dataset, allow)
+        return Drawing(model, lambda variable: weight_name(variable, model))
+
+    node = config["initializer"]
+    drawing = _kept(_drawings, json.dumps([config["model"], config["data"]], sort_keys=True), make, limit=1)
+    try:
+        drawing.try_out(node, allow)
+    except (TypeError, ValueError, ArithmeticError, LookupError, NotImplementedError) as error:
+        raise StudyError(
+            f"initializer={node['_target_']} cannot draw what model={config['model']['_target_']} has: {error}. Choose "
+            f"another of either, or leave the arm out with study.skip"
+        ) from error
 
 
 def run(trial: Trial) -> Iterator[EpochRecord | list[LayerRecord] | Result]:
