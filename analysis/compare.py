@@ -108,7 +108,7 @@ def answer(
     Args:
         planned: how many trials the study has, if these are to be all of them.
     """
-    from analysis import answers, estimates
+    from analysis import answers, estimates, history
 
     by, metric = list(study.factors) if by is None else by, metric or study.metric
     compared = estimates.comparison(trials, by, metric, study.baseline, estimates.averaged_over(study, by))
@@ -116,7 +116,7 @@ def answer(
     if format in ("terminal", "markdown"):
         item = "\n- " if format == "markdown" else "\n  "
         lines = answers.answer(compared, by, metric, study.baseline)
-        text += f"\n\n{item.join(answers.so_far(lines, len(trials), planned))}"
+        text += f"\n\n{item.join(answers.so_far(lines, len(trials), planned) + history.mixed(trials))}"
     if "loss_by_rate" in study.figures and format != "csv":
         curve = estimates.rate_curve(trials, load.epochs(study.name, root, list(trials["key"])), by)
         text += f"\n\n{tables.rate_table(estimates.rate_range(curve, by), by, format)}"

@@ -12,7 +12,7 @@ import pandas as pd
 
 from analysis import runs
 from analysis.runs import Run
-from studies.record import EPOCH_COLUMNS, LAYER_COLUMNS, METRICS, STATISTICS, Study, StudyError, listed
+from studies.record import CIRCUMSTANCES, EPOCH_COLUMNS, LAYER_COLUMNS, METRICS, STATISTICS, Study, StudyError, listed
 
 NUMBERS = (*METRICS, "epochs", "parameters", "classes", "seconds_build", "seconds_train", "seconds_total", "memory_mb")
 
@@ -100,7 +100,8 @@ def tuning_trials(execution: Execution, root: str | Path = "mlruns") -> pd.DataF
 def trials(
     study: str, root: str | Path = "mlruns", keys: Mapping[str, dict | None] | Iterable[str] | None = None
 ) -> pd.DataFrame:
-    """One row a trial: key, study, role, status, the factors by their config keys, seed, metrics, seconds, error.
+    """One row a trial: key, study, role, status, the factors by their config keys, seed, metrics, seconds, what it was
+    trained by (`studies.record.CIRCUMSTANCES`), error.
 
     A factor with null among its levels has the dtype object, so that its other levels stay what they are.
 
@@ -246,6 +247,7 @@ def _row(run: Run, arm: dict | None) -> dict:
         | (json.loads(tags["trial.arm"]) | json.loads(tags.get("trial.nuisance", "{}")) if arm is None else arm)
         | {"seed": int(tags["trial.seed"])}
         | numbers
+        | {name: tags.get(name, "") for name in CIRCUMSTANCES}
         | {"error": tags.get("trial.error", ""), "warning": tags.get("trial.warning", ""), "folder": run.folder}
     )
 

@@ -8,7 +8,7 @@ import jinja2
 import pandas as pd
 from markupsafe import Markup
 
-from analysis import answers, command, estimates, load, runs, style
+from analysis import answers, command, estimates, history, load, runs, style
 from analysis.sections import SECTIONS, Findings
 from studies.record import StudyError
 
@@ -86,7 +86,7 @@ def report(execution: load.Execution, trials: pd.DataFrame, root) -> Report:
     answer = answers.answer(found.compared, found.by, study.metric, study.baseline)
     if len(found.views) > 1:
         answer += answers.spans([(view.arms.by, estimates.span(view.units, view.arms.by)) for view in found.views])
-    answer = answers.so_far(answer, len(trials), len(execution.keys))
+    answer = answers.so_far(answer, len(trials), len(execution.keys)) + history.mixed(trials)
     page = environment.get_template("report.html.jinja").render(
         study=study,
         answer=answer,

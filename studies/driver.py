@@ -115,6 +115,7 @@ class Driver:
         )
         if not pending:
             return
+        self._warn_of_mixing({trial.key for trial in trials} & known)
         compiling = cost.COMPILE / len(study.seeds)
         tasks = [
             Task(t.key, t.graph_key, t.config["engine"]["threads"], t, seconds[t.key] + compiling) for t in pending
@@ -140,6 +141,14 @@ class Driver:
                         self.execution.write(trial, epochs.pop(trial.key), layers.pop(trial.key), record)
                         self.statuses[record.status] += 1
                         display.ended(trial, record)
+
+    def _warn_of_mixing(self, finished: set[str]) -> None:
+        """Say that what is finished was trained by other versions, or elsewhere, than the rest will be."""
+        from analysis import history, load
+
+        tags = {run.tags["trial.key"]: run.tags for run in load.ended(self.study.name, self.root)} if finished else {}
+        if said := history.changed([tags[key] for key in finished], provenance.circumstances()):
+            self.console.print(f"warning: {said}", markup=False, highlight=False, soft_wrap=True)
 
     def _open(self, pending) -> None:
         """Have what is pending checked, and this execution in the store, both while the workers start."""

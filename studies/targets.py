@@ -89,7 +89,7 @@ def refuse_unlisted(config: dict, allow: list[str]) -> None:
         groups = _groups(path)
         if not any(_is_option(target, group) for group in groups):
             raise StudyError(
-                f"{path}._target_={shown(target)} is outside what {groups[0]} may be ({listed(_offers(groups))}). Use "
+                f"{path}._target_={target!r} is outside what {groups[0]} may be ({listed(_offers(groups))}). Use "
                 f"one of these, or allow a package of your own with targets.allow=[mypackage.]"
             )
         _refuse_serialized(node, path, allow)
