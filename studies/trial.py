@@ -94,9 +94,10 @@ def _check_draws(config: dict, allow: list[str]) -> None:
     try:
         drawing.try_out(node, allow)
     except (TypeError, ValueError, ArithmeticError, LookupError, NotImplementedError) as error:
+        reason = " ".join(str(error).split()).rstrip(".")
         raise StudyError(
-            f"initializer={node['_target_']} cannot draw what model={config['model']['_target_']} has: {error}. Choose "
-            f"another of either, or leave the arm out with study.skip"
+            f"initializer={node['_target_']} cannot draw what model={config['model']['_target_']} has: {reason}. "
+            f"Choose another of either, or leave the arm out with study.skip"
         ) from error
 
 
