@@ -124,7 +124,7 @@ def _spec(module: str) -> ModuleSpec | None:
 
 def _files(spec: ModuleSpec | None) -> list[tuple[str, bytes]]:
     """The Python files of a module or package by their places in it."""
-    if spec is None:
+    if spec is None or _is_pythons(spec):
         return []
     if spec.submodule_search_locations is None:
         file = Path(spec.origin or "")
@@ -147,11 +147,21 @@ def _imported(text: bytes) -> set[str]:
 
 def _is_beside(spec: ModuleSpec | None) -> bool:
     """Whether a module is neither Python's own, nor ours, nor installed."""
-    if spec is None or spec.name in (*sys.stdlib_module_names, "studies", "analysis"):
+    if spec is None or spec.name in ("studies", "analysis") or _is_pythons(spec):
         return False
+    return not _is_below(spec, "purelib", "platlib")
+
+
+def _is_pythons(spec: ModuleSpec) -> bool:
+    """Whether a module is of the standard library, by its place: a user's own may have the name of one."""
+    return spec.origin in ("built-in", "frozen") or (
+        _is_below(spec, "stdlib", "platstdlib") and not _is_below(spec, "purelib", "platlib")
+    )
+
+
+def _is_below(spec: ModuleSpec, *kinds: str) -> bool:
     places = [spec.origin or "", *(spec.submodule_search_locations or ())]
-    installed = {sysconfig.get_path(kind) for kind in ("purelib", "platlib")}
-    return not any(place.startswith(tuple(installed)) for place in places)
+    return any(place.startswith(tuple(f"{sysconfig.get_path(kind)}/" for kind in kinds)) for place in places)
 
 
 def _git(root: Path) -> dict[str, str]:

@@ -21,7 +21,7 @@ from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
 
 from studies import data, design, driver, limits, provenance, store, sweep, targets
-from studies.record import StudyError, listed
+from studies.record import IDENTITY, StudyError, listed
 
 CONF = Path(__file__).parent.parent / "conf"
 SELF_REFERENCE = re.compile(r"\$\{(?!oc\.env:)")
@@ -142,11 +142,11 @@ def _settle(config: dict) -> tuple[dict, dict, dict]:
     allow = config["targets"]["allow"]
     targets.refuse_unlisted(config, allow)
     config = targets.canonical(config)
+    sources = {name: provenance.source(name) for name in targets.users({p: config[p] for p in IDENTITY}, allow)}
     config |= {
         "data": config["data"] | {"content": data.content(config["data"])},
         "engine": config["engine"] | provenance.engine(),
-        "targets": config["targets"]
-        | {"source": {name: provenance.source(name) for name in targets.users(config, allow)}},
+        "targets": config["targets"] | {"source": sources},
     }
     return config, limits.identity(config), limits.graph(config)
 

@@ -7,7 +7,6 @@ YAML may give it or the full address.
 import functools
 import importlib
 import inspect
-import sys
 from collections.abc import Iterator
 from types import FunctionType
 
@@ -198,8 +197,7 @@ def _is_users(target, allow: list[str]) -> bool:
 
 def _is_known(target: str) -> bool:
     """Whether a target is in the table, or of a library whose version says what it does."""
-    is_option = any(_is_option(target, group) for group in GROUPS)
-    return is_option or target.partition(".")[0] in ("keras", "tensorflow", *sys.stdlib_module_names)
+    return target.partition(".")[0] in ("keras", "tensorflow") or any(_is_option(target, group) for group in GROUPS)
 
 
 def _groups(path: str) -> tuple[str, ...]:

@@ -100,7 +100,25 @@ def test_a_module_is_known_by_what_it_imports_from_beside_it_too(beside):
 
 
 def test_what_has_no_source_has_no_hash(beside):
-    assert beside({}, "nosuch_of_provenance") == beside({}, "sys") == ""
+    for module in ("nosuch_of_provenance", "sys", "os", "datetime", "json"):
+        assert beside({}, module) == ""
+
+
+def test_the_users_own_may_have_the_name_of_one_of_pythons(beside, monkeypatch):
+    monkeypatch.delitem(sys.modules, "cProfile", raising=False)
+    first = beside({"cProfile.py": "x = 1\n"}, "cProfile")
+    assert first not in ("", beside({"cProfile.py": "x = 2\n"}, "cProfile"))
+
+
+def test_an_executor_of_the_users_own_is_no_part_of_the_key(config, beside):
+    base = config(["targets.allow=[mine_of_provenance.]"])
+    base["executor"] = {"_target_": "mine_of_provenance.Cluster"}
+    keys = []
+    for text in ("x = 1\n", "x = 2\n"):
+        beside({"mine_of_provenance.py": text})
+        _, identity, _ = run._settle({name: part for name, part in base.items() if name not in design.STUDYS})
+        keys.append(content_key(identity))
+    assert keys[0] == keys[1]
 
 
 def test_edited_code_of_the_users_own_has_other_keys(config, beside):
