@@ -120,7 +120,7 @@ def answer(
         planned: how many trials the study has, if these are to be all of them.
         where, since: how these trials were selected, see `selected`.
     """
-    from analysis import answers, estimates
+    from analysis import answers, estimates, history
 
     by, metric = list(study.factors) if by is None else by, metric or study.metric
     compared = estimates.comparison(trials, by, metric, study.baseline, estimates.averaged_over(study, by))
@@ -132,9 +132,9 @@ def answer(
     text = tables.comparison_table(compared, by, metric, study.baseline, format)
     if format in ("terminal", "markdown"):
         item = "\n- " if format == "markdown" else "\n  "
-        text += f"\n\n{item.join(lines)}"
+        text += f"\n\n{item.join(lines + history.mixed(trials))}"
     else:
-        text = tables.noted(text, answers.caveats(chosen, study.metric), format)
+        text = tables.noted(text, answers.caveats(chosen, study.metric) + history.mixed(trials), format)
     if "loss_by_rate" in study.figures and format != "csv":
         curve = estimates.rate_curve(trials, load.epochs(study.name, root, list(trials["key"])), by)
         text += f"\n\n{tables.rate_table(estimates.rate_range(curve, by), by, format)}"

@@ -63,6 +63,11 @@ TRIAL = {
     "seconds_train": "wall time of the training loop with its validation and diagnostics, in seconds",
     "seconds_total": "wall time of the whole trial, in seconds",
     "memory_mb": "peak memory of the worker's process up to the trial's end, in MB of 2^20 bytes",
+    "version.tensorflow": "of TensorFlow, by which it was trained",
+    "version.keras": "of Keras, by which it was trained",
+    "version.numpy": "of NumPy, by which it was drawn",
+    "processor": "that it was trained on, with the instruction sets that matter",
+    "device": "that it was trained on, cpu or gpu",
     "error": "of a crashed trial its reason and traceback; else empty",
     "warning": "early warnings, each with the first epoch at which it was seen; else empty",
 }

@@ -1,5 +1,6 @@
 """The executions of a study, what changed from one to another, and what an answer was preceded by."""
 
+import itertools
 from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
@@ -8,7 +9,7 @@ import pandas as pd
 import yaml
 
 from analysis import load
-from studies.record import Study, StudyError, arm_label
+from studies.record import CIRCUMSTANCES, Study, StudyError, arm_label, listed
 
 COMMIT = "mlflow.source.git.commit"
 
@@ -162,6 +163,49 @@ def mean_changes(old: pd.DataFrame, new: pd.DataFrame, by: list[str]) -> pd.Data
         if _arm(row, by) in before
     ]
     return pd.DataFrame(rows, columns=["arm", "before", "after", "change"])
+
+
+def mixed(trials: pd.DataFrame) -> list[str]:
+    """Says what was not the same for all trials of a frame though it may change their numbers; nothing if all was."""
+    unlike = []
+    for name in CIRCUMSTANCES:
+        known = trials[name][trials[name] != ""] if name in trials else pd.Series()
+        if len(counts := known.value_counts()) > 1:
+            unlike.append(f"{_called(name)} " + " and ".join(f"{value} ({n})" for value, n in counts.items()))
+    if not unlike:
+        return []
+    return [
+        f"The trials were not all trained by the same, {'; '.join(unlike)}: that alone changes last bits, and after "
+        f"some epochs scores."
+    ]
+
+
+def changed(finished: list[dict[str, str]], now: dict[str, str]) -> str:
+    """How trials that an execution would add to were trained otherwise than it would train, or nothing.
+
+    Args:
+        finished: the tags of those that are there.
+        now: what `studies.provenance.circumstances` says.
+    """
+    unlike = {name: [] for name in CIRCUMSTANCES}
+    for tags, name in itertools.product(finished, CIRCUMSTANCES):
+        if tags.get(name) and now.get(name) and tags[name] != now[name]:
+            unlike[name].append(tags[name])
+    parts = [
+        f"{len(values)} by {_called(name)} {listed(dict.fromkeys(values))}, now {now[name]}"
+        for name, values in unlike.items()
+        if values
+    ]
+    if not parts:
+        return ""
+    return (
+        f"of the {len(finished)} trials that are finished, not all were trained as the others will be "
+        f"({'; '.join(parts)}), which alone can change scores: study.name=ANOTHER trains all of them anew"
+    )
+
+
+def _called(name: str) -> str:
+    return name.removeprefix("version.")
 
 
 def _arm(row, by) -> str:

@@ -13,6 +13,7 @@ import pandas as pd
 from analysis import runs
 from analysis.runs import Run
 from studies.record import (
+    CIRCUMSTANCES,
     EPOCH_COLUMNS,
     LAYER_COLUMNS,
     METRICS,
@@ -119,7 +120,8 @@ def trials(
     keys: Mapping[str, dict | None] | Iterable[str] | None = None,
     until: int | None = None,
 ) -> pd.DataFrame:
-    """One row a trial: key, study, role, status, the factors by their config keys, seed, metrics, seconds, error.
+    """One row a trial: key, study, role, status, the factors by their config keys, seed, metrics, seconds, what it was
+    trained by (`studies.record.CIRCUMSTANCES`), error.
 
     A factor with null among its levels has the dtype object, so that its other levels stay what they are. Numbers that
     an earlier version did not store are NaN.
@@ -284,6 +286,7 @@ def _row(run: Run, arm: dict | None) -> dict:
         | (json.loads(tags["trial.arm"]) | json.loads(tags.get("trial.nuisance", "{}")) if arm is None else arm)
         | {"seed": int(tags["trial.seed"])}
         | numbers
+        | {name: tags.get(name, "") for name in CIRCUMSTANCES}
         | {"error": tags.get("trial.error", ""), "warning": tags.get("trial.warning", ""), "folder": run.folder}
     )
 

@@ -88,7 +88,8 @@ def report(execution: load.Execution, trials: pd.DataFrame, root) -> Report:
         answer += answers.spans([(view.arms.by, estimates.span(view.units, view.arms.by)) for view in found.views])
     answer = answers.so_far(answer, len(trials), len(execution.keys))
     before = [each for each in load.executions(study.name, root) if each.start_time < execution.start_time]
-    answer = answers.chosen(answer, history.choices(study, before, execution.keys, root), study.metric)
+    choices = history.choices(study, before, execution.keys, root)
+    answer = answers.chosen(answer, choices, study.metric) + history.mixed(trials)
     page = environment.get_template("report.html.jinja").render(
         study=study,
         answer=answer,

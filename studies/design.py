@@ -42,16 +42,11 @@ STUDY = (
 )
 """The settings of a study."""
 
-GRAPH = ("data", "model", "regularizer", "clipping", "pruning", "diagnostics", "engine")
-"""The parts that shape the compiled graph, besides the batch size and the optimizer without its rate."""
-
-NOT_OF_GRAPH = {"data": ("label_noise", "standardize"), "optimizer": ("learning_rate",)}
-"""Settings of parts of it that enter the graph as tensors."""
-
-PATHS = ("path", "root")
-"""Data settings that say where a file is; its content counts instead."""
-
 Compose = Callable[[list[str]], dict]
+
+Settle = Callable[[dict], tuple[dict, dict, dict]]
+"""From a trial's config to the same checked, with every value in its own type; what of it can change numbers; and what
+of it shapes the compiled graph. Raises StudyError."""
 
 
 def read_study(config: dict, overridden: set[str] = frozenset()) -> Study:
@@ -134,7 +129,7 @@ def expand(
     choices: dict[str, str],
     overrides: list[str],
     compose: Compose,
-    settle: Callable[[dict], dict],
+    settle: Settle,
     exact: bool,
     chosen: list[dict] | None = None,
 ) -> list[Trial]:
@@ -148,7 +143,7 @@ def expand(
         choices: the option that each group has in it.
         overrides: what the user asked for besides the study's factors.
         compose: Hydra overrides -> resolved config.
-        settle: checks a trial's config and gives it with every value in its own type; raises StudyError.
+        settle: checks a trial's config, and says what of it counts.
         exact: compose every arm by itself (60 ms each), for configs whose values refer to one another; else compose
             each level once and put the arms together from what the levels change.
         chosen: each arm's nuisance levels, factor -> level, in the order of the arms.
@@ -184,9 +179,8 @@ def expand(
                 if assignment not in changes:
                     changes[assignment] = _change(base, path, value, overrides, compose)
             config = _assemble(base, [(*g, changes[a]) for g, a in zip(given, assignments, strict=True)])
-        config = settle({name: part for name, part in config.items() if name not in STUDYS})
-        identity = _identity(config)
-        graph = content_key(_graph(identity))
+        config, identity, graph = settle({name: part for name, part in config.items() if name not in STUDYS})
+        graph = content_key(graph)
         trials += [
             Trial(
                 key=content_key({"config": identity, "seed": seed, "version": RESULTS_VERSION}),
@@ -332,20 +326,6 @@ def _nested(flat) -> dict:
         if not (value == {} and isinstance(node.get(name), dict)):
             node[name] = value
     return config
-
-
-def _identity(config) -> dict:
-    parts = {name: config[name] for name in IDENTITY}
-    parts["data"] = {name: value for name, value in config["data"].items() if name not in PATHS}
-    return parts
-
-
-def _graph(identity) -> dict:
-    parts = {name: identity[name] for name in (*GRAPH, "optimizer")}
-    for part, names in NOT_OF_GRAPH.items():
-        parts[part] = {name: value for name, value in parts[part].items() if name not in names}
-    cycles = identity["schedule"].get("low_momentum") is not None
-    return parts | {"batch_size": identity["training"]["batch_size"], "cycles": cycles}
 
 
 def _refuse_twins(trials):

@@ -10,11 +10,11 @@ from pathlib import Path
 
 from rich.console import Console
 
-from studies import arms, cost, data, provenance, store, sweep
+from studies import arms, cost, data, limits, provenance, store, sweep
 from studies.record import EpochRecord, Result, Started, Study, StudyError, Trial, content_key, listed
 
 TRIAL = "studies.trial:run"
-CHECK = "studies.trial:check"
+CHECK = "studies.parts:check"
 INTERRUPTED = 130
 """The exit code after Ctrl-C, as shells have it."""
 
@@ -118,6 +118,7 @@ class Driver:
         )
         if not pending:
             return
+        self._warn_of_mixing({trial.key for trial in trials} & known)
         compiling = cost.COMPILE / len(study.seeds)
         tasks = [
             Task(t.key, t.graph_key, t.config["engine"]["threads"], t, seconds[t.key] + compiling) for t in pending
@@ -144,6 +145,14 @@ class Driver:
                         self.execution.write(trial, *course, record, early_warnings(*course, record.classes))
                         self.statuses[record.status] += 1
                         display.ended(trial, record)
+
+    def _warn_of_mixing(self, finished: set[str]) -> None:
+        """Say that what is finished was trained by other versions, or elsewhere, than the rest will be."""
+        from analysis import history, load
+
+        tags = {run.tags["trial.key"]: run.tags for run in load.ended(self.study.name, self.root)} if finished else {}
+        if said := history.changed([tags[key] for key in finished], provenance.circumstances()):
+            self.console.print(f"warning: {said}", markup=False, highlight=False, soft_wrap=True)
 
     def _open(self, pending) -> None:
         """Have what is pending checked, and this execution in the store, both while the workers start."""
@@ -198,18 +207,16 @@ class Driver:
             self.execution.keep(self.files)
 
     def _check_parts(self, pending) -> None:
-        """Have the workers build each different optimizer, model … once: what one refuses stops the study."""
+        """Have the workers build each different part, or pair of parts, once: what one refuses stops the study."""
         from studies.executors import Task
 
         tasks = {}
         for trial in pending:
-            for group in ("initializer", "optimizer", "schedule", "regularizer", "clipping", "model"):
-                cycles = trial.config["schedule"].get("low_momentum") is not None
-                others = {"model": ("data",), "schedule": ("optimizer",) if cycles else ()}
-                names = (group, *others.get(group, ()))
-                parts = {name: trial.config[name] for name in (*names, "targets")}
+            for parts in limits.checks(trial.config):
                 key = content_key(parts)
-                tasks[key] = Task(key, CHECK, trial.config["engine"]["threads"], parts)
+                # One worker draws all initializers for a model, which it builds once.
+                group = content_key([parts[name] for name in ("model", "data") if name in parts])
+                tasks[key] = Task(key, group, trial.config["engine"]["threads"], parts)
         run = self.executor.run(CHECK, list(tasks.values()))
         for record in [record for _, record in run if isinstance(record, str | Result)]:
             if isinstance(record, str):

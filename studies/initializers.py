@@ -112,6 +112,19 @@ class Drawing:
         """One array for each of `model.variables`, in their order."""
         return [self._value(rule, node, allow, init, dropout) for rule in self.rules]
 
+    def try_out(self, node: dict, allow: list[str]) -> None:
+        """Draw one kernel of each shape, to see that the initializer takes it.
+
+        Raises:
+            ValueError: it does not, or gives another shape; or whatever the user's own raises.
+        """
+        stream = np.random.SeedSequence(0)
+        for rule in {rule[2].shape: rule for rule in self.rules if rule[1].endswith("kernel")}.values():
+            name, _, variable, *_ = rule
+            shape = tuple(np.shape(self._value(rule, node, allow, stream, stream)))
+            if shape != tuple(variable.shape):
+                raise ValueError(f"{name} has the shape {tuple(variable.shape)}, and was given {shape}")
+
     @staticmethod
     def _value(rule, node, allow, init, dropout):
         name, tensor, variable, own, built = rule

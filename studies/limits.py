@@ -6,8 +6,9 @@ Keras and the builders check their arguments too, but only in a worker, seconds 
 import math
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass, field
 
-from studies.record import EPOCHS, SEED_STREAMS, StudyError, listed, shown
+from studies.record import EPOCHS, IDENTITY, SEED_STREAMS, StudyError, listed, shown
 
 
 def number(low=-math.inf, high=math.inf, *, above=None, below=None) -> Callable:
@@ -128,152 +129,312 @@ ACTIVATIONS = (
 
 share = number(0, below=1)
 
-LIMITS: dict[str, Callable] = {
-    "data.name": one_of("mnist", "fashion_mnist", "cifar10", "cifar100"),
-    "data.path": optional(text),
-    "data.root": optional(text),
-    "data.test_fraction": optional(number(above=0, below=1)),
-    "data.validation_fraction": number(above=0, below=1),
-    "data.image_size": optional(whole(1)),
-    "data.train_size": optional(whole(1)),
-    "data.label_noise": number(0, 1),
-    "data.imbalance": number(1),
-    "data.standardize": flag,
-    "data.flip": flag,
-    "data.crop": whole(0),
-    "data.cutout": whole(0),
-    "model.depth": whole(1),
-    "model.width": whole(1),
-    "model.filters": many(whole(1)),
-    "model.kernel_size": whole(1),
-    "model.padding": one_of("same", "valid"),
-    "model.dense": whole(1),
-    "model.activation": one_of(*ACTIVATIONS),
-    "model.normalization": one_of("none", "batch", "layer", "group", "rms", "weight"),
-    "model.spatial_dropout": share,
-    "model.zero_last": flag,
-    "model.shortcut": flag,
-    "model.blocks": whole(1),
-    "model.cell": one_of("simple", "gru", "lstm"),
-    "model.patch": whole(1),
-    "model.heads": whole(1),
-    "model.weights": one_of(None),
-    "model.classifier_activation": optional(one_of("softmax")),
-    "model.dropout": share,
-    "initializer.value": number(),
-    "initializer.mean": number(),
-    "initializer.stddev": number(above=0),
-    "initializer.minval": number(),
-    "initializer.maxval": number(),
-    "initializer.scale": number(above=0),
-    "initializer.gain": number(),
-    "initializer.initializer": one_of(
-        "glorot_normal",
-        "glorot_uniform",
-        "he_normal",
-        "he_uniform",
-        "lecun_normal",
-        "lecun_uniform",
-        "orthogonal",
+OF_ANY_OPTIMIZER = {
+    "clipnorm": optional(number(above=0)),
+    "clipvalue": optional(number(above=0)),
+    "global_clipnorm": optional(number(above=0)),
+    "use_ema": flag,
+    "ema_momentum": share,
+    "ema_overwrite_frequency": optional(whole(1)),
+    "loss_scale_factor": optional(number(above=0)),
+    "gradient_accumulation_steps": optional(whole(2)),
+}
+"""What Keras's optimizers take besides the settings that the options have."""
+
+
+def _all_but(*names) -> Callable[[dict], dict]:
+    return lambda node: {name: value for name, value in node.items() if name not in names}
+
+
+def _alone(node) -> tuple:
+    return ()
+
+
+def _sets_momentum(node):
+    """Whether a schedule sets the momentum; of the user's own only its making tells, so that it counts whole."""
+    if not node or node["_target_"].startswith(("studies.schedules.", "keras.optimizers.schedules.")):
+        return node.get("low_momentum") is not None
+    return node
+
+
+@dataclass(frozen=True)
+class Group:
+    """A part of a config: what it may be, what is checked, and what it does to the compiled graph.
+
+    Attributes:
+        settings: name -> the rule of its values.
+        targets: module -> what in it is an option; of a public module of Keras, without names, whatever it has of the
+            kind. A module of ours goes by its canonical name, see `studies.targets`.
+        plain: no `_target_` takes it: it has the settings listed here, all of them and no others.
+        required: settings that are read besides what its target takes.
+        more: rules of settings that its targets take and none of the options has.
+        built_with: the other parts that are needed to build it for a check; None: it is not built by itself.
+        graph: what of it shapes the graph; None: nothing. All else enters it as tensors, or not at all.
+        places: settings that say where a file is; its content counts instead.
+    """
+
+    settings: dict[str, Callable] = field(default_factory=dict)
+    targets: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    plain: bool = False
+    required: tuple[str, ...] = ()
+    more: dict[str, Callable] = field(default_factory=dict)
+    built_with: Callable[[dict], tuple[str, ...]] | None = None
+    graph: Callable[[dict], object] | None = None
+    places: tuple[str, ...] = ()
+
+
+GROUPS: dict[str, Group] = {
+    "data": Group(
+        targets={"studies.data": ("digits", "npz", "image_folder", "published")},
+        graph=_all_but("label_noise", "standardize"),
+        places=("path", "root"),
+        required=(
+            *("validation_fraction", "test_fraction", "train_size", "label_noise", "imbalance", "standardize"),
+            *("flip", "crop", "cutout"),
+        ),
+        settings={
+            "name": one_of("mnist", "fashion_mnist", "cifar10", "cifar100"),
+            "path": optional(text),
+            "root": optional(text),
+            "test_fraction": optional(number(above=0, below=1)),
+            "validation_fraction": number(above=0, below=1),
+            "image_size": optional(whole(1)),
+            "train_size": optional(whole(1)),
+            "label_noise": number(0, 1),
+            "imbalance": number(1),
+            "standardize": flag,
+            "flip": flag,
+            "crop": whole(0),
+            "cutout": whole(0),
+        },
     ),
-    "initializer.connections": whole(1),
-    "initializer.tolerance": number(above=0),
-    "initializer.trials": whole(1),
-    "initializer.mode": one_of("fan_in", "fan_out", "fan_avg"),
-    "initializer.distribution": one_of("truncated_normal", "untruncated_normal", "uniform"),
-    "optimizer.learning_rate": number(above=0),
-    "optimizer.momentum": share,
-    "optimizer.nesterov": flag,
-    "optimizer.rho": share,
-    "optimizer.centered": flag,
-    "optimizer.epsilon": number(above=0),
-    "optimizer.beta_1": share,
-    "optimizer.beta_2": share,
-    "optimizer.amsgrad": flag,
-    "optimizer.weight_decay": number(0),
-    "optimizer.initial_accumulator_value": number(0),
-    "optimizer.beta_2_decay": number(high=0),
-    "optimizer.epsilon_1": number(above=0),
-    "optimizer.epsilon_2": number(above=0),
-    "optimizer.clip_threshold": number(above=0),
-    "optimizer.relative_step": flag,
-    "optimizer.learning_rate_power": number(high=0),
-    "optimizer.l1_regularization_strength": number(0),
-    "optimizer.l2_regularization_strength": number(0),
-    "optimizer.ns_steps": whole(1),
-    "optimizer.rms_rate": number(above=0),
-    "optimizer.adam_lr_ratio": number(above=0),
-    "optimizer.adam_beta_1": share,
-    "optimizer.adam_beta_2": share,
-    "optimizer.adam_weight_decay": number(0),
-    "optimizer.warmup_steps": whole(0),
-    "optimizer.sam": number(0),
-    "optimizer.lookahead": whole(0),
-    "optimizer.slow_step": number(above=0, high=1),
-    "optimizer.ema": share,
-    "schedule.warmup": length,
-    "schedule.final": number(0, 1),
-    "schedule.factor": number(above=0),
-    "schedule.at": many(length),
-    "schedule.power": number(above=0),
-    "schedule.scale": length,
-    "schedule.period": length,
-    "schedule.growth": number(1),
-    "schedule.decay": number(0, 1),
-    "schedule.low": number(0, 1),
-    "schedule.peak": length,
-    "schedule.start": number(0, 1),
-    "schedule.low_momentum": optional(share),
-    "schedule.patience": whole(1),
-    "schedule.threshold": number(0),
-    "regularizer.l1": number(0),
-    "regularizer.l2": number(0),
-    "regularizer.factor": number(0),
-    "regularizer.decay": number(0),
-    "regularizer.limit": number(above=0),
-    "regularizer.smoothing": share,
-    "regularizer.alpha": number(above=0),
-    "regularizer.eta": number(0),
-    "regularizer.gamma": number(0),
-    "clipping.norm": number(above=0),
-    "clipping.limit": number(above=0),
-    "clipping.ratio": number(above=0),
-    "clipping.epsilon": number(above=0),
-    "diagnostics.observe_every": whole(0),
-    "training.epochs": whole(1),
-    "training.batch_size": whole(1),
-    "training.early_stopping": optional(whole(1)),
-    "training.timeout": optional(number(above=0)),
-    "engine.threads": whole(1),
-    "engine.xla": one_of("auto", True, False),
-    **{f"seeds.{name}": optional(whole(0)) for name in SEED_STREAMS},
-    "executor.workers": optional(whole(1)),
-    "tracking.root": text,
-    "targets.allow": many(prefix, least=0),
+    "model": Group(
+        targets={
+            "studies.models": (
+                *("mlp", "lenet_300_100", "cnn", "lenet5", "c3d3"),
+                *("vgg_small", "resnet", "row_rnn", "vit"),
+            ),
+            "keras.applications": (),
+        },
+        graph=_all_but(),
+        built_with=lambda node: ("data", "initializer", "engine"),
+        settings={
+            "depth": whole(1),
+            "width": whole(1),
+            "filters": many(whole(1)),
+            "kernel_size": whole(1),
+            "padding": one_of("same", "valid"),
+            "dense": whole(1),
+            "activation": one_of(*ACTIVATIONS),
+            "normalization": one_of("none", "batch", "layer", "group", "rms", "weight"),
+            "spatial_dropout": share,
+            "zero_last": flag,
+            "shortcut": flag,
+            "blocks": whole(1),
+            "cell": one_of("simple", "gru", "lstm"),
+            "patch": whole(1),
+            "heads": whole(1),
+            "weights": one_of(None),
+            "classifier_activation": optional(one_of("softmax")),
+            "dropout": share,
+        },
+    ),
+    "initializer": Group(
+        targets={
+            "keras.initializers": (),
+            "studies.initializers": ("scaled", "sparse", "delta_orthogonal", "LSUV"),
+        },
+        built_with=_alone,
+        settings={
+            "value": number(),
+            "mean": number(),
+            "stddev": number(above=0),
+            "minval": number(),
+            "maxval": number(),
+            "scale": number(above=0),
+            "gain": number(),
+            "initializer": one_of(
+                "glorot_normal",
+                "glorot_uniform",
+                "he_normal",
+                "he_uniform",
+                "lecun_normal",
+                "lecun_uniform",
+                "orthogonal",
+            ),
+            "connections": whole(1),
+            "tolerance": number(above=0),
+            "trials": whole(1),
+            "mode": one_of("fan_in", "fan_out", "fan_avg"),
+            "distribution": one_of("truncated_normal", "untruncated_normal", "uniform"),
+        },
+    ),
+    "optimizer": Group(
+        targets={"keras.optimizers": ()},
+        graph=_all_but("learning_rate"),
+        built_with=_alone,
+        required=("learning_rate", "sam", "lookahead", "slow_step", "ema"),
+        more=OF_ANY_OPTIMIZER,
+        settings={
+            "learning_rate": number(above=0),
+            "momentum": share,
+            "nesterov": flag,
+            "rho": share,
+            "centered": flag,
+            "epsilon": number(above=0),
+            "beta_1": share,
+            "beta_2": share,
+            "amsgrad": flag,
+            "weight_decay": number(0),
+            "initial_accumulator_value": number(0),
+            "beta_2_decay": number(high=0),
+            "epsilon_1": number(above=0),
+            "epsilon_2": number(above=0),
+            "clip_threshold": number(above=0),
+            "relative_step": flag,
+            "learning_rate_power": number(high=0),
+            "l1_regularization_strength": number(0),
+            "l2_regularization_strength": number(0),
+            "ns_steps": whole(1),
+            "rms_rate": number(above=0),
+            "adam_lr_ratio": number(above=0),
+            "adam_beta_1": share,
+            "adam_beta_2": share,
+            "adam_weight_decay": number(0),
+            "warmup_steps": whole(0),
+            "sam": number(0),
+            "lookahead": whole(0),
+            "slow_step": number(above=0, high=1),
+            "ema": share,
+        },
+    ),
+    "schedule": Group(
+        targets={
+            "studies.schedules": (
+                *("constant", "step", "exponential", "polynomial", "inverse_sqrt", "cosine", "cosine_restarts"),
+                *("triangular", "triangular2", "exp_range", "plateau", "one_cycle", "range_test"),
+            ),
+            "keras.optimizers.schedules": (),
+        },
+        graph=_sets_momentum,
+        built_with=lambda node: ("optimizer",) if _sets_momentum(node) else (),
+        settings={
+            "warmup": length,
+            "final": number(0, 1),
+            "factor": number(above=0),
+            "at": many(length),
+            "power": number(above=0),
+            "scale": length,
+            "period": length,
+            "growth": number(1),
+            "decay": number(0, 1),
+            "low": number(0, 1),
+            "peak": length,
+            "start": number(0, 1),
+            "low_momentum": optional(share),
+            "patience": whole(1),
+            "threshold": number(0),
+        },
+    ),
+    "regularizer": Group(
+        targets={
+            "keras.regularizers": (),
+            "studies.regularizers": (
+                *("orthogonal", "decoupled", "proximal_l1", "max_norm", "unit_norm"),
+                *("label_smoothing", "mixup", "cutmix", "gradient_noise"),
+            ),
+        },
+        graph=_all_but(),
+        built_with=_alone,
+        settings={
+            "l1": number(0),
+            "l2": number(0),
+            "factor": number(0),
+            "decay": number(0),
+            "limit": number(above=0),
+            "smoothing": share,
+            "alpha": number(above=0),
+            "eta": number(0),
+            "gamma": number(0),
+        },
+    ),
+    "clipping": Group(
+        targets={"studies.clipping": ("clip_by_value", "clip_by_norm", "clip_by_global_norm", "clip_adaptively")},
+        graph=_all_but(),
+        built_with=_alone,
+        settings={
+            "norm": number(above=0),
+            "limit": number(above=0),
+            "ratio": number(above=0),
+            "epsilon": number(above=0),
+        },
+    ),
+    "pruning": Group(
+        graph=_all_but(),
+    ),
+    "diagnostics": Group(
+        plain=True,
+        graph=_all_but(),
+        settings={
+            "observe_every": whole(0),
+        },
+    ),
+    "training": Group(
+        plain=True,
+        graph=lambda node: node["batch_size"],
+        settings={
+            "epochs": whole(1),
+            "batch_size": whole(1),
+            "early_stopping": optional(whole(1)),
+            "timeout": optional(number(above=0)),
+        },
+    ),
+    "engine": Group(
+        plain=True,
+        graph=_all_but(),
+        settings={
+            "threads": whole(1),
+            "xla": one_of("auto", True, False),
+        },
+    ),
+    "seeds": Group(
+        plain=True,
+        settings={name: optional(whole(0)) for name in SEED_STREAMS},
+    ),
+    "executor": Group(
+        targets={"studies.executors": ("Serial", "Pool")},
+        settings={
+            "workers": optional(whole(1)),
+        },
+    ),
+    "tracking": Group(
+        plain=True,
+        settings={
+            "root": text,
+        },
+    ),
+    "targets": Group(
+        plain=True,
+        settings={
+            "allow": many(prefix, least=0),
+        },
+    ),
+}
+"""All there are, but the study and what says which of its trials are run."""
+
+INNER = ("initializer", "optimizer", "schedule", "regularizer")
+"""The groups whose targets may stand inside any part: what layers and optimizers of Keras take."""
+
+LIMITS: dict[str, Callable] = {
+    **{f"{part}.{name}": rule for part, group in GROUPS.items() for name, rule in group.settings.items()},
     "seed": optional(whole(0)),
     "plan": flag,
 }
 
-PLAIN = ("diagnostics", "training", "engine", "seeds", "tracking", "targets")
-"""The parts that no `_target_` takes: they have the settings listed here, all of them and no others."""
+RULES = LIMITS | {f"{part}.{name}": rule for part, group in GROUPS.items() for name, rule in group.more.items()}
 
-REQUIRED = (
-    "data.validation_fraction",
-    "data.test_fraction",
-    "data.train_size",
-    "data.label_noise",
-    "data.imbalance",
-    "data.standardize",
-    "data.flip",
-    "data.crop",
-    "data.cutout",
-    "optimizer.learning_rate",
-    "optimizer.sam",
-    "optimizer.lookahead",
-    "optimizer.slow_step",
-    "optimizer.ema",
-)
-"""What is read of parts that have a `_target_`, besides what it takes."""
+PLAIN = tuple(part for part, group in GROUPS.items() if group.plain)
+"""The parts that no `_target_` takes."""
 
 
 def settled(config: dict) -> dict:
@@ -293,17 +454,39 @@ def settled(config: dict) -> dict:
     return result
 
 
+def identity(config: dict) -> dict:
+    """What of a trial's config can change its numbers; the source of the user's own modules is of it too."""
+    parts = {part: _all_but(*GROUPS[part].places)(config[part]) for part in IDENTITY}
+    return parts | {"source": config["targets"].get("source", {})}
+
+
+def graph(config: dict) -> dict:
+    """What of a trial's config shapes its compiled graph: what differs in nothing here can share one."""
+    parts = identity(config)
+    return {part: GROUPS[part].graph(parts[part]) for part in IDENTITY if GROUPS[part].graph}
+
+
+def checks(config: dict) -> list[dict]:
+    """Parts of a trial's config that are to be built together, each once whatever else differs."""
+    every = []
+    for part, group in GROUPS.items():
+        if group.built_with is not None and config[part]:
+            every.append({name: config[name] for name in (part, *group.built_with(config[part]), "targets")})
+    return every
+
+
 def _check_settings(part, node):
-    known = [path.partition(".")[2] for path in LIMITS if path.startswith(f"{part}.")]
+    group = GROUPS.get(part, Group())
+    known = list(group.settings)
     if not isinstance(node, dict):
         raise StudyError(
             f"{part}={shown(node)}: expected the settings {listed(known)}, such as {part}.{known[0]}=VALUE"
         )
-    for name in node if part in PLAIN else ():
+    for name in node if group.plain else ():
         if name not in known:
             raise StudyError(f"{part}.{name}={shown(node[name])}: there is no such setting; {part} has {listed(known)}")
     for name in known:
-        if name not in node and (part in PLAIN or f"{part}.{name}" in REQUIRED):
+        if name not in node and (group.plain or name in group.required):
             raise StudyError(f"{part}.{name} is missing: give it a value, {part}.{name}=VALUE")
 
 
@@ -311,11 +494,11 @@ def _settled(node, prefix):
     result = {}
     for name, value in node.items():
         path = f"{prefix}{name}"
-        if isinstance(value, dict) and path not in LIMITS:
+        if isinstance(value, dict) and path not in RULES:
             result[name] = _settled(value, f"{path}.")
-        elif path in LIMITS:
+        elif path in RULES:
             try:
-                result[name] = LIMITS[path](value)
+                result[name] = RULES[path](value)
             except ValueError as expected:
                 raise StudyError(f"{path}={shown(value)}: expected {expected}") from None
         elif isinstance(value, float) and not math.isfinite(value):

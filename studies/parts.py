@@ -29,6 +29,13 @@ TRAIN_EXAMPLES = 5000
 
 _engines: OrderedDict = OrderedDict()
 _datasets: OrderedDict = OrderedDict()
+_drawings: OrderedDict = OrderedDict()
+
+# The user's keras.json would change numbers under the same key.
+keras.config.set_floatx("float32")
+keras.config.set_dtype_policy("float32")
+keras.config.set_epsilon(1e-7)
+keras.config.set_image_data_format("channels_last")
 
 
 def streams(seed: int, pins: dict) -> dict[str, np.random.SeedSequence]:
@@ -43,7 +50,7 @@ def check(config: dict) -> Iterator[str]:
     """Build every part of a config once and train nothing: gives the error's text if a part is refused."""
     allow = config["targets"]["allow"]
     try:
-        for group in ("initializer", "schedule", "regularizer", "clipping"):
+        for group in ("initializer", "schedule", *steps.GROUPS):
             if group in config:
                 targets.build(config[group], group, allow)
         if "optimizer" in config:
@@ -51,11 +58,41 @@ def check(config: dict) -> Iterator[str]:
             if "schedule" in config:
                 cycle_of(targets.build(config["schedule"], "schedule", allow), optimizer, config["schedule"])
         if "model" in config:
-            dataset, _ = dataset_of(config["data"], allow)
-            split(dataset, config["data"], np.random.default_rng(0))
-            build_model(config["model"], dataset, allow)
+            _check_device(config["engine"]["device"])
+            _check_draws(config, allow)
     except StudyError as error:
         yield str(error)
+
+
+def _check_device(planned: str) -> None:
+    found = "gpu" if tf.config.list_physical_devices("GPU") else "cpu"
+    if planned != found:
+        raise StudyError(
+            f"the trials are to be trained on a {planned}, and TensorFlow found a {found}: expected the device that "
+            f"their keys name. CUDA_VISIBLE_DEVICES=-1 before the command trains on the CPU; for a GPU, TensorFlow "
+            f"needs its CUDA libraries: pip install 'tensorflow[and-cuda]'"
+        )
+
+
+def _check_draws(config: dict, allow: list[str]) -> None:
+    """Build the model for its data, and draw a kernel of each shape that it has."""
+
+    def make():
+        dataset, _ = dataset_of(config["data"], allow)
+        split(dataset, config["data"], np.random.default_rng(0))
+        model = build_model(config["model"], dataset, allow)
+        return Drawing(model, lambda variable: weight_name(variable, model))
+
+    node = config["initializer"]
+    drawing = _kept(_drawings, json.dumps([config["model"], config["data"]], sort_keys=True), make, limit=1)
+    try:
+        drawing.try_out(node, allow)
+    except (TypeError, ValueError, ArithmeticError, LookupError, NotImplementedError) as error:
+        reason = " ".join(str(error).split()).rstrip(".")
+        raise StudyError(
+            f"initializer={node['_target_']} cannot draw what model={config['model']['_target_']} has: {reason}. "
+            f"Choose another of either, or leave the arm out with study.skip"
+        ) from error
 
 
 @dataclass(frozen=True)

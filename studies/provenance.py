@@ -1,14 +1,41 @@
 """What an execution was run by: the command, the code, the machine. Asked once an execution, in 10 ms."""
 
+import ast
+import functools
 import getpass
 import hashlib
+import importlib.util
 import os
 import platform
 import shlex
 import subprocess
+import sys
+import sysconfig
+from importlib.machinery import ModuleSpec
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
+
+INSTRUCTIONS = (
+    *("avx2", "fma", "avx_vnni", "avx512f", "avx512_vnni", "avx512_bf16", "avx512_fp16"),
+    *("amx_tile", "amx_bf16", "amx_int8", "amx_fp16"),
+    *("asimddp", "bf16", "i8mm", "sve", "sve2"),
+)
+"""The instruction sets by which TensorFlow's libraries choose their code, as Linux calls them."""
+
+BITS = (
+    *("TF_ENABLE_ONEDNN_OPTS", "TF_DISABLE_MKL", "TF_SET_ONEDNN_FPMATH_MODE"),
+    *("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA", "ONEDNN_DEFAULT_FPMATH_MODE", "DNNL_DEFAULT_FPMATH_MODE"),
+    *("TF_XLA_FLAGS", "XLA_FLAGS", "TF_DETERMINISTIC_OPS", "TF_CUDNN_DETERMINISTIC", "TF_CUDNN_USE_AUTOTUNE"),
+    *("NVIDIA_TF32_OVERRIDE", "TF_CUDNN_USE_FRONTEND", "TF_ENABLE_CUBLAS_TENSOR_OP_MATH_FP32"),
+    *("TF_ENABLE_CUDNN_TENSOR_OP_MATH_FP32", "TF_ENABLE_AUTO_MIXED_PRECISION", "TF_ENABLE_MLIR_OPTIMIZATIONS"),
+    *("TF_USE_CUBLASLT", "CUBLAS_WORKSPACE_CONFIG"),
+)
+"""Variables of the environment by which a user can choose other arithmetic, hence other last bits."""
+
+CACHES = "--tf_xla_persistent_cache"
+"""How the flags begin that say where XLA keeps what it has compiled, which changes no number."""
 
 
 def tags(words: list[str], root: Path = ROOT) -> dict[str, str]:
@@ -23,10 +50,118 @@ def tags(words: list[str], root: Path = ROOT) -> dict[str, str]:
         "mlflow.source.type": "LOCAL",
         "mlflow.user": _user(),
         "machine": _machine(),
+        **circumstances(),
         "lock.hash": _lock_hash(root / "requirements.lock"),
         **_git(root),
     }
     return {name: value for name, value in found.items() if value}
+
+
+def circumstances() -> dict[str, str]:
+    """What may change a trial's last bits besides its config, as tags: versions, the processor, the device."""
+    versions = {f"version.{name}": _version(name) for name in ("tensorflow", "keras", "numpy")}
+    return versions | {"processor": _processor_kind(), "device": device()}
+
+
+def engine() -> dict:
+    """What of the surroundings is of a trial's identity: the kind of device, and arithmetic that the user chose."""
+    chosen = {}
+    for name in BITS:
+        words = [word for word in os.environ.get(name, "").split() if not word.startswith(CACHES)]
+        if words:
+            chosen[name] = " ".join(words)
+    return {"device": device(), "environment": chosen}
+
+
+def device() -> str:
+    """`gpu` where TensorFlow may use one, else `cpu`; known without importing it, and checked by who does."""
+    if sys.platform == "darwin":
+        return "gpu" if _version("tensorflow-metal") else "cpu"
+    first = os.environ.get("CUDA_VISIBLE_DEVICES", "0").partition(",")[0].strip()
+    allowed = first not in ("", "-1", "NoDevFiles")
+    return "gpu" if allowed and _has_gpu() else "cpu"
+
+
+@functools.cache
+def _has_gpu() -> bool:
+    return any(Path("/dev").glob("nvidia[0-9]*"))
+
+
+def source(module: str) -> str:
+    """The hash of a top-level module or package: all its Python files, and those beside it that they import.
+
+    Nothing is executed, and it is read once a process. Empty if it is not found, or has no source.
+    """
+    return _source(module, tuple(sys.path))
+
+
+@functools.cache
+def _source(name: str, path: tuple[str, ...]) -> str:
+    waiting, files = [name], {}
+    while waiting:
+        module = waiting.pop()
+        if module in files:
+            continue
+        files[module] = _files(_spec(module))
+        for _, text in files[module]:
+            waiting += [other for other in _imported(text) if _is_beside(_spec(other))]
+    if not files[name]:
+        return ""
+    digest = hashlib.sha256()
+    for module in sorted(files):
+        for file, text in files[module]:
+            digest.update(f"{module} {file} {len(text)} ".encode() + text)
+    return digest.hexdigest()[:16]
+
+
+def _spec(module: str) -> ModuleSpec | None:
+    """Where a top-level module is, which is found without executing it."""
+    try:
+        return importlib.util.find_spec(module)
+    except (ImportError, ValueError):  # one that is here already and has no spec
+        return None
+
+
+def _files(spec: ModuleSpec | None) -> list[tuple[str, bytes]]:
+    """The Python files of a module or package by their places in it."""
+    if spec is None or _is_pythons(spec):
+        return []
+    if spec.submodule_search_locations is None:
+        file = Path(spec.origin or "")
+        return [(file.name, file.read_bytes())] if file.suffix == ".py" and file.is_file() else []
+    folders = [Path(folder) for folder in spec.submodule_search_locations]
+    found = [(file, folder) for folder in folders for file in folder.rglob("*.py")]
+    return sorted((file.relative_to(folder).as_posix(), file.read_bytes()) for file, folder in found)
+
+
+def _imported(text: bytes) -> set[str]:
+    """The top-level modules that a source names in its imports."""
+    try:
+        tree = ast.parse(text)
+    except (SyntaxError, ValueError):
+        return set()
+    names = [alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names]
+    names += [node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and not node.level]
+    return {name.partition(".")[0] for name in names}
+
+
+def _is_beside(spec: ModuleSpec | None) -> bool:
+    """Whether a module is neither Python's own, nor ours, nor installed."""
+    if spec is None or spec.name in ("studies", "analysis") or _is_pythons(spec):
+        return False
+    return not _is_below(spec, "purelib", "platlib")
+
+
+def _is_pythons(spec: ModuleSpec) -> bool:
+    """Whether a module is of the standard library, by its place: a user's own may have the name of one."""
+    return spec.origin in ("built-in", "frozen") or (
+        _is_below(spec, "stdlib", "platstdlib") and not _is_below(spec, "purelib", "platlib")
+    )
+
+
+def _is_below(spec: ModuleSpec, *kinds: str) -> bool:
+    places = [spec.origin or "", *(spec.submodule_search_locations or ())]
+    return any(place.startswith(tuple(f"{sysconfig.get_path(kind)}/" for kind in kinds)) for place in places)
 
 
 def _git(root: Path) -> dict[str, str]:
@@ -63,11 +198,33 @@ def _machine() -> str:
 
 
 def _processor() -> str:
+    return _cpuinfo().get("model name", "")
+
+
+def _processor_kind() -> str:
+    """`AMD EPYC 7B13 (avx2 fma)`: the model, and its instruction sets that matter."""
+    facts = _cpuinfo()
+    flags = facts.get("flags", facts.get("Features", "")).split()
+    sets = " ".join(name for name in INSTRUCTIONS if name in flags)
+    name = facts.get("model name") or platform.processor() or platform.machine()
+    return f"{name} ({sets})" if sets else name
+
+
+@functools.cache
+def _cpuinfo() -> dict[str, str]:
+    """What Linux says of the first processor."""
     try:
-        with open("/proc/cpuinfo") as file:
-            names = (line.partition(":")[2].strip() for line in file if line.startswith("model name"))
-            return next(names, "")
+        text = Path("/proc/cpuinfo").read_text().partition("\n\n")[0]
     except OSError:
+        return {}
+    pairs = (line.partition(":") for line in text.splitlines())
+    return {name.strip(): value.strip() for name, _, value in pairs}
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
         return ""
 
 

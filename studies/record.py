@@ -25,6 +25,9 @@ IDENTITY = (
 )
 """The parts of a config that can change a trial's numbers."""
 
+CIRCUMSTANCES = ("version.tensorflow", "version.keras", "version.numpy", "processor", "device")
+"""Tags of a trial that name what may change its numbers and is no part of its key, or none that others can have."""
+
 EPOCHS = re.compile(r"(\d+(?:\.\d+)?) epochs?")
 """A length of a schedule in epochs, such as `5 epochs`; as a number it is a share of the run."""
 

@@ -20,8 +20,8 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
 
-from studies import contract, data, design, driver, limits, store, sweep, targets
-from studies.record import StudyError, listed
+from studies import contract, data, design, driver, limits, provenance, store, sweep, targets
+from studies.record import IDENTITY, StudyError, listed
 
 CONF = Path(__file__).parent.parent / "conf"
 SELF_REFERENCE = re.compile(r"\$\{(?!oc\.env:)")
@@ -144,11 +144,19 @@ def _root(named: str) -> Path:
         raise StudyError(f"tracking.root={error}") from error
 
 
-def _settle(config: dict) -> dict:
-    """A trial's config checked, its values in their types, its data identified by content."""
+def _settle(config: dict) -> tuple[dict, dict, dict]:
+    """A trial's config checked, its values in their types, all that it names identified; its identity; its graph."""
     config = limits.settled(config)
-    targets.refuse_unlisted(config, config["targets"]["allow"])
-    return config | {"data": config["data"] | {"content": data.content(config["data"])}}
+    allow = config["targets"]["allow"]
+    targets.refuse_unlisted(config, allow)
+    config = targets.canonical(config)
+    sources = {name: provenance.source(name) for name in targets.users({p: config[p] for p in IDENTITY}, allow)}
+    config |= {
+        "data": config["data"] | {"content": data.content(config["data"])},
+        "engine": config["engine"] | provenance.engine(),
+        "targets": config["targets"] | {"source": sources},
+    }
+    return config, limits.identity(config), limits.graph(config)
 
 
 def composer(base: dict, overrides: list[str], choices: dict[str, str]) -> design.Compose:

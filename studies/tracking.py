@@ -21,7 +21,17 @@ import yaml
 from filelock import FileLock
 
 from studies import contract, store
-from studies.record import EPOCH_COLUMNS, LAYER_COLUMNS, METRICS, STATISTICS, StudyError, content_key, listed
+from studies.record import (
+    CIRCUMSTANCES,
+    EPOCH_COLUMNS,
+    IDENTITY,
+    LAYER_COLUMNS,
+    METRICS,
+    STATISTICS,
+    StudyError,
+    content_key,
+    listed,
+)
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
@@ -113,6 +123,7 @@ class Execution:
         self.folder = _folder(self.store)
         self.store.end_leftovers(jobs.id if jobs else "")
         self.versions = {f"version.{name}": version(name) for name in ("tensorflow", "keras", "mlflow", "numpy")}
+        self.versions |= {name: tag for name, tag in (provenance or {}).items() if name in CIRCUMSTANCES}
         if jobs:
             self.versions["sweep"] = jobs.id
         tags = {
@@ -412,8 +423,8 @@ def _metrics(epochs, layers, result) -> list[tuple[str, float, int]]:
 def _main_values(config: dict) -> dict[str, str]:
     """The config's main values, flat: what a group's target is called, and its settings."""
     values = {}
-    for group in ("data", "model", "initializer", "optimizer", "schedule", "regularizer", "clipping", "training"):
-        for name, value in config[group].items():
+    for group in IDENTITY:
+        for name, value in config.get(group, {}).items():
             if name == "_target_":
                 values[group] = str(value).rpartition(".")[2]
             elif not isinstance(value, dict):

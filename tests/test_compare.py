@@ -250,3 +250,20 @@ def test_a_reader_that_has_seen_enough_is_no_error(root):
     words = [sys.executable, "-m", "analysis.compare", "first", "--root", str(root)]
     done = subprocess.run(f"{shlex.join(words)} | true", shell=True, capture_output=True, text=True, cwd=ROOT)
     assert done.stderr == ""
+
+
+def test_trials_that_were_not_trained_by_the_same_are_said_so():
+    frame = pd.DataFrame({"seed": range(3), "version.keras": "3.15.1", "processor": "A (avx2)", "device": "cpu"})
+    assert history.mixed(frame) == history.mixed(frame[["seed"]]) == []
+    assert history.mixed(frame.assign(processor=["", "A (avx2)", "A (avx2)"])) == []  # not known of the first
+    [said] = history.mixed(
+        frame.assign(**{"version.keras": ["3.15.1", "3.14.0", "3.15.1"], "device": list("ab") + ["a"]})
+    )
+    assert "keras 3.15.1 (2) and 3.14.0 (1); device a (2) and b (1):" in said
+
+
+def test_trials_that_will_not_be_trained_as_those_before_are_said_so():
+    now = {"version.keras": "3.15.1", "device": "cpu"}
+    assert history.changed([], now) == history.changed([now, {}, {"device": "cpu", "processor": "A"}], now) == ""
+    said = history.changed([now, now | {"version.keras": "3.14.0"}, {"device": "gpu"}, {"device": "gpu"}], now)
+    assert "of the 4 trials" in said and "(1 by keras 3.14.0, now 3.15.1; 2 by device gpu, now cpu)" in said

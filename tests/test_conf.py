@@ -9,7 +9,7 @@ import pytest
 import yaml
 from PIL import Image
 
-from studies import design, limits, targets
+from studies import design, limits, run, targets
 from studies.data import source
 
 CONF = Path(__file__).parent.parent / "conf"
@@ -119,7 +119,7 @@ def test_a_study_is_what_its_header_says(config, name):
     overrides = [f"+study={name}"]
     base = config(overrides)
     study = design.read_study(base)
-    trials = design.expand(study, base, {}, overrides, config, limits.settled, exact=False)
+    trials = design.expand(study, base, {}, overrides, config, run._settle, exact=False)
     says = header(CONF / "study" / f"{name}.yaml")
     assert study.name == name
     assert study.question in says

@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
-from studies import design, run
+from studies import design, limits, run
 from studies.record import Study, StudyError
 
 ROOT = Path(__file__).parent.parent
@@ -37,7 +37,7 @@ BASE = {
     "model": {"_target_": "mlp", "depth": 2, "width": 64, "zero_last": False},
     "initializer": {"_target_": "HeNormal"},
     "optimizer": {"_target_": "SGD", "learning_rate": 0.02, "momentum": 0.9},
-    "schedule": {"_target_": "cosine", "warmup": 0.1},
+    "schedule": {"_target_": "studies.schedules.cosine", "warmup": 0.1},
     "regularizer": {},
     "clipping": {"_target_": "clip", "norm": 1.0},
     "pruning": {},
@@ -75,6 +75,11 @@ class Compose:
         return config
 
 
+def counted(config):
+    """A config that is taken as it is, with what of it counts."""
+    return config, limits.identity(config), limits.graph(config)
+
+
 def expand(
     factors,
     seeds=(0,),
@@ -82,7 +87,7 @@ def expand(
     base=BASE,
     overrides=(),
     compose=None,
-    settle=lambda config: config,
+    settle=lambda config: counted(config),
     exact=False,
     chosen=None,
     **rules,
@@ -167,9 +172,9 @@ def test_where_a_trial_runs_is_no_part_of_its_key(path):
 def test_every_setting_and_the_seed_are_part_of_the_key(monkeypatch):
     keys = {only().key, only(seed=1).key}
     parts = {name: BASE[name] for name in design.IDENTITY}
-    settings = [(path, value) for path, value in leaves(parts) if path[-1] not in design.PATHS]
-    for path, _ in settings:
-        keys.add(only(changed(BASE, path, "another")).key)
+    settings = [(path, value) for path, value in leaves(parts) if path[-1] not in ("path", "root")]
+    for path, value in settings:
+        keys.add(only(changed(BASE, path, {"_target_": "another"} if value == {} else "another")).key)
     assert len(keys) == 2 + len(settings)
     monkeypatch.setattr(design, "RESULTS_VERSION", design.RESULTS_VERSION + 1)
     assert only().key not in keys
@@ -218,7 +223,8 @@ def test_a_trial_has_the_config_that_hydra_composes_for_its_arm(config, override
     for trial in trials[::2]:
         assignments = [f"{factor}={design.written(level)}" for factor, level in trial.arm.items()]
         whole = config(overrides + assignments)
-        assert trial.config == run._settle({n: part for n, part in whole.items() if n not in design.STUDYS})
+        settled, *_ = run._settle({n: part for n, part in whole.items() if n not in design.STUDYS})
+        assert trial.config == settled
     assert expand(factors, (0, 3), **options, exact=True) == trials
 
 
@@ -377,7 +383,7 @@ def test_a_path_that_a_group_does_not_have_is_refused_with_what_it_has():
 
 def test_arms_that_come_to_the_same_trial_are_refused():
     with pytest.raises(StudyError, match="depth=2 and depth=2.0 come to the same trial"):
-        expand({"model.depth": [2, 2.0]}, settle=lambda config: json.loads(json.dumps(config).replace("2.0", "2")))
+        expand({"model.depth": [2, 2.0]}, settle=lambda c: counted(json.loads(json.dumps(c).replace("2.0", "2"))))
 
 
 GRID = {"optimizer": ["SGD", "Adam"], "optimizer.learning_rate": [0.1, 0.01], "model.depth": [2, 8]}

@@ -51,6 +51,7 @@ MAY_IMPORT = {
     "studies.initializers": {"studies.targets"},
     "studies.store": {"studies.contract"},
     "studies.tracking": {"studies.contract", "studies.store"},
+    "studies.targets": {"studies.limits"},
     "studies.trial": OURS - DRIVER,
     "studies.driver": OURS - TRAINING - {"studies.run"} | ANALYSIS,
     "studies.run": OURS - TRAINING | ANALYSIS,

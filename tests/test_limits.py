@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from studies import limits
-from studies.record import StudyError
+from studies.record import IDENTITY, StudyError
 
 anything = st.one_of(
     st.none(), st.booleans(), st.integers(), st.floats(), st.text(), st.lists(st.integers()), st.just({}),
@@ -112,3 +112,29 @@ def test_a_wrong_setting_is_refused(part, node, received, allowed):
     with pytest.raises(StudyError) as error:
         limits.settled({part: node})
     assert received in str(error.value) and allowed in str(error.value)
+
+
+def test_the_table_has_every_part_of_the_identity(config):
+    parts = config().keys() - {"study", "seed", "plan"}
+    assert limits.GROUPS.keys() == parts and set(IDENTITY) == parts - {"executor", "tracking", "targets"}
+
+
+def test_settings_that_any_optimizer_takes_have_their_types():
+    optimizer = {"_target_": "o", "learning_rate": 1, "sam": 0, "lookahead": 0, "slow_step": 1, "ema": 0}
+    settled = limits.settled({"optimizer": optimizer | {"loss_scale_factor": 1024, "clipnorm": 1}})["optimizer"]
+    assert type(settled["loss_scale_factor"]) is type(settled["clipnorm"]) is float
+    with pytest.raises(StudyError, match="gradient_accumulation_steps=4.0: expected a whole number"):
+        limits.settled({"optimizer": optimizer | {"gradient_accumulation_steps": 4.0}})
+
+
+def test_a_schedule_of_the_users_own_may_set_the_momentum_and_so_shapes_the_graph(config):
+    def graph(**schedule):
+        return limits.graph(config() | {"schedule": schedule})
+
+    ours = [{"_target_": "studies.schedules.one_cycle", "peak": peak, "low_momentum": None} for peak in (0.1, 0.2)]
+    mine = [{"_target_": "mine.cycle", "low": low} for low in (0.1, 0.2)]
+    assert graph(**ours[0]) == graph(**ours[1]) != graph(**ours[0] | {"low_momentum": 0.8})
+    assert graph(**mine[0]) != graph(**mine[1]) != graph(**ours[0])
+    wanted = [{"schedule", "optimizer", "targets"}, {"schedule", "targets"}]
+    for schedule, parts in zip((mine[0], ours[0]), wanted, strict=True):
+        assert parts in [set(check) for check in limits.checks(config() | {"schedule": schedule})]

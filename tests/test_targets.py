@@ -1,12 +1,16 @@
 """The door from a config node to an object: what it builds, and what it does not let through."""
 
+import contextlib
+import importlib
+import inspect
+import itertools
 import sys
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 
-from studies import targets
-from studies.data import Split
+from studies import limits, targets
 from studies.executors import Pool
 from studies.record import StudyError
 
@@ -20,8 +24,12 @@ class Thing:
 def anything(**arguments):
     return arguments
 
+def typed(rate: float = 0.5, count=3, free=None):
+    return {"rate": rate, "count": count, "free": free}
+
 number = 3
 """
+ROOT = Path(__file__).parent.parent
 
 
 @pytest.fixture(autouse=True)
@@ -55,27 +63,212 @@ def test_nested_nodes_are_built_first():
 
 
 def test_further_arguments_reach_only_those_who_take_them():
-    further = {"train": 1, "seed": 3}
-    split = targets.build({"_target_": "studies.data.Split", "val": 2, "test": 3}, "data", [], **further)
-    assert split == Split(1, 2, 3)
+    further = {"workers": 2, "seed": 3}
+    assert targets.build({"_target_": "studies.executors.Pool"}, "executor", [], **further).workers == 2
     assert targets.build({"_target_": "mine_of_tests.anything"}, "model", ["mine_of_tests."], **further) == further
 
 
-def test_a_target_outside_the_allow_list_is_refused_at_any_depth_and_imports_nothing():
-    hidden = {"_target_": "studies.data.Split", "train": [{"x": {"_target_": "mine_of_tests.Thing"}}]}
+def test_a_target_outside_its_groups_list_is_refused_at_any_depth_and_imports_nothing():
+    hidden = {"_target_": "studies.models.mlp", "filters": [{"x": {"_target_": "mine_of_tests.Thing"}}]}
     message = refusal({"_target_": "mine_of_tests.Thing"}, allow=())
-    for part in ("model._target_='mine_of_tests.Thing'", "keras.optimizers., ", "targets.allow=[mypackage.]"):
+    for part in ("model._target_='mine_of_tests.Thing'", "studies.models.mlp, ", "targets.allow=[mypackage.]"):
         assert part in message
-    assert "model.train[0].x._target_='mine_of_tests.Thing'" in refusal(hidden, allow=())
+    assert "model.filters[0].x._target_='mine_of_tests.Thing'" in refusal(hidden, allow=())
     assert "mine_of_tests" not in sys.modules
 
 
 @pytest.mark.parametrize(
-    "target", ["os.system", "keras.optimizers", "kerasx.optimizers.SGD", "keras.utils.get_file", 3, None]
+    ("group", "target"),
+    [
+        ("optimizer", "os.system"),
+        ("optimizer", "keras.optimizers"),
+        ("optimizer", "kerasx.optimizers.SGD"),
+        ("optimizer", "keras.optimizers.schedules.CosineDecay"),
+        ("optimizer", "keras.optimizers.legacy.SGD"),
+        ("optimizer", "keras.initializers.Zeros"),
+        ("optimizer", 3),
+        ("optimizer", None),
+        ("model", "keras.utils.get_file"),
+        ("model", "keras.applications.resnet.decode_predictions"),
+        ("model", "studies.models.standardized"),
+        ("initializer", "keras.initializers.get"),
+        ("initializer", "keras.initializers.deserialize"),
+        ("initializer", "keras.initializers.Zeros.from_config"),
+        ("initializer", "studies.initializers.targets.build"),
+        ("initializer", "studies.initializers.Drawing"),
+        ("regularizer", "keras.regularizers.serialize"),
+        ("executor", "studies.executors.resolve"),
+        ("executor", "studies.executors.subprocess.Popen"),
+        ("data", "studies.data._download"),
+        ("data", "studies.executors.Pool"),
+        ("clipping", "studies.optimizers.Lookahead"),
+        ("schedule", "studies.schedules.in_steps"),
+        ("training", "studies.models.mlp"),
+    ],
 )
-def test_only_what_starts_with_an_allowed_prefix_is_let_through(target):
-    with pytest.raises(StudyError, match="outside the allow list"):
-        targets.refuse_unlisted({"optimizer": {"_target_": target}}, [])
+def test_only_a_groups_own_options_are_let_through(group, target):
+    with pytest.raises(StudyError, match=f"outside what {group} may be"):
+        targets.refuse_unlisted({group: {"_target_": target}}, [])
+
+
+def test_what_a_group_does_not_offer_itself_may_stand_inside_only_if_keras_takes_it():
+    def refuse(inner):
+        targets.refuse_unlisted({"model": {"_target_": "studies.models.mlp", "part": inner}}, [])
+
+    refuse({"_target_": "keras.initializers.HeNormal"})
+    for other in ("studies.data.npz", "studies.executors.Pool"):
+        with pytest.raises(StudyError, match="outside what model may be"):
+            refuse({"_target_": other})
+
+
+@pytest.mark.parametrize(
+    "argument",
+    [
+        {"class_name": "HeNormal", "config": {}},
+        {"module": "builtins", "class_name": "eval", "config": {"expression": "1"}, "registered_name": None},
+        [{"deep": {"registered_name": "x"}}],
+    ],
+)
+def test_what_keras_would_import_is_refused_but_in_the_users_own(argument):
+    with pytest.raises(StudyError, match="Keras would import"):
+        targets.refuse_unlisted({"optimizer": {"_target_": "keras.optimizers.SGD", "x": argument}}, [])
+    targets.refuse_unlisted({"optimizer": {"_target_": "mine_of_tests.anything", "x": argument}}, ["mine_of_tests."])
+
+
+@pytest.mark.parametrize("weights", [{"weights": "imagenet"}, {"weights": "/etc/passwd"}, {}])
+def test_trained_weights_are_neither_read_nor_downloaded(weights):
+    with pytest.raises(StudyError, match="expected null"):
+        targets.refuse_unlisted({"model": {"_target_": "keras.applications.MobileNet"} | weights}, [])
+
+
+def test_a_target_has_one_name_wherever_its_module_stands(monkeypatch):
+    moved = {"studies.models": "studies.factors.models", "studies.executors.Pool": "studies.execute.pool.Pool"}
+    monkeypatch.setattr(targets, "PLACES", {**moved, **targets.PLACES, **moved})
+    names = {
+        "studies.models.mlp": "studies.factors.models.mlp",
+        "studies.executors.Pool": "studies.execute.pool.Pool",
+        "studies.executors.Serial": "studies.executors.Serial",
+        "keras.optimizers.SGD": "keras.optimizers.SGD",
+    }
+    for name, place in names.items():
+        assert targets.canonical_name(name) == targets.canonical_name(place) == name
+        assert targets.place_of(name) == targets.place_of(place) == place
+    long, short = ({"a": [{"_target_": name, "b": {"_target_": name}}]} for name in list(names.items())[0][::-1])
+    assert targets.canonical(long) == targets.canonical(short) == short
+    targets.refuse_unlisted({"model": {"_target_": "studies.factors.models.mlp"}}, [])
+
+
+def test_every_place_is_there():
+    for name, place in targets.PLACES.items():
+        parts = place.split(".") if name.count(".") == 1 else place.split(".")[:-1]
+        assert Path(ROOT, *parts).with_suffix(".py").is_file(), place
+
+
+def offered():
+    """Every group with every module it allows."""
+    return [(group, module) for group, table in limits.GROUPS.items() for module in table.targets]
+
+
+def reachable(group, module) -> dict:
+    """What the door finds in a module for a group: each name that it has, tried."""
+    found = {}
+    for name in dir(importlib.import_module(targets.place_of(f"{module}.x").rpartition(".")[0])):
+        try:
+            targets.refuse_unlisted({group: {"_target_": f"{module}.{name}", "weights": None}}, [])
+            found[name] = targets._find(f"{module}.{name}", group, [])
+        except StudyError:
+            continue
+    return found
+
+
+@pytest.mark.parametrize(("group", "module"), offered())
+def test_what_the_door_finds_is_an_option_of_the_module_itself(tf, group, module):
+    found = reachable(group, module)
+    names = limits.GROUPS[group].targets[module]
+    assert found and (not names or set(names) == set(found))
+    assert targets.KINDS.get(module) not in found
+    for name, target in found.items():
+        assert not name.startswith("_") and name not in targets.READERS
+        assert target.__module__.replace("keras.src.", "keras.").startswith(module)
+        assert target.__name__[0].isupper() or not module.startswith("keras.")
+
+
+@pytest.mark.parametrize(("group", "module"), offered())
+def test_no_target_acts_on_what_it_is_told(tf, tmp_path, group, module):
+    """Whatever an option is given, nothing is imported, written, read, started, evaluated or asked of the network."""
+    if module == "studies.data":
+        pytest.skip("reads the user's files, which is its work")
+    (tmp_path / "trap_of_tests.py").write_text("import pathlib; pathlib.Path(__file__).with_name('sprung').touch()")
+    lures = ["trap_of_tests.x", "__import__('trap_of_tests')", f"{tmp_path}/trap_of_tests.py", {"config": {}}]
+    acts = []
+    with watched(acts):
+        exec("'trap_of_tests'")
+    assert len(acts) > 0  # the watch works
+    acts.clear()
+    with watched(acts):
+        for name, target in reachable(group, module).items() if module != "keras.applications" else ():
+            parameters = [p for p in inspect.signature(target).parameters.values() if p.kind is not p.VAR_KEYWORD]
+            needed = {p.name: 1 for p in parameters if p.default is p.empty}
+            for parameter, lure in itertools.product(parameters, lures):
+                node = {"_target_": f"{module}.{name}"} | needed | {parameter.name: lure}
+                with contextlib.suppress(Exception):  # refused, or made and of no use
+                    made = targets.build(node, group, [])
+                    if group == "initializer":
+                        made((4, 4))
+    assert acts == [] and not (tmp_path / "sprung").exists() and "trap_of_tests" not in sys.modules
+
+
+def test_a_network_of_kerass_own_touches_no_file(tf):
+    acts = []
+    node = {"_target_": "keras.applications.MobileNet", "weights": None, "classifier_activation": None}
+    with watched(acts):
+        targets.build(node, "model", [], input_shape=(32, 32, 3), classes=3)
+    assert acts == []
+
+
+@contextlib.contextmanager
+def watched(acts: list):
+    """Collects what the interpreter is asked for meanwhile that an option has no business with."""
+    WATCHERS.append(acts)
+    try:
+        yield
+    finally:
+        WATCHERS.remove(acts)
+
+
+WATCHERS = []
+
+
+def watch(event, arguments):
+    if WATCHERS and event in ("open", "exec", "compile", "subprocess.Popen", "os.system", "socket.connect", "import"):
+        place = str(arguments[0])
+        own = event in ("open", "exec", "compile", "import") and "trap_of_tests" not in place
+        if not own or event == "open" and set(str(arguments[1])) & set("wax+"):
+            WATCHERS[-1].append((event, place))
+
+
+sys.addaudithook(watch)
+
+
+@pytest.mark.parametrize(("given", "meant"), [(1, 1.0), (2.0, 2)])
+def test_a_number_reaches_its_target_in_the_type_that_is_meant(given, meant):
+    node = {"_target_": "mine_of_tests.typed", "rate": given, "count": given, "free": given}
+    made = targets.build(node, "model", ["mine_of_tests."])
+    assert (type(made["rate"]), type(made["count"]), type(made["free"])) == (float, int, type(given))
+    half = targets.build({"_target_": "mine_of_tests.typed", "count": 0.5}, "model", ["mine_of_tests."])
+    assert half["count"] == 0.5
+
+
+def test_only_the_users_own_modules_are_named_as_theirs():
+    inner = {"_target_": "others_of_tests.deep.x"}
+    config = {
+        "model": {"_target_": "mine_of_tests.Thing", "part": inner},
+        "data": {"_target_": "studies.data.digits"},
+        "optimizer": {"_target_": "keras.optimizers.SGD"},
+    }
+    allow = ["mine_of_tests.", "others_of_tests.", "keras.", "unused."]
+    assert targets.users(config, allow) == ["mine_of_tests", "others_of_tests"]
+    assert "mine_of_tests" not in sys.modules
 
 
 def test_a_prefix_of_the_users_own_is_let_through():
@@ -85,9 +278,11 @@ def test_a_prefix_of_the_users_own_is_let_through():
 
 
 def test_what_cannot_be_found_is_refused_with_what_there_is():
-    assert "mine_of_tests has no such callable; it has Thing, anything" in refusal({"_target_": "mine_of_tests.Thng"})
+    assert "mine_of_tests has no such callable; it has Thing, anything, typed" in refusal(
+        {"_target_": "mine_of_tests.Thng"}
+    )
     assert "mine_of_tests has no such callable" in refusal({"_target_": "mine_of_tests.number"})
-    assert "No module named 'studies.nosuch'" in refusal({"_target_": "studies.nosuch.Thing"})
+    assert "No module named 'mine_of_tests.nosuch'" in refusal({"_target_": "mine_of_tests.nosuch.Thing"})
     assert "cannot be imported: broken as it is" in refusal({"_target_": "broken_of_tests.Thing"})
 
 

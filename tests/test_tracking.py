@@ -1,6 +1,7 @@
 """The store without TensorFlow: made-up records, MLflow's own client to read them back."""
 
 import functools
+import io
 import json
 import math
 import shutil
@@ -13,6 +14,7 @@ import pandas as pd
 import pytest
 import yaml
 from mlflow.tracking import MlflowClient
+from rich.console import Console
 
 from analysis import estimates, load, runs
 from studies import data, store, tracking
@@ -382,3 +384,38 @@ def test_files_are_replaced_whole_whoever_reads_meanwhile(root):
     stop.set()
     reader.join()
     assert not wrong
+
+
+def test_what_trials_were_trained_by_is_kept_and_a_mixture_is_said_before_and_after(root):
+    from analysis import compare
+    from studies import driver, provenance
+
+    now = provenance.circumstances()
+    old = now | {"version.keras": "2.0", "processor": "another"}
+    trials = made_up_trials()
+    for these, by in ((trials[:2], old), (trials[2:], now)):
+        execution = tracking.Execution(root, STUDY, trials, "", provenance=by)
+        for trial in these:
+            execution.write(trial, *records(trial))
+        execution.close("FINISHED")
+    frame = load.trials(STUDY.name, root)
+    assert list(frame["version.keras"]) == ["2.0"] * 2 + [now["version.keras"]] * 2
+    for text in (compare.answer(STUDY, frame, root), report(execution, frame, root)):
+        assert f"keras 2.0 (2) and {now['version.keras']} (2); processor another (2) and " in text
+        assert "device" not in text.partition("not all trained by the same")[2].partition(":")[0]
+
+    printed = io.StringIO()
+    drive = driver.Driver(STUDY, None, root, "", Console(file=printed, width=300))
+    drive._warn_of_mixing({trial.key for trial in trials[2:]})
+    drive._warn_of_mixing(set())
+    assert printed.getvalue() == ""
+    drive._warn_of_mixing({trial.key for trial in trials})
+    assert f"2 by keras 2.0, now {now['version.keras']}; 2 by processor another, now " in printed.getvalue()
+
+
+def report(execution, frame, root) -> str:
+    """The report's page as text."""
+    from analysis import report
+
+    [found] = [each for each in load.executions(STUDY.name, root) if each.run_id == execution.parent]
+    return report.report(found, frame, root).html

@@ -1,4 +1,8 @@
 import dataclasses
+import json
+import os
+import subprocess
+import sys
 from collections import OrderedDict
 from pathlib import Path
 
@@ -7,7 +11,8 @@ import pytest
 
 from studies.record import SEED_STREAMS, STATISTICS, EpochRecord, LayerRecord, Result
 
-CONF = Path(__file__).parent.parent / "conf"
+ROOT = Path(__file__).parent.parent
+CONF = ROOT / "conf"
 INITIALIZERS = sorted(option.stem for option in (CONF / "initializer").glob("*.yaml"))
 MODELS = sorted(option.stem for option in (CONF / "model").glob("*.yaml"))
 SMALL = ("model.width=16", "training.epochs=2", "engine.xla=false")
@@ -537,7 +542,44 @@ def test_a_size_that_another_packages_data_has_not_is_refused_before_anything_tr
     from studies.parts import check
 
     config = trial_of(["data.train_size=50"]).config
-    parts = {name: config[name] for name in ("model", "targets")}
+    parts = {name: config[name] for name in ("model", "initializer", "engine", "targets")}
     assert list(check(parts | {"data": config["data"]})) == []
     [refusal] = check(parts | {"data": config["data"] | {"train_size": 5000}})
     assert "data.train_size=5000" in refusal
+
+
+def test_what_an_initializer_cannot_draw_for_a_model_is_refused_before_anything_trains(tf, trial_of):
+    from studies import parts
+
+    def check(*overrides):
+        config = trial_of([*overrides]).config
+        return list(parts.check({name: config[name] for name in ("model", "data", "initializer", "engine", "targets")}))
+
+    [refusal] = check("initializer=identity", "model=cnn")
+    assert "keras.initializers.Identity cannot draw what model=studies.models.cnn has" in refusal
+    assert check("initializer=identity") == check("initializer=lsuv", "model=cnn") == []
+
+
+def test_a_device_that_is_not_there_is_refused_before_anything_trains(tf, trial_of):
+    from studies.parts import check
+
+    config = trial_of().config
+    parts = {name: config[name] for name in ("model", "data", "initializer", "targets")}
+    [refusal] = check(parts | {"engine": config["engine"] | {"device": "gpu"}})
+    assert "on a gpu, and TensorFlow found a cpu" in refusal and "CUDA_VISIBLE_DEVICES=-1" in refusal
+
+
+def test_the_users_keras_settings_change_nothing(tmp_path):
+    """A keras.json with another float type, epsilon, image format and backend; and a backend in the environment."""
+    settings = {"floatx": "float16", "epsilon": 0.1, "image_data_format": "channels_first", "backend": "jax"}
+    (tmp_path / "keras.json").write_text(json.dumps(settings))
+    code = (
+        "import os; from studies.executors import environment\n"
+        "os.environ |= environment(threads=1, number=0)\n"
+        "from studies import trial; import keras\n"
+        "config, layer = keras.config, keras.layers.Conv2D(2, 3)\n"
+        "print(config.backend(), config.floatx(), config.epsilon(), layer.data_format, layer.dtype)"
+    )
+    environment = os.environ | {"KERAS_HOME": str(tmp_path), "KERAS_BACKEND": "jax"}
+    printed = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert printed.stdout.split() == ["tensorflow", "float32", "1e-07", "channels_last", "float32"], printed.stderr
