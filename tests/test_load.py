@@ -164,6 +164,7 @@ def test_what_an_earlier_version_stored_has_its_present_name_and_what_it_did_not
     with sqlite3.connect(old / "mlflow.db") as connection:
         connection.execute("DELETE FROM latest_metrics WHERE key LIKE 'train!_%' ESCAPE '!' OR key LIKE 'best%'")
         connection.execute("UPDATE latest_metrics SET key = 'train_loss' WHERE key = 'running_loss'")
+        connection.execute("DELETE FROM latest_metrics WHERE key LIKE 'running!_%' ESCAPE '!'")
     now = load.trials(STUDY.name, root), load.epochs(STUDY.name, root)
     for folder in load.trials(STUDY.name, old)["folder"]:
         stored = pd.read_parquet(folder / "epochs.parquet").drop(columns=["train_loss", "train_accuracy", "clipped"])

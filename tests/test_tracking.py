@@ -67,7 +67,7 @@ def records(trial, status="finished"):
         for tensor in ("kernel", "recurrent_kernel", "bias")
         for e in range(EPOCHS + 1)
     ]
-    result = Result(trial.key, status, EPOCHS, *rng.random(8), parameters=99, classes=10, seconds_total=2.0)
+    result = Result(trial.key, status, EPOCHS, *rng.random(12), parameters=99, classes=10, seconds_total=2.0)
     return epochs, layers, replace(result, error="it broke\ntraceback") if status == "crashed" else result
 
 
