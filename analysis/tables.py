@@ -9,7 +9,7 @@ from studies.record import arm_label, listed, short, shown
 
 STYLES = {"terminal": "simple", "markdown": "pipe", "latex": "latex_booktabs", "html": "html"}
 FORMATS = (*STYLES, "csv")
-JOB = ("overrides", "swept", "code", "root", "seeds", "failures", "mean", "sd", "metric")
+JOB = ("overrides", "swept", "code", "root", "seeds", "failures", "mean", "sd", "metric", "objective", "trials")
 
 
 DIGITS = 4
