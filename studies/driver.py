@@ -281,13 +281,13 @@ class Driver:
 
         metric = self.study.metric
         objective = metric.replace("test", "val")
-        means = {m: estimates.comparison(frame, [], m, {}).iloc[0] for m in {metric, objective}}
+        means = {m: estimates.comparison(frame, [], m, {}).to_dict("records")[0] for m in {metric, objective}}
         if self.jobs and objective != metric:
             self.console.print(
                 f"a sweeper is given the mean of {objective}: no choice is to be made by test data", highlight=False
             )
-        whole = {name: means[metric][name].item() for name in ("seeds", "failures", "mean", "sd")}
-        return whole | {"objective": means[objective]["mean"].item()}
+        whole = {name: means[metric][name] for name in ("seeds", "failures", "mean", "sd")}
+        return whole | {"objective": means[objective]["mean"]}
 
 
 def expected_seconds(trials: list[Trial]) -> dict[str, float]:
