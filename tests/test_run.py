@@ -162,7 +162,8 @@ def test_one_worker_that_reuses_its_graphs_and_grown_seeds_give_the_same_numbers
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT], ids=["killed", "interrupted"])
 def test_a_study_survives_a_killed_worker_and_goes_on_after_its_driver_was_stopped(pooled, tmp_path, how):
-    driver = subprocess.Popen(command(tmp_path), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    driver = subprocess.Popen(command(tmp_path), cwd=ROOT, text=True, preexec_fn=heeding, **pipes)
     when_some_have_ended(tmp_path, driver, 1)
     os.kill(processes_of(driver.pid)[0], signal.SIGKILL)
     when_some_have_ended(tmp_path, driver, 3)
@@ -182,6 +183,11 @@ def test_a_study_survives_a_killed_worker_and_goes_on_after_its_driver_was_stopp
         assert connection.execute("SELECT COUNT(*) FROM runs WHERE status = 'RUNNING'").fetchone() == (0,)
 
 
+def heeding():
+    """Before a process begins: let it heed Ctrl-C, which what a shell runs in its background ignores."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def catches(pid, number):
     [mask] = re.findall(r"^SigCgt:\s+(\S+)$", Path(f"/proc/{pid}/status").read_text(), re.M)
     return int(mask, 16) >> (number - 1) & 1
@@ -199,7 +205,7 @@ def test_a_command_can_be_ended_at_any_moment(tmp_path, delay):
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # which a shell's background ignores
+        preexec_fn=heeding,
     )
     while not catches(driver.pid, signal.SIGHUP):  # the first moments are Python's own
         time.sleep(0.001)
