@@ -5,6 +5,7 @@ import os
 import sys
 from collections.abc import Callable
 
+from studies import terminal
 from studies.record import StudyError
 
 
@@ -21,14 +22,16 @@ def parser(name: str, description: str, root: str = "a folder, or a server's add
 
 def ended(run: Callable[[], None]) -> int:
     """Run a command; gives its exit code, 2 with one paragraph for what the user can put right."""
-    try:
-        run()
-        sys.stdout.flush()
-    except StudyError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        return 130
-    except BrokenPipeError:  # the reader, such as head, has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return 0
+    with terminal.interruptible():
+        try:
+            run()
+            sys.stdout.flush()
+        except StudyError as error:
+            print(f"error: {error}", file=sys.stderr)
+            return 2
+        except KeyboardInterrupt:
+            terminal.say("interrupted")
+            return terminal.code()
+        except BrokenPipeError:  # the reader, such as head, has seen enough
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0

@@ -326,7 +326,7 @@ def tuned(trials: pd.DataFrame, by: list[str], nuisance: dict[str, tuple], metri
     for arm, part in _grouped(frame, by):
         means = {levels: values["value"].mean(skipna=False) for levels, values in _grouped(part, list(nuisance))}
         best, best_value = (None,) * len(nuisance), np.nan
-        for levels in itertools.product(*nuisance.values()):
+        for levels in itertools.product(*((*levels, None) for levels in nuisance.values())):  # None: it has no such one
             value = means.get(tuple(map(as_level, levels)), np.nan)
             if value == value and not sign * value <= sign * best_value:
                 best, best_value = levels, value

@@ -16,7 +16,7 @@ PLAIN = {
     "json": lambda frame: json.dumps(rows_of(frame), indent=2, ensure_ascii=False),
 }
 FORMATS = (*STYLES, *PLAIN)
-JOB = ("overrides", "swept", "code", "root", "seeds", "failures", "mean", "sd", "metric")
+JOB = ("overrides", "swept", "code", "root", "seeds", "failures", "mean", "sd", "metric", "objective", "trials")
 
 
 DIGITS = 4

@@ -1,5 +1,7 @@
 """MLflow's pages of a store, on this machine alone: `python -m analysis.ui`, until Ctrl-C."""
 
+import errno
+import fcntl
 import http.client
 import os
 import signal
@@ -10,10 +12,10 @@ import tempfile
 import time
 from contextlib import suppress
 from pathlib import Path
-from typing import NoReturn
+from typing import IO, NoReturn
 
 from analysis import command, load, runs
-from studies import contract
+from studies import contract, terminal
 from studies.record import StudyError
 
 HOST = "127.0.0.1"
@@ -40,8 +42,6 @@ def main(arguments: list[str] | None = None) -> int:
     parser = command.parser("ui", "Browse a store's studies in MLflow.", root="a folder")
     parser.add_argument("--port", type=int, help=f"(default: {PORT}, or another where that is taken)")
     options = parser.parse_args(arguments)
-    for ending in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(ending, signal.default_int_handler)
 
     def run():
         with suppress(KeyboardInterrupt):
@@ -68,10 +68,10 @@ def serve(root: str | Path, port: int | None = None) -> NoReturn:
             f"another store with --root"
         )
     looked = looks(root)  # first, since it finds what is wrong with the store
-    port = free_port(port)
+    port, claim = free_port(port)
     words = [sys.executable, "-m", "mlflow", "ui", "--workers", "1", "--host", HOST, "--port", str(port)]
     words += ["--backend-store-uri", contract.uri(database.parent)]
-    with tempfile.TemporaryFile("w+") as log:
+    with claim, tempfile.TemporaryFile("w+") as log:
         # In a session of its own, so that Ctrl-C reaches it through here, once, with all its processes.
         server = subprocess.Popen(
             words, env=os.environ | LIGHT, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
@@ -127,8 +127,11 @@ def guide(address: str, root: Path, executions: list[load.Execution]) -> str:
     return "\n".join(lines)
 
 
-def free_port(wanted: int | None = None) -> int:
+def free_port(wanted: int | None = None) -> tuple[int, IO]:
     """A port of this machine that is free: the one that is wanted; else 5000, or if that is taken another.
+
+    Returns:
+        the port; and a file that keeps it from others who ask here, until it is closed.
 
     Raises:
         StudyError: the one that is wanted cannot be had.
@@ -136,13 +139,29 @@ def free_port(wanted: int | None = None) -> int:
     for port in [wanted] if wanted is not None else [PORT, 0]:
         try:
             with socket.create_server((HOST, port)) as free:
-                return free.getsockname()[1]
+                port = free.getsockname()[1]
+                return port, _claimed(port)
         except (OSError, OverflowError) as error:
             reason = error
     raise StudyError(
         f"--port {wanted}: cannot be had ({getattr(reason, 'strerror', None) or reason}): name another from 1024 to "
         f"65535, or none, for one that is free"
     )
+
+
+def _claimed(port: int) -> IO:
+    """A lock on a port, held from before a server is started until it has ended: it takes seconds to take its port.
+
+    Raises:
+        OSError: another process has it.
+    """
+    file = open(Path(tempfile.gettempdir()) / f"weight-studies-{os.getuid()}-{port}.lock", "w")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        file.close()
+        raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE)) from None
+    return file
 
 
 def _answers(port: int) -> bool:
@@ -158,7 +177,7 @@ def _answers(port: int) -> bool:
 
 def _end(server: subprocess.Popen) -> None:
     """End a server and all its processes, however impatient the user is."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    terminal.settle()
     for how in (signal.SIGTERM, signal.SIGKILL):
         try:
             os.killpg(server.pid, how)

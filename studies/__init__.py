@@ -1,0 +1,6 @@
+import sys
+
+if sys.argv[:1] == ["-m"]:  # python -m studies.…, and its module has not been found yet
+    from studies import terminal
+
+    terminal.begin()

@@ -3,6 +3,7 @@
 import itertools
 import json
 import math
+from collections.abc import Callable
 
 from studies.record import IDENTITY, Study, StudyError, listed, shown
 
@@ -89,16 +90,17 @@ def moved_along(baseline: dict, zipped: tuple, factors: dict) -> dict:
     return others
 
 
-def rules(node, path: str, factors: dict, left_out: set[str]) -> tuple:
-    """Rules over arms; one that names a factor which the user has fixed is void."""
+def rules(node, path: str, factors: dict, left_out: set[str], say: Callable[[str], object]) -> tuple:
+    """Rules over arms; one that names a factor which the user has fixed is void, and said to be."""
     example = "[{initializer: zeros, model.depth: [8, 16]}]"
     read = [_rule(rule, f"{path}[{place}]", factors, left_out) for place, rule in enumerate(_list(node, path, example))]
+    _say_void(path, [place for place, rule in enumerate(read) if not rule], say)
     return tuple(rule for rule in read if rule)
 
 
-def settings(node, factors: dict, left_out: set[str], overridden: set[str]) -> tuple:
+def settings(node, factors: dict, left_out: set[str], overridden: set[str], say: Callable[[str], object]) -> tuple:
     """Pairs of `when` and `set`; what the user set on the command line stays as it is."""
-    read = []
+    read, void = [], []
     example = "[{when: {optimizer: adam}, set: {optimizer.learning_rate: 0.001}}]"
     for place, entry in enumerate(_list(node, "study.settings", example)):
         path = f"study.settings[{place}]"
@@ -111,9 +113,17 @@ def settings(node, factors: dict, left_out: set[str], overridden: set[str]) -> t
             if not _is_level(value):
                 raise StudyError(f"{path}.set.{name}={shown(value)}: expected a name, a number or a list")
         values = {name: value for name, value in values.items() if name not in overridden}
-        if (rule := _rule(entry["when"], f"{path}.when", factors, left_out)) and values:
+        if not (rule := _rule(entry["when"], f"{path}.when", factors, left_out)):
+            void.append(place)
+        elif values:
             read.append({"when": rule, "set": values})
+    _say_void("study.settings", void, say)
     return tuple(read)
+
+
+def _say_void(path, places, say) -> None:
+    if places:
+        say(f"{path} {listed(places)} (from 0): void, since what it is about is not compared")
 
 
 def levels(path: str, node, repeats: bool = False) -> tuple:

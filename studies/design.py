@@ -14,6 +14,7 @@ from studies.record import (
     Study,
     StudyError,
     Trial,
+    arm_label,
     content_key,
     listed,
     shown,
@@ -42,6 +43,9 @@ STUDY = (
 )
 """The settings of a study."""
 
+NOISY = ("mixup", "cutmix", "gradient_noise")
+"""The regularizers that draw from the stream `noise`."""
+
 Compose = Callable[[list[str]], dict]
 
 Settle = Callable[[dict], tuple[dict, dict, dict]]
@@ -49,12 +53,15 @@ Settle = Callable[[dict], tuple[dict, dict, dict]]
 of it shapes the compiled graph. Raises StudyError."""
 
 
-def read_study(config: dict, overridden: set[str] = frozenset()) -> Study:
+def read_study(
+    config: dict, overridden: set[str] = frozenset(), say: Callable[[str], object] = lambda remark: None
+) -> Study:
     """The study that a composed config declares.
 
     Args:
         overridden: the keys that the user set on the command line. A factor that is one of them has the level it was
             given; one that a chosen option has no setting for (`model.depth` after `model=lenet_300_100`) goes.
+        say: is told of everything in the study that does not count because of them, a line each.
 
     Raises:
         StudyError: something in `study` is not what it should be.
@@ -72,7 +79,12 @@ def read_study(config: dict, overridden: set[str] = frozenset()) -> Study:
             f"compared or tuned; leave it out of one"
         )
     every = roles["factors"] | roles["nuisance"]
-    left_out = {factor for factor in every if factor in overridden or _is_gone(factor, config, overridden)}
+    gone = {factor for factor in every if factor not in overridden and _is_gone(factor, config, overridden)}
+    left_out = gone | (every.keys() & overridden)
+    for factor in (factor for factor in every if factor in left_out):
+        group, role = factor.partition(".")[0], "compared" if factor in roles["factors"] else "tuned"
+        why = f"the chosen {group} has no such setting" if factor in gone else "it is fixed in the command"
+        say(f"{factor} is not {role}: {why}")
     named, tuned = ({f: levels for f, levels in roles[role].items() if f not in left_out} for role in roles)
     for role, names in (("factors", named), ("nuisance", tuned)):
         for factor in names:
@@ -87,6 +99,8 @@ def read_study(config: dict, overridden: set[str] = frozenset()) -> Study:
             raise StudyError(f"study.zip moves {counts} together: expected as many levels of each")
     baseline = arms.mapping(node["baseline"], "study.baseline", "model.depth: 2")
     baseline = {factor: level for factor, level in baseline.items() if factor not in left_out}
+    if nuisance == {} and {"study.tuning_seeds"} & overridden:
+        say("study.tuning_seeds is void: nothing is tuned")
     for factor, level in baseline.items():
         if factor not in factors:
             raise StudyError(f"study.baseline names {factor}: expected one of the factors {listed(factors)}")
@@ -114,9 +128,9 @@ def read_study(config: dict, overridden: set[str] = frozenset()) -> Study:
         baseline,
         node["metric"],
         zipped,
-        arms.rules(node["skip"], "study.skip", factors, left_out),
-        arms.rules(node["only"], "study.only", factors, left_out),
-        arms.settings(node["settings"], factors, left_out, overridden | nuisance.keys()),
+        arms.rules(node["skip"], "study.skip", factors, left_out, say),
+        arms.rules(node["only"], "study.only", factors, left_out, say),
+        arms.settings(node["settings"], factors, left_out, overridden | nuisance.keys(), say),
         nuisance,
         tuning_seeds if nuisance else (),
         _figures(node["figures"]),
@@ -135,8 +149,8 @@ def expand(
 ) -> list[Trial]:
     """Every trial of a study, arms in the order of the factors' levels, an arm's seeds together.
 
-    A study with nuisance factors has the trials that tune them, each arm at every combination of their levels; and,
-    once it is `chosen` how each arm does best, the arms at that.
+    A study with nuisance factors has the trials that tune them, each arm at every combination of their levels, those
+    of settings that it has; and, once it is `chosen` how each arm does best, the arms at that.
 
     Args:
         base: the config without any factor's level.
@@ -165,21 +179,24 @@ def expand(
         raise StudyError(
             f"{study.name} has {count:,} trials: expected {arms.MOST_TRIALS:,} at most. Leave out levels or seeds"
         )
+
+    def composed(given) -> dict:
+        assignments = _assignments(given)
+        if exact:
+            return compose(overrides + assignments)
+        for assignment, (path, value) in zip(assignments, given, strict=True):
+            if assignment not in changes:
+                changes[assignment] = _change(base, path, value, overrides, compose)
+        return _assemble(base, [(*g, changes[a]) for g, a in zip(given, assignments, strict=True)])
+
     if tunes:
         cells = [(arm, nuisance) for arm in every for nuisance in arms.nuisance_of(study)]
     else:
         cells = zip(every, chosen or [{}] * len(every), strict=True)
-    for arm, nuisance in cells:
+    for arm, nuisance in _fitting(study, cells, composed):
         given = [*arm.items(), *arms.settings_of(study, arm), *nuisance.items()]
-        assignments = [f"{path}={written(value)}" for path, value in given]
-        if exact:
-            config = compose(overrides + assignments)
-        else:
-            for assignment, (path, value) in zip(assignments, given, strict=True):
-                if assignment not in changes:
-                    changes[assignment] = _change(base, path, value, overrides, compose)
-            config = _assemble(base, [(*g, changes[a]) for g, a in zip(given, assignments, strict=True)])
-        config, identity, graph = settle({name: part for name, part in config.items() if name not in STUDYS})
+        assignments = _assignments(given)
+        config, identity, graph = settle({name: part for name, part in composed(given).items() if name not in STUDYS})
         graph = content_key(graph)
         trials += [
             Trial(
@@ -198,6 +215,75 @@ def expand(
     _refuse_twins(trials)
     _check_average(study, trials)
     return trials
+
+
+def remarks(study: Study, trials: list[Trial]) -> list[str]:
+    """What one might not expect of a study's trials, a line each.
+
+    Raises:
+        StudyError: the seeds of every arm are one and the same run.
+    """
+    lines = []
+    for factor in study.nuisance:
+        if without := [trial.arm for trial in trials if factor not in trial.nuisance and "." in factor]:
+            labels = dict.fromkeys(arm_label(arm) for arm in without)
+            lines.append(f"{factor} is tuned where there is such a setting, so not for {listed(labels)}")
+    pinned = {arm_label(trial.arm): drawn(trial.config) for trial in trials}
+    alike = [label for label, streams in pinned.items() if not streams]
+    seeds = {trial.seed for trial in trials}
+    if alike and len(seeds) > 1:
+        if len(alike) == len(pinned):
+            raise StudyError(
+                f"the {len(seeds)} seeds are one run, {len(seeds)} times: all that is drawn is pinned by seeds.split, "
+                f"seeds.init, …: leave one of them free, such as seeds.init=null, or take one seed, study.seeds=1"
+            )
+        lines.append(
+            f"the {len(seeds)} seeds of {'; '.join(alike)} are one run, {len(seeds)} times: all that is drawn is pinned"
+        )
+    return lines
+
+
+def drawn(config: dict) -> set[str]:
+    """A seed's streams that are not pinned and that a trial draws from; the user's own parts may draw from any."""
+    model, regularizer = config["model"], config["regularizer"].get("_target_", "")
+    own = regularizer and not regularizer.startswith(("studies.", "keras."))
+    streams = {"split", "init", "order"}
+    if any(config["data"].get(name) for name in ("flip", "crop", "cutout")):
+        streams.add("augment")
+    if not model["_target_"].startswith("studies.") or model.get("dropout") or model.get("spatial_dropout"):
+        streams.add("dropout")
+    if config["data"].get("label_noise") or own or regularizer.rpartition(".")[2] in NOISY:
+        streams.add("noise")
+    return {stream for stream in streams if config["seeds"].get(stream) is None}
+
+
+def _assignments(given) -> list[str]:
+    return [f"{path}={written(value)}" for path, value in given]
+
+
+def _fitting(study: Study, cells, composed: Callable[[list], dict]) -> list[tuple[dict, dict]]:
+    """Pairs of an arm and its nuisance levels, without those of settings that its options lack, none of them twice.
+
+    Raises:
+        StudyError: there is a nuisance factor that no arm has.
+    """
+    known, fitting, seen = {}, [], set()
+    for arm, nuisance in cells:
+        varied = [*arm.items(), *arms.settings_of(study, arm), *((f, v) for f, v in nuisance.items() if "." not in f)]
+        groups = {path for path, _ in varied if "." not in path}
+        doubtful = {factor for factor in nuisance if "." in factor and factor.partition(".")[0] in groups}
+        if doubtful:
+            place = json.dumps(varied)
+            if place not in known:
+                known[place] = _flat(composed(varied)).keys()
+            nuisance = {f: level for f, level in nuisance.items() if f not in doubtful or f in known[place]}
+        if (cell := json.dumps([arm, nuisance])) not in seen:
+            seen.add(cell)
+            fitting.append((arm, nuisance))
+    for factor in study.nuisance:
+        if not any(factor in nuisance for _, nuisance in fitting):
+            raise StudyError(f"study.nuisance names {factor}, and no arm has such a setting: leave it out")
+    return fitting
 
 
 def written(level) -> str:
@@ -258,7 +344,9 @@ def _question(metric: str, factors: list[str]) -> str:
 def _figures(names) -> tuple[str, ...]:
     if not isinstance(names, list) or not all(name in FIGURES for name in names):
         raise StudyError(f"study.figures={shown(names)}: expected a list of some of {listed(FIGURES)}")
-    return tuple(dict.fromkeys(names))
+    if len(set(names)) < len(names):
+        raise StudyError(f"study.figures={shown(names)} has a figure twice: leave one out")
+    return tuple(names)
 
 
 def _seeds(seeds, path) -> tuple[int, ...]:

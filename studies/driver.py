@@ -10,13 +10,11 @@ from pathlib import Path
 
 from rich.console import Console
 
-from studies import arms, cost, data, limits, provenance, store, sweep
+from studies import arms, cost, data, limits, provenance, store, sweep, terminal
 from studies.record import EpochRecord, Result, Started, Study, StudyError, Trial, content_key, listed
 
 TRIAL = "studies.trial:run"
 CHECK = "studies.parts:check"
-INTERRUPTED = 130
-"""The exit code after Ctrl-C, as shells have it."""
 
 
 def plan(study: Study, trials: list[Trial], seconds: dict[str, float], workers: int) -> None:
@@ -29,8 +27,10 @@ def plan(study: Study, trials: list[Trial], seconds: dict[str, float], workers: 
     seconds = list(seconds.values())
     if study.nuisance:
         finals, mean = count * len(study.seeds), sum(seconds) / len(seconds)
+        each = Counter(json.dumps(trial.arm) for trial in trials).values()
+        fewest, most = (number // len(study.tuning_seeds) for number in (min(each), max(each)))
         print(
-            f"{len(trials)} tuning trials, {count} arms at {len(trials) // len(study.tuning_seeds) // count} "
+            f"{len(trials)} tuning trials, {count} arms at {f'{fewest} to ' * (fewest < most)}{most} "
             f"combinations and {len(study.tuning_seeds)} seeds, {len(graphs)} graphs: {listed(graphs)}\n"
             f"then {finals} final trials, each arm at its best combination and {len(study.seeds)} seeds"
         )
@@ -90,10 +90,11 @@ class Driver:
             table = compare.answer(self.study, frame, self.root, format="markdown")
             status = "FAILED" if self.statuses["crashed"] else "FINISHED"
         except KeyboardInterrupt:
+            terminal.settle()
             status = "KILLED"
             self.executor.close()
             self._say_what_is_kept(trials)
-            return INTERRUPTED, {}
+            return terminal.code(), {}
         except BaseException:
             self.executor.close()
             raise
@@ -105,7 +106,7 @@ class Driver:
 
     def _train(self, trials, seconds, study) -> None:
         """Check every part of the pending trials in the workers, then train them and write what comes back."""
-        from analysis import load
+        from analysis import estimates, load
         from studies.early_warnings import early_warnings
         from studies.executors import Task
 
@@ -123,8 +124,11 @@ class Driver:
         tasks = [
             Task(t.key, t.graph_key, t.config["engine"]["threads"], t, seconds[t.key] + compiling) for t in pending
         ]
-        self.executor.start(TRIAL, len(tasks), tasks[0].threads)
+        with terminal.held():
+            self.executor.start(TRIAL, len(tasks), tasks[0].threads)
         self._open(pending)
+
+        import pandas as pd
 
         from studies import progress
 
@@ -142,9 +146,12 @@ class Driver:
                         layers[trial.key] += record
                     case Result():
                         course = epochs.pop(trial.key), layers.pop(trial.key)
-                        self.execution.write(trial, *course, record, early_warnings(*course, record.classes))
+                        warning = early_warnings(*course, record.classes)
+                        with terminal.held():
+                            self.execution.write(trial, *course, record, warning)
                         self.statuses[record.status] += 1
-                        display.ended(trial, record)
+                        counted = estimates.scored(pd.DataFrame([asdict(record)]), study.metric)
+                        display.ended(trial, record, counted.item())
 
     def _warn_of_mixing(self, finished: set[str]) -> None:
         """Say that what is finished was trained by other versions, or elsewhere, than the rest will be."""
@@ -156,7 +163,8 @@ class Driver:
 
     def _open(self, pending) -> None:
         """Have what is pending checked, and this execution in the store, both while the workers start."""
-        database = store.Maker(self.root)
+        with terminal.held():
+            database = store.Maker(self.root)
         try:
             from analysis import report  # noqa: F401  a second, which is had while the workers start
             from studies import tracking  # noqa: F401
@@ -173,9 +181,10 @@ class Driver:
         from studies import tracking
 
         tags = provenance.tags(sweep.current().command)
-        self.execution = tracking.Execution(
-            self.root, self.study, self.design, self.config, self.jobs, tags, data.entry, self.compared
-        )
+        with terminal.held():
+            self.execution = tracking.Execution(
+                self.root, self.study, self.design, self.config, self.jobs, tags, data.entry, self.compared
+            )
         self.execution.keep(self.files)
 
     def _record(self, trials) -> None:
@@ -253,20 +262,18 @@ class Driver:
         from analysis import load
 
         done = len(load.finished_keys(self.study.name, self.root) & {trial.key for trial in trials})
-        self.console.print(
-            f"\ninterrupted: {done} of {len(trials)} trials are kept; the same command goes on from there"
-        )
+        terminal.say(f"interrupted: {done} of {len(trials)} trials are kept; the same command goes on from there")
 
     def _print_results(self, frame) -> None:
         from analysis import compare
 
         study = self.study
         print(f"\n{compare.answer(study, frame, self.root)}\n")
-        where = "" if Path(self.root) == Path("mlruns") else f" --root {self.root}"
+        where = "" if Path(self.root) == Path("mlruns") else f" --root {shlex.quote(str(self.root))}"
         print(f"results   {Path(self.root).resolve()}")
         print(f"report    {self._report(frame)}")
         print(f"tables    python -m analysis.compare {shlex.quote(study.name)}{where}")
-        print(f"browse    mlflow ui --backend-store-uri {store.uri(self.root)}")
+        print(f"browse    mlflow ui --backend-store-uri {shlex.quote(store.uri(self.root))}")
 
     def _report(self, frame) -> Path:
         """The path of the report: written at the end of an execution, and for a finished study if it has none."""
@@ -276,15 +283,23 @@ class Driver:
         written = execution.folder / report.FILE
         if self.recorded and written.exists():
             return written
-        with store.guarded(self.root):
-            return report.report(execution, frame, self.root).write(execution.folder)
+        page = report.report(execution, frame, self.root)
+        with terminal.held(), store.guarded(self.root):  # a page cut short would be taken for the report from now on
+            return page.write(execution.folder)
 
     def _summary(self, frame) -> dict:
-        """What all trials come to, over the seeds."""
+        """What all trials come to, over the seeds; a metric of test data is no objective, its like of validation is."""
         from analysis import estimates
 
-        [whole] = estimates.comparison(frame, [], self.study.metric, {}).to_dict("records")
-        return {name: whole[name] for name in ("seeds", "failures", "mean", "sd")}
+        metric = self.study.metric
+        objective = metric.replace("test", "val")
+        means = {m: estimates.comparison(frame, [], m, {}).to_dict("records")[0] for m in {metric, objective}}
+        if self.jobs and objective != metric:
+            self.console.print(
+                f"a sweeper is given the mean of {objective}: no choice is to be made by test data", highlight=False
+            )
+        whole = {name: means[metric][name] for name in ("seeds", "failures", "mean", "sd")}
+        return whole | {"objective": means[objective]["mean"]}
 
 
 def say_notes(trials: list[Trial]) -> None:

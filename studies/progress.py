@@ -48,12 +48,12 @@ class Display:
         if not self.done:
             self.bar.update(self.task, state=f"{trial.label()} seed={trial.seed}: epoch {epoch}")
 
-    def ended(self, trial: Trial, result: Result) -> None:
-        """A trial has ended."""
+    def ended(self, trial: Trial, result: Result, value: float) -> None:
+        """A trial has ended; `value` is its metric as tables count it: a failure's, if it diverged."""
         self.done += 1
         self.failed += result.status != "finished"
         label, metric = trial.label(), self.study.metric
-        self.values.setdefault(label, []).append(getattr(result, metric))
+        self.values.setdefault(label, []).append(value)
         self.left[label] -= 1
         elapsed = time.monotonic() - self.started
         state = f"{self.failed} failed, {self.skipped} skipped, {60 * self.done / elapsed:.0f} a minute, "

@@ -3,30 +3,41 @@
 python -m studies.run +study=init_comparison
 """
 
+import codecs
 import functools
 import math
 import os
 import re
+import signal
 import sys
 import traceback
+from collections.abc import Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
 
 import hydra
+import yaml
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException, OverrideParseException
 from hydra.types import RunMode
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
 
-from studies import contract, data, design, driver, limits, provenance, store, sweep, targets
-from studies.record import IDENTITY, StudyError, listed
+from studies import contract, data, design, driver, limits, provenance, store, sweep, targets, terminal
+from studies.record import IDENTITY, StudyError, listed, shown
 
 CONF = Path(__file__).parent.parent / "conf"
 SELF_REFERENCE = re.compile(r"\$\{(?!oc\.env:)")
+SIGNALLED = 128
+"""Exit codes above it are a signal's: 130 Ctrl-C's."""
+
 EXECUTORS: dict = {}
 """Those of this process's jobs, by their configs: jobs share workers."""
+
+MAPPINGS = ("study.factors", "study.nuisance", "study.baseline")
+"""Settings of a study that a mapping in the command is merged into."""
 
 NOT_OF_A_TRIAL = ("plan=", "executor", "tracking", "study.seeds=", "seed=", "hydra.")
 
@@ -35,16 +46,39 @@ def main() -> int:
     """Run the command line; gives the exit code: 1 if a trial crashed, 2 for what the user can put right."""
     wants_traceback = os.environ.get("HYDRA_FULL_ERROR") == "1"
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises, and we say what is wrong in one paragraph
+    with terminal.interruptible():
+        try:
+            return _command(wants_traceback)
+        except KeyboardInterrupt:
+            terminal.say("interrupted: what had ended is kept; the same command goes on from there")
+            return terminal.code()
+        except BrokenPipeError:
+            return _unheard()
+
+
+def _unheard() -> int:
+    """The exit code where the reader, such as head, has seen enough; what is still to be printed goes nowhere."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return SIGNALLED + signal.SIGPIPE
+
+
+def _command(wants_traceback: bool) -> int:
+    """All jobs of the command line; gives the highest of their exit codes."""
     code = 1
     with sweep.begun(sys.argv[1:], wants_traceback) as jobs:
         try:
             hydra.main(config_path=str(CONF), config_name="config", version_base="1.3")(task)()
+            sys.stdout.flush()
             code = 0
         except KeyboardInterrupt:
-            code = driver.INTERRUPTED
+            code = terminal.code()
+            raise
         except Exception as error:
+            if terminal.received():  # which it was made of
+                raise KeyboardInterrupt from None
             code = _refused(error, wants_traceback)
         finally:
+            terminal.settle()
             for executor in EXECUTORS.values():
                 executor.close()
             EXECUTORS.clear()
@@ -58,10 +92,11 @@ def task(composed) -> float:
     """What Hydra calls for each job, in this process or in another.
 
     Returns:
-        the mean of the study's metric over its trials, for sweepers to optimize; NaN if it has none.
+        what sweepers optimize: the mean of the study's metric over its trials, of validation data in place of test
+        data; NaN if it has none.
     """
     jobs, hydra_config = sweep.current(), HydraConfig.get()
-    if any(outcome.code == driver.INTERRUPTED for outcome in jobs.outcomes()):
+    if any(outcome.code > SIGNALLED for outcome in jobs.outcomes()):
         return math.nan
     swept = hydra_config.mode == RunMode.MULTIRUN
     # As they were written: an interpolation in one is for the config that it composes.
@@ -69,18 +104,40 @@ def task(composed) -> float:
     outcome = sweep.Outcome(overrides, swept)
     try:
         outcome = job(composed, outcome, jobs if swept else None)
+    except BrokenPipeError:
+        outcome = replace(outcome, code=_unheard())
     except Exception as error:  # here, since Hydra prints a line of its own about one that passes through it
+        if terminal.received():  # which it was made of
+            raise KeyboardInterrupt from None
         outcome = replace(outcome, code=_refused(error, jobs.wants_traceback))
     jobs.tell(hydra_config.job.num if swept else 0, outcome)
-    return outcome.mean
+    return outcome.objective
 
 
 def _refused(error: Exception, wants_traceback: bool) -> int:
     """The exit code for what the user can put right, which is said in one paragraph; else the error goes on."""
-    if wants_traceback or not _is_users(error):
+    unread = _unread(error)
+    if wants_traceback or not (unread or _is_users(error)):
         raise error
-    print("error:", *explained(error).split(), file=sys.stderr)
+    print("error:", *(unread or explained(error)).split(), file=sys.stderr)
     return 2
+
+
+def _unread(error: Exception) -> str:
+    """What is wrong with the text of a config file, if Hydra fell over one."""
+    words = {word.lstrip("+") for word in sys.argv[1:]}
+    named = {path: f"{path.parent.name}={path.stem}" in words for path in CONF.rglob("*.yaml")}
+    for path in sorted(named, key=named.get, reverse=True):
+        if named[path] and path.read_bytes().startswith(codecs.BOM_UTF8):
+            return f"{path} begins with a byte-order mark, which hides its first line: save it as UTF-8 without one"
+        if isinstance(error, UnicodeDecodeError | yaml.YAMLError):
+            try:
+                yaml.compose(path.read_text(encoding="utf-8"))
+            except UnicodeDecodeError as reason:
+                return f"{path} is not text in UTF-8 ({reason}): save it as that"
+            except yaml.YAMLError as reason:
+                return f"{path} is not YAML: {reason}"
+    return ""
 
 
 def _end_sweep(jobs: sweep.Sweep, outcomes: list[sweep.Outcome], code: int) -> None:
@@ -96,9 +153,20 @@ def _end_sweep(jobs: sweep.Sweep, outcomes: list[sweep.Outcome], code: int) -> N
     ]
     if len(rows) > 1:
         print(f"\n{tables.sweep_table(rows)}\n")
-    status = {0: "FINISHED", driver.INTERRUPTED: "KILLED"}.get(code, "FAILED")
+    for same in _alike(outcomes):
+        print(f"note: the jobs {same} have the same trials, which read nothing of what sets those jobs apart")
+    status = "KILLED" if code > SIGNALLED else "FAILED" if code else "FINISHED"
     for root, study in dict.fromkeys((o.root, o.study) for o in outcomes if o.study):
         tracking.end_sweep(root, study, jobs.id, status, tables.sweep_table(rows, format="markdown"))
+
+
+def _alike(outcomes: list[sweep.Outcome]) -> list[str]:
+    """The numbers of jobs that come to the same trials, a text for each such group."""
+    groups: dict[str, list[int]] = {}
+    for number, outcome in enumerate(outcomes):
+        if outcome.trials:
+            groups.setdefault(outcome.trials, []).append(number)
+    return [listed(numbers) for numbers in groups.values() if len(numbers) > 1]
 
 
 def job(composed, outcome: sweep.Outcome, jobs: sweep.Sweep | None) -> sweep.Outcome:
@@ -110,15 +178,26 @@ def job(composed, outcome: sweep.Outcome, jobs: sweep.Sweep | None) -> sweep.Out
     """
     config = _resolved(composed)
     overrides = [o for o in outcome.overrides if not o.startswith(NOT_OF_A_TRIAL)]
-    overridden = {override.lstrip("+~").partition("=")[0] for override in overrides}
+    overridden = {override.lstrip("+~").partition("=")[0] for override in outcome.overrides}
+    remarks = _merged(outcome.overrides, config)
     choices = HydraConfig.get().runtime.choices
+    if (named := choices.get("study")) and _body("study", named) == {}:
+        raise StudyError(
+            f"+study={named}: its file is empty: expected a study, such as {CONF}/study/init_comparison.yaml"
+        )
     config |= limits.settled({name: config[name] for name in ("seed", "plan") if name in config})
-    study = design.read_study(config, overridden)
+    study = design.read_study(config, overridden, remarks.append)
     compose = composer(config, overrides, choices)
     expand = functools.partial(
         design.expand, study, config, choices, overrides, compose, _settle, _refers_to_itself(composed)
     )
     trials = expand()
+    remarks += design.remarks(study, trials)
+    if (workers := config["executor"].get("workers") or 0) > len(trials):
+        remarks.append(f"executor.workers={workers}: {len(trials)} are started, one a trial")
+    for remark in remarks:
+        print(f"note: {remark}", flush=True)
+    outcome = replace(outcome, trials=design.content_key([trial.key for trial in trials]))
     seconds = driver.expected_seconds(trials)
     driver.say_notes(trials)
     wanted = design.content_key(config["executor"])
@@ -128,11 +207,11 @@ def job(composed, outcome: sweep.Outcome, jobs: sweep.Sweep | None) -> sweep.Out
 
     root = _root(config["tracking"]["root"])
     if config["plan"]:
-        driver.plan(study, trials, seconds, executor.workers)
+        driver.plan(study, trials, seconds, min(executor.workers, len(trials)))
         return outcome
     store.check_writable(root)
     with store.claimed(root, study.name, jobs.id if jobs else ""):
-        drive = driver.Driver(study, executor, root, OmegaConf.to_yaml(composed), Console(), jobs)
+        drive = driver.Driver(study, executor, root, OmegaConf.to_yaml(composed), _Console(), jobs)
         code, summary = drive.drive(trials, seconds, expand)
     return replace(outcome, code=code, study=study.name, root=str(root), metric=study.metric, **summary)
 
@@ -142,6 +221,57 @@ def _root(named: str) -> Path:
         return contract.folder(named)
     except StudyError as error:
         raise StudyError(f"tracking.root={error}") from error
+
+
+class _Console(Console):
+    def on_broken_pipe(self) -> None:
+        """Rich would end the process here."""
+        raise BrokenPipeError
+
+
+def _merged(overrides: list[str], config: dict) -> list[str]:
+    """What of the command's words does not count, or is not all that counts, a line each: Hydra merges in silence.
+
+    Raises:
+        StudyError: one changes nothing, or two exclude each other.
+    """
+    remarks, given = [], {}
+    for override in OverridesParser.create().parse_overrides(overrides):
+        path, value = override.key_or_group, None if override.is_delete() else override.value()
+        for name, leaf in _leaves(path, value):
+            if given.get(name) is not None and leaf is not None and given[name] != leaf:
+                remarks.append(f"{name} is given twice: {shown(leaf)} counts, not {shown(given[name])}")
+            given[name] = leaf
+        if value == {} and (there := _at(config, path)):
+            remedy = (
+                f"{path}=null takes all of it away" if path in MAPPINGS else "name what is to change, or leave it out"
+            )
+            raise StudyError(
+                f"{override.input_line}: changes nothing, since a mapping is merged into what there is "
+                f"({listed(there)}): {remedy}"
+            )
+    for path in MAPPINGS:
+        kept = [name for name in _at(config, path) or () if f"{path}.{name}" not in given]
+        if kept and any(name.startswith(f"{path}.") for name in given):
+            remarks.append(f"{path} keeps {listed(kept)} of the study besides; {path}=null before it leaves all out")
+    if given.get("seed") is not None and given.get("study.seeds") is not None:
+        raise StudyError(f"seed={given['seed']} and study.seeds={shown(given['study.seeds'])}: expected one of them")
+    return remarks
+
+
+def _at(config: dict, path: str):
+    """What a config has at a path, None if there is no such place."""
+    for name in path.split("."):
+        config = config.get(name) if isinstance(config, dict) else None
+    return config
+
+
+def _leaves(path: str, value) -> Iterator[tuple[str, object]]:
+    if isinstance(value, dict) and value:
+        for name, inner in value.items():
+            yield from _leaves(f"{path}.{name}", inner)
+    else:
+        yield path, value
 
 
 def _settle(config: dict) -> tuple[dict, dict, dict]:
@@ -189,7 +319,7 @@ def _body(group: str, option: str | None) -> dict | None:
     path = CONF / group / f"{option}.yaml"
     if not path.is_file():
         return None
-    text = path.read_text()
+    text = path.read_text(encoding="utf-8")
     if group == "study":
         return OmegaConf.to_container(OmegaConf.load(path))
     if "@package" in text or SELF_REFERENCE.search(text):

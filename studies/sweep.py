@@ -10,9 +10,11 @@ import os
 import tempfile
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
+
+from studies import terminal
 
 FOLDER = "STUDIES_SWEEP"
 """The environment variable with the folder; conf/config.yaml has Hydra write there too."""
@@ -27,8 +29,10 @@ class Outcome:
         swept: whether it is of a multirun.
         code: its exit code.
         root: the store's folder; study, root and metric are empty if it did not get that far.
-        seeds: with a value; mean, sd: of the study's metric over them, the mean being what a sweeper optimizes.
+        seeds: with a value; mean, sd: of the study's metric over them.
         failures: trials that did not finish.
+        objective: what a sweeper optimizes: the mean, or where the metric is of test data that of validation data.
+        trials: what identifies its trials, all of them.
     """
 
     overrides: list[str]
@@ -41,6 +45,8 @@ class Outcome:
     failures: int = 0
     mean: float = math.nan
     sd: float = math.nan
+    objective: float = math.nan
+    trials: str = ""
 
 
 @dataclass(frozen=True)
@@ -81,7 +87,10 @@ class Sweep:
 @contextmanager
 def begun(command: list[str], wants_traceback: bool) -> Iterator[Sweep]:
     """The sweep of a command, known to every process that starts meanwhile."""
-    with tempfile.TemporaryDirectory(prefix=f"studies-{uuid.uuid4().hex}-", ignore_cleanup_errors=True) as folder:
+    with ExitStack() as stack:
+        with terminal.held():
+            prefix = f"studies-{uuid.uuid4().hex}-"
+            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix=prefix, ignore_cleanup_errors=True))
         (Path(folder) / "command.json").write_text(json.dumps([command, wants_traceback]))
         os.environ[FOLDER] = folder
         try:

@@ -201,7 +201,7 @@ class Execution:
         """Keep files, name -> text, with the execution."""
         for name, text in files.items():
             new = self.artifacts / f".{name}.new"
-            new.write_text(text)
+            new.write_text(text, encoding="utf-8")
             new.replace(self.artifacts / name)  # whole, whoever reads meanwhile
 
     @_writing
@@ -237,7 +237,7 @@ class Execution:
 
         folder = self._artifacts(run)
         (folder / "config.yaml").write_text(
-            _yaml({**trial.config, "seed": trial.seed, "overrides": list(trial.overrides)})
+            _yaml({**trial.config, "seed": trial.seed, "overrides": list(trial.overrides)}), encoding="utf-8"
         )
         _write_parquet(folder / "epochs.parquet", EPOCH_COLUMNS, [tuple(vars(record).values()) for record in epochs])
         rows = [(record.key, record.epoch, record.layer, record.tensor, *record.statistics) for record in layers]
@@ -256,7 +256,7 @@ class Execution:
         """End the execution with an MLflow status, and keep its table in Markdown."""
         note = self.study.question
         if table:
-            (self.artifacts / "comparison.md").write_text(table)
+            (self.artifacts / "comparison.md").write_text(table, encoding="utf-8")
             note += (
                 f"\n\nAmong the artifacts: [report.html]({self._page('report.html')}), the answer; `figures/`, its "
                 f"figures; `comparison.md`, this table; `study.yaml`, the whole config.\n\n{table}"
@@ -272,7 +272,7 @@ def end_sweep(root, study: str, sweep: str, status: str, table: str) -> None:
     with _guarded(root):
         opened = _opened(root, study)
         if run := opened.sweep_run(sweep):
-            (_artifacts(_folder(opened), run) / "sweep.md").write_text(table)
+            (_artifacts(_folder(opened), run) / "sweep.md").write_text(table, encoding="utf-8")
             opened.end(run, status, table[:TAG_LENGTH])
 
 

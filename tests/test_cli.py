@@ -6,17 +6,21 @@ Most run in this process, which saves two seconds each; those in a process of th
 import io
 import os
 import re
+import shutil
 import subprocess
 import sys
 import zipfile
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
+from rich.console import Console
 
 from analysis import compare
-from studies import run
+from studies import driver, run
+from studies.record import Study
 
 ROOT = Path(__file__).parent.parent
 STUDY = "+study=init_comparison"
@@ -107,6 +111,17 @@ def assert_one_paragraph(answer, *words):
         (["data.imbalance=0.1"], "data.imbalance=0.1", "from 1"),
         (["data.standardize=1"], "data.standardize=1", "true or false"),
         (["~data.standardize"], "data.standardize is missing", "data.standardize=VALUE"),
+        ([STUDY, "study.factors={}"], "study.factors={}: changes nothing", "study.factors=null"),
+        ([STUDY, "study.baseline={}"], "study.baseline={}: changes nothing", "(initializer)"),
+        (["training={}"], "training={}: changes nothing", "leave it out"),
+        (["seed=3", "study.seeds=5"], "seed=3 and study.seeds=5", "one of them"),
+        (["study.seeds=5", "seeds={split: 0, init: 0, order: 0}"], "the 5 seeds are one run", "seeds.init=null"),
+        (
+            ["+study.factors={optimizer: [adam, adamax]}", "+study.nuisance={optimizer.nosuch: [1, 2]}"],
+            "study.nuisance names optimizer.nosuch",
+            "leave it out",
+        ),
+        (["study.figures=[loss_by_rate, loss_by_rate]"], "a figure twice", "leave one out"),
         ([STUDY, "study.baseline={initializer: ones}"], "study.baseline.initializer=ones", "glorot_uniform"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
@@ -114,6 +129,82 @@ def assert_one_paragraph(answer, *words):
 def test_bad_input_is_answered_in_one_paragraph(cli, tmp_path, arguments, received, allowed):
     assert_one_paragraph(cli(*arguments), received, allowed)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "notes"),
+    [
+        ([], []),
+        (["+study.factors={model.depth: [1, 2]}", "study.baseline=null", "training={epochs: 3}", "seed=3"], []),
+        ([STUDY, "study.factors=null", "study.baseline=null", "+study.factors={model.width: [8, 9]}"], []),
+        (
+            [STUDY, "+study.factors={model.width: [8, 16]}"],
+            ["study.factors keeps initializer, model.depth of the study besides; study.factors=null before"],
+        ),
+        ([STUDY, "study.factors={model.depth: [2, 3]}"], ["study.factors keeps initializer of the study besides"]),
+        ([STUDY, "initializer=zeros"], ["initializer is not compared: it is fixed in the command"]),
+        ([STUDY, "model=lenet_300_100"], ["model.depth is not compared: the chosen model has no such setting"]),
+        (
+            ["+study=optimizer_comparison", "optimizer=adam"],
+            ["optimizer is not compared: it is fixed", "study.settings 0, 1, 2, 3, 4, 5 (from 0): void"],
+        ),
+        (
+            [
+                "+study.factors={model.depth: [1, 2], model.width: [8, 9]}",
+                "study.skip=[{model.depth: 1, model.width: 8}]",
+                "model.width=7",
+            ],
+            ["model.width is not compared", "study.skip 0 (from 0): void"],
+        ),
+        (
+            ["+study.nuisance={model.width: [8, 9]}", "study.tuning_seeds=[7]", "model.width=9"],
+            ["model.width is not tuned: it is fixed in the command", "study.tuning_seeds is void: nothing is tuned"],
+        ),
+        (["model.depth=1", "model.depth=2"], ["model.depth is given twice: 2 counts, not 1"]),
+        (["training={epochs: 1}", "training.epochs=2"], ["training.epochs is given twice: 2 counts, not 1"]),
+        (["executor.workers=64"], ["executor.workers=64: 1 are started, one a trial"]),
+        (
+            ["+study.factors={seeds.order: [null, 0]}", "seeds.init=0", "seeds.split=0", "study.seeds=3"],
+            ["the 3 seeds of order=0 are one run, 3 times: all that is drawn is pinned"],
+        ),
+        (
+            [
+                "+study.factors={optimizer: [momentum, adam]}",
+                "+study.nuisance={optimizer.learning_rate: [.01, .1], optimizer.momentum: [.5, .9]}",
+            ],
+            ["optimizer.momentum is tuned where there is such a setting, so not for adam"],
+        ),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_what_was_typed_is_what_is_trained_or_a_line_says_otherwise(cli, arguments, notes):
+    code, output, error = cli(*arguments, "plan=true")
+    assert (code, error) == (0, "")
+    said = re.findall(r"^note: (.*)$", output, re.M)
+    assert len(said) == len(notes) and all(line.startswith(note) for line, note in zip(said, notes, strict=True)), said
+
+
+def test_the_plan_says_how_many_combinations_an_arm_is_tuned_at(cli):
+    tuned = "+study.nuisance={optimizer.learning_rate: [.01, .1, 1], optimizer.momentum: [.5, .9]}"
+    _, output, _ = cli("+study.factors={optimizer: [momentum, adam]}", tuned, "plan=true")
+    assert "27 tuning trials, 2 arms at 3 to 6 combinations and 3 seeds" in output
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"\xef\xbb\xbf# @package _global_\nstudy: {name: mine}\n", ["begins with a byte-order mark", "without one"]),
+        ("# @package _global_\nstudy: {name: mine, question: naïve?}\n".encode("latin-1"), ["not text in UTF-8"]),
+        (b"# @package _global_\nstudy: {name: mine\nx", ["is not YAML", "line 3"]),
+        (b"", ["+study=mine: its file", "is empty"]),
+    ],
+    ids=["marked", "latin", "broken", "empty"],
+)
+def test_a_study_file_that_cannot_be_read_is_named(cli, tmp_path, monkeypatch, content, words):
+    shutil.copytree(run.CONF, tmp_path / "conf")
+    monkeypatch.setattr(run, "CONF", tmp_path / "conf")
+    (tmp_path / "conf" / "study" / "mine.yaml").write_bytes(content)
+    assert_one_paragraph(cli("+study=mine", "plan=true"), "mine", *words)
 
 
 def arrays(**changed):
@@ -259,8 +350,8 @@ def trained(monkeypatch, tmp_path):
     def drive(driver, trials, *_):
         depth = trials[0].config["model"]["depth"]
         if depth == 3:
-            return run.driver.INTERRUPTED, {}
-        return int(depth == 4), {"seeds": 2, "failures": 0, "mean": depth / 10, "sd": 0.01}
+            return 130, {}
+        return int(depth == 4), {"seeds": 2, "failures": 0, "mean": depth / 10, "sd": 0.01, "objective": depth / 10}
 
     monkeypatch.setattr(run.driver.Driver, "drive", drive)
     monkeypatch.setattr(run, "task", lambda composed: gave.append(task(composed)) or gave[-1])
@@ -288,8 +379,30 @@ def test_jobs_go_on_after_one_with_an_error_and_not_after_an_interruption(cli, t
         ("4", "0.400"),
     ]
     assert cli("-m", "model.depth=1,4")[0] == 1
-    assert cli("-m", "model.depth=1,3,2")[0] == run.driver.INTERRUPTED
+    assert cli("-m", "model.depth=1,3,2")[0] == 130
     assert trained[-3] == 0.1 and np.isnan(trained[-2:]).all()
+
+
+@pytest.mark.parametrize(
+    ("metric", "objective"), [("test_accuracy", 0.3), ("val_accuracy", 0.3), ("train_accuracy", 0.5)]
+)
+def test_no_sweeper_chooses_by_test_data(capsys, metric, objective):
+    study = Study("s", "?", {}, (0, 1), {}, metric)
+    values = {"val_accuracy": [0.2, 0.4], "test_accuracy": [0.8, 0.9], "train_accuracy": [0.4, 0.6]}
+    frame = pd.DataFrame({"seed": [0, 1], "status": "finished", "classes": 10, "key": ["a", "b"]} | values)
+    drive = driver.Driver(study, None, "", "", Console(), jobs=object())
+    summary = drive._summary(frame)
+    assert summary["objective"] == pytest.approx(objective) and summary["mean"] == pytest.approx(
+        np.mean(values[metric])
+    )
+    said = "a sweeper is given the mean of val_accuracy" in capsys.readouterr().out
+    assert said == (metric == "test_accuracy")
+
+
+def test_jobs_that_differ_in_nothing_that_is_trained_are_named(cli, trained):
+    _, output, _ = cli("-m", "study.question=a,b", "model.depth=1,2")
+    assert re.findall(r"^note: the jobs (.*) have the same trials", output, re.M) == ["0, 2", "1, 3"]
+    assert "note" not in cli("-m", "optimizer=sgd,adam", "model.depth=1,2")[1]
 
 
 def test_seeds_can_be_swept(cli, tmp_path):

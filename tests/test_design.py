@@ -508,6 +508,67 @@ def test_nuisance_factors_are_read_like_factors_and_come_before_settings():
     assert (study.nuisance, study.tuning_seeds) == ({}, ())
 
 
+@pytest.mark.parametrize("exact", [False, True])
+def test_a_nuisance_factor_applies_where_there_is_such_a_setting(exact):
+    nuisance = {"optimizer.learning_rate": (0.1, 0.01), "optimizer.momentum": (0.5, 0.8)}
+    tuned = dict(nuisance=nuisance, tuning_seeds=(100, 101), exact=exact)
+    first = expand({"optimizer": ["SGD", "Adam"]}, **tuned)
+    assert [(t.arm["optimizer"], *t.nuisance.values()) for t in first[::2]] == [
+        *(("SGD", rate, momentum) for rate in (0.1, 0.01) for momentum in (0.5, 0.8)),
+        *(("Adam", rate) for rate in (0.1, 0.01)),
+    ]
+    assert len({t.key for t in first}) == len(first) == 12
+    assert all(t.config["optimizer"].get("momentum") == t.nuisance.get("optimizer.momentum") for t in first)
+    # What tuning gives an arm that lacks it is null.
+    chosen = [{"optimizer.learning_rate": 0.01, "optimizer.momentum": m} for m in (0.8, None)]
+    final = expand({"optimizer": ["SGD", "Adam"]}, chosen=chosen, **tuned)
+    assert [t.nuisance for t in final] == [chosen[0], {"optimizer.learning_rate": 0.01}]
+    study = Study("s", "?", {"optimizer": ("SGD", "Adam")}, (0,), {}, "val_accuracy", nuisance=nuisance)
+    assert design.remarks(study, final) == [
+        "optimizer.momentum is tuned where there is such a setting, so not for Adam"
+    ]
+
+
+def test_a_nuisance_factor_of_a_nuisance_option_applies_to_that_option():
+    nuisance = {"optimizer.momentum": (0.5, 0.8), "optimizer": ("SGD", "Adam")}
+    trials = expand({"model.depth": [2]}, nuisance=nuisance, tuning_seeds=(100,))
+    tried = [(t.nuisance["optimizer"], t.nuisance.get("optimizer.momentum")) for t in trials]
+    assert tried == [("SGD", 0.5), ("Adam", None), ("SGD", 0.8)]
+
+
+def test_a_nuisance_factor_that_no_arm_has_is_refused():
+    with pytest.raises(StudyError, match="study.nuisance names optimizer.nosuch, and no arm has such a setting"):
+        expand({"optimizer": ["SGD", "Adam"]}, nuisance={"optimizer.nosuch": (1, 2)}, tuning_seeds=(100,))
+
+
+def test_what_is_drawn_of_a_seed_depends_on_what_is_trained(config):
+    always = {"split", "init", "order"}
+    for overrides, streams in [
+        ([], set()),
+        (["model.dropout=0.1"], {"dropout"}),
+        (["data.crop=1"], {"augment"}),
+        (["data.label_noise=0.1"], {"noise"}),
+        (["regularizer=mixup"], {"noise"}),
+        (["regularizer=l2"], set()),
+        (["model=application"], {"dropout"}),
+        (["+regularizer._target_=mine.rule"], {"noise"}),
+    ]:
+        assert design.drawn(config(overrides)) == always | streams
+    assert design.drawn(config(["seeds.init=0", "seeds.dropout=0", "model.dropout=0.1"])) == {"split", "order"}
+
+
+def test_seeds_that_are_one_run_are_said_to_be_and_refused_if_all_are(config):
+    pins = ["seeds.split=0", "seeds.init=0"]
+    options = {"base": config(pins), "overrides": pins, "compose": config, "settle": run._settle}
+    study = Study("s", "?", {"seeds.order": (None, 0)}, (0, 1), {}, "val_accuracy")
+    trials = expand(study.factors, study.seeds, **options)
+    [said] = design.remarks(study, trials)
+    assert "2 seeds of order=0 are one run" in said
+    assert design.remarks(study, trials[2:3]) == []
+    with pytest.raises(StudyError, match="2 seeds are one run.*seeds.init=null.*study.seeds=1"):
+        design.remarks(study, trials[2:])
+
+
 @pytest.mark.parametrize(
     ("metric", "by"),
     [

@@ -210,6 +210,14 @@ def test_levels_that_are_lists_names_and_null_are_chosen_as_they_are():
     assert [row[factor] for factor in nuisance] == ["cosine", [8, 16], None] and row["edge"] == []
 
 
+def test_an_arm_without_a_nuisance_factors_setting_is_tuned_over_the_rest():
+    nuisance = RATES | {"optimizer.momentum": (0.5, 0.9)}
+    rows = [("sgd", 0.01, momentum, 100, momentum) for momentum in (0.5, 0.9)]
+    rows += [("adam", rate, None, 100, 1 - rate) for rate in (0.1, 0.01)]
+    table = tuning(rows, nuisance=nuisance)
+    assert list(table["optimizer.learning_rate"]) == [0.01, 0.01] and list(table["optimizer.momentum"]) == [0.9, None]
+
+
 def test_without_factors_there_is_one_arm_to_tune():
     trials = pd.DataFrame({"optimizer.learning_rate": [0.01, 0.1], "val_accuracy": [0.3, 0.4], "status": "finished"})
     table = estimates.tuned(trials.assign(classes=10), [], RATES, "val_accuracy")

@@ -41,6 +41,7 @@ DRIVER = {
         "contract",
         "early_warnings",
         "provenance",
+        "terminal",
     )
 }
 
@@ -56,7 +57,7 @@ MAY_IMPORT = {
     "studies.driver": OURS - TRAINING - {"studies.run"} | ANALYSIS,
     "studies.run": OURS - TRAINING | ANALYSIS,
 } | dict.fromkeys(ANALYSIS | NOTEBOOKS, ANALYSIS | {"studies.contract"})
-"""What a module may import of ours besides `studies.record`; nothing for those that are not here."""
+"""What a module may import of ours besides `studies.record` and `studies.terminal`; nothing for those not here."""
 
 ONLY_IN = {
     "mlflow": {"studies.tracking", "analysis.runs"},
@@ -81,7 +82,7 @@ def imports(tree: ast.AST) -> Iterator[str]:
 @pytest.mark.parametrize("module", MODULES)
 def test_a_module_imports_only_those_it_may(module):
     ours = {name for name in imports(MODULES[module]) if name.partition(".")[0] in ("studies", "analysis")}
-    assert ours <= MAY_IMPORT.get(module, set()) | {"studies.record"}
+    assert ours <= MAY_IMPORT.get(module, set()) | {"studies.record", "studies.terminal"}
 
 
 @pytest.mark.parametrize("library", ONLY_IN)
@@ -92,6 +93,13 @@ def test_a_library_is_imported_only_where_it_belongs(library):
 
 def test_record_imports_only_the_standard_library():
     assert set(imports(MODULES["studies.record"])) <= sys.stdlib_module_names
+
+
+def test_a_command_is_safe_to_interrupt_before_it_imports_anything_else():
+    assert {name.partition(".")[0] for name in imports(MODULES["studies.terminal"])} <= sys.stdlib_module_names
+    for package in ("studies", "analysis"):
+        tree = ast.parse((ROOT / package / "__init__.py").read_text())
+        assert list(imports(tree)) == ["sys", "studies.terminal"]
 
 
 def test_executors_import_tensorflow_only_in_what_a_worker_runs():

@@ -162,17 +162,18 @@ def test_one_worker_that_reuses_its_graphs_and_grown_seeds_give_the_same_numbers
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT], ids=["killed", "interrupted"])
 def test_a_study_survives_a_killed_worker_and_goes_on_after_its_driver_was_stopped(pooled, tmp_path, how):
-    driver = subprocess.Popen(command(tmp_path), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    driver = subprocess.Popen(command(tmp_path), cwd=ROOT, text=True, preexec_fn=heeding, **pipes)
     when_some_have_ended(tmp_path, driver, 1)
     os.kill(processes_of(driver.pid)[0], signal.SIGKILL)
     when_some_have_ended(tmp_path, driver, 3)
     os.kill(driver.pid, how)
-    printed, errors = driver.communicate()
+    _, errors = driver.communicate()
     kept = ended(tmp_path)
     assert 3 <= kept < TRIALS
     if how == signal.SIGINT:
         assert driver.returncode == 130 and "Traceback" not in errors
-        assert f"{kept} of {TRIALS} trials are kept; the same command goes on" in printed
+        assert errors == f"interrupted: {kept} of {TRIALS} trials are kept; the same command goes on from there\n"
     again = run(tmp_path)
     assert again.returncode == 0, again.stderr
     assert f"{kept} finished before, {TRIALS - kept} to run" in again.stdout
@@ -180,6 +181,65 @@ def test_a_study_survives_a_killed_worker_and_goes_on_after_its_driver_was_stopp
     assert_each_trial_once(tmp_path)
     with closing(sqlite3.connect(tmp_path / "mlflow.db")) as connection:
         assert connection.execute("SELECT COUNT(*) FROM runs WHERE status = 'RUNNING'").fetchone() == (0,)
+
+
+def heeding():
+    """Before a process begins: let it heed Ctrl-C, which what a shell runs in its background ignores."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+def catches(pid, number):
+    [mask] = re.findall(r"^SigCgt:\s+(\S+)$", Path(f"/proc/{pid}/status").read_text(), re.M)
+    return int(mask, 16) >> (number - 1) & 1
+
+
+@pytest.mark.parametrize("delay", [0, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0, 1.5, 2.5, 4.0])
+def test_a_command_can_be_ended_at_any_moment(tmp_path, delay):
+    number = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP][int(10 * delay) % 3]
+    for name in ("tmp", "here"):
+        (tmp_path / name).mkdir()
+    driver = subprocess.Popen(
+        [sys.executable, "-m", "studies.run", "training.epochs=100000", "executor.workers=1"],
+        cwd=tmp_path / "here",
+        env=os.environ | {"PYTHONPATH": str(ROOT), "TMPDIR": str(tmp_path / "tmp")},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=heeding,
+    )
+    while not catches(driver.pid, signal.SIGHUP):  # the first moments are Python's own
+        time.sleep(0.001)
+    time.sleep(delay)
+    workers = processes_of(driver.pid)
+    driver.send_signal(number)
+    driver.send_signal(number)  # as impatience has it
+    _, errors = driver.communicate(timeout=60)
+    assert driver.returncode == 128 + number
+    assert re.fullmatch(r"interrupted[^\n]*\n", errors), errors
+    assert list((tmp_path / "tmp").iterdir()) == []
+    assert not any(Path(f"/proc/{worker}").exists() for worker in workers)
+
+
+def test_what_a_command_prints_can_be_run_wherever_the_store_is(tmp_path):
+    """With a name full of signs, on a terminal that has few, without a home, and with a trial that diverges."""
+    place, here = tmp_path / 'it\'s $HOME & a "b"', tmp_path / "here"
+    here.mkdir()
+    words = ["optimizer.learning_rate=1e30", "training.epochs=1", "executor.workers=1", "study.seeds=2"]
+    words += [f"tracking.root={json.dumps(str(place))}"]
+    bare = {"PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "ascii", "LC_ALL": "POSIX", "PYTHONCOERCECLOCALE": "0"}
+    bare |= {"PYTHONUTF8": "0", "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    start = [sys.executable, "-m", "studies.run", *words]
+    done = subprocess.run(start, cwd=here, env=bare, capture_output=True, encoding="ascii")
+    assert done.returncode == 0, done.stderr
+    table = re.search(r"^ +2 +2 +(0\.\d+) \? 0\.0", done.stdout, re.M)
+    counted = re.search(r"^\[2/2\] defaults: val_accuracy (0\.\d+)", done.stdout, re.M)
+    assert table and counted and float(table[1]) == float(counted[1]), done.stdout
+    printed = dict(re.findall(r"^(tables|browse) +(.*)$", done.stdout, re.M))
+    again = subprocess.run(printed["tables"], shell=True, cwd=here, env=bare, capture_output=True, encoding="ascii")
+    assert again.returncode == 0 and table[0] in again.stdout
+    told = subprocess.run(f"printf %s {printed['browse']}", shell=True, env=bare, capture_output=True, text=True)
+    assert f"sqlite:///{place}/mlflow.db" in told.stdout
+    assert list(here.iterdir()) == []
 
 
 def test_a_trial_that_raises_is_recorded_as_crashed_and_tried_again(tmp_path):

@@ -58,18 +58,33 @@ def test_a_study_that_cannot_be_read_is_not_in_the_guide(root):
 
 
 def test_a_free_port_is_the_one_asked_for_the_usual_one_or_another():
-    assert ui.free_port() != 0
     with socket.create_server((ui.HOST, 0)) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(StudyError, match=f"--port {port}: cannot be had .*in use"):
             ui.free_port(port)
         usual, ui.PORT = ui.PORT, port
         try:
-            assert ui.free_port() not in (0, port)
+            other, claim = ui.free_port()
+            assert other not in (0, port)
+            claim.close()
         finally:
             ui.PORT = usual
     with pytest.raises(StudyError, match="--port 70000: cannot be had"):
         ui.free_port(70000)
+
+
+def test_two_who_ask_for_a_port_at_once_get_two(monkeypatch):
+    with socket.create_server((ui.HOST, 0)) as free:
+        monkeypatch.setattr(ui, "PORT", free.getsockname()[1])
+    first, claim = ui.free_port()  # its server has not started yet
+    other, another = ui.free_port()
+    with claim, another:
+        assert first == ui.PORT and other != first
+        with pytest.raises(StudyError, match=f"--port {first}: cannot be had .*in use"):
+            ui.free_port(first)
+    again, claim = ui.free_port()
+    claim.close()
+    assert again == first
 
 
 def test_a_store_that_is_not_there_is_one_paragraph_and_nothing_is_made(tmp_path):

@@ -1,0 +1,142 @@
+"""What a command has to do with who started it: the signals that end it, and the streams that it prints to.
+
+The packages' `__init__` imports it before anything else, so that Ctrl-C is answered while the rest is being imported;
+it needs little of the standard library.
+"""
+
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+ENDINGS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+"""Ctrl-C, a machine that shuts down, a terminal that closes."""
+
+AGAIN = 0.1
+"""Seconds after which an interruption that was swallowed is raised once more."""
+
+
+class Interrupted(KeyboardInterrupt):
+    """A signal asks the command to end."""
+
+
+class _State:
+    received: int | None = None
+    held = 0
+
+
+def begin() -> None:
+    """Make a command's first moments safe: a signal ends it at once with a line, and no stream is missing.
+
+    What a stream has no sign for is printed as a question mark. A user without a home, as containers have, gets the
+    folder for temporary files, since MLflow makes no database without one.
+    """
+    for number in ENDINGS:
+        if signal.getsignal(number) is not signal.SIG_IGN:  # nohup's, say
+            signal.signal(number, _leave)
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:  # else the next file that is opened, such as a database, is printed to
+            os.open(os.devnull, os.O_RDWR)
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w"))
+    sys.stdout.reconfigure(errors="replace")
+    if os.path.expanduser("~") == "~":
+        os.environ["HOME"] = os.environ.get("TMPDIR", "/tmp")
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Signals raise `Interrupted` in here, and go on doing so until it is handled, whoever swallows it.
+
+    Keras, a destructor or a `finally` may meet it, and some of them lose it. While it is being handled, further signals
+    change nothing, so what cleans up is not interrupted.
+    """
+    if not _has_signals():
+        yield
+        return
+    before, hook = {number: signal.getsignal(number) for number in (*ENDINGS, signal.SIGALRM)}, sys.unraisablehook
+    _State.received, _State.held = None, 0
+    sys.unraisablehook = lambda lost: isinstance(lost.exc_value, Interrupted) or hook(lost)
+    for number, handler in before.items():
+        if handler is not signal.SIG_IGN:
+            signal.signal(number, _interrupt)
+    try:
+        yield
+    finally:
+        settle()
+        sys.unraisablehook = hook
+        for number, handler in before.items():
+            # A command is over: what comes now must not give it another exit code.
+            signal.signal(number, signal.SIG_IGN if handler is _leave else handler or signal.SIG_DFL)
+
+
+@contextmanager
+def held() -> Iterator[None]:
+    """Signals wait in here, for what must not be left half made: a folder and the name of it, a trial's record."""
+    _State.held += 1
+    try:
+        yield
+    finally:
+        _State.held -= 1
+    if _State.received is not None and not _State.held and not _is_being_handled():
+        raise Interrupted
+
+
+def settle() -> None:
+    """Say that the interruption is seen to, or that nothing is left to interrupt: signals now change nothing."""
+    if _has_signals():
+        for number in ENDINGS:
+            signal.signal(number, signal.SIG_IGN)
+        signal.setitimer(signal.ITIMER_REAL, 0)
+
+
+def received() -> int | None:
+    """The signal that has come, None if there was none."""
+    return _State.received
+
+
+def code() -> int:
+    """The exit code after the signal, as shells have it: 130 after Ctrl-C."""
+    return 128 + (_State.received or signal.SIGINT)
+
+
+def say(line: str) -> None:
+    """Print a last line, if there is still somebody to read it."""
+    with suppress(OSError):
+        sys.stdout.flush()
+    with suppress(OSError):
+        print(line, file=sys.stderr, flush=True)
+
+
+def _has_signals() -> bool:
+    return threading.current_thread() is threading.main_thread()
+
+
+def _leave(number, _frame) -> None:
+    """End at once: nothing has begun, so there is nothing to end well."""
+    with suppress(OSError):
+        os.write(2, b"interrupted\n")
+    os._exit(128 + number)
+
+
+def _interrupt(number, _frame) -> None:
+    if _State.received is None:
+        if number == signal.SIGALRM:
+            return
+        _State.received = number
+        signal.setitimer(signal.ITIMER_REAL, AGAIN, AGAIN)
+    if not _State.held and not _is_being_handled():
+        raise Interrupted
+
+
+def _is_being_handled() -> bool:
+    """Whether an `except` or a `finally` that has an interruption, or what it became, is at work."""
+    error = sys.exception()
+    while error is not None and not isinstance(error, Interrupted):
+        error = error.__context__
+    return error is not None
