@@ -9,6 +9,11 @@ from filelock import FileLock
 from studies.record import StudyError
 
 
+def folder() -> Path:
+    """Where the files are."""
+    return Path(os.environ.get("STUDIES_CACHE") or "~/.cache/weight-studies").expanduser()
+
+
 def kept(name: str, make: Callable[[Path], None]) -> Path:
     """The cache's file `name`; where it is not there, one process makes it while others wait for it.
 
@@ -19,12 +24,12 @@ def kept(name: str, make: Callable[[Path], None]) -> Path:
     Raises:
         StudyError: the cache cannot be written.
     """
-    folder = Path(os.environ.get("STUDIES_CACHE") or "~/.cache/weight-studies").expanduser()
-    file, partial = folder / name, folder / f"{name}.partial"
+    place = folder()
+    file, partial = place / name, place / f"{name}.partial"
     try:
         if not file.is_file():
-            folder.mkdir(parents=True, exist_ok=True)
-            with FileLock(folder / f"{name}.lock"):
+            place.mkdir(parents=True, exist_ok=True)
+            with FileLock(place / f"{name}.lock"):
                 if not file.is_file():
                     make(partial)
                     with open(partial, "rb") as written:
