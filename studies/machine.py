@@ -38,12 +38,7 @@ def memory_mb(root: Path = ROOT) -> float | None:
     if (meminfo := root / "proc/meminfo").exists():
         fields = dict(line.split(":", 1) for line in meminfo.read_text().splitlines())
         limits.append(int(fields["MemAvailable"].split()[0]) / 1024)
-    limits += [
-        (limit - used) / 2**20
-        for folder in _groups(root, "memory")
-        for limit, used in _memory_limit(folder)
-        if limit < 2**60  # what version 1 calls no limit is the largest number of pages
-    ]
+    limits += [(limit - used) / 2**20 for folder in _groups(root, "memory") for limit, used in _memory_limit(folder)]
     return max(0.0, min(limits)) if limits else None
 
 

@@ -5,7 +5,7 @@ import sys
 import pytest
 
 from studies import machine
-from studies.machine import WORKER_MEMORY_MB, WORKERS_PER_GPU, cores, default_workers, gpus, memory_mb
+from studies.machine import cores, default_workers, gpus, memory_mb
 
 ROOMY_MB = 10**6
 CORES = len(os.sched_getaffinity(0))
@@ -44,7 +44,7 @@ def test_without_limits_there_is_a_worker_for_so_many_cores(root, monkeypatch):
 
 def test_memory_limits_workers(root, monkeypatch):
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(64)), raising=False)
-    some = root(files={"proc/meminfo": f"MemAvailable: {int(3.5 * WORKER_MEMORY_MB) * 1024} kB\n"})
+    some = root(files={"proc/meminfo": f"MemAvailable: {int(3.5 * 1300) * 1024} kB\n"})
     assert default_workers(1, some) == 3
     none = root(files={"proc/meminfo": "MemAvailable: 1024 kB\n"})
     assert default_workers(1, none) == 1
@@ -53,9 +53,9 @@ def test_memory_limits_workers(root, monkeypatch):
 def test_gpus_limit_workers_to_those_the_user_lists(root, monkeypatch):
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(64)), raising=False)
     there = root(files={f"dev/nvidia{name}": "" for name in ("0", "1", "2", "ctl", "-uvm")})
-    assert default_workers(1, there) == 3 * WORKERS_PER_GPU
+    assert default_workers(1, there) == 6
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2, 0")
-    assert gpus(there) == ["2", "0"] and default_workers(1, there) == 2 * WORKERS_PER_GPU
+    assert gpus(there) == ["2", "0"] and default_workers(1, there) == 4
     for hidden in ("", "-1"):
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", hidden)
         assert gpus(there) == [] and default_workers(1, there) == 64
