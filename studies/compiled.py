@@ -7,6 +7,7 @@ and number of threads; each file has its hash in a file beside it, and one that 
 import hashlib
 import os
 import platform
+import stat
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -27,7 +28,9 @@ def prepared(threads: int) -> Path | None:
         return None
     try:
         folder = cache.folder() / f"xla-{_key(threads)}"
-        folder.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if not _is_ours_alone(folder):
+            return None
         _sweep(folder)
         disk = os.statvfs(folder)
         room = disk.f_bavail * disk.f_frsize >= FREE_BYTES and os.access(folder, os.W_OK)
@@ -51,6 +54,12 @@ def seal(folder: Path) -> None:
                 written = note.with_name(f"{note.name}.{os.getpid()}")
                 written.write_text(_hash(file))
                 written.replace(note)
+
+
+def _is_ours_alone(folder: Path) -> bool:
+    """Whether nobody else can put anything there: it is machine code, and will run."""
+    found = folder.lstat()
+    return stat.S_ISDIR(found.st_mode) and found.st_uid == os.geteuid() and not found.st_mode & 0o022
 
 
 def _sweep(folder: Path) -> None:
@@ -78,7 +87,7 @@ def _hash(file: Path) -> str:
 def _key(threads: int) -> str:
     """Of whatever the same graph may be compiled otherwise by."""
     settings = [os.environ.get(name, "") for name in SETTINGS]
-    parts = [version("tensorflow"), _processor(), machine.cores(), threads, *settings]
+    parts = [os.geteuid(), version("tensorflow"), _processor(), machine.cores(), threads, *settings]
     return hashlib.sha256("\n".join(map(str, parts)).encode()).hexdigest()[:16]
 
 

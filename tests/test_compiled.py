@@ -116,6 +116,9 @@ def test_nothing_is_kept_where_there_is_no_room_or_no_home_or_a_folder_of_the_us
     with monkeypatch.context() as patch:
         patch.setenv("TF_XLA_FLAGS", "--tf_xla_persistent_cache_directory=/mine")
         assert compiled.prepared(1) is None
+    for mode in (0o777, 0o770):
+        folder.chmod(mode)
+        assert compiled.prepared(1) is None  # others could put machine code there
     assert compiled.variables(None) == compiled.variables(folder / "a b") == {}
     monkeypatch.setenv("TF_XLA_FLAGS", "--mine")
     assert compiled.variables(folder) == {"TF_XLA_FLAGS": f"--mine --tf_xla_persistent_cache_directory={folder}"}
