@@ -51,8 +51,8 @@ def seal(folder: Path) -> None:
     with suppress(OSError):  # full, or another process has just deleted it: it is compiled again
         for file in folder.glob("*.pb"):
             if not (note := _note(file)).exists():
-                written = note.with_name(f"{note.name}.{os.getpid()}")
-                written.write_text(_hash(file))
+                written = note.with_name(f".{note.name}.{os.getpid()}")
+                written.write_bytes(_hash(file))
                 written.replace(note)
 
 
@@ -70,7 +70,7 @@ def _sweep(folder: Path) -> None:
         with suppress(OSError):
             room -= file.stat().st_size
             note = _note(file)
-            if room < 0 or not note.is_file() or note.read_text() != _hash(file):
+            if room < 0 or not note.is_file() or note.read_bytes() != _hash(file):
                 note.unlink(missing_ok=True)
                 file.unlink()
 
@@ -79,9 +79,9 @@ def _note(file: Path) -> Path:
     return file.with_suffix(".sha256")
 
 
-def _hash(file: Path) -> str:
+def _hash(file: Path) -> bytes:
     with open(file, "rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()
+        return hashlib.file_digest(opened, "sha256").hexdigest().encode()
 
 
 def _key(threads: int) -> str:

@@ -169,7 +169,6 @@ class _Queue:
         self.left: dict[str, float] = defaultdict(float)
         self.first: dict[str, float] = {}
         self.later: dict[str, list[float]] = defaultdict(lambda: [0.0, 0])
-        self.most: list[tuple[float, str]] = []
         for task in reversed(tasks):
             self.waiting[task.group].append(task)
             self.left[task.group] += task.cost
@@ -178,7 +177,7 @@ class _Queue:
         self.fresh = [group for group in by_cost if group not in known]
         for worker in crew:
             worker.open = [group for group in by_cost if group in worker.groups]
-        self.most = [(-self.left[group], group) for group in reversed(by_cost)]
+        self.most = sorted((-self.left[group], group) for group in by_cost)
 
     def put(self, task: Task) -> None:
         """Have a task wait again, as the next of its group."""
@@ -211,7 +210,9 @@ class _Queue:
         seconds, count = self.later[group]
         if not (count and seconds / count < AHEAD and self.waiting[group]):
             return None
-        return self._pop(group) if len(pickle.dumps(self.waiting[group][-1])) < AHEAD_BYTES else None
+        task = self.waiting[group][-1]
+        fits = task.threads == worker.threads and len(pickle.dumps(task)) < AHEAD_BYTES
+        return self._pop(group) if fits else None
 
     def note(self, worker: "_Worker", task: Task) -> None:
         """That a worker is done with its task, and how long it took."""

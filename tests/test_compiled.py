@@ -86,7 +86,11 @@ def test_only_whole_files_with_their_hash_stay_and_the_newest_of_too_many(folder
         os.utime(folder / name, (10**9 - age, 10**9 - age))
     compiled.seal(folder)
     (folder / "not_sealed.pb").write_bytes(b"half")
-    os.utime(folder / "not_sealed.pb", (1, 1))
+    (folder / "torn.pb").write_bytes(b"whole")
+    (folder / "torn.sha256").write_bytes(b"\xff\x00")
+    (folder / ".new.sha256.99").write_bytes(b"of one that was killed")
+    for name in ("not_sealed.pb", "torn.pb", ".new.sha256.99"):
+        os.utime(folder / name, (1, 1))
     assert compiled.prepared(1) == folder
     assert {file.name for file in folder.glob("*.pb")} == {"new.pb", "middle.pb"}
     (folder / "new.pb").write_bytes(b"damaged")
