@@ -3,7 +3,7 @@ PYTHON ?= python3
 RUN := .venv/bin/python
 STAMP := .venv/.from-lock
 
-.PHONY: study test lint ui notebooks bench lock clean
+.PHONY: study test lint ui notebooks readme bench lock clean
 
 study: $(STAMP)
 	$(RUN) -m studies.run +study=init_comparison
@@ -24,6 +24,11 @@ notebooks: $(STAMP)
 		$(RUN) -m studies.run +study=$$study || exit 1; \
 	done
 	$(RUN) -m analysis.notebooks
+	$(RUN) -m benchmarks.readme --root mlruns
+
+# Trains the main job anew.
+readme: $(STAMP)
+	$(RUN) -m benchmarks.readme
 
 bench: $(STAMP)
 	$(RUN) -m benchmarks.bench

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.estimates import LEAST_PAIRS, LEVEL, ROUNDING, arms_of, as_level, higher_is_better
+from analysis.history import Choices
 from analysis.tables import interval, rounded, words
 from studies.record import arm_label
 
@@ -15,6 +16,8 @@ MOST_CONTEXTS = 8
 """Of the combinations of other levels that are spoken of one by one."""
 
 SURE = 1 - LEVEL
+
+UNACCOUNTED = "p values do not account for that"
 
 
 def answer(compared: pd.DataFrame, by: list[str], metric: str, baseline: dict) -> list[str]:
@@ -46,6 +49,59 @@ def so_far(lines: list[str], done: int, planned: int) -> list[str]:
     """An answer that says how many of the planned trials it is from, if they are not all."""
     first, *others = lines
     return [f"So far, with {done} of {planned} trials: {first}", *others] if done < planned else lines
+
+
+def chosen(lines: list[str], choices: Choices, metric: str) -> list[str]:
+    """An answer that says what was chosen after the results were in sight, by filters, factors, metrics or looks.
+
+    Args:
+        metric: the study's own.
+    """
+    first, *others = lines
+    if limits := _limits(choices):
+        first = f"Of the trials {' and '.join(limits)}, chosen after the fact: {first}"
+    return [first, *others, *caveats(choices, metric)]
+
+
+def caveats(choices: Choices, metric: str) -> list[str]:
+    """What an answer's p values do not account for, a line each; none for a first look at all of a study's trials.
+
+    Args:
+        metric: the study's own.
+    """
+    named = [f"the trials {' and '.join(limits)}"] if (limits := _limits(choices)) else []
+    if choices.by is not None:
+        named.append(f"to compare by {' and '.join(choices.by) or 'no factor'}, not all that the study varies")
+    if choices.metric is not None:
+        named.append(f"{words(choices.metric)}, not the study's own {words(metric)}")
+    lines = [f"Chosen after the fact: {'; '.join(named)}; {UNACCOUNTED}."] * bool(named)
+    if choices.looks:
+        times = "" if len(choices.looks) == 1 else f" {len(choices.looks)} times"
+        earlier = "; ".join(_look(look, choices.design) for look in choices.looks)
+        lines.append(f"Looked at before{times}: {earlier}; {UNACCOUNTED}.")
+    return lines
+
+
+def _limits(choices) -> list[str]:
+    limits = [f"that have {choices.where}"] * (choices.where is not None)
+    return limits + [f"that ended since {choices.since}"] * (choices.since is not None)
+
+
+def _look(look, now) -> str:
+    """An earlier look, by what sets it apart from the present one."""
+    same_arms, same_seeds = look.arms == now.arms, look.seeds == now.seeds
+    same_question = (look.metric, look.baseline) == (now.metric, now.baseline)
+    said = [f"with {_counted(look.arms, 'arm')}"] * (not same_arms)
+    said += [f"with {_counted(look.seeds, 'seed')}"] * (not same_seeds)
+    said += ["with other trials besides"] * (same_arms and same_seeds and same_question)
+    said += [f"by {words(look.metric)}"] * (look.metric != now.metric)
+    against = arm_label(look.baseline) if look.baseline else "no baseline"
+    said += [f"against {against}"] * (look.baseline != now.baseline)
+    return f"{', '.join(said)} on {look.day}"
+
+
+def _counted(count, noun) -> str:
+    return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
 def spans(found: list[tuple[list[str], dict | None]]) -> list[str]:

@@ -1,6 +1,8 @@
 """Compare the arms of studies, or a study's executions: `python -m analysis.compare STUDY ...`."""
 
+import json
 import sys
+from dataclasses import asdict
 from datetime import datetime
 
 import pandas as pd
@@ -38,7 +40,7 @@ def _asked(options) -> str:
     which, how = (options.where, options.since), (by, options.metric, options.format)
     if len(names) == 1:
         return table(names[0], options.root, *how, *which)
-    return across([selected(name, options.root, *which) for name in names], *how)
+    return across([selected(name, options.root, *which) for name in names], *how, options.root, *which)
 
 
 def table(
@@ -58,7 +60,7 @@ def table(
     planned = len(load.execution(study, root).keys) if where is None and since is None else 0
     study, trials = selected(study, root, where, since)
     by = list(dict.fromkeys(_factor(name, study.factors) for name in by or study.factors))
-    return answer(study, trials, root, by, metric, format, planned)
+    return answer(study, trials, root, by, metric, format, planned, where, since)
 
 
 def selected(
@@ -99,28 +101,71 @@ def selected(
 
 
 def answer(
-    study: Study, trials, root, by=None, metric: str | None = None, format: str = "terminal", planned: int = 0
+    study: Study,
+    trials,
+    root,
+    by=None,
+    metric: str | None = None,
+    format: str = "terminal",
+    planned: int = 0,
+    where: str | None = None,
+    since: str | None = None,
 ) -> str:
     """The comparison of some of a study's trials, a frame: the table and, for readers, what it says in words.
 
-    After a range test also what that says of the rates.
+    After a range test also what that says of the rates. Whatever was chosen with results in sight, filters and looks
+    among it, is said in every format but CSV, which is numbers alone.
 
     Args:
         planned: how many trials the study has, if these are to be all of them.
+        where, since: how these trials were selected, see `selected`.
     """
     from analysis import answers, estimates
 
     by, metric = list(study.factors) if by is None else by, metric or study.metric
     compared = estimates.comparison(trials, by, metric, study.baseline, estimates.averaged_over(study, by))
+    chosen = _choices(study, trials, root, by, metric, where, since, planned)
+    lines = answers.so_far(answers.answer(compared, by, metric, study.baseline), len(trials), planned)
+    lines = answers.chosen(lines, chosen, study.metric)
+    if format == "json":
+        return _json(study, by, metric, lines, chosen, compared)
     text = tables.comparison_table(compared, by, metric, study.baseline, format)
     if format in ("terminal", "markdown"):
         item = "\n- " if format == "markdown" else "\n  "
-        lines = answers.answer(compared, by, metric, study.baseline)
-        text += f"\n\n{item.join(answers.so_far(lines, len(trials), planned))}"
+        text += f"\n\n{item.join(lines)}"
+    else:
+        text = tables.noted(text, answers.caveats(chosen, study.metric), format)
     if "loss_by_rate" in study.figures and format != "csv":
         curve = estimates.rate_curve(trials, load.epochs(study.name, root, list(trials["key"])), by)
         text += f"\n\n{tables.rate_table(estimates.rate_range(curve, by), by, format)}"
     return text
+
+
+def _choices(study, trials, root, by, metric, where, since, planned=0):
+    """What was chosen with results in sight; of a single arm nothing is tested, so that no look at it counts."""
+    from analysis import history
+
+    executions = load.executions(study.name, root) if study.factors else []
+    latest = executions and (planned or where is not None or since is not None)
+    keys = executions[-1].keys if latest else tuple(trials["key"])
+    return history.choices(study, executions, keys, root, by, metric, where, since)
+
+
+def _json(study, by, metric, lines, choices, compared) -> str:
+    """A comparison with its answer as one JSON object; a number that does not exist is null."""
+    whole = {
+        "study": study.name,
+        "question": study.question,
+        "metric": metric,
+        "by": by,
+        "baseline": study.baseline,
+        "answer": lines,
+        "chosen_after_the_fact": {
+            name: value for name, value in asdict(choices).items() if name != "design" and value not in (None, ())
+        },
+        "arms": tables.rows_of(compared),
+    }
+    return json.dumps(whole, indent=2, ensure_ascii=False)
 
 
 def across(
@@ -128,19 +173,26 @@ def across(
     by: list[str] | None = None,
     metric: str | None = None,
     format: str = "terminal",
+    root="mlruns",
+    where: str | None = None,
+    since: str | None = None,
 ) -> str:
     """One table of the comparisons of several studies, each within itself.
 
     Arms are made by the factors that all the studies have; if they have none in common, an arm is all its own factors.
-    The differences are shown if all have the same baseline.
+    The differences are shown if all have the same baseline. Under it stands what was chosen with results in sight.
+
+    Args:
+        where, since: how the trials were selected, see `selected`.
 
     Raises:
         StudyError: a factor is not in all of them, or they have no metric in common.
     """
-    from analysis import estimates
+    from analysis import answers, estimates
 
     studies = [study for study, _ in chosen]
     shared = [factor for factor in studies[0].factors if all(factor in study.factors for study in studies)]
+    asked, given = by, metric
     by = list(dict.fromkeys(_factor(name, shared, "all the studies") for name in by or shared))
     if metric is None:
         if len({study.metric for study in studies}) > 1:
@@ -161,11 +213,20 @@ def across(
     baselines = [{factor: study.baseline[factor] for factor in by if factor in study.baseline} for study in studies]
     baseline = baselines[0] if all(other == baselines[0] for other in baselines) else {}
     columns = ["study", *(by or ["arm"])]
-    return tables.comparison_table(pd.concat(parts, ignore_index=True), columns, metric, baseline, format)
+    text = tables.comparison_table(pd.concat(parts, ignore_index=True), columns, metric, baseline, format)
+    lines = []
+    for study, trials in chosen:
+        found = _choices(study, trials, root, asked and by, given, where, since)
+        lines += [f"{study.name}: {line}" for line in answers.caveats(found, study.metric)]
+    if format == "json":
+        return json.dumps({"metric": metric, "chosen_after_the_fact": lines, "arms": json.loads(text)}, indent=2)
+    return tables.noted(text, lines, format)
 
 
 def executions(study: str, root="mlruns", metric: str | None = None, format: str = "terminal") -> str:
-    """A study's executions, and what changed from the last but one to the last; as CSV the executions only.
+    """A study's executions, and what changed from the last but one to the last; as CSV or JSON the executions only.
+
+    Means are those of when each of the two ended, over the arms and seeds whose trials both had then.
 
     Raises:
         StudyError: there is no such study or metric.
@@ -174,7 +235,7 @@ def executions(study: str, root="mlruns", metric: str | None = None, format: str
 
     found = load.executions(study, root)
     parts = [tables.frame_table(history.listing(found), format)]
-    if len(found) == 1 or format == "csv":
+    if len(found) == 1 or format in tables.PLAIN:
         return parts[0]
     old, new = found[-2:]
     before, after = set(old.keys), set(new.keys)
@@ -182,13 +243,12 @@ def executions(study: str, root="mlruns", metric: str | None = None, format: str
     changes = history.config_changes(*(load.text(each, "study.yaml", root) for each in (old, new)))
     parts += ["the config is the same" if changes.empty else tables.frame_table(changes, format)]
     by = [factor for factor in new.study.factors if factor in old.study.factors]
-    frames = [load.trials(study, root, each.arms) for each in (old, new)]
-    if all(len(frame) for frame in frames):
+    frames = [load.trials(study, root, each.arms, each.end_time) for each in (old, new)]
+    shared = history.shared(*frames, by) if all(len(frame) for frame in frames) else frames
+    if all(len(frame) for frame in shared):
         metric = metric or new.study.metric
-        both = set.intersection(*(set(frame["seed"]) for frame in frames))
-        shared = [frame[frame["seed"].isin(both)] for frame in frames]
         means = history.mean_changes(*(estimates.comparison(frame, by, metric, {}) for frame in shared), by)
-        parts += [f"{tables.words(metric)}, mean over the seeds that both have", tables.frame_table(means, format)]
+        parts += [f"{tables.words(metric)}, mean over the seeds that both had", tables.frame_table(means, format)]
     return "\n\n".join(parts)
 
 

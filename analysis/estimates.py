@@ -241,7 +241,7 @@ def span(units: pd.DataFrame, by: list[str]) -> dict | None:
 def rate_curve(trials: pd.DataFrame, epochs: pd.DataFrame, by: list[str]) -> pd.DataFrame:
     """The training loss at each learning rate of a range test: the columns `by`, seed, learning_rate, loss."""
     rows = epochs[epochs["epoch"] > 0].merge(trials[["key", *by, "seed"]], on="key")
-    return rows[[*by, "seed", "learning_rate", "train_loss"]].rename(columns={"train_loss": "loss"})
+    return rows[[*by, "seed", "learning_rate", "running_loss"]].rename(columns={"running_loss": "loss"})
 
 
 def rate_range(curve: pd.DataFrame, by: list[str]) -> pd.DataFrame:

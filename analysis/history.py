@@ -1,14 +1,110 @@
-"""The executions of a study, and what changed from one to another: frames."""
+"""The executions of a study, what changed from one to another, and what an answer was preceded by."""
 
+from collections.abc import Collection
+from dataclasses import dataclass
 from datetime import datetime
 
 import pandas as pd
 import yaml
 
 from analysis import load
-from studies.record import arm_label
+from studies.record import Study, StudyError, arm_label
 
 COMMIT = "mlflow.source.git.commit"
+
+TABLE = "comparison.md"
+"""Among an execution's files if it showed its table."""
+
+
+@dataclass(frozen=True)
+class Look:
+    """A table that an execution showed before, of some of the trials that are compared now.
+
+    Attributes:
+        day: on which, local time.
+        seeds, arms: how many it was of.
+        metric, baseline: what by and against what.
+    """
+
+    day: str
+    seeds: int
+    arms: int
+    metric: str
+    baseline: dict
+
+
+@dataclass(frozen=True)
+class Choices:
+    """What was chosen, or could have been, with the results in sight: no p value accounts for it.
+
+    Attributes:
+        where, since: the conditions on the trials, as `analysis.compare` has them; None if there are none.
+        by: the factors compared, if they are not all of the study's.
+        metric: what they are compared by, if it is not the study's own.
+        looks: earlier ones at some of the trials, oldest first.
+        design: what those would be if they were the present one's; `day` is empty.
+    """
+
+    where: str | None = None
+    since: str | None = None
+    by: tuple[str, ...] | None = None
+    metric: str | None = None
+    looks: tuple[Look, ...] = ()
+    design: Look | None = None
+
+
+def choices(
+    study: Study,
+    executions: list[load.Execution],
+    keys: Collection[str],
+    root,
+    by: list[str] | None = None,
+    metric: str | None = None,
+    where: str | None = None,
+    since: str | None = None,
+) -> Choices:
+    """What an answer was preceded by.
+
+    An execution counts as a look if it showed its table, shares trials with those at hand, and has others besides, or
+    another metric or baseline: the first look at a design has none before it, nor has the same one repeated.
+
+    Args:
+        executions: of the study, oldest first; those that came before.
+        keys: of the trials at hand, before any condition on them.
+        by, metric, where, since: as `analysis.compare` has them.
+    """
+    now, found = _view(study, keys), {}
+    for each in executions:
+        view = _view(each.study, each.keys)
+        if view != now and view not in found and not view[0].isdisjoint(now[0]) and _was_shown(each, root):
+            found[view] = _look(each.study, each.keys, f"{datetime.fromtimestamp(each.end_time / 1000):%Y-%m-%d}")
+    own_by = by is None or set(by) == set(study.factors)
+    return Choices(
+        where,
+        since,
+        None if own_by else tuple(by),
+        None if metric in (None, study.metric) else metric,
+        tuple(found.values()),
+        _look(study, keys, ""),
+    )
+
+
+def _view(study, keys) -> tuple:
+    """What makes two tables the same."""
+    return frozenset(keys), study.metric, arm_label(study.baseline, whole=True)
+
+
+def _look(study, keys, day) -> Look:
+    return Look(day, len(study.seeds), round(len(keys) / len(study.seeds)), study.metric, study.baseline)
+
+
+def _was_shown(execution, root) -> bool:
+    if execution.end_time is None:
+        return False
+    try:
+        return bool(load.text(execution, TABLE, root))
+    except StudyError:
+        return False
 
 
 def listing(executions: list[load.Execution]) -> pd.DataFrame:
@@ -44,6 +140,13 @@ def config_changes(old: str, new: str) -> pd.DataFrame:
         if key not in old or key not in new or old[key] != new[key]
     ]
     return pd.DataFrame(rows, columns=["config key", "before", "after"])
+
+
+def shared(old: pd.DataFrame, new: pd.DataFrame, by: list[str]) -> list[pd.DataFrame]:
+    """Of two trials frames those rows whose arm, by the factors `by`, and seed are in the other too."""
+    cells = [[(_arm(row, by), row["seed"]) for row in frame.to_dict("records")] for frame in (old, new)]
+    both = set.intersection(*map(set, cells))
+    return [frame[[cell in both for cell in mine]] for frame, mine in zip((old, new), cells, strict=True)]
 
 
 def mean_changes(old: pd.DataFrame, new: pd.DataFrame, by: list[str]) -> pd.DataFrame:

@@ -3,18 +3,33 @@
 import ast
 import difflib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import pandas as pd
 
 from analysis import runs
 from analysis.runs import Run
-from studies.record import EPOCH_COLUMNS, LAYER_COLUMNS, METRICS, STATISTICS, Study, StudyError, listed
+from studies.record import (
+    EPOCH_COLUMNS,
+    LAYER_COLUMNS,
+    METRICS,
+    STATISTICS,
+    STATUSES,
+    Result,
+    Study,
+    StudyError,
+    listed,
+)
 
-NUMBERS = (*METRICS, "epochs", "parameters", "classes", "seconds_build", "seconds_train", "seconds_total", "memory_mb")
+TEXTS = ("key", "status", "error")
+NUMBERS = tuple(dict.fromkeys((*METRICS, *(f.name for f in fields(Result) if f.name not in TEXTS))))
+"""The numbers of a `Result`, which are columns of the trials frame, the metrics first."""
+
+RUNNING = "running_"
+"""Before the names of means over an epoch's steps; stores of before there was it have the names without."""
 
 READERS = 8
 """Files read at a time: a server's answers are waited for, and a folder's are read on two cores 1.7 times faster."""
@@ -53,7 +68,8 @@ def studies(root: str | Path = "mlruns") -> list[str]:
     """The names of the studies in a store.
 
     Args:
-        root: here and below, the store's folder, or an `http://` or `https://` address of an MLflow tracking server.
+        root: here and below, the store's folder, by path or URI, or an `http://` or `https://` address of an MLflow
+            tracking server.
     """
     return runs.opened(root).studies()
 
@@ -98,20 +114,27 @@ def tuning_trials(execution: Execution, root: str | Path = "mlruns") -> pd.DataF
 
 
 def trials(
-    study: str, root: str | Path = "mlruns", keys: Mapping[str, dict | None] | Iterable[str] | None = None
+    study: str,
+    root: str | Path = "mlruns",
+    keys: Mapping[str, dict | None] | Iterable[str] | None = None,
+    until: int | None = None,
 ) -> pd.DataFrame:
     """One row a trial: key, study, role, status, the factors by their config keys, seed, metrics, seconds, error.
 
-    A factor with null among its levels has the dtype object, so that its other levels stay what they are.
+    A factor with null among its levels has the dtype object, so that its other levels stay what they are. Numbers that
+    an earlier version did not store are NaN.
 
     Args:
         keys: of the trials wanted, in the order wanted; or, with each one's levels in the design at hand, the `arms` of
             an execution, else they are those that the trial was first run for. None for those of the latest execution.
+        until: in milliseconds since 1970, UTC: the trials as they were then, without runs that had not ended.
     """
     store = runs.opened(root)
     found = store.runs(study, metrics=NUMBERS)
     if keys is None:
         keys = _arms(store, _parents(store, study, found)[-1])
+    if until is not None:
+        found = [run for run in found if run.end_time is not None and run.end_time <= until]
     arms = keys if isinstance(keys, Mapping) else {}
     wanted = [_row(run, arms.get(run.tags["trial.key"])) for run in _chosen(found, keys)]
     frame = pd.DataFrame(wanted)
@@ -124,7 +147,7 @@ def trials(
 
 
 def epochs(study: str, root: str | Path = "mlruns", keys: Iterable[str] | None = None) -> pd.DataFrame:
-    """One row a trial and epoch: the columns `studies.record.EPOCH_COLUMNS`."""
+    """One row a trial and epoch: the columns `studies.record.EPOCH_COLUMNS`; what was not stored then is NaN."""
     store = runs.opened(root)
     return _joined(store, _selected(store, study, keys), "epochs.parquet", EPOCH_COLUMNS)
 
@@ -172,7 +195,7 @@ def ended(study: str, root: str | Path = "mlruns") -> list[Run]:
 
 
 def _parents(store, study, found) -> list[Run]:
-    parents = [run for run in found if run.tags.get("trial.role") == "execution"]
+    parents = [run for run in found if run.tags.get("trial.role") == "execution" and _is_whole(run)]
     if not parents:
         known = store.studies()
         near = difflib.get_close_matches(study, known, 1)
@@ -216,8 +239,22 @@ def _arms(store, run) -> dict[str, dict | None]:
 
 
 def _ended(found) -> list[Run]:
-    ended = [run for run in found if "trial.key" in run.tags and run.status != "RUNNING"]
+    ended = [run for run in found if "trial.key" in run.tags and run.status != "RUNNING" and _is_whole(run)]
     return sorted(ended, key=lambda run: run.start_time)
+
+
+def _is_whole(run) -> bool:
+    """Whether a trial's run, or an execution's, still has what it was written with: MLflow's pages edit tags."""
+    tags = run.tags
+    try:
+        if "trial.key" not in tags:
+            needed = {"name", "question", "factors", "seeds", "baseline", "metric"}
+            return needed <= json.loads(tags["study.design"]).keys() and "study.hash" in tags
+        arm, nuisance = json.loads(tags["trial.arm"]), json.loads(tags.get("trial.nuisance", "{}"))
+        of_one = isinstance(arm, dict) and isinstance(nuisance, dict) and int(tags["trial.seed"]) >= 0
+        return of_one and {"study", "trial.role"} <= tags.keys() and tags["trial.status"] in STATUSES
+    except (KeyError, ValueError, AttributeError):
+        return False
 
 
 def _selected(store, study, keys, **more) -> list[Run]:
@@ -240,7 +277,8 @@ def _row(run: Run, arm: dict | None) -> dict:
         "role": tags["trial.role"],
         "status": tags["trial.status"],
     }
-    numbers = {name: run.metrics.get(name, float("nan")) for name in NUMBERS}
+    places = _places(NUMBERS, run.metrics)
+    numbers = {name: run.metrics[places[name]] if name in places else float("nan") for name in NUMBERS}
     return (
         identity
         | (json.loads(tags["trial.arm"]) | json.loads(tags.get("trial.nuisance", "{}")) if arm is None else arm)
@@ -248,6 +286,14 @@ def _row(run: Run, arm: dict | None) -> dict:
         | numbers
         | {"error": tags.get("trial.error", ""), "warning": tags.get("trial.warning", ""), "folder": run.folder}
     )
+
+
+def _places(names: Iterable[str], stored: Collection[str]) -> dict[str, str]:
+    """What is wanted -> what it is called among what a version of this package stored; without what is not there."""
+    before = not any(name.startswith(RUNNING) for name in stored)
+    old = {name: name.removeprefix(RUNNING) for name in names if before and name.startswith(RUNNING)}
+    places = {name: old.get(name, name) for name in names if name not in old.values()}
+    return {name: place for name, place in places.items() if place in stored}
 
 
 def _value(text: str):
@@ -266,7 +312,9 @@ def _joined(store, selected: list[Run], file: str, names: tuple[str, ...]) -> pd
     def table(run):
         # Not read_table, which takes twice as long for a small file.
         part = parquet.ParquetFile(pyarrow.BufferReader(store.content(run, file)))
-        return part.read(columns=list(names), use_threads=False)
+        places = _places(names, part.schema_arrow.names)
+        stored = part.read(list(places.values()), use_threads=False)
+        return stored.select(list(places.values())).rename_columns(list(places))
 
     with ThreadPoolExecutor(READERS) as readers:
         parts = [part for part in readers.map(table, selected) if len(part)]

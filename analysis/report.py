@@ -8,7 +8,7 @@ import jinja2
 import pandas as pd
 from markupsafe import Markup
 
-from analysis import answers, command, estimates, load, runs, style
+from analysis import answers, command, estimates, history, load, runs, style
 from analysis.sections import SECTIONS, Findings
 from studies.record import StudyError
 
@@ -87,6 +87,8 @@ def report(execution: load.Execution, trials: pd.DataFrame, root) -> Report:
     if len(found.views) > 1:
         answer += answers.spans([(view.arms.by, estimates.span(view.units, view.arms.by)) for view in found.views])
     answer = answers.so_far(answer, len(trials), len(execution.keys))
+    before = [each for each in load.executions(study.name, root) if each.start_time < execution.start_time]
+    answer = answers.chosen(answer, history.choices(study, before, execution.keys, root), study.metric)
     page = environment.get_template("report.html.jinja").render(
         study=study,
         answer=answer,

@@ -3,17 +3,22 @@
 import os
 import sqlite3
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+from studies import contract
 from studies.record import StudyError
 
 KNOWN_SCHEMAS = ("dc11669786a5",)
 """MLflow database versions that are read by SQL, 25 times faster than through MLflow's client."""
 
 HAS_TABLES = "SELECT 1 FROM sqlite_master WHERE name = 'alembic_version'"
+
+PATIENCE = 60
+"""Seconds that a database may be locked by another program."""
 
 PAGE = 1000
 """Runs a request to MLflow's client."""
@@ -40,12 +45,12 @@ class Run:
 
 
 def opened(root: str | Path) -> "Folder | Server":
-    """The store at `root`: a folder, or the address of a tracking server.
+    """The store at `root`: a folder, by its path or URI, or the address of a tracking server.
 
     Raises:
-        StudyError: there is no MLflow server at the address.
+        StudyError: there is no MLflow server at the address, or it is a URI of another kind.
     """
-    return Server(root) if is_server(root) else Folder(root)
+    return Server(root) if is_server(root) else Folder(contract.folder(root))
 
 
 def is_server(root: str | Path) -> bool:
@@ -64,20 +69,19 @@ class Folder:
 
     def studies(self) -> list[str]:
         """The names of its studies."""
-        if not self.database.exists():
-            return []
-        with _Connected(self.database) as connection:
-            if not connection.execute(HAS_TABLES).fetchone():
+        with _connected(self.database) as connection:
+            if not connection or not connection.execute(HAS_TABLES).fetchone():
                 return []
-            names = "SELECT name FROM experiments WHERE lifecycle_stage = 'active' AND name <> 'Default'"
-            return sorted(name for (name,) in connection.execute(names))
+            names = (
+                f"SELECT COALESCE(study, name) FROM experiments LEFT JOIN ({contract.OURS}) USING (experiment_id) "
+                f"WHERE lifecycle_stage = 'active' AND name <> 'Default'"
+            )
+            return sorted({name for (name,) in connection.execute(names)})
 
     def runs(self, study: str, metrics: Iterable[str] = (), params: bool = False) -> list[Run]:
         """The runs of a study, with the last values of these metrics, and with their params only if asked for."""
-        if not self.database.exists():
-            return []
-        with _Connected(self.database) as connection:
-            if not connection.execute(HAS_TABLES).fetchone():
+        with _connected(self.database) as connection:
+            if not connection or not connection.execute(HAS_TABLES).fetchone():
                 return []
             [version] = connection.execute("SELECT version_num FROM alembic_version").fetchone()
             if version in KNOWN_SCHEMAS:
@@ -85,7 +89,7 @@ class Folder:
         from mlflow.exceptions import MlflowException
 
         try:
-            return _runs_by_client(_client(f"sqlite:///{self.database.resolve()}"), study, metrics, self._here)
+            return _runs_by_client(_client(contract.uri(self.root)), study, metrics, self._here)
         except MlflowException as error:
             raise StudyError(
                 f"{self.database} cannot be read by this MLflow ({_reason(error)}): name another store, "
@@ -107,19 +111,25 @@ class Folder:
             ) from error
 
     def _runs_by_sql(self, connection, study, metrics, params) -> list[Run]:
-        rows = connection.execute(
-            "SELECT run_uuid, experiment_id, start_time, end_time, status, artifact_uri FROM runs JOIN experiments "
-            "USING (experiment_id) WHERE experiments.name = ? AND runs.lifecycle_stage = 'active'",
-            (study,),
-        ).fetchall()
-        of_study = (
-            "run_uuid IN (SELECT run_uuid FROM runs JOIN experiments USING (experiment_id) WHERE experiments.name = ?)"
+        named = "SELECT experiment_id FROM experiments WHERE name = ?"
+        found = (
+            connection.execute(contract.EXPERIMENT, (study,)).fetchone()
+            or connection.execute(named, (study,)).fetchone()
         )
+        if not found:
+            return []
+        experiment = found[0]
+        rows = connection.execute(
+            "SELECT run_uuid, start_time, end_time, status, artifact_uri FROM runs "
+            "WHERE experiment_id = ? AND lifecycle_stage = 'active'",
+            (experiment,),
+        ).fetchall()
+        of_study = "run_uuid IN (SELECT run_uuid FROM runs WHERE experiment_id = ?)"
 
         def pairs(table, condition="", values=()):
             found = defaultdict(dict)
             query = f"SELECT run_uuid, key, value FROM {table} WHERE {of_study} {condition}"
-            for run_id, key, value in connection.execute(query, (study, *values)):
+            for run_id, key, value in connection.execute(query, (experiment, *values)):
                 found[run_id][key] = value
             return found
 
@@ -136,7 +146,7 @@ class Folder:
                 self._here(uri),
                 *(of.get(i, {}) for of in (tags, numbers, settings)),
             )
-            for i, experiment, start, end, status, uri in rows
+            for i, start, end, status, uri in rows
         ]
 
     def _here(self, artifact_uri: str) -> Path:
@@ -184,9 +194,9 @@ class Server:
         found, token = [], None
         while token != "":
             page = self._asked(self.client.search_experiments, max_results=PAGE, page_token=token)
-            found += [experiment.name for experiment in page]
+            found += [e.tags.get(contract.STUDY, e.name) for e in page if e.name != "Default"]
             token = page.token or ""
-        return sorted(name for name in found if name != "Default")
+        return sorted(set(found))
 
     def runs(self, study: str, metrics: Iterable[str] = (), params: bool = False) -> list[Run]:
         """The runs of a study, with the last values of these metrics, and with their params."""
@@ -225,22 +235,38 @@ class Server:
             ) from error
 
 
-class _Connected:
-    """A read-only connection that is closed at the end; a file that is no database is the user's to put right."""
+@contextmanager
+def _connected(database: Path) -> Iterator[sqlite3.Connection | None]:
+    """A connection that reads, closed at the end; None if there is no database.
 
-    def __init__(self, database: Path):
-        self.database = database
-        self.connection = sqlite3.connect(f"{database.resolve().as_uri()}?mode=ro", uri=True, timeout=60)
+    Raises:
+        StudyError: it cannot be opened or read.
+    """
+    try:
+        if not database.exists():
+            yield None
+            return
+        with closing(_connection(database)) as connection:
+            yield connection
+    except (OSError, sqlite3.Error) as error:
+        raise StudyError(
+            f"{database} cannot be read ({getattr(error, 'strerror', None) or error}): name another store, or restore "
+            f"it from a copy"
+        ) from error
 
-    def __enter__(self):
-        return self.connection
 
-    def __exit__(self, kind, error, traceback):
-        self.connection.close()
-        if kind and issubclass(kind, sqlite3.DatabaseError):
-            raise StudyError(
-                f"{self.database} cannot be read ({error}): name another store, or restore it from a copy"
-            ) from error
+def _connection(database) -> sqlite3.Connection:
+    """One that cannot write; unless the last writer was killed in the middle, whose half SQLite first takes back."""
+    for mode in ("ro", "rw"):
+        uri = f"{database.resolve().as_uri()}?mode={mode}"
+        connection = sqlite3.connect(uri, uri=True, timeout=PATIENCE)
+        try:
+            connection.execute(HAS_TABLES)
+            return connection
+        except sqlite3.OperationalError as error:
+            connection.close()
+            if mode == "rw" or error.sqlite_errorcode != sqlite3.SQLITE_READONLY_ROLLBACK:
+                raise
 
 
 def _client(uri: str):
@@ -251,7 +277,8 @@ def _client(uri: str):
 
 
 def _runs_by_client(client, study, metrics, place) -> list[Run]:
-    experiment = client.get_experiment_by_name(study)
+    tagged = client.search_experiments(filter_string=f"tags.`{contract.STUDY}` = '{study}'")
+    experiment = tagged[0] if tagged else client.get_experiment_by_name(study)
     if experiment is None:
         return []
     runs, token, wanted = [], None, frozenset(metrics)

@@ -219,7 +219,7 @@ def interactions(found: Findings) -> Section:
 def training(found: Findings) -> Section:
     """Curves with bands, by arm."""
     section = Section("training", "Training")
-    metrics = ["val_accuracy", "train_loss"]
+    metrics = ["val_accuracy", "running_loss"]
     if found.study.metric in found.epochs and found.study.metric not in metrics:
         metrics.insert(0, found.study.metric)
     for metric, view in itertools.product(metrics, found.views):

@@ -1,14 +1,21 @@
 """Render frames as tables: to the terminal, Markdown, CSV, LaTeX, HTML. Computes nothing."""
 
+import html
+import json
 import math
 
+import numpy as np
 import pandas as pd
 from tabulate import tabulate
 
 from studies.record import arm_label, listed, short, shown
 
 STYLES = {"terminal": "simple", "markdown": "pipe", "latex": "latex_booktabs", "html": "html"}
-FORMATS = (*STYLES, "csv")
+PLAIN = {
+    "csv": lambda frame: frame.to_csv(index=False),
+    "json": lambda frame: json.dumps(rows_of(frame), indent=2, ensure_ascii=False),
+}
+FORMATS = (*STYLES, *PLAIN)
 JOB = ("overrides", "swept", "code", "root", "seeds", "failures", "mean", "sd", "metric")
 
 
@@ -53,10 +60,10 @@ def comparison_table(
 
     Args:
         comparison: what `estimates.comparison` gave.
-        format: one of `FORMATS`; CSV has every number in full, the others the digits that mean something.
+        format: one of `FORMATS`; CSV and JSON have every number in full, the others the digits that mean something.
     """
-    if format == "csv":
-        return comparison.to_csv(index=False)
+    if format in PLAIN:
+        return PLAIN[format](comparison)
     anchors = [factor for factor in by if factor in baseline]
     headers = [*(short(factor, by) for factor in by), "seeds", "failed", words(metric), "95 % interval"]
     standings = bool((comparison["standing"] != "").any())
@@ -77,6 +84,27 @@ def comparison_table(
         rows.append(cells)
     aligned = ["left"] * len(by) + ["right"] * 2 + ["left"] * (len(headers) - len(by) - 2)
     return tabulate(rows, headers, tablefmt=STYLES[format], colalign=aligned, disable_numparse=True)
+
+
+def rows_of(frame: pd.DataFrame) -> list[dict]:
+    """A frame's rows as JSON has them, every number in full; one that does not exist or is not finite is None."""
+
+    def plain(value):
+        value = value.item() if isinstance(value, np.generic) else value
+        return None if isinstance(value, float) and not math.isfinite(value) else value
+
+    return [{name: plain(value) for name, value in row.items()} for row in frame.to_dict("records")]
+
+
+def noted(text: str, lines: list[str], format: str) -> str:
+    """A table with notes: under it, in LaTeX as comments above it; CSV and JSON have none."""
+    if not lines or format in PLAIN:
+        return text
+    if format == "html":
+        return text + "".join(f"\n<p>{html.escape(line)}</p>" for line in lines)
+    if format == "latex":
+        return "".join(f"% {line}\n" for line in lines) + text
+    return text + "\n\n" + ("\n- " if format == "markdown" else "\n  ").join(lines)
 
 
 def tuning_table(tuned: pd.DataFrame, by: list[str], nuisance: list[str], metric: str, format: str = "terminal") -> str:
@@ -187,8 +215,8 @@ def _mean(row) -> str:
 
 def frame_table(frame: pd.DataFrame, format: str = "terminal") -> str:
     """Any frame as text: its columns are the headers; floats are differences if their column is called `change`."""
-    if format == "csv":
-        return frame.to_csv(index=False)
+    if format in PLAIN:
+        return PLAIN[format](frame)
 
     def cell(column, value):
         if not isinstance(value, float):

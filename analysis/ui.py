@@ -13,13 +13,14 @@ from pathlib import Path
 from typing import NoReturn
 
 from analysis import command, load, runs
+from studies import contract
 from studies.record import StudyError
 
 HOST = "127.0.0.1"
 PORT = 5000
 """Where MLflow's pages are by custom."""
 
-LIGHT = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+LIGHT = {"PYTHONWARNINGS": "", "MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
 """With one worker besides, MLflow's server is 2 processes of 0.5 GB together; left to itself 10 of 1.8 GB."""
 
 TRAINING = "workflowType=machine_learning"
@@ -60,7 +61,7 @@ def serve(root: str | Path, port: int | None = None) -> NoReturn:
     """
     if runs.is_server(root):
         raise StudyError(f"--root {root} is a server already: open that address in a browser")
-    database = Path(root).resolve() / "mlflow.db"
+    database = contract.folder(root).resolve() / "mlflow.db"
     if not database.exists():
         raise StudyError(
             f"--root {root}: there is no store in {database.parent} yet: run a study first (make study), or name "
@@ -69,7 +70,7 @@ def serve(root: str | Path, port: int | None = None) -> NoReturn:
     looked = looks(root)  # first, since it finds what is wrong with the store
     port = free_port(port)
     words = [sys.executable, "-m", "mlflow", "ui", "--workers", "1", "--host", HOST, "--port", str(port)]
-    words += ["--backend-store-uri", f"sqlite:///{database}"]
+    words += ["--backend-store-uri", contract.uri(database.parent)]
     with tempfile.TemporaryFile("w+") as log:
         # In a session of its own, so that Ctrl-C reaches it through here, once, with all its processes.
         server = subprocess.Popen(

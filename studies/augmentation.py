@@ -2,7 +2,23 @@
 
 from dataclasses import dataclass
 
+import numpy as np
 import tensorflow as tf
+
+from studies.rules import Rule
+
+NUMBERS = 5
+"""How many random numbers each image takes."""
+
+
+def rules(data: dict) -> list[Rule]:
+    """What a data node has done to its training images."""
+    changes = {name: data[name] for name in ("flip", "crop", "cutout")}
+    return [Rule(images=Augmentation(**changes), draw=_draw, stream="augment")] if any(changes.values()) else []
+
+
+def _draw(rng, steps, batch):
+    return rng.random((steps, batch, NUMBERS), np.float32)
 
 
 @dataclass(frozen=True)
@@ -13,16 +29,14 @@ class Augmentation:
         flip: half of the images are mirrored, left to right.
         crop: pixels of zeros around an image, of which a window of its size is taken (He et al. 2016, section 4.2).
         cutout: side in pixels of a square of zeros, which the border may cut off (DeVries & Taylor 2017, section 3.2).
-        numbers: how many random numbers each image takes.
     """
 
     flip: bool = False
     crop: int = 0
     cutout: int = 0
-    numbers: int = 5
 
     def __call__(self, images, drawn):
-        """The changed images, by the numbers `drawn`, `(batch, numbers)`."""
+        """The changed images, by the numbers `drawn`, `(batch, NUMBERS)`."""
         _, height, width, _ = images.shape
         flip, down, right, row, column = tf.unstack(drawn, axis=1)
         if self.flip:

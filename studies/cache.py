@@ -6,12 +6,23 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from studies.record import StudyError
+from studies.record import StudyError, shown
 
 
 def folder() -> Path:
-    """Where the files are."""
-    return Path(os.environ.get("STUDIES_CACHE") or "~/.cache/weight-studies").expanduser()
+    """Where the files are.
+
+    Raises:
+        StudyError: there is no home folder.
+    """
+    named = os.environ.get("STUDIES_CACHE")
+    try:
+        return Path(named or "~/.cache/weight-studies").expanduser()
+    except RuntimeError as error:
+        raise StudyError(
+            f"STUDIES_CACHE={shown(named)}: there is no such home folder to keep files in. Name a folder with "
+            f"STUDIES_CACHE=FOLDER"
+        ) from error
 
 
 def kept(name: str, make: Callable[[Path], None]) -> Path:
@@ -31,13 +42,22 @@ def kept(name: str, make: Callable[[Path], None]) -> Path:
             place.mkdir(parents=True, exist_ok=True)
             with FileLock(place / f"{name}.lock"):
                 if not file.is_file():
-                    make(partial)
-                    with open(partial, "rb") as written:
-                        os.fsync(written.fileno())
+                    _make(make, partial)
                     partial.replace(file)
-    except OSError as error:
+    except (OSError, NotImplementedError) as error:  # the latter from file systems without locks
         raise StudyError(
-            f"{file} cannot be written ({error.strerror or error}): decoded images are kept there; make room, or name "
-            f"another folder with STUDIES_CACHE=FOLDER"
+            f"{file} cannot be written ({getattr(error, 'strerror', None) or error}): what is made once is kept there; "
+            f"make room, or name another folder with STUDIES_CACHE=FOLDER"
         ) from error
     return file
+
+
+def _make(make, partial) -> None:
+    """Have a file made whole; what fails leaves nothing, since the disk may be full."""
+    try:
+        make(partial)
+        with open(partial, "rb") as written:
+            os.fsync(written.fileno())
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise

@@ -13,6 +13,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from studies import cache, machine
+from studies.record import StudyError
 
 MOST_BYTES = 512 * 2**20
 FREE_BYTES = 512 * 2**20
@@ -35,7 +36,7 @@ def prepared(threads: int) -> Path | None:
         disk = os.statvfs(folder)
         room = disk.f_bavail * disk.f_frsize >= FREE_BYTES and os.access(folder, os.W_OK)
         return folder if room else None
-    except (OSError, RuntimeError, PackageNotFoundError):  # no home, no room, no TensorFlow
+    except (OSError, StudyError, PackageNotFoundError):  # no home, no room, no TensorFlow
         return None
 
 

@@ -1,13 +1,15 @@
 """Image datasets as arrays, read and checked without TensorFlow, and the split of a seed."""
 
+import inspect
 import json
 import math
+import os
 import subprocess
 import sys
 import zipfile
 import zlib
-from dataclasses import dataclass
-from functools import lru_cache
+from dataclasses import dataclass, replace
+from functools import cached_property, lru_cache
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -29,27 +31,59 @@ DIGITS = (178, 182, 177, 183, 181, 182, 181, 179, 174, 180)
 CHUNK = 1000
 """So many images at a time become float64."""
 
+DECODING = 2
+"""Goes up when images are decoded otherwise than before: those that are kept are then made anew."""
+
 
 @dataclass(frozen=True)
 class Dataset:
-    """All examples in one pool.
+    """All examples in one pool: those to train on, then its own validation set and its own test set, if it has them.
 
     Attributes:
         x: images `(examples, height, width, channels)`, uint8 or float32.
         y: labels `(examples,)`, int32, 0 to classes - 1.
         scale: what a network sees is `x * scale`.
-        fixed_test: the pool's last examples are its published test set, so many; 0 where the seed chooses one.
+        fixed_test: so many are its own test set, the pool's last; 0: one is drawn, the same for every seed.
+        fixed_val: so many before these are its own validation set; 0: the seed draws one.
+        hashes: a number of each image `(examples,)`, uint64, by which the test set is drawn; None: of its pixels.
+        notes: what is to be said of it: one line for whatever is neither used nor refused.
     """
 
     x: np.ndarray
     y: np.ndarray
     scale: float
     fixed_test: int
+    fixed_val: int = 0
+    hashes: np.ndarray | None = None
+    notes: tuple[str, ...] = ()
 
     @property
     def classes(self) -> int:
         """Number of different labels."""
         return int(self.y.max()) + 1
+
+    @cached_property
+    def _pool(self) -> "_Pool":
+        hashes = self.hashes
+        if hashes is None and not self.fixed_test:
+            hashes = images.hashes(self.x)
+        return _Pool(self.y, self.x.shape[1:], self.fixed_val, self.fixed_test, hashes, self.notes)
+
+
+@dataclass(frozen=True)
+class _Pool:
+    """A dataset without its images; `hashes` may be None where it does not matter which ones are drawn."""
+
+    y: np.ndarray
+    shape: tuple[int, ...]
+    fixed_val: int
+    fixed_test: int
+    hashes: np.ndarray | None
+    notes: tuple[str, ...] = ()
+
+    def in_line(self, members: np.ndarray) -> np.ndarray:
+        """Examples `(examples,)` in the order in which they go into the test set."""
+        return members if self.hashes is None else members[np.argsort(self.hashes[members], kind="stable")]
 
 
 @dataclass(frozen=True)
@@ -69,12 +103,12 @@ def digits(**_) -> Dataset:
 
 
 def npz(path: str, **_) -> Dataset:
-    """The user's own arrays: `x_train y_train x_test y_test`, or `x y`."""
+    """The user's own arrays: `x_train y_train`, perhaps `x_val y_val` and `x_test y_test`; or `x y`."""
     return _read_npz(_npz_file(path))
 
 
 def image_folder(path: str, image_size: int | None = None, **node) -> Dataset:
-    """The user's own images: `train/CLASS/FILE` and perhaps `test/CLASS/FILE`, in a folder or an archive.
+    """The user's own images: `train/CLASS/FILE`, perhaps `val/…` and `test/…`, in a folder or an archive.
 
     Args:
         image_size: makes every image a square of so many pixels a side; None: they have one size.
@@ -94,7 +128,12 @@ def source(node: dict) -> dict:
 
 
 def content(node: dict) -> str:
-    """What identifies the data whatever its path: the hash of its file, or nothing for data inside a package."""
+    """What identifies the data whatever its path: the hash of its file, or nothing for data inside a package.
+
+    Raises:
+        StudyError: the file cannot be read, or the dataset has no such setting.
+    """
+    _refuse_unknown(node)
     if node["_target_"] not in FILES:
         return ""
     find, _ = FILES[node["_target_"]]
@@ -107,13 +146,51 @@ def size(node: dict) -> tuple[int, tuple[int, ...]]:
     Raises:
         StudyError: the file cannot be used, or has not the examples that are asked for.
     """
-    if node["_target_"] == "studies.data.digits":
-        y, shape, fixed_test = np.repeat(np.arange(10), DIGITS), (8, 8, 1), 0
-    elif node["_target_"] in FILES:
-        y, shape, fixed_test = _described(json.dumps(source(node), sort_keys=True))
-    else:
+    pool = _pool(node)
+    if pool is None:
         return node["train_size"] or 10_000, (32, 32, 3)
-    return len(_parts(y, fixed_test, node, np.random.default_rng(0))[0]), shape
+    return len(_parts(pool, node, np.random.default_rng(0))[0]), pool.shape
+
+
+def notes(node: dict) -> list[str]:
+    """What is to be said of a data node before anything trains: a line for each thing that is not as it was asked for.
+
+    Raises:
+        StudyError: as `size`.
+    """
+    pool = _pool(node)
+    if pool is None:  # nobody knows before it is read
+        return []
+    _, val, test = (len(part) for part in _parts(pool, node, np.random.default_rng(0)))
+    said = list(pool.notes)
+    for name, fixed, count, of in (
+        ("test", pool.fixed_test, test, len(pool.y) - pool.fixed_val),
+        ("validation", pool.fixed_val, val, len(pool.y) - test),
+    ):
+        fraction = node[f"{name}_fraction"]
+        if fixed and fraction is not None:
+            said.append(
+                f"data.{name}_fraction={fraction:g} is not used: the data has a {name} set of its own, of {fixed}"
+            )
+        elif not fixed and _is_bounded(pool, node, name):
+            said.append(
+                f"data.{name}_fraction={fraction:g} comes to {count} of {of} examples ({count / of:.3g}): every class "
+                f"has one at least in each part"
+            )
+    return said + _said_of_imbalance(pool, node)
+
+
+def _refuse_unknown(node):
+    own = {"studies.data.digits": digits} | {target: read for target, (_, read) in FILES.items()}
+    if node["_target_"] not in own:
+        return
+    parameters = inspect.signature(own[node["_target_"]]).parameters.values()
+    known = [p.name for p in parameters if p.kind is not p.VAR_KEYWORD]
+    for name in node.keys() - {"_target_", "content", *known, *SETTINGS}:
+        raise StudyError(
+            f"data.{name}={shown(node[name])}: {node['_target_']} has no such setting; it has "
+            f"{listed([*known, *SETTINGS])}. Leave it out, or choose other data with data=NAME"
+        )
 
 
 def entry(node: dict) -> dict[str, str]:
@@ -128,9 +205,9 @@ def entry(node: dict) -> dict[str, str]:
     target, content, place = node["_target_"], node["content"], node.get("path") or node.get("root")
     settings = {name: value for name, value in node.items() if not (content and name in ("path", "root"))}
     profile = {name: value for name, value in settings.items() if name != "_target_" and value != ""}
-    if target == "studies.data.digits" or target in FILES:  # else nobody knows before it is read
+    if _pool(node):  # else nobody knows before it is read
         examples, shape = size(node)
-        profile = {"training_examples": examples, "image_shape": list(shape)} | profile
+        profile = {"training_examples": examples, "image_shape": list(shape), "notes": notes(node)} | profile
     source = ("local", {"uri": str(place)}) if place else ("code", {"tags": {"mlflow.source.name": target}})
     return {
         "name": node.get("name") or (Path(node["path"]).stem if node.get("path") else target.rpartition(".")[2]),
@@ -141,28 +218,36 @@ def entry(node: dict) -> dict[str, str]:
     }
 
 
+def _pool(node) -> _Pool | None:
+    """The pool of a data node, None for data that is not ours."""
+    if node["_target_"] == "studies.data.digits":
+        return _Pool(np.repeat(np.arange(10), DIGITS), (8, 8, 1), 0, 0, None)
+    return _described(json.dumps(source(node), sort_keys=True)) if node["_target_"] in FILES else None
+
+
 @lru_cache(maxsize=8)
-def _described(text: str) -> tuple[np.ndarray, tuple[int, ...], int]:
+def _described(text: str) -> _Pool:
     node = json.loads(text)
     _, read = FILES[node.pop("_target_")]
     dataset = read(**node)
-    return dataset.y, dataset.x.shape[1:], dataset.fixed_test
+    return _Pool(dataset.y, dataset.x.shape[1:], dataset.fixed_val, dataset.fixed_test, None, dataset.notes)
 
 
 def split(dataset: Dataset, node: dict, rng: np.random.Generator) -> Split:
     """Training, validation and test examples, each class in proportion.
 
-    The test set is the published one where there is one; else `test_fraction` of the examples. `validation_fraction`
-    is of the rest. What is then left to train on is thinned: by `imbalance`, a class keeping
-    `imbalance ** (-place / (classes - 1))` of its examples (Cui et al. 2019: the first all, the last 1 / imbalance),
-    and to `train_size` examples of these, in the proportions that they have. Every class keeps one. At one seed a
-    smaller training set is part of a larger one.
+    The test set is the data's own where it has one; else `test_fraction` of each class: the images with the lowest
+    hashes, so that it is the same for every seed, and a smaller one is part of a larger one. The validation set is
+    the data's own, or `validation_fraction` of the rest, which the seed draws. What is then left to train on is
+    thinned: by `imbalance`, a class keeping `imbalance ** (-place / (classes - 1))` of its examples (Cui et al. 2019:
+    the first all, the last 1 / imbalance), and to `train_size` examples of these, in the proportions that they have.
+    Every class keeps one. At one seed a smaller training set is part of a larger one.
 
     Raises:
         StudyError: there is neither a test set nor a `test_fraction`; `train_size` is more than there are, or less
-            than one of each class.
+            than one of each class; `label_noise` is of no example; `crop` or `cutout` may leave nothing of an image.
     """
-    return Split(*_parts(dataset.y, dataset.fixed_test, node, rng))
+    return Split(*_parts(dataset._pool, node, rng))
 
 
 def noisy_labels(dataset: Dataset, train: np.ndarray, share: float, rng: np.random.Generator) -> np.ndarray:
@@ -199,24 +284,45 @@ def scaling(dataset: Dataset, train: np.ndarray, standardize: bool) -> tuple[np.
     return (1 / sd).astype(np.float32), (-mean / sd).astype(np.float32)
 
 
-def _parts(y, fixed_test, node, rng) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    pool = np.arange(len(y))
-    if fixed_test:
-        rest, test = pool[:-fixed_test], pool[-fixed_test:]
-    elif node["test_fraction"] is None:
-        raise StudyError("data.test_fraction=null, and the data has no test set of its own: give a share, such as 0.2")
+def _parts(pool: _Pool, node, rng) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    _check_augmentation(pool.shape, node)
+    y, count = pool.y, len(pool.y)
+    rest, val, test = np.split(np.arange(count), [count - pool.fixed_val - pool.fixed_test, count - pool.fixed_test])
+    if not pool.fixed_test:
+        if node["test_fraction"] is None:
+            raise StudyError(
+                "data.test_fraction=null, and the data has no test set of its own: give a share, such as 0.2"
+            )
+        rest, test = _stratified(rest, y, node["test_fraction"], 2, pool.in_line)
+    if pool.fixed_val:
+        rest, _ = _stratified(rest, y, 0, 1, rng.permutation)
     else:
-        rest, test = _stratified(pool, y, node["test_fraction"], rng, least=2)
-    train, val = _stratified(rest, y, node["validation_fraction"], rng, least=1)
-    return _thinned(train, y[train], node["imbalance"], node["train_size"]), val, test
+        rest, val = _stratified(rest, y, node["validation_fraction"], 1, rng.permutation)
+    train = _thinned(rest, y[rest], node["imbalance"], node["train_size"])
+    noise = node["label_noise"]
+    if noise and not round(noise * len(train)):
+        raise StudyError(
+            f"data.label_noise={noise:g}: none of {len(train)} training examples: expected 0, or "
+            f"{1 / len(train):.2g} and more"
+        )
+    return train, val, test
+
+
+def _check_augmentation(shape, node):
+    """Refuse what leaves nothing of an image `(height, width, channels)`."""
+    side = min(shape[:2])
+    for name, most in (("crop", side - 1), ("cutout", side)):
+        if node[name] > most:
+            raise StudyError(
+                f"data.{name}={node[name]} of images of {shape[0]}×{shape[1]} pixels: expected {most} at most, which "
+                f"leaves something of each"
+            )
 
 
 def _thinned(train, y, imbalance, train_size):
     """Some of `train`, whose classes follow one another, each in a random order: the first ones of each."""
     sizes = np.unique(y, return_counts=True)[1]
-    # Cui et al. 2019, section 5.1: n_i * mu ** i; the summand keeps a whole number whole.
-    profile = np.linspace(0, 1, len(sizes))
-    counts = np.maximum(1, np.floor(sizes * imbalance**-profile + 1e-9))
+    counts = _profile(sizes, imbalance)
     place = np.concatenate([np.arange(size) for size in sizes])
     of = np.repeat(counts, sizes)
     train, place, of = train[place < of], place[place < of], of[place < of]
@@ -232,21 +338,56 @@ def _thinned(train, y, imbalance, train_size):
     return train[np.sort(awarded[:train_size])]
 
 
-def _stratified(indices, y, fraction, rng, least):
-    """Two parts: the second has `fraction` of every class, one example or more; `least` or more stay in the first."""
+def _profile(sizes, imbalance):
+    """How many examples each class keeps."""
+    # Cui et al. 2019, section 5.1: n_i * mu ** i; the summand keeps a whole number whole.
+    return np.maximum(1, np.floor(sizes * imbalance ** -np.linspace(0, 1, len(sizes)) + 1e-9))
+
+
+def _said_of_imbalance(pool, node) -> list[str]:
+    """A line where classes have too few examples to become as small as they are asked to."""
+    balanced = node | {"imbalance": 1.0, "train_size": None, "label_noise": 0.0}
+    sizes = np.bincount(pool.y[_parts(pool, balanced, np.random.default_rng(0))[0]])
+    few = (sizes * node["imbalance"] ** -np.linspace(0, 1, len(sizes)) + 1e-9 < 1).sum()
+    said = (
+        f"data.imbalance={node['imbalance']:g}: classes have {listed(sizes.tolist())} training examples, too few for "
+        f"{few} of them, which keep one each"
+    )
+    return [said] * bool(few)
+
+
+def _stratified(indices, y, fraction, least, arranged):
+    """Two parts: the second has `fraction` of every class, one example or more; `least` or more stay in the first.
+
+    Args:
+        arranged: puts the examples of a class into the order in which they are taken.
+    """
     kept, held_out = [], []
     for label in np.unique(y[indices]):
-        members = rng.permutation(indices[y[indices] == label])
-        count = min(max(1, round(fraction * len(members))), max(0, len(members) - least))
+        members = arranged(indices[y[indices] == label])
+        count = _share(fraction, len(members), least)
         held_out.append(members[:count])
         kept.append(members[count:])
     return np.concatenate(kept), np.concatenate(held_out)
 
 
+def _share(fraction, members, least):
+    return min(max(1, round(fraction * members)), max(0, members - least)) if fraction else 0
+
+
+def _is_bounded(pool, node, name) -> bool:
+    """Whether a class has another number of examples in the test or validation set than its share of them."""
+    sizes = np.bincount(pool.y[: len(pool.y) - pool.fixed_val - pool.fixed_test])
+    fraction, least = node[f"{name}_fraction"], {"test": 2, "validation": 1}[name]
+    if name == "validation" and not pool.fixed_test:
+        sizes = [size - _share(node["test_fraction"], size, 2) for size in sizes.tolist()]
+    return any(_share(fraction, size, least) != round(fraction * size) for size in sizes)
+
+
 def _npz_file(path=None, **_) -> Path:
     if not path:
         raise StudyError("data=npz needs a file: give data.path=FILE.npz with x_train y_train x_test y_test, or x y")
-    file = Path(path).expanduser()
+    file = _place("path", path)
     if not file.is_file():
         raise StudyError(f"data.path={path}: no such file. Give the path of an .npz file")
     return file
@@ -256,14 +397,33 @@ def _image_folder(path=None, **_) -> Path:
     kinds = f"a folder or an archive ({listed(images.ARCHIVES)}) of train/CLASS/FILE and test/CLASS/FILE"
     if not path:
         raise StudyError(f"data=image_folder needs images: give data.path=PATH, {kinds}")
-    file = Path(path).expanduser()
+    file = _place("path", path)
     if not file.is_dir() and not (file.is_file() and file.name.lower().endswith(images.ARCHIVES)):
         raise StudyError(f"data.path={path}: there is no such folder or archive. Give the path of {kinds}")
     return file
 
 
+def _place(setting, path) -> Path:
+    """A path of the user's, `~` being a home folder.
+
+    Raises:
+        StudyError: it cannot be looked up, or is no text that a store can hold.
+    """
+    try:
+        path.encode()
+        place = Path(path).expanduser()
+        place.exists()
+    except UnicodeEncodeError:
+        shown = path.encode("utf-8", "backslashreplace").decode()
+        raise StudyError(f"data.{setting}={shown}: the name is no UTF-8. Give the file another name") from None
+    except (OSError, RuntimeError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise StudyError(f"data.{setting}={path} cannot be looked up ({reason}). Give another path") from error
+    return place
+
+
 def _published_file(name, root=None, **_) -> Path:
-    files = [Path(root).expanduser() / f"{name}{end}" for end in (".npz", ".tar.xz")] if root else []
+    files = [_place("root", root) / f"{name}{end}" for end in (".npz", ".tar.xz")] if root else []
     return next((file for file in files if file.is_file()), None) or cache.kept(
         f"{name}.npz", lambda file: _download(name, root, file)
     )
@@ -276,7 +436,8 @@ def _download(name, root, file):
         "(x, y), (x_test, y_test) = getattr(keras.datasets, sys.argv[1]).load_data()\n"
         "numpy.savez(open(sys.argv[2], 'wb'), x_train=x, y_train=y, x_test=x_test, y_test=y_test)"
     )
-    if subprocess.run([sys.executable, "-c", code, name, str(file)], capture_output=True).returncode:
+    command, calm = [sys.executable, "-c", code, name, str(file)], os.environ | {"PYTHONWARNINGS": ""}
+    if subprocess.run(command, env=calm, capture_output=True).returncode:
         raise StudyError(
             f"data={name}: there is no {name}.npz in data.root={shown(root)}, and Keras could not download it. Put the "
             f"file there, or name its folder with data.root=FOLDER or STUDIES_DATA=FOLDER"
@@ -291,34 +452,42 @@ def _read_images(path, side, content=None, **_) -> Dataset:
         with open(file, "wb") as decoded:
             np.savez(decoded, **images.read(path, side))
 
-    decoded = cache.kept(f"images-{content}-{side or 'as-they-are'}.npz", decode)
-    return _read_npz(decoded, path)
+    decoded = cache.kept(f"images-{DECODING}-{content}-{side or 'as-they-are'}.npz", decode)
+    with np.load(decoded, allow_pickle=False) as arrays:
+        hashes, *notes = arrays["hashes"], *arrays["notes"].tolist()
+        left_out = images.left_out(path) if path.is_dir() else arrays["left_out"].tolist()
+    said = (*notes, *(f"{path}: {line}" for line in left_out))
+    return replace(_read_npz(decoded, path), hashes=hashes, notes=said)
 
 
 def _read_npz(file: Path, path: Path | None = None) -> Dataset:
     """A file's arrays; errors are about `path`."""
-    arrays, path = _arrays(file), path or file
-    if {"x_train", "y_train", "x_test", "y_test"} <= arrays.keys():
-        x = _joined(path, "x", arrays["x_train"], arrays["x_test"])
-        y = _joined(path, "y", arrays["y_train"], arrays["y_test"])
-        fixed_test = len(arrays["y_test"])
-    elif {"x", "y"} <= arrays.keys():
-        x, y, fixed_test = arrays["x"], arrays["y"], 0
-    else:
-        raise StudyError(f"{path} holds {sorted(arrays)}: expected the arrays x_train y_train x_test y_test, or x y")
-    return _checked(path, x, y, fixed_test)
+    path = path or file
+    arrays, others = _arrays(file, path)
+    arrays |= {name: _column(array) for name, array in arrays.items() if name.startswith("y")}
+    parts = [part for part in ("train", "val", "test") if f"x_{part}" in arrays]
+    x, y = (_joined(path, {f"{name}_{part}": arrays[f"{name}_{part}"] for part in parts}) for name in "xy")
+    held = {part: math.prod(arrays[f"y_{part}"].shape[:1]) for part in parts}
+    dataset = _checked(path, x, y, held.get("val", 0), held.get("test", 0))
+    unused = [f"{path}: not used, since it is no part of x_train y_train x_val y_val x_test y_test: {listed(others)}"]
+    return replace(dataset, notes=(*dataset.notes, *unused * bool(others)))
 
 
-def _arrays(path: Path) -> dict[str, np.ndarray]:
+def _arrays(file: Path, path: Path) -> tuple[dict[str, np.ndarray], list[str]]:
+    """The arrays `x_PART` and `y_PART`, and the names of others, which are not looked at."""
     try:
-        archive = np.load(path, allow_pickle=False)
+        archive = np.load(file, allow_pickle=False)
         if not isinstance(archive, np.lib.npyio.NpzFile):
             raise StudyError(f"{path} is a single array: expected an .npz archive, such as np.savez writes")
         with archive:
-            return {name: np.asarray(archive[name]) for name in archive.files}
+            chosen = _chosen(path, archive.files)
+            others = sorted(set(archive.files) - set(chosen.values()))
+            return {name: np.asarray(archive[stored]) for name, stored in chosen.items()}, others
     except (OSError, EOFError, ValueError, KeyError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
         reason = " ".join(str(error).split()) or type(error).__name__
-        if not zipfile.is_zipfile(path):
+        if isinstance(error, PermissionError):
+            raise StudyError(f"{path} cannot be read ({error.strerror}): make it readable") from error
+        if not zipfile.is_zipfile(file):
             reason = "it is no archive, or only a part of one"
         elif "ickle" in reason:
             reason = "it holds pickled objects, which are refused"
@@ -328,18 +497,54 @@ def _arrays(path: Path) -> dict[str, np.ndarray]:
         ) from error
 
 
-def _joined(path, name, first, second):
-    if first.ndim == 0 or second.ndim == 0 or first.shape[1:] != second.shape[1:]:
+def _chosen(path, names) -> dict[str, str]:
+    """From `x_train y_train x_val y_val x_test y_test`, as far as there are such, to what they are called."""
+    pairs = {(f"x_{alias}", f"y_{alias}"): part for alias, part in images.PARTS.items()}
+    if not {"x_train", "y_train"} & set(names):
+        pairs |= {("x", "y"): "train"}
+    chosen = {}
+    for pair, part in pairs.items():
+        have = [name for name in pair if name in names]
+        if len(have) == 1:
+            raise StudyError(
+                f"{path} holds {have[0]} and not its pair: expected {listed(pair)}. It holds {sorted(names)}"
+            )
+        if have and f"x_{part}" in chosen:
+            raise StudyError(f"{path} holds {chosen[f'x_{part}']} and {have[0]}: expected one of these. Join them")
+        chosen |= {f"{stored[0]}_{part}": stored for stored in have}
+    if "x_train" not in chosen:
         raise StudyError(
-            f"{path}: {name}_train has shape {first.shape} and {name}_test {second.shape}: expected the same shape "
-            f"after the first axis"
+            f"{path} holds {sorted(names)}: expected the arrays x_train y_train and, if there are such sets, x_val "
+            f"y_val x_test y_test; or x y"
         )
-    return np.concatenate([first, second])
+    return chosen
 
 
-def _checked(path, x, y, fixed_test) -> Dataset:
-    if y.ndim == 2 and y.shape[1] == 1:
-        y = y[:, 0]
+def _column(y) -> np.ndarray:
+    return y[:, 0] if y.ndim == 2 and y.shape[1] == 1 else y
+
+
+def _joined(path, arrays: dict[str, np.ndarray]) -> np.ndarray:
+    (first, array), *others = arrays.items()
+    for name, other in others:
+        if array.ndim == 0 or other.ndim == 0 or array.shape[1:] != other.shape[1:]:
+            raise StudyError(
+                f"{path}: {first} has shape {array.shape} and {name} {other.shape}: expected the same shape after the "
+                f"first axis"
+            )
+        if name.startswith("x") and (array.dtype.kind == "f") != (other.dtype.kind == "f"):
+            raise StudyError(
+                f"{path}: {first} is {array.dtype} and {name} {other.dtype}: expected the same numbers in both"
+            )
+    return np.concatenate(list(arrays.values())) if others else array
+
+
+def _checked(path, x, y, fixed_val, fixed_test) -> Dataset:
+    if y.ndim == 2:
+        raise StudyError(
+            f"{path}: labels have shape {y.shape}: expected one number each, (examples,). If they are one-hot, write "
+            f"y.argmax(axis=1)"
+        )
     if x.ndim not in (3, 4) or y.ndim != 1 or len(x) != len(y) or 0 in x.shape:
         raise StudyError(
             f"{path}: images have shape {x.shape} and labels {y.shape}: expected images (examples, height, width) or "
@@ -349,6 +554,7 @@ def _checked(path, x, y, fixed_test) -> Dataset:
         raise StudyError(f"{path}: images are {x.dtype} and labels {y.dtype}: expected numbers")
     if not np.isfinite(x).all() or not np.isfinite(y).all():
         raise StudyError(f"{path} holds NaN or infinite values: replace or leave out these examples")
+    _refuse_channels_first(path, x.shape)
     labels = np.unique(y)
     if len(labels) < 2:
         raise StudyError(f"{path}: all labels are {labels[0]}: expected two classes or more")
@@ -357,18 +563,45 @@ def _checked(path, x, y, fixed_test) -> Dataset:
             f"{path}: labels run from {labels[0]} to {labels[-1]} with {len(labels)} different values: expected every "
             f"whole number from 0 to classes - 1"
         )
-    rest = y[: len(y) - fixed_test] if fixed_test else y
+    rest = y[: len(y) - fixed_val - fixed_test]
     if set(np.unique(rest)) != set(labels):
-        raise StudyError(f"{path}: some classes are in the test set alone: expected all of them in y_train as well")
-    per_class = np.bincount(rest.astype(np.int64)).min()
-    if per_class < 3:
+        raise StudyError(
+            f"{path}: some classes are in the validation or test set alone: expected all of them in y_train as well"
+        )
+    per_class, least = np.bincount(rest.astype(np.int64)).min(), 1 if fixed_val and fixed_test else 3
+    if per_class < least:
         raise StudyError(
             f"{path}: a class has {per_class} examples: expected 3 or more, for training, validation and test"
         )
-    pixels = x[..., None] if x.ndim == 3 else x
-    if pixels.dtype == np.uint8:
-        return Dataset(pixels, y.astype(np.int32), 1 / 255, fixed_test)
-    return Dataset(pixels.astype(np.float32), y.astype(np.int32), 1.0, fixed_test)
+    pixels, scale, notes = _numbers(path, x[..., None] if x.ndim == 3 else x)
+    return Dataset(pixels, y.astype(np.int32), scale, fixed_test, fixed_val, notes=notes)
+
+
+def _refuse_channels_first(path, shape):
+    if len(shape) != 4:
+        return
+    _, first, middle, last = shape
+    if last > 4 and (first <= 4 or first < middle == last):
+        raise StudyError(
+            f"{path}: images have shape {shape}, whose channels seem to come first: expected (examples, height, width, "
+            f"channels). Write x.transpose(0, 2, 3, 1); if they do have {last} channels and are {first} pixels high, "
+            f"lay them on their sides with x.transpose(0, 2, 1, 3)"
+        )
+
+
+def _numbers(path, x) -> tuple[np.ndarray, float, tuple[str, ...]]:
+    """Images as uint8 or float32, their scale, and what is to be said of it: whole numbers to 255 are bytes."""
+    if x.dtype == np.uint8:
+        return x, 1 / 255, ()
+    low, high = x.min(), x.max()
+    described = f"{path}: images are {x.dtype} from {low:g} to {high:g}"
+    if max(abs(float(low)), abs(float(high))) > float(np.finfo(np.float32).max):
+        raise StudyError(f"{described}, beyond what training computes with: divide them, such as by their largest")
+    if x.dtype.kind != "f" and low >= 0 and high <= 255:
+        return x.astype(np.uint8), 1 / 255, (f"{described}, and are divided by 255 as bytes are",)
+    unlike = x.dtype.kind != "f" or low >= 0 and 1 < high <= 255 and (x == np.floor(x)).all()
+    said = f"{described}, and are not divided by anything: data.standardize=true gives them mean 0 and sd 1"
+    return x.astype(np.float32), 1.0, (said,) * bool(unlike)
 
 
 FILES = {

@@ -14,6 +14,9 @@ from studies.record import QUANTILES, SPARSITY_THRESHOLDS, STATISTICS
 class Rows:
     """Rows of weights with what several statistics share, each computed once.
 
+    Sums and moments are taken of `w` in units of each row's `unit`, a power of two near its largest weight: float32
+    squares are zero below 1e-22 and infinite above 1e19.
+
     Args:
         w: `(rows, n)`.
         start: the same weights before training, `(n,)`.
@@ -23,9 +26,14 @@ class Rows:
         self.w, self.start = w, start
 
     @cached_property
-    def size(self):
-        """|w|."""
-        return np.abs(self.w)
+    def unit(self):
+        """Of each row, float64."""
+        return _unit(np.maximum(-self.min, self.max))
+
+    @cached_property
+    def scaled(self):
+        """W in its rows' units, to the bit: ±1 at most."""
+        return self.w * (1 / self.unit)[:, None].astype(self.w.dtype)
 
     @cached_property
     def ordered(self):
@@ -45,38 +53,39 @@ class Rows:
     @cached_property
     def norm(self):
         """√Σ w²."""
-        return _norm(self.w)
+        return self.unit * np.sqrt(np.square(self.scaled).sum(axis=-1))
 
     @cached_property
     def mean(self):
-        """Σ w / n."""
-        return self.w.mean(axis=-1)
+        """Σ w / n in units."""
+        return self.scaled.mean(axis=-1)
 
     @cached_property
     def centred(self):
-        """W − mean w."""
+        """W − mean w in units."""
         # A rounded mean can lie outside the row: equal weights then had a spread, and a skew of ±1.
-        return self.w - np.clip(self.mean, self.min, self.max)[:, None]
+        low, high = self.scaled.min(axis=-1), self.scaled.max(axis=-1)
+        return self.scaled - np.clip(self.mean, low, high)[:, None]
 
     @cached_property
     def squares(self):
-        """(w − mean w)²."""
+        """(w − mean w)² in units."""
         return np.square(self.centred)
 
     @cached_property
     def variance(self):
-        """Of the population: divided by n."""
-        return self.squares.mean(axis=-1)
+        """Of the population, divided by n, in units; float64."""
+        return self.squares.mean(axis=-1).astype(np.float64)
 
 
 def mean(rows):
     """Σ w / n."""
-    return rows.mean
+    return rows.unit * rows.mean
 
 
 def sd(rows):
     """Of the population: divided by n."""
-    return np.sqrt(rows.variance)
+    return rows.unit * np.sqrt(rows.variance)
 
 
 def smallest(rows):
@@ -91,7 +100,7 @@ def largest(rows):
 
 def l1(rows):
     """Σ |w|."""
-    return rows.size.sum(axis=-1)
+    return rows.unit * np.abs(rows.scaled).sum(axis=-1)
 
 
 def l2(rows):
@@ -143,7 +152,9 @@ def cosine_distance(rows):
 
     Taken as half the squared distance of the unit vectors, which keeps its digits where 1 − cos would lose them.
     """
-    gap = rows.w / rows.norm[:, None] - rows.start / _norm(rows.start)
+    (unit, scaled), norm = _in_units(rows.start), _norm(rows.start)
+    directions = rows.scaled * (rows.unit / rows.norm)[:, None].astype(np.float32)
+    gap = directions - scaled * np.float32(unit / norm)
     return np.square(gap).sum(axis=-1) / 2
 
 
@@ -182,4 +193,17 @@ def weight_statistics(w: np.ndarray, start: np.ndarray) -> np.ndarray:
 
 
 def _norm(w):
-    return np.sqrt(np.square(w).sum(axis=-1))
+    unit, scaled = _in_units(w)
+    return unit * np.sqrt(np.square(scaled).sum(axis=-1))
+
+
+def _in_units(w):
+    """The unit of rows, float64, and the rows in it."""
+    unit = _unit(np.maximum(w.max(axis=-1), -w.min(axis=-1)))
+    return unit, w * (1 / unit)[..., None].astype(w.dtype)
+
+
+def _unit(largest):
+    """The power of two above; 1 where that is no unit: for zeros, infinity and NaN."""
+    _, exponent = np.frexp(largest)
+    return np.where((largest > 0) & np.isfinite(largest), np.ldexp(1.0, np.maximum(exponent, -125)), 1.0)

@@ -2,6 +2,7 @@
 
 import json
 import shlex
+import sys
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict, replace
@@ -73,7 +74,7 @@ class Driver:
         from analysis import compare, load
 
         self.design = trials
-        status, table = "KILLED", ""
+        status, table = "FAILED", ""
         self.console.print(f"{self.study.name}: {self.study.question}", markup=False, highlight=False, soft_wrap=True)
         try:
             if self.study.nuisance:
@@ -89,6 +90,7 @@ class Driver:
             table = compare.answer(self.study, frame, self.root, format="markdown")
             status = "FAILED" if self.statuses["crashed"] else "FINISHED"
         except KeyboardInterrupt:
+            status = "KILLED"
             self.executor.close()
             self._say_what_is_kept(trials)
             return INTERRUPTED, {}
@@ -104,6 +106,7 @@ class Driver:
     def _train(self, trials, seconds, study) -> None:
         """Check every part of the pending trials in the workers, then train them and write what comes back."""
         from analysis import load
+        from studies.early_warnings import early_warnings
         from studies.executors import Task
 
         known = load.finished_keys(study.name, self.root)
@@ -137,7 +140,8 @@ class Driver:
                     case list():
                         layers[trial.key] += record
                     case Result():
-                        self.execution.write(trial, epochs.pop(trial.key), layers.pop(trial.key), record)
+                        course = epochs.pop(trial.key), layers.pop(trial.key)
+                        self.execution.write(trial, *course, record, early_warnings(*course, record.classes))
                         self.statuses[record.status] += 1
                         display.ended(trial, record)
 
@@ -265,7 +269,8 @@ class Driver:
         written = execution.folder / report.FILE
         if self.recorded and written.exists():
             return written
-        return report.report(execution, frame, self.root).write(execution.folder)
+        with store.guarded(self.root):
+            return report.report(execution, frame, self.root).write(execution.folder)
 
     def _summary(self, frame) -> dict:
         """What all trials come to, over the seeds."""
@@ -273,6 +278,17 @@ class Driver:
 
         [whole] = estimates.comparison(frame, [], self.study.metric, {}).to_dict("records")
         return {name: whole[name] for name in ("seeds", "failures", "mean", "sd")}
+
+
+def say_notes(trials: list[Trial]) -> None:
+    """Print what is to be said of the trials' data, each line once.
+
+    Raises:
+        StudyError: its data cannot be used.
+    """
+    nodes = {content_key(trial.config["data"]): trial.config["data"] for trial in trials}
+    for note in dict.fromkeys(note for node in nodes.values() for note in data.notes(node)):
+        print("note:", note, file=sys.stderr)
 
 
 def expected_seconds(trials: list[Trial]) -> dict[str, float]:

@@ -72,7 +72,7 @@ def at_chance(course: Course) -> np.ndarray:
     """After two epochs the training accuracy is still one that guessing could have."""
     chance, seen = 1 / course.classes, np.diff(course.of("examples"), prepend=0)
     sd = np.sqrt(chance * (1 - chance) / np.maximum(seen, 1))
-    return (course.of("train_accuracy") <= chance + SURE * sd) & (course.of("epoch") >= PATIENCE)
+    return (course.of("running_accuracy") <= chance + SURE * sd) & (course.of("epoch") >= PATIENCE)
 
 
 def worse_than_guessing(course: Course) -> np.ndarray:
@@ -86,13 +86,13 @@ def worse_than_guessing(course: Course) -> np.ndarray:
 
 def loss_rises(course: Course) -> np.ndarray:
     """The training loss is a tenth above that of the first epoch."""
-    losses = course.of("train_loss")
+    losses = course.of("running_loss")
     return losses > 1.1 * losses[1] if len(losses) > 1 else np.zeros(len(losses), bool)
 
 
 def overfitting(course: Course) -> np.ndarray:
     """The validation loss is twice its lowest, with the training loss at its own lowest."""
-    train, val = course.of("train_loss"), course.of("val_loss")
+    train, val = course.of("running_loss"), course.of("val_loss")
     return (val > 2 * np.fmin.accumulate(val)) & (train <= np.fmin.accumulate(train))
 
 

@@ -13,7 +13,9 @@ import numpy as np
 import tensorflow as tf
 
 from studies.diagnostics import weight_statistics
+from studies.optimizers import taken_over
 from studies.record import STATISTICS
+from studies.steps import Rules
 
 EVALUATION_BATCH = 500
 L2 = STATISTICS.index("l2")
@@ -21,8 +23,8 @@ XLA_STEPS = 300
 """From here on a dense model's XLA compilation (1-4 s a worker) is repaid by some dozens of trials, or longer ones."""
 
 
-def wants_xla(choice: str | bool, model: keras.Model, steps: int, regularizer=None) -> bool:
-    """Whether to compile with XLA; `auto` looks at the trial's own device, layers, rule and steps, nothing else.
+def wants_xla(choice: str | bool, model: keras.Model, steps: int, rules: Rules) -> bool:
+    """Whether to compile with XLA; `auto` looks at the trial's own device, layers, rules and steps, nothing else.
 
     XLA halves a dense model's step; on a CPU it makes convolutions 10-25 times slower, so any layer that is not known
     to gain leaves it off there.
@@ -40,7 +42,7 @@ def wants_xla(choice: str | bool, model: keras.Model, steps: int, regularizer=No
         layers.RMSNormalization,
         layers.Dropout,
     )
-    dense = all(isinstance(layer, gains) for layer in model.layers) and getattr(regularizer, "gains_from_xla", True)
+    dense = all(isinstance(layer, gains) for layer in model.layers) and rules.gain_from_xla
     return steps >= XLA_STEPS and (dense or bool(tf.config.list_physical_devices("GPU")))
 
 
@@ -52,15 +54,13 @@ class Course:
         order: `(steps, batch)`, int32 indices into the data.
         rates: `(steps,)`, learning rates.
         momenta: `(steps,)`; read only by an engine with a `cycle`.
-        augment: `(steps, batch, numbers)`, what the augmentation draws for each example.
-        noise: `(steps, numbers)`, what the regularizing rule draws for each step.
+        drawn: what is random in each rule, `(steps, …)` float32 each.
     """
 
     order: np.ndarray
     rates: np.ndarray
     momenta: np.ndarray
-    augment: np.ndarray
-    noise: np.ndarray
+    drawn: list[np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -70,9 +70,9 @@ class Epoch:
     Attributes:
         loss: its steps' mean, without penalties, against the targets that they were given.
         accuracy: their mean.
-        clipped: the share that clipping changed, their mean; 0 without clipping.
+        clipped: the share that clipping changed, its updates' mean; 0 without clipping.
         weights: all trainable ones after it, end to end, `(weights,)`.
-        squares: mean squared norm of each kernel's gradient and of its update, `(2, kernels)`.
+        squares: mean squared norm of each kernel's gradient and of its update, `(2, kernels)` float64.
     """
 
     loss: tf.Tensor
@@ -86,44 +86,29 @@ class Engine:
     """A model and an optimizer compiled to one call an epoch.
 
     Args:
-        model: gives logits `(batch, classes)`, or probabilities if its last activation is a softmax.
-        optimizer: not built yet; its learning rate is overwritten at every step.
-        regularizer: added to the loss for every kernel, besides the model's own losses; or a
-            `studies.regularizers.Rule`.
-        clip: takes the lists of gradients and weights, gives that of gradients and the share that it changed.
-        ascent: takes the lists of gradients and weights and a function that gives the gradients where the weights are
-            when it is called; gives the list of gradients to go by.
-        augmentation: changes a batch of images, given what was drawn for each.
-        averages: whether the optimizer keeps an average of the weights.
+        model: gives logits `(batch, classes)`, or probabilities if it ends in a softmax.
+        optimizer: not built yet; its learning rate is overwritten at every step. What it is told of accumulating
+            gradients and of scaling the loss is done here.
+        rules: what else happens at a step.
         cycle: takes a step's momentum and has the optimizer use it, if momenta are to be used.
         observe: whether to accumulate gradients' and updates' norms inside the step.
         xla: compile the epoch with XLA.
     """
 
-    def __init__(
-        self,
-        model,
-        optimizer,
-        *,
-        regularizer=None,
-        clip=None,
-        ascent=None,
-        augmentation=None,
-        averages=False,
-        cycle=None,
-        observe=True,
-        xla=False,
-    ):
-        self.model, self.optimizer = model, optimizer
+    def __init__(self, model, optimizer, rules: Rules = None, *, cycle=None, observe=True, xla=False):
+        if tf.config.list_physical_devices("GPU"):
+            tf.config.experimental.enable_op_determinism()  # else a GPU adds up in whatever order comes
+        self.model, self.optimizer, self.rules = model, optimizer, rules or Rules()
         self.weights, self.classes = model.trainable_variables, model.output_shape[-1]
         self.kernels = [v for v in self.weights if len(v.shape) > 1]
         from_logits = not _ends_in_softmax(model)
         self.loss = keras.losses.SparseCategoricalCrossentropy(from_logits)
         self.soft_loss = keras.losses.CategoricalCrossentropy(from_logits)
-        self.clip, self.ascent, self.augmentation = clip, ascent, augmentation
-        self.averages, self.cycle, self.observe, self.xla = averages, cycle, observe, xla
-        self.rule, self.penalty = (regularizer, None) if hasattr(regularizer, "before") else (None, regularizer)
+        self.cycle, self.observe, self.xla = cycle, observe, xla
+        self.accumulated, self.loss_scale = taken_over(optimizer)
+        self.averages = optimizer.use_ema
         self.fresh_slots = _built_slots(optimizer, self.weights)
+        self.waiting = Waiting(self.weights) if self.accumulated > 1 else None
 
     def compile(self, x, y, scale, shift, steps: int, batch: int) -> None:
         """Trace the graphs for this data and `steps` batches of `batch`; needed once, before the first epoch.
@@ -135,15 +120,21 @@ class Engine:
         """
         data = [tf.TensorSpec(t.shape, t.dtype) for t in (x, y, scale, shift)]
         order, rates, momenta = tf.TensorSpec([steps, batch], tf.int32), tf.TensorSpec([steps]), tf.TensorSpec([steps])
-        augment = tf.TensorSpec([steps, batch, getattr(self.augmentation, "numbers", 0)])
-        noise = tf.TensorSpec([steps, getattr(self.rule, "numbers", 0)])
+        some = dict.fromkeys((rule.stream for rule in self.rules.rules), np.random.default_rng(0))
+        drawn = [tf.TensorSpec([steps, *numbers.shape[1:]]) for numbers in self.rules.draw(some, 1, batch)]
         # AutoGraph would rewrite this file and what it calls, which takes longer than the trace.
         epoch = tf.function(self._epoch, jit_compile=self.xla, autograph=False)
-        self.epoch = epoch.get_concrete_function(*data, order, rates, momenta, augment, noise)
+        self.epoch = epoch.get_concrete_function(*data, order, rates, momenta, *drawn)
         chunks = tf.TensorSpec([None, None], tf.int32), tf.TensorSpec([None, None])
-        self.evaluate = tf.function(self._evaluate, autograph=False).get_concrete_function(*data, *chunks)
-        average = tf.function(self._evaluate_average, autograph=False)
-        self.evaluate_average = average.get_concrete_function(*data, *chunks) if self.averages else None
+        self.sums = tf.function(self._sums, autograph=False).get_concrete_function(*data, *chunks)
+        of_average = tf.function(self._sums_of_average, autograph=False)
+        self.sums_of_average = of_average.get_concrete_function(*data, *chunks) if self.averages else None
+
+    @property
+    def variables(self) -> list:
+        """All state."""
+        waiting = self.waiting.variables if self.waiting else []
+        return [*self.model.variables, *self.optimizer.variables, *waiting]
 
     def reset(self, values: list) -> None:
         """Start over from `values`, one array for each of `model.variables`, with a fresh optimizer."""
@@ -151,107 +142,129 @@ class Engine:
             variable.assign(value)
         for slot, value in zip(self.optimizer.variables, self.fresh_slots, strict=True):
             slot.assign(value)
+        if self.waiting:
+            self.waiting.reset()
 
     def run_epoch(self, x, y, scale, shift, course: Course) -> Epoch:
         """Train for an epoch."""
-        return Epoch(*self.epoch(x, y, scale, shift, *map(tf.constant, vars(course).values())))
+        given = (course.order, course.rates, course.momenta, *course.drawn)
+        return Epoch(*self.epoch(x, y, scale, shift, *map(tf.constant, given)))
+
+    def evaluate(self, x, y, scale, shift, order, weight, average: bool = False) -> tuple[float, float]:
+        """Mean loss and accuracy in inference mode over `order`, `(chunks, batch)`, by `weight`: 0 for padding.
+
+        Args:
+            average: of the optimizer's average of the weights.
+        """
+        sums = self.sums_of_average if average else self.sums
+        loss, correct, count = (float(total) for total in sums(x, y, scale, shift, order, weight))
+        return loss / count, correct / count
 
     def state(self) -> list:
         """Values of the model's and the optimizer's variables."""
-        return [variable.numpy() for variable in (*self.model.variables, *self.optimizer.variables)]
+        return [variable.numpy() for variable in self.variables]
 
     def restore(self, state: list) -> None:
         """Go back to what `state` gave."""
-        for variable, value in zip((*self.model.variables, *self.optimizer.variables), state, strict=True):
+        for variable, value in zip(self.variables, state, strict=True):
             variable.assign(value)
 
     def flat_weights(self):
         """All trainable weights end to end, `(weights,)`."""
         return _flat([v.value for v in self.weights])
 
-    def _epoch(self, x, y, scale, shift, order, rates, momenta, augment, noise):
+    def _epoch(self, x, y, scale, shift, order, rates, momenta, *drawn):
         """Train on the batches of a course; gives the fields of an `Epoch`."""
 
-        def step(place, loss_sum, accuracy_sum, clipped_sum, gradient_squares, update_squares):
+        def step(place, loss_sum, accuracy_sum, *update_sums):
+            numbers = [of_rule[place] for of_rule in drawn]
             images, labels = _images(tf.gather(x, order[place]), scale, shift), tf.gather(y, order[place])
-            if self.augmentation:
-                images = self.augmentation(images, augment[place])
-            targets = labels
-            if change := getattr(self.rule, "batch", None):
-                images, targets = change(images, tf.one_hot(labels, self.classes), noise[place])
+            images, targets = self.rules.examples(images, labels, self.classes, numbers)
             loss, outputs, gradients = self._gradients(images, targets)
-            raw = [g for g, v in zip(gradients, self.weights) if len(v.shape) > 1]
-            before = [v.value.read_value() for v in self.kernels] if self.observe else []
-            if self.ascent:
-                gradients = self._gradients_after_ascent(gradients, images, targets)
-            if self.clip:
-                gradients, share = self.clip(gradients, [v.value for v in self.weights])
-                clipped_sum += share
-            if change := getattr(self.rule, "gradients", None):
-                gradients = change(gradients, self.optimizer.iterations, noise[place])
-            self._update(gradients, rates[place], momenta[place])
-            if self.observe:
-                updates = [v.value.read_value() - w for v, w in zip(self.kernels, before)]
-                gradient_squares += tf.square(_flat(raw))
-                update_squares += tf.square(_flat(updates))
+
+            def update(gradients):
+                return self._update(gradients, images, targets, rates[place], momenta[place], numbers)
+
+            done = self.waiting.join(gradients, self.accumulated, update) if self.waiting else update(gradients)
             accuracy = tf.reduce_mean(_correct(labels, outputs))
-            return place + 1, loss_sum + loss, accuracy_sum + accuracy, clipped_sum, gradient_squares, update_squares
+            sums = [total + more for total, more in zip(update_sums, done, strict=True)]
+            return place + 1, loss_sum + loss, accuracy_sum + accuracy, *sums
 
         # Squares are summed element by element, all kernels in one tensor, and reduced after the loop: a reduction in
         # every step costs half a step, and each operation more half a microsecond.
         sizes = [math.prod(v.shape) for v in self.kernels]
-        zeros = tf.zeros(sum(sizes) if self.observe else 0)
+        zeros = [tf.zeros(sum(sizes) if self.observe else 0, tf.float64)] * 2
         steps = order.shape[0]
-        _, *sums, gradient_squares, update_squares = _loop(steps, step, *[tf.zeros(())] * 3, zeros, zeros)
-        totals = (gradient_squares, update_squares)
-        norms = [[tf.reduce_sum(t) for t in tf.split(total, sizes)] if self.observe else [] for total in totals]
-        return *(total / steps for total in sums), self.flat_weights(), tf.stack(norms) / steps
+        _, loss, accuracy, updates, clipped, *squares = _loop(steps, step, *[tf.zeros(())] * 4, *zeros)
+        updates = tf.maximum(updates, 1)
+        means = tf.zeros((2, 0), tf.float64)
+        if self.observe:
+            norms = [[tf.reduce_sum(squared) for squared in tf.split(total, sizes)] for total in squares]
+            means = tf.stack(norms) / tf.cast(updates, tf.float64)
+        return loss / steps, accuracy / steps, clipped / updates, self.flat_weights(), means
 
     def _gradients(self, images, targets):
         """The loss without penalties, the outputs, and the gradients of the loss with penalties."""
         with tf.GradientTape() as tape:
             outputs = self.model(images, training=True)
             loss = (self.soft_loss if targets.shape.rank == 2 else self.loss)(targets, outputs)
-            objective = loss + self._penalty()
-        return loss, outputs, tape.gradient(objective, [v.value for v in self.weights])
+            penalties = [*self.model.losses, *self.rules.penalties(self.kernels)]
+            objective = tf.add_n([loss, *penalties]) if penalties else loss
+            if self.loss_scale != 1:
+                objective *= self.loss_scale
+        gradients = tape.gradient(objective, [v.value for v in self.weights])
+        if self.loss_scale != 1:
+            gradients = [None if g is None else g / self.loss_scale for g in gradients]
+        return loss, outputs, gradients
 
-    def _gradients_after_ascent(self, gradients, images, targets):
-        """The gradients elsewhere; running statistics stay those of the weights themselves."""
+    def _update(self, gradients, images, targets, rate, momentum, drawn):
+        """One update of the weights; gives 1 for it, the share clipped, and its gradients' and updates' squares.
 
-        def there():
+        A weight that the loss does not reach has no gradient, and stays as it is, as in Keras's `fit`.
+        """
+        raw = [tf.zeros(v.shape) if g is None else g for g, v in zip(gradients, self.weights) if len(v.shape) > 1]
+        before = [v.value.read_value() for v in self.kernels] if self.observe else []
+        reached = [place for place, g in enumerate(gradients) if g is not None]
+        weights, gradients = ([these[place] for place in reached] for these in (self.weights, gradients))
+        if not weights:
+            raise ValueError("the loss reaches none of the model's weights")
+
+        def gradients_now():
             statistics = [v.value.read_value() for v in self.model.non_trainable_weights]
-            _, _, gradients = self._gradients(images, targets)
+            _, _, now = self._gradients(images, targets)
             for variable, value in zip(self.model.non_trainable_weights, statistics):
                 variable.assign(value)
-            return gradients
+            return [now[place] for place in reached]
 
-        return self.ascent(gradients, self.weights, there)
-
-    def _update(self, gradients, rate, momentum):
+        gradients, share = self.rules.gradients(gradients, weights, self.optimizer.iterations, gradients_now, drawn)
         self.optimizer.learning_rate.assign(rate)
         if self.cycle:
             self.cycle(momentum)
-        self._change_kernels("before", rate)
-        self.optimizer.apply(gradients, self.weights)
-        self._change_kernels("after", rate)
+        self.rules.change("before", self.kernels, rate)
+        self.optimizer.apply(gradients, weights)
+        self.rules.change("after", self.kernels, rate)
+        updates = [v.value.read_value() - w for v, w in zip(self.kernels, before)]
+        squares = [_squares(raw), _squares(updates)] if self.observe else [tf.zeros(0, tf.float64)] * 2
+        return tf.ones(()), share, *squares
 
-    def _evaluate(self, x, y, scale, shift, order, weight):
-        """Mean loss and accuracy in inference mode over `order`, `(chunks, batch)`, by `weight`: 0 for padding."""
+    def _sums(self, x, y, scale, shift, order, weight):
+        """Of an evaluation: the loss's sum, how many are right, how many there are."""
 
         def chunk(place, loss_sum, correct):
             labels = tf.gather(y, order[place])
             outputs = self.model(_images(tf.gather(x, order[place]), scale, shift), training=False)
             loss = self.loss(labels, outputs, sample_weight=weight[place]) * tf.cast(tf.size(labels), tf.float32)
-            return place + 1, loss_sum + loss, correct + tf.reduce_sum(_correct(labels, outputs) * weight[place])
+            right = tf.reduce_sum(_correct(labels, outputs) * weight[place])
+            return place + 1, loss_sum + tf.cast(loss, tf.float64), correct + tf.cast(right, tf.float64)
 
-        _, loss, correct = _loop(tf.shape(order)[0], chunk, tf.zeros(()), tf.zeros(()))
-        return loss / tf.reduce_sum(weight), correct / tf.reduce_sum(weight)
+        _, loss, correct = _loop(tf.shape(order)[0], chunk, *[tf.zeros((), tf.float64)] * 2)
+        return loss, correct, tf.reduce_sum(tf.cast(weight, tf.float64))
 
-    def _evaluate_average(self, *data_and_chunks):
-        """As `_evaluate`, with the optimizer's average of the weights in place of the weights, for the time of it."""
+    def _sums_of_average(self, *data_and_chunks):
+        """As `_sums`, with the optimizer's average of the weights in place of the weights, for the time of it."""
         raw = [weight.value.read_value() for weight in self.weights]
         self.optimizer.finalize_variable_values(self.weights)
-        found = self._evaluate(*data_and_chunks)
+        found = self._sums(*data_and_chunks)
         with tf.control_dependencies(found):
             for weight, value in zip(self.weights, raw, strict=True):
                 weight.assign(value)
@@ -276,7 +289,7 @@ class Engine:
             for end, n in zip(ends, np.diff(ends, prepend=0), strict=True)
         ]
 
-        norms = np.full((epochs, 2, len(self.weights)), np.nan, np.float32)
+        norms = np.full((epochs, 2, len(self.weights)), np.nan)
         norms[:, :, [place for place, v in enumerate(self.weights) if len(v.shape) > 1]] = np.sqrt(squares)
         with np.errstate(divide="ignore", invalid="ignore"):
             return [
@@ -287,16 +300,54 @@ class Engine:
                 for place, (v, table) in enumerate(zip(self.weights, tables, strict=True))
             ]
 
-    def _penalty(self):
-        penalties = list(self.model.losses)
-        if self.penalty is not None:
-            penalties += [self.penalty(kernel.value) for kernel in self.kernels]
-        return tf.add_n(penalties) if penalties else 0.0
 
-    def _change_kernels(self, when, rate):
-        if change := getattr(self.rule, when, None):
-            for kernel in self.kernels:
-                kernel.assign(change(kernel.value, rate))
+class Waiting:
+    """Gradients of batches that wait for an update of them all (`gradient_accumulation_steps`).
+
+    Args:
+        weights: the variables that they are of.
+    """
+
+    def __init__(self, weights: list):
+        self.sums = [tf.Variable(tf.zeros(weight.shape), trainable=False) for weight in weights]
+        self.count = tf.Variable(0, trainable=False)
+
+    @property
+    def variables(self) -> list:
+        """All state."""
+        return [*self.sums, self.count]
+
+    def reset(self) -> None:
+        """None wait."""
+        for variable in self.variables:
+            variable.assign(tf.zeros_like(variable))
+
+    def join(self, gradients: list, batches: int, update):
+        """Add a batch's gradients; the last of `batches` makes the update, by their mean.
+
+        Args:
+            update: takes the list of mean gradients, None where there is none, and gives tensors.
+
+        Returns:
+            what `update` gives, zeros where it is not made.
+        """
+        sums = [None if g is None else s + g for s, g in zip(self.sums, gradients, strict=True)]
+        shapes = []
+
+        def now():
+            done = update([None if s is None else s / batches for s in sums])
+            shapes[:] = [(tensor.shape, tensor.dtype) for tensor in done]
+            self.reset()
+            return done
+
+        def later():
+            for waiting, total in zip(self.sums, sums, strict=True):
+                if total is not None:
+                    waiting.assign(total)
+            self.count.assign_add(1)
+            return tuple(tf.zeros(*shape) for shape in shapes)
+
+        return tf.cond(self.count + 1 == batches, now, later)
 
 
 def weight_name(variable, model) -> tuple[str, str]:
@@ -337,6 +388,11 @@ def _loop(times, body, *start):
     return tf.while_loop(lambda place, *_: place < times, body, (tf.constant(0), *start), parallel_iterations=1)
 
 
+def _squares(tensors):
+    """Each entry's square, end to end; in double precision, since float32 has none below 1e-45 and above 1e38."""
+    return tf.square(tf.cast(_flat(tensors), tf.float64))
+
+
 def _flat(tensors):
     return tf.concat([tf.reshape(t, [-1]) for t in tensors], axis=0)
 
@@ -350,4 +406,5 @@ def _correct(labels, outputs):
 
 
 def _ends_in_softmax(model) -> bool:
-    return getattr(model.layers[-1], "activation", None) is keras.activations.softmax
+    last = model.layers[-1]
+    return isinstance(last, keras.layers.Softmax) or getattr(last, "activation", None) is keras.activations.softmax

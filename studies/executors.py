@@ -260,7 +260,7 @@ class _Server:
             pass_fds=[far_end.fileno()],
             stdin=subprocess.DEVNULL,
             stderr=self.stderr,
-            env=os.environ | environment(threads, number=0),
+            env=_variables(threads, number=0),
             start_new_session=True,  # Ctrl-C is the driver's to handle
         )
         far_end.close()
@@ -318,7 +318,7 @@ class _Worker:
                 fcntl.fcntl(its_records.fileno(), fcntl.F_SETPIPE_SZ, PIPE_BYTES)
         far_ends = (its_tasks, its_records)
         descriptors = [*(end.fileno() for end in far_ends), self.stderr.fileno()]
-        server.fork(number, os.environ | environment(threads, number), descriptors, keeps)
+        server.fork(number, _variables(threads, number), descriptors, keeps)
         for end in far_ends:
             end.close()
 
@@ -358,6 +358,10 @@ class _Worker:
             pass
         self.records.close()
         self.stderr.close()
+
+
+def _variables(threads: int, number: int) -> dict[str, str]:
+    return os.environ | environment(threads, number) | {"PYTHONWARNINGS": ""}  # none of a library's is an error
 
 
 def _last_words(stderr) -> str:

@@ -207,6 +207,49 @@ def vit(input_shape, classes, *, patch: int, width: int, depth: int, heads: int,
     return keras.Model(inputs, layers.Dense(classes, name="logits")(x))
 
 
+def multiply_adds(model: keras.Model) -> tuple[int, int, int]:
+    """The work of one example.
+
+    A kernel's weights each are a multiply-add wherever it is used: at each place of the output, at each step of a
+    recurrence. A product of two signals, as attention has, counts as a dense layer's.
+
+    Returns:
+        how many layers with kernels, a recurrent one at each of its steps; multiply-adds of dense layers; of
+        convolutions.
+    """
+    used = dense = convolution = 0
+    for operation in getattr(model, "operations", model.layers):
+        if isinstance(operation, keras.Model):
+            inner = multiply_adds(operation)
+            used, dense, convolution = used + inner[0], dense + inner[1], convolution + inner[2]
+            continue
+        before, after = _shapes(operation)
+        weights = sum(math.prod(v.shape) for v in _kernels(operation))
+        if type(operation).__name__ == "Matmul":
+            dense += math.prod(after[1:]) * before[-1]
+        elif isinstance(operation, layers.RNN):
+            used, dense = used + before[1], dense + before[1] * weights
+        elif weights:
+            places, used = math.prod(after[1:-1]), used + 1
+            if "Conv" in type(operation).__name__:
+                convolution += places * weights
+            else:
+                dense += places * weights
+    return used, dense, convolution
+
+
+def _shapes(operation) -> tuple[tuple, tuple]:
+    """Of what goes in first and what comes out first; of one number where a model does not say."""
+    nodes = operation._inbound_nodes
+    if not nodes or not nodes[-1].input_tensors:
+        return (None, 1), (None, 1)
+    return nodes[-1].input_tensors[0].shape, nodes[-1].output_tensors[0].shape
+
+
+def _kernels(operation) -> list:
+    return [v for v in getattr(operation, "trainable_variables", ()) if v.path.endswith("kernel")]
+
+
 def _block(x, kind, name, normalization, activation, *, zero=False, **settings):
     """A dense layer or a convolution, a norm and an activation, any of the last two left out.
 

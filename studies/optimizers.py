@@ -1,13 +1,62 @@
-"""What Keras's optimizers lack: wrappers around any of them, a momentum that changes, and clipping.
-
-Clipping takes the gradients and their weights and gives the gradients and the share that it changed: of the elements,
-the tensors, the units, or of all (1 or 0), whichever it scales by itself.
-"""
-
-from collections.abc import Callable
+"""What Keras's optimizers lack: what goes around any of them, and a momentum that changes."""
 
 import keras
 import tensorflow as tf
+
+from studies.record import StudyError, shown
+from studies.rules import Rule, Step, joint_norm
+
+AROUND = ("sam", "lookahead", "slow_step", "ema")
+"""Settings of any optimizer that Keras's do not take."""
+
+INSTEAD = {
+    "use_ema": "ask for an average of the weights with optimizer.ema=0.99",
+    "ema_momentum": "give the average's decay as optimizer.ema=0.99",
+    "decay": "Keras ignores it; use a schedule, or +optimizer.weight_decay",
+    "lr": "it is called optimizer.learning_rate",
+}
+"""Arguments of Keras's optimizers that a node may not have, and what to do."""
+
+
+def optimizer_of(node: dict, build):
+    """An optimizer node's optimizer, not built yet, with what config.yaml puts around any of them.
+
+    Args:
+        build: makes an object of a node.
+
+    Raises:
+        StudyError: an argument that would be taken and do something else, or nothing.
+    """
+    own = {name: value for name, value in node.items() if name not in AROUND}
+    for name, instead in INSTEAD.items():
+        if name in own:
+            raise StudyError(f"optimizer.{name}={shown(own[name])}: expected no such setting: {instead}")
+    if node["ema"]:
+        own |= {"use_ema": True, "ema_momentum": node["ema"]}
+    optimizer = build(own)
+    if node["sam"] and optimizer.gradient_accumulation_steps:
+        raise StudyError(
+            f"optimizer.sam={node['sam']:g} with optimizer.gradient_accumulation_steps="
+            f"{optimizer.gradient_accumulation_steps}: a point up the loss of all accumulated batches would need them "
+            f"twice; leave one out, or have the whole batch in training.batch_size"
+        )
+    return Lookahead(optimizer, node["lookahead"], node["slow_step"]) if node["lookahead"] else optimizer
+
+
+def rules(node: dict) -> list[Rule]:
+    """What an optimizer node has done to gradients."""
+    return [sharpness_aware(node["sam"])] if node["sam"] else []
+
+
+def taken_over(optimizer) -> tuple[int, float]:
+    """Batches an update and the loss's factor, which the engine sees to: Keras's settings of them are cleared.
+
+    In Keras's `apply` an accumulating step decays, and in its `fit` alone the loss is scaled.
+    """
+    own = getattr(optimizer, "optimizer", optimizer)
+    batches, scale = own.gradient_accumulation_steps or 1, own.loss_scale_factor or 1.0
+    own.gradient_accumulation_steps = own.loss_scale_factor = None
+    return batches, scale
 
 
 class Lookahead:
@@ -39,6 +88,11 @@ class Lookahead:
         return self.optimizer.learning_rate
 
     @property
+    def use_ema(self):
+        """Whether the optimizer keeps an average of the weights."""
+        return self.optimizer.use_ema
+
+    @property
     def iterations(self):
         """Steps done, a variable."""
         return self.optimizer.iterations
@@ -53,20 +107,21 @@ class Lookahead:
             weight.assign(tf.where(meets, between, weight))
 
 
-def sharpness_aware(radius: float) -> Callable:
+def sharpness_aware(radius: float) -> Rule:
     """The gradients at the point `radius` away, straight up the loss (Foret et al. 2021, algorithm 1)."""
 
-    def ascent(gradients, weights, gradients_there):
-        scale = radius / tf.maximum(tf.linalg.global_norm(gradients), 1e-12)
-        start = [weight.value.read_value() for weight in weights]
-        for weight, gradient in zip(weights, gradients, strict=True):
+    def gradients(gradients, step: Step):
+        norm = joint_norm(gradients)
+        scale = radius / tf.where(norm > 0, norm, 1.0)
+        start = [weight.value.read_value() for weight in step.weights]
+        for weight, gradient in zip(step.weights, gradients, strict=True):
             weight.assign_add(scale * gradient)
-        found = gradients_there()
-        for weight, value in zip(weights, start, strict=True):
+        found = step.gradients_now()
+        for weight, value in zip(step.weights, start, strict=True):
             weight.assign(value)
         return found
 
-    return ascent
+    return Rule(gradients=gradients, one_pass=False)
 
 
 class Cycle:
@@ -102,58 +157,3 @@ class _NotZero:
 
     def __tf_tensor__(self, dtype=None, name=None):
         return self.tensor
-
-
-def clip_by_value(limit: float):
-    """Every element of a gradient kept within ± `limit`."""
-
-    def clip(gradients, weights):
-        outside = tf.concat([tf.reshape(tf.abs(g) > limit, [-1]) for g in gradients], axis=0)
-        share = tf.reduce_mean(tf.cast(outside, tf.float32))
-        return [tf.clip_by_value(g, -limit, limit) for g in gradients], share
-
-    return clip
-
-
-def clip_by_norm(norm: float):
-    """Scale each tensor's gradient by itself to a norm of at most `norm`."""
-
-    def clip(gradients, weights):
-        longer = [tf.cast(tf.norm(g) > norm, tf.float32) for g in gradients]
-        return [tf.clip_by_norm(g, norm) for g in gradients], tf.reduce_mean(longer)
-
-    return clip
-
-
-def clip_by_global_norm(norm: float):
-    """Scale all gradients together so that their joint norm is at most `norm` (Pascanu et al. 2013, algorithm 1)."""
-
-    def clip(gradients, weights):
-        clipped, joint = tf.clip_by_global_norm(gradients, norm)
-        return clipped, tf.cast(joint > norm, tf.float32)
-
-    return clip
-
-
-def clip_adaptively(ratio: float, epsilon: float):
-    """Scale each unit's gradient to a norm of at most `ratio` times its weights' (Brock et al. 2021, eq. 3).
-
-    Args:
-        epsilon: what a unit's weights count as at least, so that those that start at zero can move.
-    """
-
-    def norm(tensor):
-        axes = list(range(len(tensor.shape) - 1)) or None  # a unit's incoming weights; a bias as a whole
-        return tf.sqrt(tf.reduce_sum(tf.square(tensor), axis=axes, keepdims=True))
-
-    def clip(gradients, weights):
-        limits = [ratio * tf.maximum(norm(w), epsilon) for w in weights]
-        norms = [norm(g) for g in gradients]
-        longer = tf.concat([tf.reshape(n > limit, [-1]) for n, limit in zip(norms, limits, strict=True)], axis=0)
-        clipped = [
-            g * tf.where(n > limit, limit / tf.maximum(n, 1e-30), 1.0)
-            for g, n, limit in zip(gradients, norms, limits, strict=True)
-        ]
-        return clipped, tf.reduce_mean(tf.cast(longer, tf.float32))
-
-    return clip

@@ -6,7 +6,7 @@ import math
 import re
 from dataclasses import dataclass, field
 
-RESULTS_VERSION = 3
+RESULTS_VERSION = 4
 """Goes up when a change to the code changes numbers: old and new results then never mix."""
 
 IDENTITY = (
@@ -33,11 +33,13 @@ EPOCH_COLUMNS = (
     "epoch",
     "examples",
     "learning_rate",
-    "train_loss",
-    "train_accuracy",
+    "running_loss",
+    "running_accuracy",
     "val_loss",
     "val_accuracy",
     "seconds",
+    "train_loss",
+    "train_accuracy",
     "ema_val_loss",
     "ema_val_accuracy",
     "clipped",
@@ -69,10 +71,14 @@ STATISTICS = (
 LAYER_COLUMNS = ("key", "epoch", "layer", "tensor", *STATISTICS)
 
 METRICS = (
+    "running_loss",
+    "running_accuracy",
     "train_loss",
     "train_accuracy",
     "val_loss",
     "val_accuracy",
+    "last_val_loss",
+    "last_val_accuracy",
     "best_val_loss",
     "best_val_accuracy",
     "test_loss",
@@ -220,6 +226,10 @@ class EpochRecord:
 
     Attributes:
         learning_rate: of its last step.
+        running_loss, running_accuracy: means over its steps, while the network changes, in training mode (with dropout)
+            and against the targets of the step (mixed or smoothed).
+        train_loss, train_accuracy: of the network after it, in inference mode, on a fixed part of the training
+            examples with the labels trained by; NaN at epochs that are not observed.
         ema_val_loss, ema_val_accuracy: of the weights' average over the steps, if the optimizer keeps one.
         clipped: the share of the gradient's elements, tensors or units that clipping changed, the mean of its steps.
     """
@@ -228,11 +238,13 @@ class EpochRecord:
     epoch: int
     examples: int
     learning_rate: float
-    train_loss: float
-    train_accuracy: float
+    running_loss: float
+    running_accuracy: float
     val_loss: float
     val_accuracy: float
     seconds: float
+    train_loss: float = math.nan
+    train_accuracy: float = math.nan
     ema_val_loss: float = math.nan
     ema_val_accuracy: float = math.nan
     clipped: float = math.nan
@@ -256,20 +268,28 @@ class Result:
     Attributes:
         status: one of `STATUSES`.
         epochs: whole epochs trained.
+        running_loss, running_accuracy: of the last epoch, see `EpochRecord`.
+        train_loss, …, val_loss, …, test_loss, …, ema_…: of the weights that the trial ends with, in inference mode;
+            with early stopping, those that had the lowest validation loss.
+        last_val_loss, last_val_accuracy: of the last epoch's weights.
         best_val_loss, best_val_accuracy: over the epochs, the untrained network left out.
-        test_loss, test_accuracy: at the end; with early stopping, of the weights that had the lowest validation loss.
         parameters: all of the model's weights, trained or not.
-        classes: number of classes, hence the accuracy of chance, 1 / classes.
+        classes: number of classes.
+        chance_val, chance_test: the accuracy of guessing the commonest class of these examples.
         error: of a crash, its reason in the first line and its traceback; else empty.
     """
 
     key: str
     status: str
     epochs: int = 0
+    running_loss: float = math.nan
+    running_accuracy: float = math.nan
     train_loss: float = math.nan
     train_accuracy: float = math.nan
     val_loss: float = math.nan
     val_accuracy: float = math.nan
+    last_val_loss: float = math.nan
+    last_val_accuracy: float = math.nan
     best_val_loss: float = math.nan
     best_val_accuracy: float = math.nan
     test_loss: float = math.nan
@@ -280,6 +300,8 @@ class Result:
     ema_test_accuracy: float = math.nan
     parameters: int = 0
     classes: int = 0
+    chance_val: float = math.nan
+    chance_test: float = math.nan
     seconds_build: float = math.nan
     seconds_train: float = math.nan
     seconds_total: float = math.nan

@@ -20,7 +20,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
 
-from studies import data, design, driver, limits, store, sweep, targets
+from studies import contract, data, design, driver, limits, store, sweep, targets
 from studies.record import StudyError, listed
 
 CONF = Path(__file__).parent.parent / "conf"
@@ -120,12 +120,13 @@ def job(composed, outcome: sweep.Outcome, jobs: sweep.Sweep | None) -> sweep.Out
     )
     trials = expand()
     seconds = driver.expected_seconds(trials)
+    driver.say_notes(trials)
     wanted = design.content_key(config["executor"])
     if wanted not in EXECUTORS:
         EXECUTORS[wanted] = targets.build(config["executor"], "executor", config["targets"]["allow"])
     executor = EXECUTORS[wanted]
 
-    root = config["tracking"]["root"]
+    root = _root(config["tracking"]["root"])
     if config["plan"]:
         driver.plan(study, trials, seconds, executor.workers)
         return outcome
@@ -134,6 +135,13 @@ def job(composed, outcome: sweep.Outcome, jobs: sweep.Sweep | None) -> sweep.Out
         drive = driver.Driver(study, executor, root, OmegaConf.to_yaml(composed), Console(), jobs)
         code, summary = drive.drive(trials, seconds, expand)
     return replace(outcome, code=code, study=study.name, root=str(root), metric=study.metric, **summary)
+
+
+def _root(named: str) -> Path:
+    try:
+        return contract.folder(named)
+    except StudyError as error:
+        raise StudyError(f"tracking.root={error}") from error
 
 
 def _settle(config: dict) -> dict:

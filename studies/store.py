@@ -6,7 +6,9 @@ of its own while the workers start. Only for database versions whose tables are 
 for others.
 """
 
+import errno
 import fcntl
+import os
 import shutil
 import sqlite3
 import subprocess
@@ -17,47 +19,106 @@ import uuid
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
+from urllib.parse import quote
 
 from filelock import FileLock
 
+from studies import contract
+from studies.contract import uri
 from studies.record import StudyError
 
 KNOWN_VERSIONS = ("dc11669786a5",)
 
+PATIENCE = 60
+"""Seconds that a database may be locked by another program."""
+
 MAKE = """
-import sys
+import gc, os, shutil, sys, threading
+
+def clean_up():
+    os.read(0, 1)  # until whoever started this has what was made, or is dead
+    while os.path.exists(sys.argv[1]):
+        shutil.rmtree(sys.argv[1], ignore_errors=True)
+    os._exit(0)
+
+watch = threading.Thread(target=clean_up, daemon=True)
+watch.start()
+gc.disable()  # it takes a fifth of the time, of a process that ends soon
+sys.modules |= dict.fromkeys(("pandas", "pyarrow", "scipy"))  # as if they were not there: no table needs them
 from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
-SqlAlchemyStore("sqlite:///" + sys.argv[1], sys.argv[2])
+SqlAlchemyStore(sys.argv[2], sys.argv[3])
+print("made", flush=True)
+watch.join()
 """
 
+OURS = (sqlite3.ProgrammingError, sqlite3.IntegrityError, sqlite3.NotSupportedError)
+"""Errors that would be mistakes here."""
 
-def uri(root: str | Path) -> str:
-    """MLflow's name of the store under `root`."""
-    return f"sqlite:///{Path(root).resolve() / 'mlflow.db'}"
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+BROKEN = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+
+
+@contextmanager
+def guarded(place: str | Path, setting: str = "tracking.root") -> Iterator[None]:
+    """What the file system or SQLite refuses within is the user's to put right.
+
+    Args:
+        place: what the error begins with, such as the store's folder.
+        setting: what names another folder.
+
+    Raises:
+        StudyError: a disk is full; the database is locked, damaged, or not to be written.
+    """
+    try:
+        yield
+    except (OSError, sqlite3.DatabaseError) as error:
+        if isinstance(error, OURS):
+            raise
+        raise StudyError(f"{place}: {_trouble(error, setting)}") from error
+
+
+def _trouble(error: Exception, setting: str) -> str:
+    code = getattr(error, "sqlite_errorcode", 0)
+    if code in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_WRITE) or getattr(error, "errno", None) in FULL:
+        return (
+            f"there is no room left on the disk ({getattr(error, 'strerror', None) or error}). Make some: what is "
+            f"finished is kept, and the same command goes on"
+        )
+    code &= 0xFF  # without what SQLite says of the details
+    if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+        return (
+            f"another program has kept mlflow.db locked for {PATIENCE} s. End it: what is finished is kept, and the "
+            f"same command goes on"
+        )
+    if code in BROKEN or isinstance(error, sqlite3.DatabaseError) and not code:
+        return (
+            f"mlflow.db is damaged, or not an SQLite database of MLflow's ({error}). Restore it from a copy, or name "
+            f"another store with tracking.root=FOLDER"
+        )
+    reason = f"{error.filename}: {error.strerror}" if getattr(error, "filename", None) else error
+    return f"the store cannot be written ({reason}). Name a folder of your own with {setting}=FOLDER"
 
 
 def check_writable(root: str | Path) -> None:
     """Refuse a root where no store can be kept, before anything trains.
 
     Raises:
-        StudyError: it cannot be made, or written.
+        StudyError: it cannot be made, or written; its database is none of MLflow's.
     """
     root = Path(root)
-    try:
+    with guarded(f"tracking.root={root}"):
         root.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=root):
             pass
         database = root / "mlflow.db"
-        if database.exists():
-            with open(database, "r+b") as file:
-                head = file.read(16)
-            if head and head != b"SQLite format 3\0":
-                raise OSError("mlflow.db there is not an SQLite database")
-    except OSError as error:
-        raise StudyError(
-            f"tracking.root={root}: the store cannot be written ({error.strerror or error}). Name a folder of your own "
-            f"with tracking.root=FOLDER"
-        ) from error
+        if not _has_content(database):
+            return
+        with open(database, "r+b"):
+            pass
+        if version(database) is None:
+            raise sqlite3.DatabaseError("it has none of MLflow's tables")
+        with transaction(database) as connection:
+            connection.execute("BEGIN IMMEDIATE")
 
 
 @contextmanager
@@ -70,7 +131,9 @@ def claimed(root: str | Path, study: str, sweep: str) -> Iterator[None]:
     Raises:
         StudyError: another driver has the study.
     """
-    with open(Path(root) / f".{study}.lock", "a+") as file:
+    with guarded(root):
+        file = open(Path(root) / f".{study}.lock", "a+")
+    with file:
         deadline = time.monotonic() + 1  # a job that is just claiming it for the same sweep is done by then
         while not _claim(file, sweep):
             if time.monotonic() > deadline:
@@ -87,8 +150,8 @@ def _claim(file, sweep) -> bool:
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         file.truncate(0)
-        file.write(sweep)
-        file.flush()
+        with guarded(Path(file.name).parent):
+            os.write(file.fileno(), sweep.encode())
         if sweep:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
         return True
@@ -108,82 +171,175 @@ def _claim(file, sweep) -> bool:
 class Maker:
     """A fresh database in the making, in a process of its own; it is in nobody's way until it is put in its place.
 
+    That process has the database in a temporary folder, and removes it when this one ends, however it ends.
+
     Args:
         root: the store's folder; nothing is made if there is a database in it already.
+
+    Raises:
+        StudyError: there is no room for it.
     """
 
     def __init__(self, root: str | Path):
         self.database, self.process = Path(root).resolve() / "mlflow.db", None
-        if not self._is_there():
+        if _has_content(self.database):
+            return
+        with guarded("the temporary folder", "TMPDIR"):
+            self.errors = tempfile.TemporaryFile()
             self.folder = Path(tempfile.mkdtemp(prefix="mlflow-"))
             artifacts = (self.database.parent / "artifacts").as_uri()
-            command = [sys.executable, "-c", MAKE, str(self.folder / "mlflow.db"), artifacts]
             self.process = subprocess.Popen(
-                command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True
+                [sys.executable, "-c", MAKE, str(self.folder), uri(self.folder), artifacts],
+                env=os.environ | {"PYTHONWARNINGS": ""},
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=self.errors,
+                start_new_session=True,
             )
 
     def place(self) -> None:
         """Wait until it is made, and move it to its place.
 
         Raises:
-            StudyError: MLflow could not make it.
+            StudyError: MLflow could not make it, or there is no room for it.
         """
         if self.process is None:
             return
-        errors = self.process.communicate()[1].decode(errors="replace")
-        if self.process.returncode:
-            raise StudyError(f"MLflow could not make its database: {errors.strip().splitlines()[-1]}")
-        with FileLock(self.database.with_name(".mlflow.lock")):  # another study may have been faster
-            if not self._is_there():
+        if not self.process.stdout.readline():
+            raise StudyError(f"MLflow could not make its database in {self.folder.parent}: {self._last_words()}")
+        with guarded(self.database.parent), FileLock(self.database.with_name(".mlflow.lock")):
+            if not _has_content(self.database):  # another study may have been faster
                 near = self.database.with_name(".mlflow.db.new")
-                shutil.move(self.folder / "mlflow.db", near)
-                near.replace(self.database)  # whole, whoever looks meanwhile
+                try:
+                    shutil.copyfile(self.folder / "mlflow.db", near)
+                    near.replace(self.database)  # whole, whoever looks meanwhile
+                finally:
+                    near.unlink(missing_ok=True)
 
     def discard(self) -> None:
         """Leave nothing behind."""
         if self.process is not None:
             self.process.kill()
             self.process.wait()
+            for pipe in (self.process.stdin, self.process.stdout, self.errors):
+                pipe.close()
             shutil.rmtree(self.folder, ignore_errors=True)
             self.process = None
 
-    def _is_there(self) -> bool:
-        return self.database.exists() and self.database.stat().st_size > 0
+    def _last_words(self) -> str:
+        """The last line of what it said that names an error."""
+        self.process.wait()
+        self.errors.seek(0)
+        lines = self.errors.read().decode(errors="replace").strip().splitlines() or ["it did not say why"]
+        return next((line for line in reversed(lines) if "Error" in line), lines[-1])
+
+
+def _has_content(database: Path) -> bool:
+    return database.exists() and (database.is_dir() or database.stat().st_size > 0)
 
 
 def version(database: Path) -> str | None:
     """The version of an MLflow database's tables, None if it has none yet."""
-    with closing(_connect(database)) as connection:
+    with transaction(database) as connection:
         if not connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'alembic_version'").fetchone():
             return None
         return connection.execute("SELECT version_num FROM alembic_version").fetchone()[0]
 
 
+def found(connection: sqlite3.Connection, root: Path, study: str) -> tuple[int | None, str]:
+    """The experiment that holds a study, whatever it is called now, None if there is none; and its files' place, a URI.
+
+    The places of our experiments' files are put right first: MLflow keeps them whole, and the store may have been
+    moved. Other projects' experiments stay as they are.
+
+    Raises:
+        StudyError: an experiment of that name holds something else.
+    """
+    move_artifacts(connection, root)
+    usual = f"{root.as_uri()}/artifacts/{quote(study)}"
+    if known := connection.execute(contract.EXPERIMENT, (study,)).fetchone():
+        return known[0], _here(known[1], root, study) or usual
+    query = "SELECT experiment_id, artifact_location FROM experiments WHERE name = ?"
+    if not (named := connection.execute(query, (study,)).fetchone()):
+        return None, usual
+    if here := _here(named[1], root, study):  # of a driver that was killed before it wrote a run
+        _mark(connection, named[0], study, root)
+        return named[0], here
+    raise StudyError(
+        f"{root}: the experiment {study} in MLflow's database there is not this study's. Give the study another name "
+        f"with study.name=NAME, or rename that experiment, or name another store with tracking.root=FOLDER"
+    )
+
+
+def move_artifacts(connection: sqlite3.Connection, root: Path) -> None:
+    """Put the places of our experiments' files right if the store is not where they were last written.
+
+    Ours are below `ROOT/artifacts/STUDY`, wherever that was; what an experiment of ours has elsewhere stays.
+    """
+    for experiment, study, location, known, _ in connection.execute(contract.OURS).fetchall():
+        here = _here(location, root, study)
+        if known == root.as_uri() and here in (None, location):
+            continue
+        if here:
+            statement = "UPDATE experiments SET artifact_location = ? WHERE experiment_id = ?"
+            connection.execute(statement, (here, experiment))
+        runs = connection.execute("SELECT run_uuid, artifact_uri FROM runs WHERE experiment_id = ?", (experiment,))
+        moved = [(_here(place, root, study, f"/{run}/artifacts"), run) for run, place in runs.fetchall()]
+        statement = "UPDATE runs SET artifact_uri = ? WHERE run_uuid = ?"
+        connection.executemany(statement, [(place, run) for place, run in moved if place])
+        _mark(connection, experiment, study, root)
+
+
+def _here(place: str | None, root: Path, study: str, below: str = "") -> str | None:
+    """A place of a study's files, in the store at `root`; None if it is none.
+
+    Below an experiment's place is a run's. Earlier stores have `_` for a space.
+    """
+    for name in (study, study.replace(" ", "_")):
+        tail = f"/artifacts/{quote(name)}{below}"
+        if place and place.startswith("file://") and place.endswith(tail):
+            return root.as_uri() + tail
+    return None
+
+
+def _mark(connection, experiment, study, root) -> None:
+    """Tag an experiment as ours."""
+    statement = "INSERT OR REPLACE INTO experiment_tags (key, value, experiment_id) VALUES (?, ?, ?)"
+    tags = {contract.STUDY: study, contract.ROOT: root.as_uri()}
+    connection.executemany(statement, [(key, value, experiment) for key, value in tags.items()])
+
+
 class Store:
-    """Runs of one experiment, written by SQL.
+    """Runs of a study's experiment, written by SQL.
 
     Args:
         database: an MLflow database of a version in `KNOWN_VERSIONS`.
-        experiment: its name; made if it is not there, restored if it was deleted.
-        location: the experiment's artifacts, a URI.
+        study: the study's name; its experiment is made if it is not there, restored if it was deleted.
+
+    Raises:
+        StudyError: an experiment of that name holds something else.
     """
 
-    def __init__(self, database: Path, experiment: str, location: str):
-        self.database, self.location = database, location
+    def __init__(self, database: Path, study: str):
+        self.database = database
         now = _now()
-        with closing(_connect(database)) as connection, connection:
-            connection.execute(
-                "INSERT INTO experiments (name, artifact_location, lifecycle_stage, creation_time, last_update_time) "
-                "VALUES (?, ?, 'active', ?, ?) "
-                "ON CONFLICT (workspace, name) DO UPDATE SET lifecycle_stage = 'active', last_update_time = ?",
-                (experiment, location, now, now, now),
+        with transaction(database) as connection:
+            connection.execute("BEGIN IMMEDIATE")  # jobs of one sweep make it once
+            self.experiment, self.location = found(connection, database.parent, study)
+            if self.experiment is None:
+                columns = "name, artifact_location, lifecycle_stage, creation_time, last_update_time"
+                statement = f"INSERT INTO experiments ({columns}) VALUES (?, ?, 'active', ?, ?)"
+                self.experiment = connection.execute(statement, (study, self.location, now, now)).lastrowid
+                _mark(connection, self.experiment, study, database.parent)
+            restore = (
+                "UPDATE experiments SET lifecycle_stage = 'active', last_update_time = ? "
+                "WHERE experiment_id = ? AND lifecycle_stage <> 'active'"
             )
-            query = "SELECT experiment_id FROM experiments WHERE name = ?"
-            self.experiment = connection.execute(query, (experiment,)).fetchone()[0]
+            connection.execute(restore, (now, self.experiment))
 
     def describe(self, tags: dict[str, str]) -> None:
         """Give the experiment tags, its description among them."""
-        with closing(_connect(self.database)) as connection, connection:
+        with transaction(self.database) as connection:
             statement = "INSERT OR REPLACE INTO experiment_tags (key, value, experiment_id) VALUES (?, ?, ?)"
             connection.executemany(statement, [(key, value, self.experiment) for key, value in tags.items()])
 
@@ -206,7 +362,7 @@ class Store:
         now = _now()
         in_order = dict.fromkeys(entry[0] for entry in metrics)
         latest = in_order | {entry[0]: entry for entry in sorted(metrics, key=lambda entry: entry[2])}
-        with closing(_connect(self.database)) as connection, connection:
+        with transaction(self.database) as connection:
             connection.execute(
                 "INSERT INTO runs (run_uuid, name, source_type, source_name, entry_point_name, user_id, status, "
                 "start_time, end_time, source_version, lifecycle_stage, artifact_uri, experiment_id) "
@@ -244,14 +400,14 @@ class Store:
 
     def end(self, run: str, status: str, note: str) -> None:
         """End a run that was written as RUNNING."""
-        with closing(_connect(self.database)) as connection, connection:
+        with transaction(self.database) as connection:
             connection.execute("UPDATE runs SET status = ?, end_time = ? WHERE run_uuid = ?", (status, _now(), run))
             tag = "INSERT OR REPLACE INTO tags (key, value, run_uuid) VALUES (?, ?, ?)"
             connection.execute(tag, ("mlflow.note.content", note, run))
 
     def end_leftovers(self, sweep: str) -> None:
         """Say of runs that a killed driver left RUNNING that they were killed; those of this sweep may live."""
-        with closing(_connect(self.database)) as connection, connection:
+        with transaction(self.database) as connection:
             killed = (
                 "UPDATE runs SET status = 'KILLED', end_time = ? WHERE status = 'RUNNING' AND experiment_id = ? "
                 "AND run_uuid NOT IN (SELECT run_uuid FROM tags WHERE key = 'sweep' AND value = ?)"
@@ -260,7 +416,7 @@ class Store:
 
     def sweep_run(self, sweep: str) -> str | None:
         """The run that the executions of a sweep are nested in, if there is one yet."""
-        with closing(_connect(self.database)) as connection:
+        with transaction(self.database) as connection:
             query = (
                 "SELECT run_uuid FROM runs JOIN tags USING (run_uuid) JOIN tags AS roles USING (run_uuid) WHERE "
                 "experiment_id = ? AND tags.key = 'sweep' AND tags.value = ? AND roles.key = 'trial.role' AND "
@@ -270,19 +426,15 @@ class Store:
             return found and found[0]
 
 
-def move_artifacts(database: Path, artifacts: Path) -> None:
-    """MLflow keeps absolute artifact locations: point them here again if the store's folder was moved."""
-    with closing(_connect(database)) as connection, connection:
-        for table, column in (("experiments", "artifact_location"), ("runs", "artifact_uri")):
-            rows = connection.execute(f"SELECT rowid, {column} FROM {table} WHERE {column} LIKE 'file://%/artifacts/%'")
-            for row, location in rows.fetchall():
-                here = f"{artifacts.as_uri()}/{location.split('/artifacts/', 1)[1]}"
-                if here != location:
-                    connection.execute(f"UPDATE {table} SET {column} = ? WHERE rowid = ?", (here, row))
+@contextmanager
+def transaction(database: Path) -> Iterator[sqlite3.Connection]:
+    """A connection whose changes are all there in the end, or none of them.
 
-
-def _connect(database: Path) -> sqlite3.Connection:
-    return sqlite3.connect(database, timeout=60)
+    Raises:
+        StudyError: see `guarded`.
+    """
+    with guarded(database.parent), closing(sqlite3.connect(database, timeout=PATIENCE)) as connection, connection:
+        yield connection
 
 
 def _now() -> int:

@@ -3,22 +3,25 @@
 A child is written when its trial has ended, in one go: a run that is RUNNING when no driver lives is a killed one's.
 """
 
+import functools
 import json
 import math
 import os
 import shlex
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
 import yaml
 from filelock import FileLock
 
-from studies import store
-from studies.early_warnings import early_warnings
-from studies.record import EPOCH_COLUMNS, LAYER_COLUMNS, METRICS, STATISTICS, content_key, listed
+from studies import contract, store
+from studies.record import EPOCH_COLUMNS, LAYER_COLUMNS, METRICS, STATISTICS, StudyError, content_key, listed
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
@@ -42,6 +45,34 @@ FINAL = (
     "memory_mb",
 )
 RUN_STATUS = {"finished": "FINISHED", "diverged": "FINISHED", "timeout": "KILLED", "crashed": "FAILED"}
+
+
+@contextmanager
+def _guarded(root) -> Iterator[None]:
+    """What the file system, SQLite or MLflow refuses within is the user's to put right."""
+    try:
+        with store.guarded(root):
+            yield
+    except Exception as error:
+        mlflow = sys.modules.get("mlflow.exceptions")
+        if mlflow is None or not isinstance(error, mlflow.MlflowException):
+            raise
+        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)[:300]
+        raise StudyError(
+            f"{root}: MLflow refuses to write ({reason}). The same command goes on when that is put right; or name "
+            f"another store with tracking.root=FOLDER"
+        ) from error
+
+
+def _writing(method):
+    """A method of `Execution`, guarded."""
+
+    @functools.wraps(method)
+    def guarded(self, *arguments, **settings):
+        with _guarded(self.root):
+            return method(self, *arguments, **settings)
+
+    return guarded
 
 
 class Execution:
@@ -69,11 +100,16 @@ class Execution:
         entry: Callable[[dict], dict] | None = None,
         compared=None,
     ):
-        self.study, self.folder = study, _folder(root, study.name)
+        self.study, self.root = study, Path(root).resolve()
         nodes = {content_key(trial.config["data"]): trial.config["data"] for trial in trials} if entry else {}
         self.datasets = {key: entry(node) for key, node in nodes.items()}
-        store.move_artifacts(Path(root).resolve() / "mlflow.db", self.folder.parent)
-        self.store = _opened(root, study.name)
+        self._begin(trials, config, jobs, provenance, compared)
+
+    @_writing
+    def _begin(self, trials, config, jobs, provenance, compared) -> None:
+        study = self.study
+        self.store = _opened(self.root, study.name)
+        self.folder = _folder(self.store)
         self.store.end_leftovers(jobs.id if jobs else "")
         self.versions = {f"version.{name}": version(name) for name in ("tensorflow", "keras", "mlflow", "numpy")}
         if jobs:
@@ -130,7 +166,7 @@ class Execution:
 
     def _sweep_run(self, jobs) -> str:
         """The run of the sweep, made by the first of its jobs."""
-        with FileLock(self.folder.parent.with_name(".mlflow.lock")):
+        with FileLock(self.root / ".mlflow.lock"):
             run = self.store.sweep_run(jobs.id)
             if run is None:
                 tags = {"study": self.study.name, "trial.role": "sweep", "sweep": jobs.id}
@@ -143,10 +179,12 @@ class Execution:
         """The folder of the execution's own files."""
         return self._artifacts(self.parent)
 
+    @_writing
     def keep_design(self, trials) -> None:
         """Keep which trials the execution compares, and each one's arm in its design: key -> factor -> level."""
         self.keep({"trials.json": json.dumps({trial.key: trial.levels for trial in trials})})
 
+    @_writing
     def keep(self, files: dict[str, str]) -> None:
         """Keep files, name -> text, with the execution."""
         for name, text in files.items():
@@ -154,12 +192,14 @@ class Execution:
             new.write_text(text)
             new.replace(self.artifacts / name)  # whole, whoever reads meanwhile
 
-    def write(self, trial, epochs, layers, result) -> None:
+    @_writing
+    def write(self, trial, epochs, layers, result, warning: str = "") -> None:
         """Write one ended trial.
 
         Args:
             epochs, layers: its `EpochRecord`s and `LayerRecord`s.
             result: its `Result`.
+            warning: the signs that it went wrong, from `studies.early_warnings`.
         """
         now = _now()
         seconds = 0 if math.isnan(result.seconds_total) else result.seconds_total
@@ -177,8 +217,8 @@ class Execution:
         overrides = json.dumps(trial.overrides)
         if len(overrides) <= TAG_LENGTH:  # else in config.yaml only
             tags["trial.overrides"] = overrides
-        if warning := early_warnings(epochs, layers, result.classes):
-            tags["trial.warning"] = warning
+        if warning:
+            tags["trial.warning"] = warning[:TAG_LENGTH]
         if result.error:
             tags["trial.error"] = result.error[:TAG_LENGTH]
         run = self.store.begin(f"{trial.label()} seed={trial.seed}", tags, now - int(1000 * seconds))
@@ -199,6 +239,7 @@ class Execution:
         dataset = self.datasets.get(content_key(trial.config["data"]))
         self.store.write(run, RUN_STATUS[result.status], now, params, metrics, dataset)
 
+    @_writing
     def close(self, status: str, table: str = "") -> None:
         """End the execution with an MLflow status, and keep its table in Markdown."""
         note = self.study.question
@@ -216,16 +257,17 @@ class Execution:
 
 def end_sweep(root, study: str, sweep: str, status: str, table: str) -> None:
     """End a sweep's run among a study's, if it has one, and keep the table of its jobs in Markdown."""
-    opened = _opened(root, study)
-    if run := opened.sweep_run(sweep):
-        (_artifacts(_folder(root, study), run) / "sweep.md").write_text(table)
-        opened.end(run, status, table[:TAG_LENGTH])
+    with _guarded(root):
+        opened = _opened(root, study)
+        if run := opened.sweep_run(sweep):
+            (_artifacts(_folder(opened), run) / "sweep.md").write_text(table)
+            opened.end(run, status, table[:TAG_LENGTH])
 
 
 def _opened(root, study: str):
     database = Path(root).resolve() / "mlflow.db"
     kind = store.Store if store.version(database) in store.KNOWN_VERSIONS else ClientStore
-    return kind(database, study, _folder(root, study).as_uri())
+    return kind(database, study)
 
 
 def _whole_lines(text: str) -> str:
@@ -233,8 +275,8 @@ def _whole_lines(text: str) -> str:
     return text if len(text) <= TAG_LENGTH else text[:TAG_LENGTH].rpartition("\n")[0] or text[:TAG_LENGTH]
 
 
-def _folder(root, study: str) -> Path:
-    return Path(root).resolve() / "artifacts" / study.replace(" ", "_")
+def _folder(opened) -> Path:
+    return Path(unquote(urlsplit(opened.location).path))
 
 
 def _artifacts(folder: Path, run: str) -> Path:
@@ -246,17 +288,29 @@ def _artifacts(folder: Path, run: str) -> Path:
 class ClientStore:
     """What `studies.store.Store` does, through MLflow's client: for database versions it does not know."""
 
-    def __init__(self, database: Path, experiment: str, location: str):
+    def __init__(self, database: Path, study: str):
         from mlflow.tracking import MlflowClient
 
-        self.client = MlflowClient(f"sqlite:///{database}")
-        known = self.client.get_experiment_by_name(experiment)
-        if known is None:
-            self.experiment = self.client.create_experiment(experiment, artifact_location=location)
-        else:
-            self.experiment = known.experiment_id
-            if known.lifecycle_stage == "deleted":
-                self.client.restore_experiment(self.experiment)
+        self.client = MlflowClient(contract.uri(database.parent))
+        with FileLock(database.with_name(".mlflow.lock")):  # jobs of one sweep make it once
+            with store.transaction(database) as connection:
+                self.experiment, self.location = store.found(connection, database.parent, study)
+            if self.experiment is None:
+                tags = {contract.STUDY: study, contract.ROOT: database.parent.as_uri()}
+                self.experiment = self.client.create_experiment(study, self.location, tags)
+        if self.client.get_experiment(self.experiment).lifecycle_stage == "deleted":
+            self.client.restore_experiment(self.experiment)
+            for run in self._runs():  # they were deleted with it, and it alone is wanted again
+                self.client.delete_run(run.info.run_id)
+
+    def _runs(self, query: str = "") -> list:
+        """The experiment's runs, however many."""
+        runs, token = [], None
+        while token != "":
+            page = self.client.search_runs([self.experiment], query, page_token=token)
+            runs += page
+            token = page.token or ""
+        return runs
 
     def describe(self, tags) -> None:
         """Give the experiment tags, its description among them."""
@@ -290,7 +344,7 @@ class ClientStore:
 
     def end_leftovers(self, sweep) -> None:
         """Runs that a killed driver left RUNNING: executions were killed, trials were not written whole and go."""
-        for run in self.client.search_runs([self.experiment], "attributes.status = 'RUNNING'"):
+        for run in self._runs("attributes.status = 'RUNNING'"):
             if sweep and run.data.tags.get("sweep") == sweep:
                 continue  # it may live
             if run.data.tags.get("trial.role") in ("execution", "sweep"):

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import json
 import shlex
 import shutil
 import sqlite3
@@ -17,7 +18,7 @@ import pytest
 import yaml
 from test_tracking import CONFIG, records
 
-from analysis import compare, estimates, history, load, selection
+from analysis import compare, estimates, history, load, runs, selection
 from studies import tracking
 from studies.record import Study, StudyError, Trial
 
@@ -214,15 +215,13 @@ def test_executions_says_what_changed_between_the_last_two(root, command):
     changed = {line.split("  ")[0]: line.split()[1:] for line in config.splitlines()[2:]}
     assert changed["data._target_"] == ["made.up", "studies.data.mnist"]
     assert changed["data.path"] == ["/made/up.npz", "–"] and "study.seeds" in changed and "model.depth" not in changed
-    keys = [execution.keys for execution in load.executions("first", root)]
+    found = sorted(runs.opened(root).runs("first", ["val_accuracy"]), key=lambda run: run.end_time)
     for depth in (1, 2):
-        old, new = (
-            load.trials("first", root, each)
-            .query("seed < 2")  # those that both have
-            .groupby(["initializer", "model.depth"])["val_accuracy"]
-            .mean()["he", depth]
-            for each in keys
-        )
+        arm = {"initializer": "he", "model.depth": depth}
+        mine = [run for run in found if json.loads(run.tags.get("trial.arm", "{}")) == arm]
+        values = [run.metrics["val_accuracy"] for run in mine if run.tags["trial.seed"] in "01"]  # those that both had
+        old, new = np.mean(values[:2]), np.mean(values[2:])  # each as it was then
+        assert len(values) == 4
         [line] = [line.split() for line in means.splitlines() if line.startswith(f"he depth={depth}")]
         assert line[2:] == [f"{old:.4f}", f"{new:.4f}", f"{new - old:+.4f}"]
 

@@ -51,7 +51,9 @@ def test_multiply_adds_are_those_of_the_built_model(tf, config, overrides, shape
         dense += 2 * node["depth"] * (shape[0] // node["patch"]) ** 4 * node["width"]
     if "rnn" in overrides:
         layers += shape[0] - 1  # a step a row
-    assert cost.multiply_adds(node, shape) == (layers, dense, convolution)
+    from studies import models
+
+    assert models.multiply_adds(model) == (layers, dense, convolution)
 
 
 def test_what_is_not_ours_counts_as_a_million(config):

@@ -1,9 +1,12 @@
 import json
 import multiprocessing
+import os
 import subprocess
 import tarfile
+import tempfile
 import time
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -22,19 +25,20 @@ Y = np.arange(12) % 3
 
 @st.composite
 def datasets(draw):
-    """Labels in any order, three of a class or more outside a published test set."""
+    """Labels in any order, three of a class or more outside what is fixed."""
     counts = draw(st.lists(st.integers(3, 40), min_size=2, max_size=5))
     rng = np.random.default_rng(draw(st.integers(0, 2**32)))
     labels = rng.permutation(np.repeat(np.arange(len(counts)), counts))
-    fixed_test = draw(st.sampled_from([0, 0, 7]))
-    y = np.concatenate([labels, rng.integers(0, len(counts), fixed_test)]).astype(np.int32)
-    return Dataset(np.zeros((len(y), 2, 2, 1), np.uint8), y, 1.0, fixed_test)
+    fixed_test, fixed_val = draw(st.sampled_from([0, 0, 7])), draw(st.sampled_from([0, 0, 5]))
+    y = np.concatenate([labels, rng.integers(0, len(counts), fixed_val + fixed_test)]).astype(np.int32)
+    return Dataset(rng.integers(0, 256, (len(y), 2, 2, 1), np.uint8), y, 1.0, fixed_test, fixed_val)
 
 
 fractions = st.floats(0.01, 0.99)
 
 
 COMMON = {"train_size": None, "label_noise": 0.0, "imbalance": 1.0, "standardize": False}
+COMMON |= {"flip": False, "crop": 0, "cutout": 0}
 
 
 def split(dataset, seed, test_fraction=0.2, validation_fraction=0.2, **settings):
@@ -47,7 +51,8 @@ def test_a_split_shares_out_every_example_once_and_every_class_to_each_part(data
     parts = split(dataset, seed, of_all, of_rest)
     together = np.concatenate([parts.train, parts.val, parts.test])
     np.testing.assert_array_equal(np.sort(together), np.arange(len(dataset.y)))
-    for part in (parts.train, parts.val) if dataset.fixed_test else (parts.train, parts.val, parts.test):
+    drawn = [parts.train, *[parts.val] * (not dataset.fixed_val), *[parts.test] * (not dataset.fixed_test)]
+    for part in drawn:
         assert set(dataset.y[part]) == set(dataset.y)
 
 
@@ -55,25 +60,65 @@ def test_a_split_shares_out_every_example_once_and_every_class_to_each_part(data
 def test_a_split_is_stratified(dataset, of_all, of_rest):
     parts = split(dataset, 0, of_all, of_rest)
     train, val, test = (np.bincount(dataset.y[part], minlength=dataset.classes) for part in vars(parts).values())
-    rest = train + val
-    np.testing.assert_array_equal(val, np.clip(np.round(of_rest * rest), 1, rest - 1))
+    rest = train if dataset.fixed_val else train + val
+    if not dataset.fixed_val:
+        np.testing.assert_array_equal(val, np.clip(np.round(of_rest * rest), 1, rest - 1))
     if not dataset.fixed_test:
         np.testing.assert_array_equal(test, np.clip(np.round(of_all * (rest + test)), 1, rest + test - 2))
 
 
-@given(datasets(), st.integers(0, 99))
-def test_a_published_test_set_stays_and_another_does_not_depend_on_the_validation_share(dataset, seed):
-    one, other = split(dataset, seed, validation_fraction=0.1), split(dataset, seed, validation_fraction=0.4)
+@given(datasets(), st.integers(0, 99), st.integers(0, 99), fractions)
+def test_no_seed_moves_the_test_set_nor_a_validation_set_of_the_datas_own(dataset, seed, another, fraction):
+    one, other = split(dataset, seed), split(dataset, another, validation_fraction=fraction)
     np.testing.assert_array_equal(one.test, other.test)
+    place = np.arange(len(dataset.y))[: len(dataset.y) - dataset.fixed_test]
     if dataset.fixed_test:
         np.testing.assert_array_equal(one.test, np.arange(len(dataset.y))[-dataset.fixed_test :])
+    if dataset.fixed_val:
+        np.testing.assert_array_equal(one.val, place[-dataset.fixed_val :])
+        np.testing.assert_array_equal(other.val, place[-dataset.fixed_val :])
+
+
+@given(datasets(), fractions, fractions)
+def test_a_smaller_test_set_is_part_of_a_larger_one(dataset, one, other):
+    less, more = sorted((one, other))
+    assert set(split(dataset, 0, less).test) <= set(split(dataset, 0, more).test)
+
+
+@given(datasets(), st.integers(0, 99))
+def test_the_test_set_is_of_images_not_of_their_order(dataset, seed):
+    if dataset.fixed_test or dataset.fixed_val:
+        return
+    x, indices = np.unique(dataset.x, axis=0, return_index=True)  # of equal images the first is taken
+    distinct = Dataset(x, dataset.y[indices], 1.0, 0)
+    if min(np.bincount(distinct.y, minlength=2)) < 3:
+        return
+    order = np.random.default_rng(seed).permutation(len(x))
+    moved = Dataset(x[order], distinct.y[order], 1.0, 0)
+    one, other = split(distinct, 0).test, split(moved, 0).test
+    assert {image.tobytes() for image in x[one]} == {image.tobytes() for image in moved.x[other]}
+
+
+def test_a_test_set_keeps_most_of_its_images_when_new_ones_come():
+    digits = data.digits()
+    part = Dataset(digits.x[:1700], digits.y[:1700], digits.scale, 0)
+    whole, before = set(split(digits, 0).test), split(part, 0).test
+    assert np.isin(before, list(whole)).mean() > 0.9
+    assert len(before) > 300
+
+
+def test_a_test_set_is_as_good_as_a_random_one():
+    digits = data.digits()
+    drawn = split(digits, 0).test
+    mean, rest = digits.x[drawn].mean(axis=(1, 2, 3)), digits.x.mean(axis=(1, 2, 3))
+    assert abs(mean.mean() - rest.mean()) < 3 * rest.std() / len(drawn) ** 0.5
+    assert abs(drawn.mean() / len(digits.y) - 0.5) < 3 * (1 / 12 / len(drawn)) ** 0.5
 
 
 def test_a_split_depends_on_the_seed_alone():
     digits = data.digits()
-    darker = Dataset(digits.x // 2, digits.y, digits.scale, 0)
-    first, again, other = split(digits, 5), split(darker, 5), split(digits, 6)
-    for name in ("train", "val", "test"):
+    first, again, other = split(digits, 5), split(data.digits(), 5), split(digits, 6)
+    for name in ("train", "val"):
         np.testing.assert_array_equal(getattr(first, name), getattr(again, name))
         assert set(getattr(first, name)) != set(getattr(other, name))
 
@@ -130,6 +175,33 @@ def test_a_training_set_that_there_is_not_is_refused(size, imbalance):
 def balanced(of_each, classes=10):
     y = np.repeat(np.arange(classes), of_each).astype(np.int32)
     return Dataset(np.zeros((len(y), 1, 1, 1), np.uint8), y, 1.0, 0)
+
+
+def refused(dataset, words, **settings):
+    with pytest.raises(StudyError, match=words):
+        split(dataset, 0, **settings)
+
+
+def test_label_noise_that_changes_nothing_is_refused():
+    digits = data.digits()
+    train = split(digits, 0).train
+    refused(digits, f"label_noise=0.0001: none of {len(train)} .*expected 0, or 0.00087 and more", label_noise=1e-4)
+    assert (noisy(digits, train, 0.00087) != digits.y).sum() == 1
+    refused(digits, "label_noise=0.01: none of 10 ", label_noise=0.01, train_size=10)
+    split(digits, 0, label_noise=0.001)
+
+
+@pytest.mark.parametrize(
+    ("name", "most", "shape"), [("crop", 7, (8, 9)), ("crop", 7, (9, 8)), ("cutout", 8, (8, 9)), ("cutout", 8, (9, 8))]
+)
+def test_augmentation_that_may_leave_nothing_of_an_image_is_refused(name, most, shape):
+    dataset = Dataset(np.zeros((30, *shape, 1), np.uint8), np.arange(30) % 3, 1.0, 0)
+    split(dataset, 0, **{name: most})
+    refused(
+        dataset,
+        rf"data.{name}={most + 1} of images of {shape[0]}×{shape[1]} pixels: expected {most}",
+        **{name: most + 1},
+    )
 
 
 @pytest.mark.parametrize("ratio", [1, 2, 10, 50, 100, 200])
@@ -268,12 +340,99 @@ def test_a_pool_of_grey_bytes_is_scaled_and_gets_a_channel(written):
     np.testing.assert_array_equal(dataset.y, Y)
 
 
-@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.int64, np.uint16])
-def test_other_numbers_are_taken_as_they_are(written, dtype):
+@pytest.mark.parametrize("dtype", [np.uint8, np.int64, np.uint16, np.int32])
+def test_whole_numbers_to_255_are_bytes_in_any_type(written, dtype):
     dataset = data.npz(written(x=X[..., None].astype(dtype), y=Y[:, None].astype(np.float64)))
-    assert dataset.x.shape == (12, 4, 4, 1) and dataset.x.dtype == np.float32 and dataset.scale == 1
+    assert dataset.x.shape == (12, 4, 4, 1) and dataset.x.dtype == np.uint8 and dataset.scale == 1 / 255
     assert dataset.y.shape == (12,) and dataset.y.dtype == np.int32
     np.testing.assert_array_equal(dataset.x[..., 0], X)
+    said = " ".join(dataset.notes)
+    assert ("divided by 255 as bytes" in said) == (dtype != np.uint8) and (np.dtype(dtype).name in said or not said)
+
+
+@pytest.mark.parametrize(
+    ("x", "is_said"),
+    [
+        ((X * 100).astype(np.uint16), True),
+        (X - 1, True),
+        (X.astype(np.float64), True),
+        (X / 255, False),
+        ((X % 2).astype(np.float32), False),
+        ((X - 96) / 50, False),
+    ],
+)
+def test_other_numbers_are_taken_as_they_are(written, x, is_said):
+    dataset = data.npz(written(x=x, y=Y))
+    assert dataset.x.dtype == np.float32 and dataset.scale == 1
+    np.testing.assert_array_equal(dataset.x[..., 0], x.astype(np.float32))
+    assert ("not divided by anything" in " ".join(dataset.notes)) == is_said
+
+
+@pytest.mark.parametrize("alias", ["val", "valid", "validation"])
+def test_a_validation_set_of_its_own_is_used_at_every_seed(written, alias):
+    arrays = {"x_train": X[:6], "y_train": Y[:6], f"x_{alias}": X[6:9], f"y_{alias}": Y[6:9, None]}
+    dataset = data.npz(written(**arrays, x_test=X[9:], y_test=Y[9:]))
+    assert dataset.fixed_val == dataset.fixed_test == 3
+    for seed in (0, 1):
+        parts = split(dataset, seed)
+        assert sorted(parts.train) == list(range(6))
+        assert parts.val.tolist() == [6, 7, 8] and parts.test.tolist() == [9, 10, 11]
+    assert len(split(dataset, 0, train_size=4).train) == 4
+    more = np.tile(X, (2, 1, 1)), np.tile(Y, 2)
+    untested = data.npz(written(x=more[0], y=more[1], x_val=X[6:9], y_val=Y[6:9]))
+    parts = split(untested, 0)
+    assert parts.val.tolist() == [24, 25, 26] and len(parts.test) == 6 and len(parts.train) == 18
+
+
+def test_what_is_not_used_of_a_file_is_said(written):
+    asked = node(written(x=X.astype(np.uint8), y=Y, ids=np.array([{}], object), z_meta=X)) | COMMON
+    asked |= {"test_fraction": 0.3, "validation_fraction": 0.3}
+    [line] = data.notes(asked | {"content": "1"})
+    assert line.startswith(asked["path"]) and line.endswith(": ids, z_meta")
+    written(x=X.astype(np.uint8), y=Y)
+    assert data.notes(asked | {"content": "2"}) == []
+    written(
+        x_train=X.astype(np.uint8), y_train=Y, x_val=X[:3].astype(np.uint8), y_val=Y[:3], x_test=X, y_test=Y, x=X, y=Y
+    )
+    lines = data.notes(asked | {"content": "3"})
+    assert [line.partition(" ")[0] for line in lines[-2:]] == ["data.test_fraction=0.3", "data.validation_fraction=0.3"]
+    assert all("is not used: the data has a" in line for line in lines[-2:]) and lines[1].endswith(": x, y")
+    assert "of 12" in lines[-2] and "of 3" in lines[-1]
+
+
+def test_what_is_to_be_said_of_data_is_said_once_before_training(written, cli):
+    path = written(x=X.astype(np.uint8), y=Y, ids=Y)
+    factors = "+study.factors={data.standardize:[true,false],data.imbalance:[1,9]}"
+    code, out, err = cli("data=npz", f"data.path={path}", factors, "study.name=notes", "plan=true")
+    assert code == 0 and "4 trials" in out and "note:" not in out
+    assert err.splitlines() == [
+        f"note: {path}: not used, since it is no part of x_train y_train x_val y_val x_test y_test: ids",
+        "note: data.imbalance=9: classes have 2, 2, 2 training examples, too few for 2 of them, which keep one each",
+    ]
+
+
+def test_fractions_that_classes_cannot_have_are_said(written):
+    asked = node(written(x=X.astype(np.uint8), y=Y)) | COMMON | {"content": "4"}
+    few = data.notes(asked | {"test_fraction": 0.01, "validation_fraction": 0.99})
+    assert len(few) == 2 and "test_fraction=0.01 comes to 3 of 12 examples (0.25)" in few[0]
+    assert "validation_fraction=0.99 comes to 6 of 9 examples (0.667)" in few[1]
+    digits = {"_target_": "studies.data.digits"} | COMMON | {"test_fraction": 0.2, "validation_fraction": 0.2}
+    assert data.notes(digits) == data.notes(digits | {"imbalance": 100.0, "train_size": 50}) == []
+    [line] = data.notes(digits | {"imbalance": 1000.0})
+    assert "data.imbalance=1000" in line and "too few for 3 of them" in line
+    [line] = data.notes(digits | {"validation_fraction": 0.999})
+    assert "of 1438 examples (0.993)" in line
+
+
+def test_an_unknown_setting_is_refused_rather_than_left_out(written, folder):
+    for asked, name in (
+        (node(written(x=X, y=Y)), "image_size"),
+        ({"_target_": "studies.data.digits"}, "path"),
+        ({"_target_": "studies.data.image_folder", "path": str(folder())}, "name"),
+        ({"_target_": "studies.data.published", "name": "mnist", "root": None}, "image_size"),
+    ):
+        with pytest.raises(StudyError, match=f"data.{name}=3: .* has no such setting; it has .*train_size"):
+            data.content(asked | COMMON | {name: 3})
 
 
 def test_a_file_with_a_test_set_keeps_it(written):
@@ -313,7 +472,10 @@ def test_data_is_identified_by_content_not_by_path(written, tmp_path):
 
 BAD_ARRAYS = {
     "wrong names": dict(images=X, labels=Y),
-    "half of the names": dict(x_train=X, y_train=Y),
+    "half of the names": dict(x_train=X, y_train=Y, x_test=X),
+    "half of a pair": dict(x=X, y=Y, y_val=Y),
+    "no training set": dict(x_test=X, y_test=Y),
+    "two validation sets": dict(x=X, y=Y, x_val=X, y_val=Y, x_valid=X, y_valid=Y),
     "flat images": dict(x=X.reshape(12, 16), y=Y),
     "five axes": dict(x=X[..., None, None], y=Y),
     "one number": dict(x=np.float32(3), y=Y),
@@ -337,6 +499,13 @@ BAD_ARRAYS = {
     "one class": dict(x=X, y=np.zeros(12, int)),
     "two examples of a class": dict(x=X, y=np.array([0] * 5 + [1] * 5 + [2] * 2)),
     "class in the test set alone": dict(x_train=X, y_train=Y % 2, x_test=X, y_test=Y),
+    "class in the validation set alone": dict(x_train=X, y_train=Y % 2, x_val=X, y_val=Y),
+    "bytes to train on and shares to test on": dict(x_train=X, y_train=Y, x_test=X / 255, y_test=Y),
+    "beyond float32": dict(x=np.where(X == 7, 1e39, X), y=Y),
+    "below float32": dict(x=np.where(X == 7, -1e39, X), y=Y),
+    "channels first": dict(x=np.zeros((12, 3, 8, 8)), y=Y),
+    "grey channels first": dict(x=np.zeros((12, 1, 28, 30)), y=Y),
+    "many channels first": dict(x=np.zeros((12, 13, 16, 16)), y=Y),
     "two examples of a class to train on": dict(x_train=X[:8], y_train=Y[:8], x_test=X, y_test=Y),
 }
 
@@ -347,6 +516,31 @@ def test_bad_arrays_are_refused_with_the_name_of_their_file(written, fault):
     with pytest.raises(StudyError) as error:
         data.npz(path)
     assert path in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("fault", "words"),
+    [
+        *((f"{channels}channels first", r"x\.transpose\(0, 2, 3, 1\)") for channels in ("", "grey ", "many ")),
+        ("one-hot labels", r"y\.argmax\(axis=1\)"),
+        ("beyond float32", "divide them"),
+        ("half of a pair", "y_val and not its pair"),
+    ],
+)
+def test_a_refusal_says_what_to_write(written, fault, words, recwarn):
+    with pytest.raises(StudyError, match=words):
+        data.npz(written(**BAD_ARRAYS[fault]))
+    assert not recwarn.list
+
+
+@pytest.mark.parametrize("shape", [(4, 4, 1), (3, 3, 3), (1, 20, 3), (8, 8, 12), (3, 32, 4), (20, 3, 8)])
+def test_channels_last_are_taken_for_such(written, shape):
+    assert data.npz(written(x=np.zeros((12, *shape)), y=Y)).x.shape == (12, *shape)
+
+
+def test_a_training_set_alone_leaves_the_test_set_to_be_drawn(written):
+    dataset = data.npz(written(x_train=X, y_train=Y))
+    assert dataset.fixed_test == 0 and len(split(dataset, 0, 0.3).test) == 3
 
 
 @pytest.mark.parametrize("fault", ["NaN in an image", "infinite image", "NaN in the labels"])
@@ -393,6 +587,59 @@ def test_a_single_array_and_a_folder_are_refused(tmp_path):
     for name in ("images.npz", "folder.npz"):
         with pytest.raises(StudyError, match=name):
             data.npz(str(tmp_path / name))
+
+
+NO_PATHS = {
+    "~nobody-of-that-name/images.npz": "home",
+    "a" * 300 + ".npz": "too long",
+    "a\0b.npz": "no such",
+    b"\xff.npz".decode(errors="surrogateescape"): r"\udcff.npz: the name is no UTF-8",
+}
+
+
+@pytest.mark.parametrize("path", NO_PATHS)
+def test_a_path_that_cannot_be_looked_up_is_refused(path):
+    for read in (data.npz, data.image_folder, lambda path: data.published("mnist", path)):
+        with pytest.raises(StudyError) as error:
+            read(path)
+        name = "root" if read not in (data.npz, data.image_folder) else "path"
+        assert f"data.{name}=" in str(error.value) and str(error.value).encode()
+        assert read is not data.npz or NO_PATHS[path].lower() in str(error.value).lower()
+        if path == "a\0b.npz":
+            break
+
+
+@pytest.mark.parametrize("name", ["my images.npz", "bilder ä 図.npz", "~.npz", "$HOME.npz", "a=b,c.npz"])
+def test_a_path_may_have_any_characters(written, tmp_path, name, monkeypatch):
+    file = tmp_path / name
+    Path(written(x=X, y=Y)).rename(file)
+    assert len(data.npz(str(file)).y) == 12
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert len(data.npz(f"~/{name}").y) == 12
+
+
+def as_nobody(answers, asked):
+    if os.geteuid() == 0:
+        os.setuid(65534)
+    for function in (data.content, lambda asked: data.npz(asked["path"])):
+        try:
+            function(asked)
+        except StudyError as error:
+            answers.put(str(error))
+
+
+def test_a_file_that_may_not_be_read_is_refused():
+    with tempfile.TemporaryDirectory() as top:
+        os.chmod(top, 0o755)
+        np.savez(f"{top}/images.npz", x=X, y=Y)
+        os.chmod(f"{top}/images.npz", 0)
+        context = multiprocessing.get_context("fork")
+        answers = context.Queue()
+        process = context.Process(target=as_nobody, args=(answers, node(f"{top}/images.npz")))
+        process.start()
+        said = [answers.get(timeout=30) for _ in range(2)]
+        process.join(30)
+    assert all("images.npz cannot be read (Permission denied)" in text for text in said)
 
 
 @pytest.mark.parametrize("path", [None, ""])
@@ -513,6 +760,33 @@ def test_what_is_wrong_with_an_image_folder_is_said_of_its_path(folder):
     with pytest.raises(StudyError, match="a class has 2 examples") as error:
         data.size(image_node(path))
     assert str(error.value).startswith(str(path))
+
+
+def test_what_is_not_used_of_a_folder_is_said_though_its_images_are_kept(folder):
+    path = folder(size=(6, 5, 4))
+    asked = image_node(path)
+    transparent, *rest = data.notes(asked)
+    assert "transparency of 16 images" in transparent and "test_fraction=0.25 is not used" in rest[0] and not rest[1:]
+    (path / "README").write_text("new")
+    assert data.content(asked) == asked["content"]
+    data._described.cache_clear()
+    assert data.notes(asked) == [transparent, *data.notes(asked)[1:2], *rest] and "README" in data.notes(asked)[1]
+    profile = json.loads(data.entry(asked)["profile"])
+    assert profile["notes"] == data.notes(asked)
+
+
+def test_the_test_set_of_a_folder_does_not_depend_on_the_size_of_its_images(folder):
+    path = folder(parts=("train",))
+
+    def drawn(seed=0, **settings):
+        node = image_node(path, **settings)
+        dataset = read(node)
+        return set(dataset.hashes[data.split(dataset, node, np.random.default_rng(seed)).test])
+
+    first = drawn()
+    assert len(first) == 2 and drawn(1, image_size=3) == first
+    (path / "train" / "a" / "00.png").rename(path / "train" / "a" / "99.png")
+    assert drawn() == first
 
 
 def first_use(start, node, answers):

@@ -9,7 +9,7 @@ from studies.record import STATISTICS, EpochRecord, LayerRecord
 
 NAN = math.nan
 GOOD = dict(
-    train_loss=[NAN, 2.0, 1.0, 0.5, 0.3], train_accuracy=[NAN, 0.3, 0.6, 0.8, 0.9],
+    running_loss=[NAN, 2.0, 1.0, 0.5, 0.3], running_accuracy=[NAN, 0.3, 0.6, 0.8, 0.9],
     val_loss=[2.35, 1.5, 0.8, 0.5, 0.4], val_accuracy=[0.1, 0.4, 0.7, 0.8, 0.9],
 )  # fmt: skip
 STEADY = {"dense": [(NAN, NAN)] + [(1.0, 1e-3)] * 4, "logits": [(NAN, NAN)] + [(0.5, 2e-3)] * 4}
@@ -40,10 +40,10 @@ def test_a_course_that_is_well_has_no_warning():
         ({}, {"dense": [(NAN, NAN), (1, 1e-3), (1, 1e-3), (0, 1e-3), (0, 0)]}, "no gradient from epoch 3"),
         ({}, {n: [(NAN, NAN)] + [(1e-5, 1e-6)] * 4 for n in STEADY}, "tiny updates from epoch 1"),
         ({}, {"dense": [(NAN, NAN), (1, 0.01), (1, 0.2), (1, 0.01), (1, 0.01)]}, "large updates from epoch 2"),
-        ({"train_accuracy": [NAN, 0.1, 0.11, 0.12, 0.3]}, {}, "at chance from epoch 2"),
+        ({"running_accuracy": [NAN, 0.1, 0.11, 0.12, 0.3]}, {}, "at chance from epoch 2"),
         ({"val_loss": [9.0, 1.5, 0.8, 0.5, 0.4]}, {}, "worse than guessing from epoch 0"),
         ({"val_loss": [2.3, 1.5, 1.4, NAN, NAN]}, {}, ""),
-        ({"train_loss": [NAN, 2.0, 1.0, 2.3, 2.5]}, {}, "loss rises from epoch 3"),
+        ({"running_loss": [NAN, 2.0, 1.0, 2.3, 2.5]}, {}, "loss rises from epoch 3"),
         ({"val_loss": [2.3, 0.5, 0.4, 0.7, 0.9]}, {}, "overfitting from epoch 4"),
     ],
 )  # fmt: skip
@@ -52,7 +52,7 @@ def test_a_sign_is_given_with_the_first_epoch_at_which_it_is_seen(curves, kernel
 
 
 def test_several_signs_are_given_in_the_tables_order():
-    curves = {"train_accuracy": [NAN, 0.1, 0.1, 0.1, 0.1], "val_loss": [9.0, 9.0, 9.0, 9.0, 9.0]}
+    curves = {"running_accuracy": [NAN, 0.1, 0.1, 0.1, 0.1], "val_loss": [9.0, 9.0, 9.0, 9.0, 9.0]}
     text = warned(curves, {"dense": [(NAN, NAN)] + [(0, 0)] * 4})
     assert text == "no gradient from epoch 1; at chance from epoch 2; worse than guessing from epoch 0"
     names = [part.partition(" from ")[0] for part in text.split("; ")]
@@ -69,8 +69,8 @@ def test_biases_may_have_no_gradient():
 
 def test_how_near_to_chance_an_accuracy_is_depends_on_the_examples_seen():
     # Of 1,000 examples 3 sd are .028: .12 could be guessed, .13 could not.
-    assert "at chance" in warned({"train_accuracy": [NAN, 0.1, 0.12, 0.5, 0.9]})
-    assert warned({"train_accuracy": [NAN, 0.1, 0.13, 0.5, 0.9]}) == ""
+    assert "at chance" in warned({"running_accuracy": [NAN, 0.1, 0.12, 0.5, 0.9]})
+    assert warned({"running_accuracy": [NAN, 0.1, 0.13, 0.5, 0.9]}) == ""
 
 
 @pytest.mark.parametrize("length", [0, 1, 2])
@@ -87,6 +87,6 @@ def test_statistics_that_were_not_kept_give_no_sign():
 def test_what_is_read_back_is_what_was_given():
     from analysis.dynamics import WARNING
 
-    text = warned({"train_accuracy": [NAN, 0.1, 0.1, 0.1, 0.1], "val_loss": [9.0] * 5})
+    text = warned({"running_accuracy": [NAN, 0.1, 0.1, 0.1, 0.1], "val_loss": [9.0] * 5})
     assert WARNING.findall(text) == [("at chance", "2"), ("worse than guessing", "0")]
     assert all(WARNING.fullmatch(f"{name} from epoch 12") for name in TABLE)

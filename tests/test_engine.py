@@ -36,16 +36,15 @@ Y = rng.integers(0, CLASSES, EXAMPLES).astype(np.int32)
 ORDER = rng.permutation(EXAMPLES)[: STEPS * BATCH].reshape(STEPS, BATCH).astype(np.int32)
 
 
-def course(rates, momenta=None, augment=0, noise=0, order=ORDER):
-    """What the steps get besides their data; of the random numbers how many, or they themselves."""
+def course(engine, rates, momenta=None, order=ORDER):
+    """What the steps of an engine get besides their data."""
     from studies.engine import Course
 
-    rng, steps, batch = np.random.default_rng(1), *order.shape
+    steps, batch = order.shape
     rates = np.full(steps, rates, np.float32) if np.isscalar(rates) else rates
     momenta = np.zeros(steps, np.float32) if momenta is None else momenta.astype(np.float32)
-    augment = rng.random((steps, batch, augment), np.float32) if np.isscalar(augment) else augment
-    noise = rng.random((steps, noise), np.float32) if np.isscalar(noise) else noise
-    return Course(order, rates, momenta, augment, noise)
+    random = {name: np.random.default_rng(1) for name in ("augment", "noise")}
+    return Course(order, rates, momenta, engine.rules.draw(random, steps, batch))
 
 
 def network(regularizer=None, last_layers=(), constraint=None):
@@ -76,11 +75,12 @@ def initial_values(model, seed=0):
 
 @pytest.fixture(scope="session")
 def compiled(tf):
-    """A function from a model and an engine's settings to the engine and its data, ready for an epoch."""
+    """A function from a model, rules and an engine's settings to the engine and its data, ready for an epoch."""
     from studies.engine import Engine
+    from studies.steps import Rules
 
-    def made(model, optimizer, **settings):
-        engine = Engine(model, optimizer, **settings)
+    def made(model, optimizer, *rules, **settings):
+        engine = Engine(model, optimizer, Rules(rules), **settings)
         data = tf.constant(X), tf.constant(Y), tf.constant([SCALE]), tf.constant([SHIFT])
         engine.compile(*data, STEPS, BATCH)
         return engine, data
@@ -138,7 +138,7 @@ def plain(tf, config):
 
 def alone(optimizer):
     """An optimizer's node without what goes around any."""
-    from studies.trial import AROUND
+    from studies.optimizers import AROUND
 
     return {name: value for name, value in optimizer.items() if name not in AROUND}
 
@@ -165,15 +165,16 @@ def learning_rates(nodes):
 
 
 def assert_equals_fit(config, compiled, plain, optimizer, penalty, schedules, xla, make=network):
+    from studies import steps
+
     overrides = f"optimizer={optimizer} {PENALTIES[penalty]}"
     nodes = config(overrides.split())
-    parts = {name: targets.build(nodes[name], name, []) for name in ("regularizer", "clipping")}
     optimizer = targets.build(alone(nodes["optimizer"]), "optimizer", [])
-    engine, data = compiled(make(), optimizer, regularizer=parts["regularizer"], clip=parts["clipping"], xla=xla)
+    engine, data = compiled(make(), optimizer, *steps.rules(nodes, []).rules, xla=xla)
     for schedule in schedules:
         engine.reset(initial_values(engine.model))
         rates = learning_rates(config([*overrides.split(), *schedule.split()]))
-        done = engine.run_epoch(*data, course(rates))
+        done = engine.run_epoch(*data, course(engine, rates))
         expected, expected_loss, expected_accuracy = plain(f"{overrides} {schedule}", make)
         for variable, value in zip(engine.model.variables, expected, strict=True):
             np.testing.assert_allclose(variable.numpy(), value, atol=1e-5, err_msg=f"{schedule} {variable.path}")
@@ -283,9 +284,9 @@ def test_sharpness_aware_steps_go_by_the_gradient_up_the_hill(tf, compiled, xla)
 
     from studies.optimizers import sharpness_aware
 
-    engine, data = compiled(network(), keras.optimizers.SGD(), ascent=sharpness_aware(0.3), xla=xla)
+    engine, data = compiled(network(), keras.optimizers.SGD(), sharpness_aware(0.3), xla=xla)
     engine.reset(initial_values(engine.model))
-    done = engine.run_epoch(*data, course(0.1))
+    done = engine.run_epoch(*data, course(engine, 0.1))
 
     def step(gradients_now, weights, place):
         start = [w.numpy() for w in weights]
@@ -305,13 +306,13 @@ def test_an_ascent_leaves_running_statistics_to_the_weights_themselves(tf, compi
 
     from studies.optimizers import sharpness_aware
 
-    def statistics(**settings):
-        engine, data = compiled(deep_network(), keras.optimizers.SGD(), **settings)
+    def statistics(*rules):
+        engine, data = compiled(deep_network(), keras.optimizers.SGD(), *rules)
         engine.reset(initial_values(engine.model))
-        engine.run_epoch(*data, course(0.0))
+        engine.run_epoch(*data, course(engine, 0.0))
         return {v.path: v.numpy() for v in engine.model.non_trainable_weights if v.path.startswith("norm_1")}
 
-    plain, sharp = statistics(), statistics(ascent=sharpness_aware(0.5))
+    plain, sharp = statistics(), statistics(sharpness_aware(0.5))
     assert len(plain) == 2
     for path, value in plain.items():
         np.testing.assert_allclose(sharp[path], value, rtol=1e-5, err_msg=path)
@@ -324,7 +325,7 @@ def test_lookahead_goes_back_part_of_the_way(tf, compiled):
 
     engine, data = compiled(network(), Lookahead(keras.optimizers.Adam(), every=2, slow_step=0.3))
     engine.reset(initial_values(engine.model))
-    engine.run_epoch(*data, course(0.1))
+    engine.run_epoch(*data, course(engine, 0.1))
     optimizer, slow = keras.optimizers.Adam(0.1), []
 
     def step(gradients_now, weights, place):
@@ -351,7 +352,7 @@ def test_a_cycled_momentum_is_that_of_each_step(tf, compiled, name, xla):
     engine, data = compiled(network(), ours, cycle=cycle, xla=xla)
     engine.reset(initial_values(engine.model))
     momenta = np.linspace(0.95, 0.5, STEPS)
-    engine.run_epoch(*data, course(0.05, momenta))
+    engine.run_epoch(*data, course(engine, 0.05, momenta))
 
     def step(gradients_now, weights, place):
         setattr(theirs, cycle.name, float(momenta[place]))
@@ -364,12 +365,12 @@ def test_the_average_of_the_weights_is_that_of_keras_and_leaves_them_alone(tf, c
     import keras
 
     from studies.engine import padded
-    from studies.trial import build_optimizer
+    from studies.parts import build_optimizer
 
     ours = build_optimizer(config(["optimizer=sgd", "optimizer.ema=0.6"])["optimizer"], [])
-    engine, data = compiled(network(), ours, averages=True)
+    engine, data = compiled(network(), ours)
     engine.reset(initial_values(engine.model))
-    engine.run_epoch(*data, course(0.3))
+    engine.run_epoch(*data, course(engine, 0.3))
     theirs, averages = keras.optimizers.SGD(0.3), []
 
     def step(gradients_now, weights, place):
@@ -378,7 +379,7 @@ def test_the_average_of_the_weights_is_that_of_keras_and_leaves_them_alone(tf, c
         averages[:] = [0.6 * a + 0.4 * w for a, w in zip(averages, now, strict=True)] if averages else now
 
     raw = by_hand(tf, step)
-    found = engine.evaluate_average(*data, *padded(np.arange(EXAMPLES), 7))
+    found = engine.evaluate(*data, *padded(np.arange(EXAMPLES), 7), average=True)
     assert_same_weights(engine, raw)
     for weight, average in zip(raw.trainable_variables, averages, strict=True):
         weight.assign(average)
@@ -390,18 +391,17 @@ def test_the_average_of_the_weights_is_that_of_keras_and_leaves_them_alone(tf, c
 def test_random_changes_to_a_batch_are_those_of_its_numbers(tf, compiled):
     import keras
 
-    from studies import regularizers
-    from studies.augmentation import Augmentation
+    from studies import augmentation, regularizers
 
-    rule, augmentation = regularizers.mixup(1.0), Augmentation(flip=True, crop=1)
-    engine, data = compiled(network(), keras.optimizers.SGD(), regularizer=rule, augmentation=augmentation)
+    rule, [change] = regularizers.mixup(1.0), augmentation.rules({"flip": True, "crop": 1, "cutout": 0})
+    engine, data = compiled(network(), keras.optimizers.SGD(), change, rule)
     engine.reset(initial_values(engine.model))
-    given = course(0.1, augment=5, noise=1)
+    given = course(engine, 0.1)
     done = engine.run_epoch(*data, given)
     images, targets = [], []
-    for batch, drawn, noise in zip(ORDER, given.augment, given.noise, strict=True):
-        changed = augmentation(IMAGES[batch], drawn)
-        image, target = rule.batch(changed, np.eye(CLASSES, dtype=np.float32)[Y[batch]], noise)
+    for batch, drawn, noise in zip(ORDER, *given.drawn, strict=True):
+        changed = change.images(IMAGES[batch], drawn)
+        image, target = rule.examples(changed, np.eye(CLASSES, dtype=np.float32)[Y[batch]], noise)
         images.append(image)
         targets.append(target)
     optimizer = keras.optimizers.SGD(0.1)
@@ -413,19 +413,21 @@ def test_random_changes_to_a_batch_are_those_of_its_numbers(tf, compiled):
 def test_noise_is_added_to_clipped_gradients(tf, compiled):
     import keras
 
-    from studies import optimizers, regularizers
+    from studies import clipping, regularizers
+    from studies.rules import Step
 
-    rule, clip = regularizers.gradient_noise(0.1, 0.55), optimizers.clip_by_global_norm(0.2)
-    engine, data = compiled(network(), keras.optimizers.SGD(), regularizer=rule, clip=clip)
+    rule, clip = regularizers.gradient_noise(0.1, 0.55), clipping.clip_by_global_norm(0.2)
+    engine, data = compiled(network(), keras.optimizers.SGD(), clip, rule)
     engine.reset(initial_values(engine.model))
-    given = course(0.1, noise=2)
+    given = course(engine, 0.1)
     done = engine.run_epoch(*data, given)
     optimizer, shares = keras.optimizers.SGD(0.1), []
 
     def step(gradients_now, weights, place):
-        gradients, share = clip(gradients_now(), weights)
+        gradients, share = clip.clip(gradients_now(), weights)
         shares.append(float(share))
-        optimizer.apply(rule.gradients(gradients, place, given.noise[place]), weights)
+        noisy = rule.gradients(gradients, Step(weights, place, given.drawn[1][place], gradients_now))
+        optimizer.apply(noisy, weights)
 
     assert_same_weights(engine, by_hand(tf, step), atol=1e-5)
     assert float(done.clipped) == pytest.approx(np.mean(shares))
@@ -435,17 +437,20 @@ def test_noise_is_added_to_clipped_gradients(tf, compiled):
 def test_norms_of_gradients_and_updates_equal_those_of_a_plain_loop(tf, compiled, xla):
     import keras
 
+    from studies.clipping import clip_by_global_norm
+    from studies.rules import Rule
+
     penalty, norm = keras.regularizers.L2(0.01), 0.2
     engine, data = compiled(
         network(),
         keras.optimizers.SGD(momentum=0.9),
-        regularizer=penalty,
-        clip=lambda gradients, weights: (tf.clip_by_global_norm(gradients, norm)[0], 1.0),
+        Rule(penalty=penalty),
+        clip_by_global_norm(norm),
         xla=xla,
     )
     engine.reset(initial_values(engine.model))
     start = engine.flat_weights()
-    done = engine.run_epoch(*data, course(0.1))
+    done = engine.run_epoch(*data, course(engine, 0.1))
 
     model, optimizer = network(penalty), keras.optimizers.SGD(0.1, momentum=0.9)
     for variable, value in zip(model.variables, initial_values(model), strict=True):
@@ -504,7 +509,7 @@ AROUND_ADAM = "adam optimizer.lookahead=3 optimizer.ema=0.9"
     ("optimizer", "xla"), [*((name, False) for name in OPTIMIZERS), ("adam", True), (AROUND_ADAM, False)]
 )
 def test_a_reset_engine_repeats_itself_to_the_bit(config, compiled, optimizer, xla):
-    from studies.trial import build_optimizer
+    from studies.parts import build_optimizer
 
     node = config(f"optimizer={optimizer}".split())["optimizer"]
     engine, data = compiled(deep_network(), build_optimizer(node, []), xla=xla)
@@ -512,7 +517,7 @@ def test_a_reset_engine_repeats_itself_to_the_bit(config, compiled, optimizer, x
     def trained(seed):
         engine.reset(initial_values(engine.model, seed))
         for _ in range(2):
-            done = engine.run_epoch(*data, course(0.01))
+            done = engine.run_epoch(*data, course(engine, 0.01))
         return [*(np.asarray(value) for value in vars(done).values()), *engine.state()]
 
     first, other, again = trained(0), trained(1), trained(0)
@@ -527,7 +532,7 @@ def test_batch_norm_and_dropout_have_state_that_a_reset_restores(deep):
     values = initial_values(engine.model)
     engine.reset(values)
     before = [v.numpy() for v in states]
-    engine.run_epoch(*data, course(0.01))
+    engine.run_epoch(*data, course(engine, 0.01))
     for variable, value in zip(states, before, strict=True):
         assert (variable.numpy() != value).any(), variable.path
     assert [int(v.value[1]) for v in states if "seed_generator" in v.path] == [STEPS, STEPS]
@@ -544,7 +549,7 @@ def test_dropout_follows_its_seed(deep):
             if "seed_generator" in variable.path:
                 values[place] = np.array([seed, 0])
         engine.reset(values)
-        ends.append(engine.run_epoch(*data, course(0.1)).weights.numpy().tobytes())
+        ends.append(engine.run_epoch(*data, course(engine, 0.1)).weights.numpy().tobytes())
     assert ends[0] == ends[1] != ends[2]
 
 
@@ -552,6 +557,7 @@ def test_auto_compiles_long_runs_of_dense_networks_alone(tf):
     from studies.engine import XLA_STEPS, wants_xla
     from studies.models import cnn
     from studies.regularizers import gradient_noise, mixup
+    from studies.steps import Rules
 
     dense = deep_network()
     convolutional = cnn(
@@ -567,8 +573,155 @@ def test_auto_compiles_long_runs_of_dense_networks_alone(tf):
         dropout=0.0,
     )
     gpu = bool(tf.config.list_physical_devices("GPU"))
-    assert wants_xla("auto", dense, XLA_STEPS) and not wants_xla("auto", dense, XLA_STEPS - 1)
-    assert wants_xla("auto", convolutional, XLA_STEPS) == gpu
-    assert wants_xla(True, convolutional, 1) and not wants_xla(False, dense, XLA_STEPS)
-    assert wants_xla("auto", dense, XLA_STEPS, mixup(0.2))
-    assert wants_xla("auto", dense, XLA_STEPS, gradient_noise(0.1, 0.5)) == gpu
+    none = Rules()
+    assert wants_xla("auto", dense, XLA_STEPS, none) and not wants_xla("auto", dense, XLA_STEPS - 1, none)
+    assert wants_xla("auto", convolutional, XLA_STEPS, none) == gpu
+    assert wants_xla(True, convolutional, 1, none) and not wants_xla(False, dense, XLA_STEPS, none)
+    assert wants_xla("auto", dense, XLA_STEPS, Rules([mixup(0.2)]))
+    assert wants_xla("auto", dense, XLA_STEPS, Rules([gradient_noise(0.1, 0.5)])) == gpu
+
+
+@pytest.mark.parametrize("size", [1e-21, 1e30])
+@pytest.mark.parametrize("xla", [False, True])
+def test_norms_of_the_smallest_and_the_largest_gradients_are_kept(tf, compiled, size, xla):
+    import keras
+
+    engine, data = compiled(network(), keras.optimizers.SGD(), xla=xla)
+    values = initial_values(engine.model)
+    values[2] *= np.float32(size)
+    engine.reset(values)
+    done = engine.run_epoch(*data, course(engine, 0.0))
+    squares = []
+
+    def step(gradients_now, weights, place):
+        if not place:
+            for weight, value in zip(weights, values, strict=True):
+                weight.assign(value)
+        squares.append([np.sum(np.square(np.float64(g))) for g in gradients_now()[::2]])
+
+    by_hand(tf, step)
+    expected = np.mean(squares, axis=0)
+    assert 0.01 < np.sqrt(expected[0]) / size < 100
+    np.testing.assert_allclose(done.squares[0], expected, rtol=1e-4)
+
+
+@pytest.mark.parametrize("size", [1e-21, 1e25])
+def test_a_rule_measures_the_smallest_and_the_largest_norms(tf, size):
+    from studies import clipping, optimizers, regularizers
+    from studies.rules import Step
+
+    rng = np.random.default_rng(0)
+    gradients = [(size * rng.normal(size=shape)).astype(np.float32) for shape in ((6, 4), (4,))]
+    joint = np.sqrt(sum(np.sum(np.square(np.float64(g))) for g in gradients))
+    clipped, share = clipping.clip_by_global_norm(float(joint / 2)).clip(gradients, gradients)
+    assert float(share) == 1
+    for after, before in zip(clipped, gradients, strict=True):
+        np.testing.assert_allclose(after, before / 2, rtol=1e-5)
+    for after, before in zip(clipping.clip_by_norm(size).clip(gradients, gradients)[0], gradients, strict=True):
+        np.testing.assert_allclose(np.linalg.norm(np.float64(after)), size, rtol=1e-5)
+        assert np.linalg.norm(np.float64(before)) > size
+    weights = [tf.Variable(np.zeros_like(g)) for g in gradients]
+    variables = [type("Weight", (), {"value": w, "assign": w.assign, "assign_add": w.assign_add}) for w in weights]
+    step = Step(variables, 0, None, lambda: [w.numpy() for w in weights])
+    for there, gradient in zip(optimizers.sharpness_aware(0.05).gradients(gradients, step), gradients, strict=True):
+        np.testing.assert_allclose(there, 0.05 * np.float64(gradient) / joint, rtol=1e-5)
+    units = regularizers.unit_norm().after(gradients[0], 0.1)
+    np.testing.assert_allclose(np.linalg.norm(units, axis=0), 1, rtol=1e-5)
+
+
+RULES = {
+    "none": "optimizer=momentum",
+    "decay and clipping": "optimizer=momentum regularizer=decoupled regularizer.decay=0.5 clipping=global_norm "
+    "clipping.norm=0.2",
+    "proximal": "optimizer=adam regularizer=proximal_l1 regularizer.l1=0.03",
+    "Keras's own": "optimizer=sgd +optimizer.weight_decay=0.3 +optimizer.clipnorm=0.1",
+    "lookahead": "optimizer=adam optimizer.lookahead=2 optimizer.ema=0.9",
+}
+
+
+@pytest.mark.parametrize("xla", [False, True])
+@pytest.mark.parametrize("rules", RULES)
+def test_accumulated_batches_equal_one_as_large(tf, config, rules, xla):
+    from studies import steps
+    from studies.engine import Engine
+    from studies.parts import build_optimizer
+
+    def trained(batch, *more):
+        node = config([*RULES[rules].split(), *more])
+        engine = Engine(network(), build_optimizer(node["optimizer"], []), steps.rules(node, []), xla=xla)
+        data = tf.constant(X), tf.constant(Y), tf.constant([SCALE]), tf.constant([SHIFT])
+        order = ORDER.ravel()[:48].reshape(-1, batch)
+        engine.compile(*data, *order.shape)
+        engine.reset(initial_values(engine.model))
+        ends = []
+        for _ in range(2):
+            done = engine.run_epoch(*data, course(engine, 0.1, order=order))
+            ends.append([done.weights.numpy(), done.squares.numpy(), np.float32(done.clipped)])
+        return ends, engine.evaluate(*data, order, np.ones_like(order, np.float32), average=engine.averages)
+
+    ends, evaluation = trained(12)
+    accumulated, evaluation_accumulated = trained(3, "+optimizer.gradient_accumulation_steps=4")
+    for one, other in zip(ends, accumulated, strict=True):
+        for value, expected in zip(other, one, strict=True):
+            np.testing.assert_allclose(value, expected, rtol=2e-4, atol=1e-5)
+    assert evaluation_accumulated == pytest.approx(evaluation, rel=1e-4)
+
+
+def test_batches_that_wait_at_an_epochs_end_are_of_the_next_ones_first_update(tf):
+    import keras
+
+    from studies.engine import Engine
+
+    data = tf.constant(X), tf.constant(Y), tf.constant([SCALE]), tf.constant([SHIFT])
+
+    def trained(order):
+        engine = Engine(network(), keras.optimizers.Adam(gradient_accumulation_steps=4))
+        engine.compile(*data, *order[0].shape)
+        engine.reset(initial_values(engine.model))
+        return [engine.run_epoch(*data, course(engine, 0.01, order=batches)).weights.numpy() for batches in order]
+
+    whole, [first, second] = trained(ORDER[None, :4]), trained(ORDER[:4].reshape(2, 2, BATCH))
+    np.testing.assert_array_equal(second, whole[0])
+    assert (first != second).any()
+
+
+def with_an_unused_branch(regularizer=None, constraint=None):
+    """Its second branch comes to nothing that the loss sees."""
+    import keras
+
+    inputs = keras.Input(X.shape[1:])
+    flat = keras.layers.Flatten()(inputs)
+    used = keras.layers.Dense(CLASSES, name="used")(flat)
+    unused = keras.layers.Dense(CLASSES, name="unused")(flat)
+    return keras.Model(inputs, used + keras.ops.stop_gradient(unused) * 0)
+
+
+@pytest.mark.parametrize("xla", [False, True])
+@pytest.mark.filterwarnings("ignore:Gradients do not exist")
+def test_a_weight_that_the_loss_does_not_reach_stays_as_in_keras_fit(config, compiled, plain, xla):
+    assert_equals_fit(config, compiled, plain, "adamw", "none", [CONSTANT], xla=xla, make=with_an_unused_branch)
+
+
+def test_a_weight_that_the_loss_does_not_reach_has_a_gradient_of_zero(compiled):
+    import keras
+
+    engine, data = compiled(with_an_unused_branch(), keras.optimizers.SGD())
+    engine.reset(initial_values(engine.model))
+    start = engine.flat_weights()
+    done = engine.run_epoch(*data, course(engine, 0.1))
+    rows = {
+        layer: t for layer, tensor, t in engine.statistics([done.weights], [done.squares], start) if tensor == "kernel"
+    }
+    place = STATISTICS.index("gradient_norm")
+    assert rows["unused"][0, place] == 0 < rows["used"][0, place]
+
+
+@pytest.mark.parametrize("argument", ["loss_scale_factor=1024", "loss_scale_factor=1024.0", "clipvalue=0.02"])
+def test_an_argument_of_an_optimizer_does_what_it_does_in_keras_fit(config, compiled, plain, argument):
+    overrides = f"adam +optimizer.{argument}"
+    assert_equals_fit(config, compiled, plain, overrides, "none", [CONSTANT], xla=False)
+
+
+def test_a_scaled_loss_is_clipped_and_observed_as_it_is(config, compiled, plain):
+    overrides = "sgd +optimizer.loss_scale_factor=1024"
+    assert_equals_fit(config, compiled, plain, overrides, "l2 clip", [CONSTANT], xla=False)

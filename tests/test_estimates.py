@@ -63,7 +63,7 @@ def test_failures_score_chance_and_crashes_are_missing():
 
 
 def test_an_unknown_metric_is_refused():
-    with pytest.raises(StudyError, match="metric=accuracy: expected one of train_loss, .*val_accuracy"):
+    with pytest.raises(StudyError, match="metric=accuracy: expected one of running_loss, .*val_accuracy"):
         estimates.scored(frame(("a", 0, 0.9)), "accuracy")
 
 
@@ -253,7 +253,7 @@ def test_rates_are_averaged_as_logarithms():
 def test_a_rate_curve_has_the_losses_of_each_trained_epoch():
     trials = pd.DataFrame({"key": ["a", "b"], "optimizer": ["sgd", "adam"], "seed": [0, 0]})
     epochs = pd.DataFrame(
-        {"key": ["b", "b", "a"], "epoch": [0, 1, 1], "learning_rate": [0.1, 0.2, 0.3], "train_loss": [NAN, 2.0, 3.0]}
+        {"key": ["b", "b", "a"], "epoch": [0, 1, 1], "learning_rate": [0.1, 0.2, 0.3], "running_loss": [NAN, 2.0, 3.0]}
     )
     rows = estimates.rate_curve(trials, epochs, ["optimizer"])
     assert rows.to_dict("records") == [

@@ -1,10 +1,14 @@
 import gzip
 import io
 import lzma
+import multiprocessing
+import os
 import struct
 import tarfile
+import tempfile
 import zipfile
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -131,23 +135,176 @@ def test_grey_images_have_one_channel_unless_one_is_coloured(folder):
 
 def test_without_a_test_set_there_is_one_pool(folder):
     arrays = images.read(folder(encoded({n: p for n, p in GREY.items() if n.startswith("train")})), None)
-    assert arrays.keys() == {"x", "y"} and arrays["x"].shape == (12, 5, 4, 1)
+    assert {name for name in arrays if name[0] in "xy"} == {"x_train", "y_train"}
+    assert arrays["x_train"].shape == (12, 5, 4, 1)
 
 
-def test_other_files_are_passed_over(folder, archive):
+JUNK = (
+    *(".DS_Store", "Thumbs.db", "train/dog/.DS_Store", "train/dog/Thumbs.db", "train/dog/desktop.ini"),
+    *("test/Zebra/THUMBS.DB", "train/.git/0.png", "__MACOSX/train/dog/._0.png", "train/@eaDir/0.png"),
+    *("train/dog/.ipynb_checkpoints/0.png", "__MACOSX/train/dog/0.png"),
+)
+
+
+def test_what_systems_leave_is_passed_over_without_a_word(folder, archive):
     files = encoded(GREY)
-    strays = (
-        "README",
-        "train/list.txt",
-        ".DS_Store",
-        "train/dog/.DS_Store",
-        "train/.git/0.png",
-        "val/dog/x",
-        "a/b/c/d",
-    )
-    both = dict.fromkeys(strays, b"no image") | files
+    both = dict.fromkeys(JUNK, b"no image") | files
     for path in (folder(both), *(archive(both, end) for end in ENDS)):
         assert_same(images.read(path, None), images.read(folder(files), None))
+        assert images.read(path, None)["left_out"].tolist() == []
+
+
+def test_other_files_are_not_used_and_said_to_be(folder, archive):
+    files = encoded(GREY)
+    strays = ("README", "train/list.txt", "extra/dog/0.png", "extra/1.png", "a/b/c/d")
+    both = dict.fromkeys(strays, b"no image") | files
+    for path in (folder(both), *(archive(both, end) for end in ENDS)):
+        arrays = images.read(path, None)
+        [line] = arrays.pop("left_out")
+        assert line.endswith(": README, a/ (1 files), extra/ (2 files), train/list.txt")
+        assert_same(arrays, {n: a for n, a in images.read(folder(files), None).items() if n != "left_out"})
+    assert images.left_out(folder(both)) == [line]
+    assert images.left_out(folder(files)) == []
+    many = images.left_out(folder({f"{place}.txt": b"" for place in range(20)} | files))
+    assert many[0].endswith("12.txt, 13.txt, 14 more") and "15.txt" not in many[0]
+
+
+@pytest.mark.parametrize("name", ["val", "valid", "Validation"])
+def test_a_validation_set_is_read(folder, archive, name):
+    extra = {n.replace("test", name): p for n, p in encoded(COLOUR).items() if n.startswith("test")}
+    for path in (folder(encoded(COLOUR) | extra), archive(encoded(COLOUR) | extra, ".tar.gz")):
+        arrays = images.read(path, None)
+        np.testing.assert_array_equal(arrays["x_val"], arrays["x_test"])
+        assert arrays["y_val"].tolist() == [0, 0, 1, 1, 2, 2] and arrays["left_out"].tolist() == []
+        assert arrays["hashes"][12:18].tolist() == arrays["hashes"][18:].tolist()
+    refused(folder(encoded(GREY) | {f"{name}/dog/0.png": png(GREY["train/dog/0.png"])}), "in train or in val alone")
+    twins = {name: png(COLOUR["train/dog/0.png"]) for name in ("val/dog/8.png", "VAL/dog/9.png")}
+    refused(folder(encoded(COLOUR) | twins), "'VAL' and 'val'", "expected one of these")
+
+
+@pytest.mark.parametrize("end", ["", *ENDS])
+@pytest.mark.parametrize("around", ["", "my images/"])
+@pytest.mark.parametrize("flat", [False, True])
+def test_a_folder_around_and_classes_alone_are_understood(folder, archive, end, around, flat):
+    wanted = {n: p for n, p in encoded(COLOUR).items() if not flat or n.startswith("train")}
+    files = {around + (n.removeprefix("train/") if flat else n): p for n, p in wanted.items()}
+    path = archive(files | {"README": b""}, end) if end else folder(files | {"README": b""})
+    arrays = images.read(path, None)
+    [line] = arrays.pop("left_out")
+    assert line.endswith(": README")
+    assert_same(arrays, {n: a for n, a in images.read(folder(wanted), None).items() if n != "left_out"})
+    if not end:
+        assert images.content(path) == images.content(folder(wanted))
+        assert images.left_out(path) == [line]
+    deep = dict(files) | {f"{around}{'' if flat else 'train/'}dog/more/0.png": b""}
+    refused(archive(deep, end) if end else folder(deep), f"deeper than {around}{'' if flat else 'train/'}CLASS/FILE")
+
+
+def test_links_to_folders_are_followed_and_circles_end(folder):
+    path, elsewhere = folder(encoded(GREY)), folder({"dogs/9.png": png(GREY["train/dog/0.png"])})
+    (path / "loop").symlink_to(path)
+    assert images.read(path, None)["x_train"].shape[0] == 12
+    (path / "train" / "änder2").symlink_to(elsewhere / "dogs")
+    (path / "test" / "änder2").symlink_to(elsewhere / "dogs")
+    assert images.read(path, None)["x_train"].shape[0] == 13
+    (path / "train" / "dog" / "self").symlink_to("..")
+    refused(path, "deeper than train/CLASS/FILE")
+    (path / "train" / "dog" / "self").unlink()
+    (path / "train" / "dog" / "gone.png").symlink_to("nowhere")
+    refused(path, "'train/dog/gone.png' is a link to nothing")
+
+
+def test_names_that_are_no_utf_8_are_read_and_said(folder):
+    strange = b"train/\xe4nder\xff/0.png".decode(errors="surrogateescape")
+    files = {n: p for n, p in encoded(GREY).items() if n.startswith("train")}
+    path = folder(files | {strange: png(GREY["train/dog/0.png"]), strange[6:]: b""})
+    arrays = images.read(path, None)
+    assert len(arrays["x_train"]) == 13 and images.content(path)
+    [line] = arrays["left_out"].tolist()
+    assert r"\udce4nder\udcff/ (1 files)" in line and line.encode()
+
+
+def as_nobody(answers, path):
+    if os.geteuid() == 0:
+        os.setuid(65534)
+    try:
+        images.content(path)
+    except StudyError as error:
+        answers.put(str(error))
+
+
+@pytest.mark.parametrize("name", ["train/dog", "train/dog/0.png", "."])
+def test_what_may_not_be_read_is_refused_and_not_left_out(name):
+    with tempfile.TemporaryDirectory() as top:  # pytest's own folder is its user's alone
+        os.chmod(top, 0o755)
+        for file, content in encoded(GREY).items():
+            (Path(top) / "images" / file).parent.mkdir(parents=True, exist_ok=True)
+            (Path(top) / "images" / file).write_bytes(content)
+        (Path(top) / "images" / name).chmod(0)
+        context = multiprocessing.get_context("fork")
+        answers = context.Queue()
+        process = context.Process(target=as_nobody, args=(answers, Path(top) / "images"))
+        process.start()
+        answer = answers.get(timeout=30)
+        process.join(30)
+        (Path(top) / "images" / name).chmod(0o755)
+    assert "cannot be read" in answer and "Permission denied" in answer
+
+
+def upright(orientation):
+    """Pixels as a camera stores what is upright as `SIGHT`, by the words of EXIF: which side row 0 and column 0 are."""
+    row, column = {
+        1: ("top", "left"), 2: ("top", "right"), 3: ("bottom", "right"), 4: ("bottom", "left"),
+        5: ("left", "top"), 6: ("right", "top"), 7: ("right", "bottom"), 8: ("left", "bottom"),
+    }[orientation]  # fmt: skip
+    stored = SIGHT
+    if "right" in (row, column):
+        stored = stored[:, ::-1]
+    if "bottom" in (row, column):
+        stored = stored[::-1]
+    return stored if row in ("top", "bottom") else np.swapaxes(stored, 0, 1)
+
+
+SIGHT = np.kron(RNG.integers(0, 256, (2, 3, 1), np.uint8), np.ones((8, 8, 3), np.uint8))
+
+
+@pytest.mark.parametrize("form", ["JPEG", "PNG", "TIFF", "WEBP"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_images_are_upright(folder, form, orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    settings = {"JPEG": {"quality": 100}, "WEBP": {"lossless": True}}.get(form, {})
+    content = png(np.ascontiguousarray(upright(orientation)), form, exif=exif, **settings)
+    got = images.read(folder({"train/a/0": content, "train/b/0": png(SIGHT)}), None)["x_train"]
+    np.testing.assert_allclose(got[0].astype(int), got[1], atol=3 if form == "JPEG" else 0)
+
+
+def test_damaged_exif_says_nothing(folder):
+    content = png(SIGHT, "JPEG", exif=b"Exif\0\0MM\0*\0\0\0\x08\xff\xff" + bytes(7), quality=100)
+    assert images.read(folder({"train/a/0": content, "train/b/0": content}), None)["x_train"].shape[1:] == SIGHT.shape
+
+
+def test_transparency_is_left_out_and_said_to_be(folder):
+    files = {n: png(np.dstack([p, np.full((5, 4), 255, np.uint8)])) for n, p in COLOUR.items()}
+    assert images.read(folder(files), None)["notes"].tolist() == []
+    files["train/dog/1.png"] = png(np.dstack([COLOUR["train/dog/1.png"], np.arange(20, dtype=np.uint8).reshape(5, 4)]))
+    arrays = images.read(folder(files), None)
+    assert "transparency of 1 images" in arrays["notes"][0] and "'train/dog/1.png'" in arrays["notes"][0]
+    np.testing.assert_array_equal(arrays["x_train"], images.read(folder(encoded(COLOUR)), None)["x_train"])
+
+
+@pytest.mark.parametrize("form", ["GIF", "TIFF", "WEBP", "PNG"])
+def test_several_frames_are_refused(folder, form):
+    frames = [Image.fromarray(pixels) for pixels in list(COLOUR.values())[:3]]
+    file = io.BytesIO()
+    frames[0].save(file, form, save_all=True, append_images=frames[1:])
+    refused(folder({"train/dog/0": file.getvalue()}), "'train/dog/0'", "has 3 frames")
+
+
+def test_an_image_size_beyond_all_bounds_is_refused(folder):
+    refused_size = images.IMAGE_PIXELS**0.5 + 1
+    with pytest.raises(StudyError, match=r"data.image_size=4097: expected 4096 at most"):
+        images.read(folder(encoded(GREY)), int(refused_size))
 
 
 def test_images_are_resized_to_squares(folder):
@@ -195,9 +352,56 @@ def test_a_format_that_is_not_listed_is_not_tried(folder, form):
     refused(folder({"train/dog/0.png": png(GREY["train/dog/0.png"], form)}), "cannot be decoded")
 
 
-def test_sixteen_bits_are_refused_rather_than_cut_off(folder):
-    deep = RNG.integers(0, 2**16, (5, 4)).astype(np.uint16)
-    refused(folder(encoded(GREY | {"train/dog/1.png": deep})), "'train/dog/1.png'", "8 bits", "data=npz")
+def deep_png(channels) -> bytes:
+    """12 bits of a scanner in 16, which Pillow cannot write in colour."""
+
+    def chunk(kind, content):
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    header = struct.pack(">IIBBBBB", 4, 5, 16, {1: 0, 2: 4, 3: 2, 4: 6}[channels], 0, 0, 0)
+    rows = RNG.integers(0, 2**12, (5, 4 * channels)).astype(">u2")
+    pixels = zlib.compress(b"".join(b"\0" + row.tobytes() for row in rows))
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", pixels) + chunk(b"IEND", b"")
+
+
+def deep_tiff() -> bytes:
+    """Like it, as a TIFF."""
+    pixels = RNG.integers(0, 2**12, (5, 4, 3)).astype("<u2").tobytes()
+    tags = [(256, 4), (257, 5), (258, None), (259, 1), (262, 2), (273, None), (277, 3), (278, 5), (279, len(pixels))]
+    after = 8 + 2 + 12 * len(tags) + 4
+    entries = b""
+    for tag, value in tags:
+        count, value = (3, after) if tag == 258 else (1, after + 6 if tag == 273 else value)
+        entries += struct.pack("<HHII", tag, 3 if tag == 258 else 4, count, value)
+    return b"II*\0\x08\0\0\0" + struct.pack("<H", len(tags)) + entries + bytes(4) + b"\x10\0" * 3 + pixels
+
+
+DEEP = {
+    **{f"{channels} channels of PNG": deep_png(channels) for channels in (1, 2, 3, 4)},
+    "grey TIFF": png(RNG.integers(0, 2**12, (5, 4)).astype(np.uint16), "TIFF"),
+    "TIFF": deep_tiff(),
+    "float TIFF": png(RNG.random((5, 4), np.float32), "TIFF"),
+    "grey PGM": b"P5 4 5 4095\n" + bytes(40),
+    "PPM": b"P6 4 5 4095\n" + bytes(120),
+    "written PPM": b"P3 4 5 4095\n" + b"4000 " * 60,
+}
+
+
+@pytest.mark.parametrize("kind", DEEP)
+def test_more_than_eight_bits_are_refused_rather_than_cut_off(folder, kind):
+    files = encoded(GREY) | {"train/dog/1.png": DEEP[kind]}
+    with Image.open(io.BytesIO(DEEP[kind])) as image:
+        image.load()  # it is an image that Pillow reads
+    refused(folder(files), "'train/dog/1.png'", "8 bits", "data=npz")
+
+
+def test_fewer_bits_are_read(folder):
+    file = io.BytesIO()
+    Image.fromarray(COLOUR["train/dog/0.png"]).quantize(4).save(file, "PNG", bits=2)
+    five = b"BM" + struct.pack("<IIIIiiHHIIiiII", 54 + 40, 0, 54, 40, 4, 5, 1, 16, 0, 40, 0, 0, 0, 0) + bytes(40)
+    few = {"train/a/0": file.getvalue(), "train/a/1": b"P6 4 5 15\n" + b"\x0f" * 60, "train/b/0": five}
+    arrays = images.read(folder(few), None)
+    assert arrays["x_train"].shape == (3, 5, 4, 3) and (arrays["x_train"][1] == 255).all()
 
 
 @pytest.mark.parametrize(
@@ -214,7 +418,18 @@ def test_another_layout_is_refused(folder, archive, name, words):
     refused(archive(files, ".zip"), *words)
 
 
-@pytest.mark.parametrize("names", [[], ["0.png"], ["images/train/dog/0.png"], ["test/dog/0.png"], ["train/0.png"]])
+@pytest.mark.parametrize(
+    "names",
+    [
+        [],
+        ["0.png"],
+        ["a/b/train/dog/0.png"],
+        ["test/dog/0.png"],
+        ["train/0.png"],
+        ["dog/0.png"],
+        ["val/a/0", "val/b/0"],
+    ],
+)
 def test_no_training_images_are_no_images(folder, archive, names):
     files = dict.fromkeys(["README", *names], png(GREY["train/dog/0.png"]))
     refused(folder(files), "no images in train/CLASS/", "train/CLASS/FILE")
@@ -306,7 +521,10 @@ def test_a_member_that_is_too_long_is_refused_before_it_is_read(tmp_path, monkey
 
 
 def test_a_folders_file_that_is_too_long_is_refused_before_it_is_read(folder):
-    path = folder({"train/dog/0.png": b""})
+    path = folder({"train/dog/0.png": b""} | {"model.h5": b""})
+    for name in ("model.h5", "train/dog/0.png"):
+        with open(path / name, "wb") as file:
+            file.truncate(images.MEMBER_BYTES + 1)
     with open(path / "train/dog/0.png", "wb") as file:
         file.truncate(images.MEMBER_BYTES + 1)
     refused(path, "'train/dog/0.png'", str(images.MEMBER_BYTES))

@@ -41,6 +41,7 @@ DRIVER = {
         "cost",
         "driver",
         "sweep",
+        "contract",
         "early_warnings",
         "provenance",
     )
@@ -54,11 +55,12 @@ MAY_IMPORT = {
     "studies.executors": {"studies.worker", "studies.machine"},
     "studies.engine": {"studies.diagnostics"},
     "studies.initializers": {"studies.targets"},
-    "studies.tracking": {"studies.store", "studies.early_warnings"},
+    "studies.store": {"studies.contract"},
+    "studies.tracking": {"studies.contract", "studies.store"},
     "studies.trial": OURS - DRIVER,
     "studies.driver": OURS - TRAINING - {"studies.run"} | ANALYSIS,
     "studies.run": OURS - TRAINING | ANALYSIS,
-} | dict.fromkeys(ANALYSIS | NOTEBOOKS, ANALYSIS)
+} | dict.fromkeys(ANALYSIS | NOTEBOOKS, ANALYSIS | {"studies.contract"})
 """What a module may import of ours besides `studies.record`; nothing for those that are not here."""
 
 ONLY_IN = {

@@ -3,17 +3,18 @@
 import os
 import shutil
 import socket
+import sqlite3
 import subprocess
 import sys
 import time
 import urllib.request
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import pandas as pd
 import pytest
 from test_tracking import CONFIG, STUDY, made_up_trials, records, written
 
-from analysis import load
+from analysis import load, runs
 from studies import store, tracking
 from studies.record import EPOCH_COLUMNS, LAYER_COLUMNS, STATISTICS, Result, StudyError
 
@@ -141,6 +142,47 @@ def test_trials_of_before_a_column_was_added_have_it_empty(root, tmp_path):
     for statistics in (STATISTICS, ["l2", "kurtosis"]):
         frame = load.layers(STUDY.name, old, statistics=statistics)
         assert frame["kurtosis"].isna().all() and frame["l2"].notna().all()
+
+
+def test_every_number_of_a_result_is_a_column_that_comes_back(fresh, tmp_path):
+    """One that is new in `Result` is asked for by `load`, and has to be written by `tracking`."""
+    shutil.copy(fresh / "mlflow.db", tmp_path)
+    trial = made_up_trials()[0]
+    epochs, layers, result = records(trial)
+    names = [field.name for field in fields(Result) if field.name not in ("key", "status", "error")]
+    values = {name: float(place + 1) for place, name in enumerate(names)}
+    shared = {name: value for name, value in values.items() if name in EPOCH_COLUMNS}
+    epochs[-1] = replace(epochs[-1], **shared)  # whose last values are the trial's
+    execution = tracking.Execution(tmp_path, STUDY, [trial], "")
+    execution.write(trial, epochs, layers, replace(result, **values))
+    execution.close("FINISHED")
+    [row] = load.trials(STUDY.name, tmp_path).to_dict("records")
+    assert {name: row[name] for name in names} == values
+
+
+def test_what_an_earlier_version_stored_has_its_present_name_and_what_it_did_not_is_missing(
+    root, tmp_path, monkeypatch
+):
+    """Means over the steps were once called as the trained network's numbers are now."""
+    old, name = shutil.copytree(root, tmp_path / "old"), "running_train_loss"
+    with sqlite3.connect(old / "mlflow.db") as connection:
+        connection.execute("DELETE FROM latest_metrics WHERE key LIKE 'running!_%' ESCAPE '!' OR key LIKE 'best%'")
+    last = {run.run_id: run.metrics.get("train_loss") for run in runs.opened(old).runs(STUDY.name, ["train_loss"])}
+    curves = []
+    for folder in load.trials(STUDY.name, old)["folder"]:
+        stored = pd.read_parquet(folder / "epochs.parquet")
+        curves += list(stored["train_loss"])
+        gone = [column for column in stored if column.startswith("running_") or column == "clipped"]
+        stored.drop(columns=gone).to_parquet(folder / "epochs.parquet")
+    monkeypatch.setattr(load, "NUMBERS", tuple(dict.fromkeys((*load.NUMBERS, name))))
+    monkeypatch.setattr(load, "EPOCH_COLUMNS", tuple(dict.fromkeys((*EPOCH_COLUMNS, name))))
+    trials, epochs = load.trials(STUDY.name, old), load.epochs(STUDY.name, old)
+    finals = [last[folder.parent.name] for folder in trials["folder"]]
+    for frame, before in ((trials, finals), (epochs, curves)):
+        expected = pd.Series(before, dtype=float, name=name)
+        assert expected.notna().any() and frame["train_loss"].isna().all() and frame["val_loss"].notna().any()
+        pd.testing.assert_series_equal(frame[name], expected)
+    assert trials["best_val_loss"].isna().all() and epochs["clipped"].isna().all()
 
 
 def test_settings_are_the_configs_values_as_they_were(root):

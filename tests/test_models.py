@@ -186,8 +186,9 @@ def test_weight_standardization_uses_each_units_weights_standardized(models, nam
 @pytest.mark.parametrize("normalization", NORMALIZATIONS)
 def test_a_long_run_of_an_mlp_is_compiled_under_every_normalization(models, normalization):
     from studies.engine import XLA_STEPS, wants_xla
+    from studies.steps import Rules
 
-    assert wants_xla("auto", models.mlp(DIGITS, 10, **MLP | dict(normalization=normalization)), XLA_STEPS)
+    assert wants_xla("auto", models.mlp(DIGITS, 10, **MLP | dict(normalization=normalization)), XLA_STEPS, Rules())
 
 
 @pytest.mark.parametrize("value", [0.0, 0.7])

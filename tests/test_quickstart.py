@@ -1,10 +1,17 @@
 """The README's commands, in a copy of the repository made of what git would give a newcomer."""
 
 import os
+import platform
+import re
 import subprocess
+import textwrap
 from pathlib import Path
 
+import pytest
+
 from analysis import load
+from benchmarks import readme
+from studies.record import StudyError
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -19,6 +26,19 @@ def make(copy, target, **environment):
         text=True,
         stdin=subprocess.DEVNULL,
     )
+
+
+def labels(text):
+    """The columns of the first table of arms in a text, and the labels of its rows; without the numbers."""
+    start = text.index(next(line for line in text.splitlines() if line.strip().startswith("initializer ")))
+    header, rule, *rows = textwrap.dedent(text[start:].partition("\n\n")[0]).splitlines()
+    assert set(rule) == {"-", " "}
+    return re.split("  +", header.strip()), [row.split()[:2] for row in rows]
+
+
+def parts(text):
+    """A README's text before, between and after the marks of what is made."""
+    return re.split(f"{readme.BEGIN}|{readme.END}", text)
 
 
 def test_make_study_runs_the_main_job(copy):
@@ -46,6 +66,17 @@ def test_make_study_runs_the_main_job(copy):
     )
     assert table.returncode == 0 and table.stdout.count("\n| ") >= 24
 
+    printed = next(part for part in done.stdout.split("\n\n") if part.startswith("initializer "))
+    assert labels(readme.part(copy / "mlruns")) == labels(printed) == labels(README)
+    for _ in range(2):  # the second time nothing changes
+        command = [".venv/bin/python", "-m", "benchmarks.readme", "--root", "mlruns"]
+        subprocess.run(command, cwd=copy, check=True, capture_output=True)
+        after = (copy / "README.md").read_text()
+        assert textwrap.indent(printed, "    ") in after
+        for place in (0, -1):
+            assert parts(after)[place] == parts(README)[place]
+    assert "Made on " in after and f"{platform.machine()}, " in after and platform.node() not in after
+
 
 def test_make_test_lints_and_runs_the_tests(copy):
     done = make(copy, "test", PYTEST_ADDOPTS="tests/test_limits.py")
@@ -59,6 +90,15 @@ def test_make_test_lints_and_runs_the_tests(copy):
 def test_the_readme_names_the_two_commands_first():
     first = [line.split("#")[0].strip() for line in README.splitlines() if line.startswith("    ")][:2]
     assert first == ["make study", "make test"]
+
+
+def test_only_what_is_between_the_readmes_marks_is_made_anew():
+    new = readme.filled(README, "\n    new\n\n")
+    assert "    new\n" in new and "normal_large" not in parts(new)[1]
+    assert readme.filled(new, parts(README)[1]) == README
+    for broken in ("", README.replace(readme.END, ""), README.replace(readme.BEGIN, ""), README + readme.BEGIN):
+        with pytest.raises(StudyError, match="README.md: expected one line <!-- made by"):
+            readme.filled(broken, "new")
 
 
 def test_every_file_of_the_readmes_map_is_there_and_every_module_is_in_it():

@@ -20,10 +20,10 @@ def regularizers(tf):
 
 
 @pytest.fixture(scope="session")
-def optimizers(tf):
-    from studies import optimizers
+def clipping(tf):
+    from studies import clipping
 
-    return optimizers
+    return clipping
 
 
 @pytest.mark.parametrize("kernel", KERNELS, ids=lambda kernel: str(kernel.shape))
@@ -69,9 +69,9 @@ def test_rules_leave_a_dead_unit_at_zero(regularizers):
 
 
 @pytest.mark.parametrize("kernel", KERNELS, ids=lambda kernel: str(kernel.shape))
-def test_adaptive_clipping_bounds_each_unit_by_its_weights(optimizers, kernel):
+def test_adaptive_clipping_bounds_each_unit_by_its_weights(clipping, kernel):
     gradient = kernel[..., ::-1] * np.geomspace(1e-4, 1, kernel.shape[-1]).astype(np.float32)
-    [clipped], share = optimizers.clip_adaptively(0.05, 0.001)([gradient], [kernel])
+    [clipped], share = clipping.clip_adaptively(0.05, 0.001).clip([gradient], [kernel])
     limits = 0.05 * np.linalg.norm(columns(kernel), axis=0)
     norms = np.linalg.norm(columns(gradient), axis=0)
     assert (norms > limits).any() and (norms < limits).any()
@@ -79,23 +79,23 @@ def test_adaptive_clipping_bounds_each_unit_by_its_weights(optimizers, kernel):
     assert float(share) == pytest.approx(np.mean(norms > limits))
 
 
-def test_adaptive_clipping_lets_a_bias_at_zero_move(optimizers):
-    [clipped], _ = optimizers.clip_adaptively(0.05, 0.001)([np.float32([3, 4])], [np.zeros(2, np.float32)])
+def test_adaptive_clipping_lets_a_bias_at_zero_move(clipping):
+    [clipped], _ = clipping.clip_adaptively(0.05, 0.001).clip([np.float32([3, 4])], [np.zeros(2, np.float32)])
     np.testing.assert_allclose(clipped, 0.05 * 0.001 * np.array([0.6, 0.8]), rtol=1e-5)
-    [still], _ = optimizers.clip_adaptively(0.05, 0.001)([np.zeros(2, np.float32)], [np.ones(2, np.float32)])
+    [still], _ = clipping.clip_adaptively(0.05, 0.001).clip([np.zeros(2, np.float32)], [np.ones(2, np.float32)])
     np.testing.assert_array_equal(still, [0, 0])
 
 
-def test_clipping_says_how_much_it_changed(optimizers):
+def test_clipping_says_how_much_it_changed(clipping):
     gradients = [np.float32([[3, 0.1], [4, 0.2]]), np.float32([0.3, 0.4, 0])]
     shares = {
-        optimizers.clip_by_value(0.25): 4 / 7,
-        optimizers.clip_by_norm(1.0): 1 / 2,
-        optimizers.clip_by_global_norm(1.0): 1,
-        optimizers.clip_by_global_norm(9.0): 0,
+        clipping.clip_by_value(0.25): 4 / 7,
+        clipping.clip_by_norm(1.0): 1 / 2,
+        clipping.clip_by_global_norm(1.0): 1,
+        clipping.clip_by_global_norm(9.0): 0,
     }
-    for clip, share in shares.items():
-        assert float(clip(gradients, gradients)[1]) == pytest.approx(share)
+    for rule, share in shares.items():
+        assert float(rule.clip(gradients, gradients)[1]) == pytest.approx(share)
 
 
 IMAGES = rng.random((6, 9, 7, 2)).astype(np.float32)
@@ -103,13 +103,13 @@ TARGETS = np.eye(3, dtype=np.float32)[[0, 1, 2, 2, 1, 0]]
 
 
 def test_label_smoothing_shares_some_of_the_target(regularizers):
-    images, targets = regularizers.label_smoothing(0.3).batch(IMAGES, TARGETS, None)
+    images, targets = regularizers.label_smoothing(0.3).examples(IMAGES, TARGETS, None)
     np.testing.assert_array_equal(images, IMAGES)
     np.testing.assert_allclose(targets, np.where(TARGETS, 0.8, 0.1), rtol=1e-6)
 
 
 def test_mixup_mixes_each_example_with_another(regularizers):
-    images, targets = regularizers.mixup(0.2).batch(IMAGES, TARGETS, np.float32([0.7]))
+    images, targets = regularizers.mixup(0.2).examples(IMAGES, TARGETS, np.float32([0.7]))
     np.testing.assert_allclose(images, 0.7 * IMAGES + 0.3 * np.roll(IMAGES, 1, axis=0), rtol=1e-5)
     np.testing.assert_allclose(targets, 0.7 * TARGETS + 0.3 * np.roll(TARGETS, 1, axis=0), rtol=1e-5)
 
@@ -118,7 +118,7 @@ def test_mixup_mixes_each_example_with_another(regularizers):
     ("left", "row", "column"), [(0.5, 0.5, 0.5), (0.3, 0.0, 0.99), (0.0, 0.5, 0.5), (1.0, 0.2, 0.2)]
 )
 def test_cutmix_takes_a_box_and_its_share_of_the_target(regularizers, left, row, column):
-    images, targets = regularizers.cutmix(1.0).batch(IMAGES, TARGETS, np.float32([left, row, column]))
+    images, targets = regularizers.cutmix(1.0).examples(IMAGES, TARGETS, np.float32([left, row, column]))
     # The authors' rand_bbox, written out.
     bounds = []
     for size, centre in ((9, int(row * 9)), (7, int(column * 7))):
@@ -135,24 +135,30 @@ def test_cutmix_takes_a_box_and_its_share_of_the_target(regularizers, left, row,
 @pytest.mark.parametrize("alpha", [0.2, 1.0])
 def test_shares_are_drawn_from_a_beta_distribution(regularizers, name, alpha):
     rule = getattr(regularizers, name)(alpha)
-    drawn = rule.draw(np.random.default_rng(0), 20000)
-    assert drawn.shape == (20000, rule.numbers)
+    drawn = rule.draw(np.random.default_rng(0), 20000, 8)
+    assert len(drawn) == 20000
     assert drawn[:, 0].mean() == pytest.approx(0.5, abs=0.01)
     assert drawn[:, 0].var() == pytest.approx(1 / (4 * (2 * alpha + 1)), rel=0.03)
 
 
 def test_gradient_noise_is_normal_and_fades(regularizers):
+    from studies.rules import Step
+
     rule = regularizers.gradient_noise(0.3, 0.55)
     gradients = [np.ones((200, 100), np.float32), np.ones(20000, np.float32)]
-    numbers, others = rule.draw(np.random.default_rng(0), 2).astype(np.float32)
+    numbers, others = rule.draw(np.random.default_rng(0), 2, 8).astype(np.float32)
+
+    def noisy(step, drawn):
+        return rule.gradients(gradients, Step([], step, drawn, None))
+
     for step in (0, 99):
-        first, second = (np.asarray(g).ravel() - 1 for g in rule.gradients(gradients, step, numbers))
+        first, second = (np.asarray(g).ravel() - 1 for g in noisy(step, numbers))
         sd = np.sqrt(0.3 / (1 + step) ** 0.55)
         for noise in (first, second):
             assert noise.std() == pytest.approx(sd, rel=0.02) and noise.mean() == pytest.approx(0, abs=0.03 * sd)
         assert np.corrcoef(first, second)[0, 1] == pytest.approx(0, abs=0.03)
-        np.testing.assert_array_equal(rule.gradients(gradients, step, numbers)[0], 1 + first.reshape(200, 100))
-        assert (np.asarray(rule.gradients(gradients, step, others)[1]) != 1 + second).mean() > 0.99
+        np.testing.assert_array_equal(noisy(step, numbers)[0], 1 + first.reshape(200, 100))
+        assert (np.asarray(noisy(step, others)[1]) != 1 + second).mean() > 0.99
 
 
 def augmented(numbers, **settings):

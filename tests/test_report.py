@@ -239,7 +239,7 @@ def test_every_figure_is_also_a_file_that_can_be_read(made, tmp_path):
     folder = load.execution("made up", tmp_path).folder
     assert "<figure>" in (folder / report.FILE).read_text()
     names = {path.name for path in (folder / "figures").iterdir()}
-    assert names == {"comparison.svg", "val_accuracy.svg", "train_loss.svg", "weights.svg", "layers.svg"}
+    assert names == {"comparison.svg", "val_accuracy.svg", "running_loss.svg", "weights.svg", "layers.svg"}
     for name in names:
         assert ET.parse(folder / "figures" / name).getroot().tag.endswith("svg")
 

@@ -1,5 +1,6 @@
 """The store without TensorFlow: made-up records, MLflow's own client to read them back."""
 
+import functools
 import json
 import math
 import shutil
@@ -90,7 +91,8 @@ def seen_by_mlflow(root):
     [parent] = client.search_runs([experiment.experiment_id], "tags.trial.role = 'execution'")
 
     def without_ids(tags):
-        return {k: v.replace(parent.info.run_id, "PARENT") for k, v in tags.items()}
+        words = {parent.info.run_id: "PARENT", root.as_uri(): "ROOT"}
+        return {k: functools.reduce(lambda v, old: v.replace(old, words[old]), words, v) for k, v in tags.items()}
 
     seen = {"experiment": (Path(experiment.artifact_location).name, without_ids(experiment.tags))}
     for run in client.search_runs([experiment.experiment_id]):

@@ -11,7 +11,7 @@ CONF = Path(__file__).parent.parent / "conf"
 INITIALIZERS = sorted(option.stem for option in (CONF / "initializer").glob("*.yaml"))
 MODELS = sorted(option.stem for option in (CONF / "model").glob("*.yaml"))
 SMALL = ("model.width=16", "training.epochs=2", "engine.xla=false")
-ONE_BATCH = (*SMALL, "training.batch_size=5000", "diagnostics=none")
+ONE_BATCH = (*SMALL, "data.train_size=1100", "training.batch_size=1100", "diagnostics=none")
 TIMES = ("seconds", "seconds_build", "seconds_train", "seconds_total", "memory_mb")
 
 
@@ -37,7 +37,7 @@ def run(tf, trial_of):
 @pytest.fixture(scope="module")
 def watched(run):
     """As `run`; gives the batch order of every epoch as well, and counts traces in `watched.traces`."""
-    from studies import trial
+    from studies import parts
     from studies.engine import Engine
 
     orders, compile_engine = [], Engine.compile
@@ -54,7 +54,7 @@ def watched(run):
 
     watching.traces = 0
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(trial, "_engines", OrderedDict())
+        patch.setattr(parts, "_engines", OrderedDict())
         patch.setattr(Engine, "compile", compile_and_watch)
         yield watching
 
@@ -110,14 +110,14 @@ def test_every_epoch_shuffles_all_of_the_training_set(watched):
     first, second = orders[:, 0]
     assert set(first) == set(second) and len(set(first)) == len(first)
     assert first.tolist() != second.tolist()
-    epochs, _, _, orders = watched(*SMALL, "training.batch_size=100")
+    epochs, _, _, orders = watched(*SMALL, "data.train_size=1100", "training.batch_size=100")
     assert orders.shape == (2, len(first) // 100, 100)
     assert all(len(set(epoch.ravel())) == epoch.size and set(epoch.ravel()) <= set(first) for epoch in orders)
     assert [record.examples for record in epochs] == [0, orders[0].size, orders.size]
 
 
 def test_streams_are_independent_of_one_another_and_of_other_seeds(tf):
-    from studies.trial import streams
+    from studies.parts import streams
 
     states = [tuple(s.generate_state(4)) for seed in range(50) for s in streams(seed, {}).values()]
     assert len(set(states)) == len(states) == 50 * len(SEED_STREAMS)
@@ -144,7 +144,7 @@ def test_a_pinned_stream_changes_itself_alone(watched, pin, kept):
 def test_a_pin_to_the_seed_itself_changes_nothing(watched):
     pins = [f"seeds.{stream}=0" for stream in SEED_STREAMS]
     free, pinned = watched(*SMALL), watched(*SMALL, *pins)
-    assert [r.train_loss for r in free[0][1:]] == [r.train_loss for r in pinned[0][1:]]
+    assert [r.running_loss for r in free[0][1:]] == [r.running_loss for r in pinned[0][1:]]
     np.testing.assert_array_equal(free[3], pinned[3])
 
 
@@ -153,13 +153,13 @@ def test_optimizers_at_one_seed_share_draw_split_and_order(watched):
     assert start(one[1]) == start(other[1])
     assert one[0][0].val_loss == other[0][0].val_loss
     np.testing.assert_array_equal(one[3], other[3])
-    assert one[0][1].train_loss != other[0][1].train_loss
+    assert one[0][1].running_loss != other[0][1].running_loss
 
 
 @pytest.fixture(scope="module")
 def drawn(tf, config):
     """A function from an initializer, a depth and a seed to initial values by name."""
-    from studies import models, trial
+    from studies import models, parts
     from studies.engine import weight_name
     from studies.initializers import Drawing
 
@@ -170,7 +170,7 @@ def drawn(tf, config):
 
     def draw(name, depth, seed, dropout_seed=0):
         model, drawing = drawings[depth]
-        streams = trial.streams(seed, {"dropout": dropout_seed})
+        streams = parts.streams(seed, {"dropout": dropout_seed})
         node = config([f"initializer={name}"])["initializer"]
         values = drawing.draw(node, [], streams["init"], streams["dropout"])
         return {v.path: np.array(value) for v, value in zip(model.variables, values, strict=True)}
@@ -209,14 +209,14 @@ def test_dropout_has_a_stream_of_its_own(drawn):
 def test_a_layers_own_random_initializer_follows_the_seed(tf):
     import keras
 
-    from studies import trial
+    from studies import parts
     from studies.engine import weight_name
     from studies.initializers import Drawing
 
     def biases(seed):
         layer = keras.layers.Dense(5, bias_initializer="random_normal", name="logits")
         model = keras.Sequential([keras.Input((3,)), layer])
-        streams = trial.streams(seed, {})
+        streams = parts.streams(seed, {})
         drawing = Drawing(model, lambda variable: weight_name(variable, model))
         return np.array(drawing.draw({}, [], streams["init"], streams["dropout"])[1])
 
@@ -233,7 +233,7 @@ def test_a_trial_that_blows_up_ends_as_diverged(run):
 
 
 def test_a_trial_that_blows_up_slowly_keeps_what_it_did(run):
-    slowly = ("model.activation=linear", "optimizer.learning_rate=2", "training.batch_size=5000", "training.epochs=50")
+    slowly = ("model.activation=linear", "optimizer.learning_rate=2", "training.batch_size=1100", "training.epochs=50")
     epochs, layers, result = run(*SMALL, *slowly)
     assert result.status == "diverged" and 2 < result.epochs < 50
     assert [record.epoch for record in epochs] == observed(layers) == list(range(result.epochs + 1))
@@ -242,7 +242,7 @@ def test_a_trial_that_blows_up_slowly_keeps_what_it_did(run):
 
 def test_a_network_ruined_by_its_last_step_has_diverged(run):
     epochs, _, result = run(*ONE_BATCH, "training.epochs=1", "optimizer.learning_rate=1e30", "model.activation=linear")
-    assert np.isfinite(epochs[-1].train_loss) and not np.isfinite(epochs[-1].val_loss)
+    assert np.isfinite(epochs[-1].running_loss) and not np.isfinite(epochs[-1].val_loss)
     assert result.status == "diverged"
 
 
@@ -266,7 +266,7 @@ def test_a_trial_out_of_time_ends_after_its_epoch(run):
 )
 def test_every_normalization_trains_and_reports_its_raw_kernels(run, model, normalization):
     settings = (f"model={model[0]}", *model[1:], f"model.normalization={normalization}", "initializer=normal_small")
-    _, layers, result = run(*settings, "training.epochs=1", "training.batch_size=5000", "engine.xla=false")
+    _, layers, result = run(*settings, "training.epochs=1", "training.batch_size=1100", "engine.xla=false")
     assert result.status == "finished"
     first = next(r for r in layers if r.tensor == "kernel" and r.epoch == 0)
     assert dict(zip(STATISTICS, first.statistics, strict=True))["sd"] == pytest.approx(0.01, rel=0.3)
@@ -284,7 +284,7 @@ def test_every_model_trains_and_reports_its_kernels(run, tmp_path, model):
     if model == "application":
         settings += ("model._target_=keras.applications.MobileNet",)  # the one that compiles fastest
     epochs, layers, result = run(*settings, "training.epochs=1", "optimizer=adam")
-    assert result.status == "finished" and np.isfinite(epochs[-1].train_loss)
+    assert result.status == "finished" and np.isfinite(epochs[-1].running_loss)
     kernels = [record for record in layers if record.tensor.endswith("kernel") and record.epoch == 1]
     update = STATISTICS.index("update_norm")
     assert kernels and all(record.statistics[update] > 0 for record in kernels)
@@ -315,7 +315,7 @@ def test_observations_do_not_depend_on_how_many_are_kept_for_a_joint_one(run, mo
 def test_observing_changes_no_number_of_the_training(run):
     seen, unseen = run(*SMALL), run(*SMALL, "diagnostics=none")
     for one, other in zip(seen[0][1:], unseen[0][1:], strict=True):
-        assert (one.train_loss, one.val_loss) == pytest.approx((other.train_loss, other.val_loss), rel=1e-6)
+        assert (one.running_loss, one.val_loss) == pytest.approx((other.running_loss, other.val_loss), rel=1e-6)
 
 
 def test_a_result_sums_up_its_epochs(run):
@@ -325,6 +325,7 @@ def test_a_result_sums_up_its_epochs(run):
     assert result.best_val_accuracy == max(record.val_accuracy for record in epochs[1:])
     assert result.best_val_loss == min(record.val_loss for record in epochs[1:])
     assert (result.train_loss, result.val_accuracy) == (epochs[-1].train_loss, epochs[-1].val_accuracy)
+    assert (result.running_loss, result.last_val_loss) == (epochs[-1].running_loss, result.val_loss)
     assert result.parameters == 64 * 16 + 16 + 16 * 16 + 16 + 16 * 10 + 10
     assert 0 < epochs[-1].learning_rate < 1e-3 * epochs[1].learning_rate
     rows = {(r.layer, r.tensor, r.epoch): dict(zip(STATISTICS, r.statistics, strict=True)) for r in layers}
@@ -351,10 +352,11 @@ def test_early_stopping_ends_with_the_best_weights(run):
     best = int(np.argmin(losses))
     assert result.status == "finished" and result.epochs == len(losses) == best + 1 + 3 < 60
     assert observed(layers) == list(range(result.epochs + 1))
-    assert result.val_loss == losses[-1] > result.best_val_loss == losses[best]
+    assert result.last_val_loss == losses[-1] > result.val_loss == result.best_val_loss == losses[best]
     # The rate is constant, so a trial that is as long as it was good is the same trial.
     _, _, as_long = run(*settings[:-1], f"training.epochs={best + 1}")
-    assert (result.test_loss, result.test_accuracy) == (as_long.test_loss, as_long.test_accuracy)
+    for name in ("train_loss", "train_accuracy", "val_loss", "val_accuracy", "test_loss", "test_accuracy"):
+        assert getattr(result, name) == getattr(as_long, name), name
 
 
 def test_an_average_of_the_weights_is_evaluated_beside_them_and_changes_nothing(run):
@@ -391,29 +393,29 @@ def test_the_share_that_is_clipped_is_recorded(run):
 )
 def test_what_is_random_in_a_step_follows_its_own_stream(run, stream, settings):
     def losses(*pins, seed=3):
-        return [record.train_loss for record in run(*SMALL, *settings, *pins, seed=seed)[0][1:]]
+        return [record.running_loss for record in run(*SMALL, *settings, *pins, seed=seed)[0][1:]]
 
     free = losses()
     assert free == losses() != losses(f"seeds.{stream}=0")
     others = [f"seeds.{name}=3" for name in SEED_STREAMS if name != stream]
     assert free == losses(*others, f"seeds.{stream}=3", seed=0) != losses(*others, seed=0)
-    assert free != [record.train_loss for record in run(*SMALL, seed=3)[0][1:]]
+    assert free != [record.running_loss for record in run(*SMALL, seed=3)[0][1:]]
 
 
 def test_validation_images_are_never_augmented(run):
     settings = (*ONE_BATCH, "optimizer.learning_rate=1e-30")
     plain, changed = (run(*settings, f"data.cutout={side}")[0] for side in (0, 8))
     assert [r.val_loss for r in plain] == [r.val_loss for r in changed]
-    assert plain[1].train_loss != changed[1].train_loss
+    assert plain[1].running_loss != changed[1].running_loss
 
 
 def test_a_schedule_cannot_cycle_a_momentum_that_is_not_there(tf, config):
-    from studies import trial
+    from studies import parts
 
     cycles = ["schedule=one_cycle", "schedule.low_momentum=0.8"]
     for optimizer, refused in (("sgd", True), ("momentum", False), ("adam", False), ("adagrad", True)):
         nodes = config([f"optimizer={optimizer}", *cycles])
-        errors = list(trial.check({name: nodes[name] for name in ("schedule", "optimizer", "targets")}))
+        errors = list(parts.check({name: nodes[name] for name in ("schedule", "optimizer", "targets")}))
         assert len(errors) == refused
         assert not refused or "schedule.low_momentum=0.8" in errors[0] and "optimizer=momentum" in errors[0]
 
@@ -477,7 +479,7 @@ def given(run):
             )
 
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("studies.trial._engines", OrderedDict())
+            patch.setattr("studies.parts._engines", OrderedDict())
             patch.setattr(Engine, "compile", compile_and_watch)
             run(*SMALL, "diagnostics=none", *overrides, seed=seed)
         return seen[0]
@@ -532,10 +534,10 @@ def test_what_does_not_shape_the_graph_shares_it(trial_of):
 
 
 def test_a_size_that_another_packages_data_has_not_is_refused_before_anything_trains(tf, trial_of):
-    from studies import trial
+    from studies.parts import check
 
     config = trial_of(["data.train_size=50"]).config
     parts = {name: config[name] for name in ("model", "targets")}
-    assert list(trial.check(parts | {"data": config["data"]})) == []
-    [refusal] = trial.check(parts | {"data": config["data"] | {"train_size": 5000}})
+    assert list(check(parts | {"data": config["data"]})) == []
+    [refusal] = check(parts | {"data": config["data"] | {"train_size": 5000}})
     assert "data.train_size=5000" in refusal

@@ -116,6 +116,10 @@ for line in answers.answer(compared, list(study.factors), study.metric, study.ba
 # which is about half as large for eight as for three. The answer to the sentence is *no*: not on these images, with
 # this network and in this many epochs. With little data, to switch off half of the units costs accuracy.
 #
+# One caution. This is a second look, and whoever adds seeds until something is clear will find it: the p values are
+# those of a single look. What the command prints says *Looked at before: with 3 seeds*; had the number of seeds been
+# settled before the first trial, there would be no such line.
+#
 # ## Why, and what one may not conclude
 
 # %%

@@ -1,0 +1,84 @@
+"""The README's table, as the main job prints it: `make readme`, or `python -m benchmarks.readme --root mlruns`.
+
+Without `--root` the study is trained anew, in a store of its own: the table is then a first look's, on this machine.
+"""
+
+import argparse
+import subprocess
+import sys
+import tempfile
+import textwrap
+from pathlib import Path
+
+from analysis import command, compare, load
+from studies.record import StudyError, listed
+
+README = Path(__file__).parent.parent / "README.md"
+STUDY = "init_comparison"
+BEGIN, END = "<!-- made by make readme, not by hand -->\n", "<!-- end -->\n"
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Write the table into the README; gives the exit code, 2 for what the user can put right."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.readme", description="Make the README's table.")
+    parser.add_argument("--root", help=f"a store with {STUDY} (default: one that is made for it, in a minute)")
+    options = parser.parse_args(arguments)
+
+    def run():
+        with tempfile.TemporaryDirectory(prefix="studies-readme-") as folder:
+            root = options.root or _trained(Path(folder) / "store")
+            text = README.read_text(encoding="utf-8")
+            README.write_text(filled(text, part(root)), encoding="utf-8")
+        print(README)
+
+    return command.ended(run)
+
+
+def part(root: str | Path) -> str:
+    """The table that a store's study has, indented, and a paragraph that says what it was made on.
+
+    Raises:
+        StudyError: the store has no such study, or its trials are of several machines or versions.
+    """
+    executions = {each.run_id: each for each in load.executions(STUDY, root)}
+    compared = set(load.execution(STUDY, root).keys)
+    parents = [run.tags["mlflow.parentRunId"] for run in load.ended(STUDY, root) if run.tags["trial.key"] in compared]
+    made = list(dict.fromkeys(_surroundings(executions[parent].tags) for parent in parents if parent in executions))
+    if len(made) != 1:
+        raise StudyError(
+            f"--root {root}: the trials of {STUDY} were trained on several machines or by several versions "
+            f"({'; '.join(made) or 'none is known'}): leave out --root to train them on this one"
+        )
+    table = compare.table(STUDY, root).partition("\n\n")[0]
+    said = f"Made on {made[0]}. Another processor rounds otherwise, which shows in the digits after some epochs."
+    return f"\n{textwrap.indent(table, '    ')}\n\n{textwrap.fill(said, 120)}\n\n"
+
+
+def filled(text: str, part: str) -> str:
+    """A README with `part` between its two marks, in place of what was there.
+
+    Raises:
+        StudyError: it has not one of each, in their order.
+    """
+    before, begin, rest = text.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin or not end or BEGIN in rest or END in before + after:
+        raise StudyError(f"{README}: expected one line {BEGIN.strip()} and, after it, one line {END.strip()}")
+    return before + begin + part + end + after
+
+
+def _trained(root: Path) -> Path:
+    command = [sys.executable, "-m", "studies.run", f"+study={STUDY}", f"tracking.root={root}"]
+    if subprocess.run(command, cwd=README.parent).returncode:
+        raise StudyError(f"{STUDY} did not end well: see above")
+    return root
+
+
+def _surroundings(tags) -> str:
+    """`x86_64, AMD EPYC 7B13, 2 cores, 8 GB, with keras 3.12.0, …`: a machine without its name."""
+    versions = [f"{n.removeprefix('version.')} {tags[n]}" for n in ("version.tensorflow", "version.keras") if n in tags]
+    return f"{tags.get('machine', '').partition(' ')[2] or 'an unknown machine'}, with {listed(versions)}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

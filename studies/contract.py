@@ -1,0 +1,71 @@
+"""What the writer and the readers of a store agree on: where it is, and which of a database's experiments are ours."""
+
+import os
+import re
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from studies.record import StudyError
+
+STUDY, ROOT = "studies.name", "studies.root"
+"""An experiment's tags: the study that it holds, whatever it is called now; the folder that it was last written in."""
+
+OURS = f"""
+SELECT experiment_id, study, artifact_location, root, name = study AS named FROM (
+    SELECT experiment_id, name, artifact_location,
+        (SELECT value FROM experiment_tags AS of WHERE of.experiment_id = experiments.experiment_id AND key = '{ROOT}')
+            AS root,
+        COALESCE(
+            (SELECT value FROM experiment_tags AS of
+             WHERE of.experiment_id = experiments.experiment_id AND key = '{STUDY}'),
+            (SELECT studies.value FROM runs JOIN tags AS studies USING (run_uuid) JOIN tags AS roles USING (run_uuid)
+             WHERE runs.experiment_id = experiments.experiment_id AND studies.key = 'study'
+             AND roles.key = 'trial.role' LIMIT 1)
+        ) AS study
+    FROM experiments
+) WHERE study IS NOT NULL
+"""
+"""Our experiments: those that are tagged, and those of before there were tags, by the tags of their runs."""
+
+EXPERIMENT = f"SELECT experiment_id, artifact_location FROM ({OURS}) WHERE study = ? ORDER BY root IS NULL, named DESC"
+"""The experiment of a study first."""
+
+
+def folder(root: str | Path) -> Path:
+    """A store's folder, of a root that may be written as a URI: `file:///FOLDER`, `sqlite:///FOLDER/mlflow.db`.
+
+    >>> folder("sqlite:////a/my%20store/mlflow.db")
+    PosixPath('/a/my store')
+
+    Raises:
+        StudyError: a URI of another kind.
+    """
+    root = str(root)
+    if not re.match(r"[A-Za-z][\w+.-]+:/", root):
+        return Path(os.path.expanduser(root) if root.split("/")[0] == "~" else root)
+    try:
+        parts = urlsplit(root)
+    except ValueError:
+        parts = urlsplit("")
+    path = Path(unquote(parts.path))
+    plain = not (parts.query or parts.fragment)
+    if parts.scheme == "file" and parts.netloc in ("", "localhost") and plain:
+        return path
+    if parts.scheme == "sqlite" and root.startswith("sqlite:///") and path.name == "mlflow.db" and plain:
+        return Path(unquote(parts.path)[1:]).parent
+    raise StudyError(
+        f"{root} is no folder. A store is written in a folder on this machine, such as mlruns, file:///FOLDER or "
+        f"sqlite:///FOLDER/mlflow.db. A server's is only read: --root http://HOST:PORT"
+    )
+
+
+def uri(root: str | Path) -> str:
+    """MLflow's name of the store in a folder.
+
+    >>> uri("/100% mine")
+    'sqlite:////100%25 mine/mlflow.db'
+    """
+    path = str(Path(root).resolve() / "mlflow.db")
+    for sign in "%?#":  # SQLAlchemy takes them for a URI's own
+        path = path.replace(sign, f"%{ord(sign):X}")
+    return f"sqlite:///{path}"

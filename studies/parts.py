@@ -1,0 +1,288 @@
+"""What a trial trains with, built from its config: examples, model, optimizer, rules, schedule, a compiled engine.
+
+What several trials can share is built once a process: datasets, and engines by what shapes their graphs.
+"""
+
+import functools
+import json
+from collections import OrderedDict
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from studies import steps, targets
+from studies.data import Dataset, Split, noisy_labels, scaling, source, split
+from studies.engine import XLA_STEPS, Course, Engine, padded, wants_xla, weight_name
+from studies.initializers import Drawing
+from studies.optimizers import Cycle, optimizer_of
+from studies.record import SEED_STREAMS, StudyError, Trial
+
+ENGINES_KEPT = 4
+ADAPT_EXAMPLES = 256
+"""How many training examples an initializer sees that adapts to them."""
+
+TRAIN_EXAMPLES = 5000
+"""The trained network is evaluated on so many of its training examples at most: always the same."""
+
+_engines: OrderedDict = OrderedDict()
+_datasets: OrderedDict = OrderedDict()
+
+
+def streams(seed: int, pins: dict) -> dict[str, np.random.SeedSequence]:
+    """The seed's independent streams by name; a pinned one comes from its own seed instead."""
+    return {
+        name: np.random.SeedSequence(seed if pins.get(name) is None else pins[name], spawn_key=(place,))
+        for place, name in enumerate(SEED_STREAMS)
+    }
+
+
+def check(config: dict) -> Iterator[str]:
+    """Build every part of a config once and train nothing: gives the error's text if a part is refused."""
+    allow = config["targets"]["allow"]
+    try:
+        for group in ("initializer", "schedule", "regularizer", "clipping"):
+            if group in config:
+                targets.build(config[group], group, allow)
+        if "optimizer" in config:
+            optimizer = build_optimizer(config["optimizer"], allow)
+            if "schedule" in config:
+                cycle_of(targets.build(config["schedule"], "schedule", allow), optimizer, config["schedule"])
+        if "model" in config:
+            dataset, _ = dataset_of(config["data"], allow)
+            split(dataset, config["data"], np.random.default_rng(0))
+            build_model(config["model"], dataset, allow)
+    except StudyError as error:
+        yield str(error)
+
+
+@dataclass(frozen=True)
+class Examples:
+    """A trial's data.
+
+    Attributes:
+        dataset: all of it.
+        split: what is trained on, validated and tested.
+        tensors: images, labels to train by, scale, shift: what an engine takes.
+    """
+
+    dataset: Dataset
+    split: Split
+    tensors: tuple
+
+    def chance(self, part: str) -> float:
+        """The accuracy of always guessing the commonest class of a part of the split."""
+        labels = self.dataset.y[getattr(self.split, part)]
+        return float(np.bincount(labels).max() / len(labels))
+
+    @functools.cached_property
+    def chunks(self) -> dict[str, tuple]:
+        """What an engine evaluates of each part: indices and weights."""
+        train = self.split.train  # class after class: evenly spaced ones have each class in proportion
+        some = train[np.linspace(0, len(train) - 1, min(TRAIN_EXAMPLES, len(train))).round().astype(int)]
+        parts = {"train": some, "val": self.split.val, "test": self.split.test}
+        return {name: tuple(map(tf.constant, padded(indices))) for name, indices in parts.items()}
+
+
+class Parts:
+    """A trial's parts, put together and at their start.
+
+    Args:
+        trial: the trial.
+
+    Raises:
+        StudyError: a part is refused, or the batch is larger than the training set.
+    """
+
+    def __init__(self, trial: Trial):
+        config, self.allow = trial.config, trial.config["targets"]["allow"]
+        self.seeds = streams(trial.seed, config["seeds"])
+        self.random = {name: np.random.default_rng(stream) for name, stream in self.seeds.items()}
+        self.examples = self._examples(config["data"])
+        self.epochs, self.batch = config["training"]["epochs"], config["training"]["batch_size"]
+        if self.batch > len(self.examples.split.train):
+            raise StudyError(
+                f"training.batch_size={self.batch}: expected at most {len(self.examples.split.train)}, the number of "
+                f"training examples"
+            )
+        self.steps = len(self.examples.split.train) // self.batch
+        self.schedule = targets.build(config["schedule"], "schedule", self.allow)
+        self.rules = steps.rules(config, self.allow)
+        self.engine, drawing = self._engine(trial)
+        self._start(drawing, config["initializer"])
+        self.rates, self.momenta = self._rates(config["optimizer"]["learning_rate"])
+        self.kept = 1.0
+
+    @property
+    def data(self) -> tuple:
+        """Images, labels, scale and shift, as the engine takes them."""
+        return self.examples.tensors
+
+    def evaluate(self, part: str) -> tuple[float, float]:
+        """Loss and accuracy now, on `train`, `val` or `test`: the trained network's, in inference mode."""
+        return self.engine.evaluate(*self.data, *self.examples.chunks[part])
+
+    def evaluate_average(self, part: str) -> tuple[float, float]:
+        """The same of the weights' average, NaN if the optimizer keeps none."""
+        if not self.engine.averages:
+            return np.nan, np.nan
+        return self.engine.evaluate(*self.data, *self.examples.chunks[part], average=True)
+
+    def hear(self, val_loss: float) -> None:
+        """Tell the schedule of an epoch's validation loss: it may have a say in the rates to come."""
+        if hasattr(self.schedule, "feedback"):
+            self.kept *= self.schedule.feedback(val_loss)
+
+    def courses(self) -> Iterator[Course]:
+        """What the steps of one epoch after the other get."""
+        train = self.examples.split.train
+        for rates, momenta in zip(np.split(self.rates, self.epochs), np.split(self.momenta, self.epochs), strict=True):
+            shuffled = self.random["order"].permutation(train)[: self.steps * self.batch]
+            yield Course(
+                shuffled.reshape(self.steps, self.batch).astype(np.int32),
+                (self.kept * rates).astype(np.float32),
+                momenta.astype(np.float32),
+                self.rules.draw(self.random, self.steps, self.batch),
+            )
+
+    def _examples(self, node: dict) -> Examples:
+        dataset, x = dataset_of(node, self.allow)
+        parts = split(dataset, node, self.random["split"])
+        y = noisy_labels(dataset, parts.train, node["label_noise"], self.random["noise"])
+        scale, shift = scaling(dataset, parts.train, node["standardize"])
+        return Examples(dataset, parts, (x, *map(tf.constant, (y, scale, shift))))
+
+    def _engine(self, trial: Trial) -> tuple[Engine, Drawing]:
+        """A compiled engine for the trial's graph, made once and kept, and what draws its initial weights."""
+        config, total = trial.config, self.steps * self.epochs
+        cycles = hasattr(self.schedule, "momentum")
+
+        def make():
+            model = build_model(config["model"], self.examples.dataset, self.allow)
+            optimizer = build_optimizer(config["optimizer"], self.allow)
+            engine = Engine(
+                model,
+                optimizer,
+                self.rules,
+                cycle=cycle_of(self.schedule, optimizer, config["schedule"]),
+                observe=config["diagnostics"]["observe_every"] > 0,
+                xla=wants_xla(config["engine"]["xla"], model, total, self.rules),
+            )
+            engine.compile(*self.data, self.steps, self.batch)
+            return engine, Drawing(model, lambda variable: weight_name(variable, model))
+
+        return _kept(_engines, (trial.graph_key, total >= XLA_STEPS, cycles), make, limit=ENGINES_KEPT)
+
+    def _start(self, drawing: Drawing, node: dict) -> None:
+        """Draw the initial weights, which may adapt to some training examples."""
+        self.engine.reset(drawing.draw(node, self.allow, self.seeds["init"], self.seeds["dropout"]))
+        initializer = targets.build(node, "initializer", self.allow)
+        if hasattr(initializer, "adapt"):
+            train, (_, _, scale, shift) = self.examples.split.train, self.data
+            some = self.random["init"].choice(train, min(ADAPT_EXAMPLES, len(train)), False)
+            images = self.examples.dataset.x[some].astype(np.float32) * scale.numpy() + shift.numpy()
+            initializer.adapt(self.engine.model, images)
+            self.engine.reset([v.numpy() for v in self.engine.model.variables])
+
+    def _rates(self, rate: float) -> tuple[np.ndarray, np.ndarray]:
+        """Learning rate and momentum of each step of the run, `(steps,)` each.
+
+        A schedule counts updates; batches whose gradients wait for one have what it will have.
+        """
+        batches, total = self.engine.accumulated, self.steps * self.epochs
+        updates, epoch = max(1, total // batches), self.steps / batches
+        of_step = np.minimum(np.arange(total) // batches, updates - 1)
+        momenta = np.zeros(updates)
+        if self.engine.cycle:
+            momenta = self.schedule.momentum(np.arange(updates), updates, epoch, self.engine.cycle.high)
+        return rate * fractions(self.schedule, updates, epoch)[of_step], momenta[of_step]
+
+
+def fractions(schedule, updates: int, epoch: float) -> np.ndarray:
+    """What a schedule leaves of the rate at each update, `(updates,)`; those of Keras take one at a time."""
+    if isinstance(schedule, keras.optimizers.schedules.LearningRateSchedule):
+        every = tf.function(lambda: tf.map_fn(schedule, tf.range(updates, dtype=tf.float32)))
+        return every().numpy()
+    return schedule(np.arange(updates), updates, epoch)
+
+
+def dataset_of(node: dict, allow: list[str]) -> tuple[Dataset, tf.Tensor]:
+    """A data node's dataset, and its images as a tensor on the device, where they stay."""
+    node = source(node)
+
+    def make():
+        dataset = targets.build(node, "data", allow)
+        return dataset, tf.constant(dataset.x)
+
+    return _kept(_datasets, json.dumps(node, sort_keys=True), make, limit=2)
+
+
+def build_model(node: dict, dataset: Dataset, allow: list[str]) -> keras.Model:
+    """A model node's model for a dataset.
+
+    Raises:
+        StudyError: it is one that the engine would train otherwise than Keras's `fit`.
+    """
+    keras.utils.clear_session(free_memory=False)  # names of unnamed layers count from one again
+    arguments = {"input_shape": dataset.x.shape[1:], "classes": dataset.classes}
+    model = targets.build(node, "model", allow, **arguments)
+    if fault := _fault(model, dataset.classes):
+        raise StudyError(f"model: {node['_target_']} gives {fault}")
+    return model
+
+
+def _fault(model, classes: int) -> str:
+    """What of a model would be taken and not be trained as Keras's `fit` does; empty if nothing."""
+    if not isinstance(model, keras.Model):
+        return f"a {type(model).__name__}: expected a keras.Model"
+    if not model.built:
+        return "a model without weights yet: begin it with keras.Input(input_shape)"
+    if model.compiled:
+        return "a compiled model: its loss and its optimizer would not be used; leave model.compile out"
+    own = [
+        name for name in ("train_step", "compute_loss") if getattr(type(model), name) is not getattr(keras.Model, name)
+    ]
+    if own:
+        return f"a model with a {own[0]} of its own, which would not be called: expected Keras's"
+    if model.output_shape != (None, classes):
+        return f"outputs of shape {model.output_shape}: expected {(None, classes)}, a logit for each class"
+    other = [layer for layer in model._flatten_layers(include_self=False) if layer.compute_dtype != "float32"]
+    if other:
+        return f"the layer {other[0].name} in {other[0].compute_dtype}: expected float32 in all layers"
+    if getattr(model.layers[-1], "activation", None) is keras.activations.sigmoid:
+        return "the outputs of a sigmoid: expected logits, or the probabilities of a softmax"
+    return ""
+
+
+def build_optimizer(node: dict, allow: list[str]):
+    """An optimizer node's optimizer, not built yet, with what goes around any of them."""
+    return optimizer_of(node, lambda own: targets.build(own, "optimizer", allow))
+
+
+def cycle_of(schedule, optimizer, node: dict) -> Cycle | None:
+    """What sets the optimizer's momentum, if the schedule does.
+
+    Raises:
+        StudyError: the optimizer has none.
+    """
+    if not hasattr(schedule, "momentum"):
+        return None
+    try:
+        return Cycle(optimizer)
+    except ValueError as error:
+        raise StudyError(
+            f"schedule={node['_target_'].rpartition('.')[2]} with schedule.low_momentum={node.get('low_momentum')}: "
+            f"{error}. Choose another optimizer, such as optimizer=momentum, or schedule.low_momentum=null"
+        ) from None
+
+
+def _kept(cache: OrderedDict, key, make, limit: int):
+    """The value under `key`, made if it is not there; beyond `limit`, the one unused for longest goes."""
+    if key not in cache:
+        cache[key] = make()
+        if len(cache) > limit:
+            cache.popitem(last=False)
+    cache.move_to_end(key)
+    return cache[key]

@@ -1,0 +1,80 @@
+"""The rules of a step, in the order in which they act: on images, on targets, on gradients, on kernels."""
+
+import numpy as np
+import tensorflow as tf
+
+from studies import augmentation, optimizers, targets
+from studies.rules import Rule, Step
+
+GROUPS = ("clipping", "regularizer", "pruning")
+"""The config groups whose options are rules, or penalties on a kernel."""
+
+
+def rules(config: dict, allow: list[str]) -> "Rules":
+    """Those of a trial's config: what is done to any dataset, then what goes around any optimizer, then `GROUPS`."""
+    built = [targets.build(config[group], group, allow) for group in GROUPS]
+    options = [option if isinstance(option, Rule) else Rule(penalty=option) for option in built if option is not None]
+    return Rules([*augmentation.rules(config["data"]), *optimizers.rules(config["optimizer"]), *options])
+
+
+class Rules:
+    """An ordered list of rules as one; what was drawn is a list too, an entry for each."""
+
+    def __init__(self, rules: list[Rule] = ()):
+        self.rules = tuple(rules)
+
+    @property
+    def clip(self) -> bool:
+        """Whether gradients are clipped."""
+        return any(rule.clip for rule in self.rules)
+
+    @property
+    def gain_from_xla(self) -> bool:
+        """Whether XLA makes none of them slower."""
+        return all(rule.gains_from_xla for rule in self.rules)
+
+    @property
+    def need_one_pass(self) -> bool:
+        """Whether the gradients of a batch are needed once only."""
+        return all(rule.one_pass for rule in self.rules)
+
+    def draw(self, streams: dict[str, np.random.Generator], steps: int, batch: int) -> list[np.ndarray]:
+        """What is random in so many steps, `(steps, …)` float32 for each rule."""
+        return [
+            rule.draw(streams[rule.stream], steps, batch).astype(np.float32)
+            if rule.draw
+            else np.zeros((steps, 0), np.float32)
+            for rule in self.rules
+        ]
+
+    def examples(self, images, labels, classes: int, drawn: list):
+        """Images and targets of a batch: labels `(batch,)` until a rule asks for shares of the classes."""
+        targets = labels
+        for rule, numbers in zip(self.rules, drawn, strict=True):
+            if rule.images:
+                images = rule.images(images, numbers)
+            if rule.examples:
+                shares = targets if targets.shape.rank == 2 else tf.one_hot(targets, classes)
+                images, targets = rule.examples(images, shares, numbers)
+        return images, targets
+
+    def penalties(self, kernels: list) -> list:
+        """What is added to the loss."""
+        return [rule.penalty(kernel.value) for rule in self.rules if rule.penalty for kernel in kernels]
+
+    def gradients(self, gradients: list, weights: list, number, gradients_now, drawn: list):
+        """Gradients to go by, and the share that was clipped."""
+        share = tf.zeros(())
+        for rule, numbers in zip(self.rules, drawn, strict=True):
+            if rule.gradients:
+                gradients = rule.gradients(gradients, Step(weights, number, numbers, gradients_now))
+            if rule.clip:
+                gradients, share = rule.clip(gradients, [weight.value for weight in weights])
+        return gradients, share
+
+    def change(self, when: str, kernels: list, rate) -> None:
+        """Change kernels `before` or `after` the update."""
+        for rule in self.rules:
+            if change := getattr(rule, when):
+                for kernel in kernels:
+                    kernel.assign(change(kernel.value, rate))

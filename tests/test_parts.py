@@ -1,0 +1,140 @@
+"""What a trial is put together from, and what is refused."""
+
+import dataclasses
+import sys
+import types
+
+import numpy as np
+import pytest
+
+from studies.record import StudyError
+
+
+@pytest.fixture(scope="module")
+def parts(tf):
+    from studies import parts
+
+    return parts
+
+
+@pytest.fixture(scope="module")
+def own(tf):
+    """A module of a user's own: builders of models that would not be trained as they are, and a schedule."""
+    import keras
+
+    def dense(shape, classes, name="logits", **settings):
+        inputs = keras.Input(shape)
+        return inputs, keras.layers.Dense(classes, name=name, **settings)(keras.layers.Flatten()(inputs))
+
+    class OwnStep(keras.Model):
+        def train_step(self, data):
+            return {}
+
+    def compiled(input_shape, classes):
+        model = keras.Model(*dense(input_shape, classes))
+        model.compile("adam", "mse")
+        return model
+
+    class Cycling:
+        def __call__(self, step, steps, epoch):
+            return np.ones(len(step))
+
+        def momentum(self, step, steps, epoch, high):
+            return np.full(len(step), 0.1)
+
+    module = types.ModuleType("mine_of_parts")
+    builders = {
+        "compiled": compiled,
+        "own_step": lambda input_shape, classes: OwnStep(*dense(input_shape, classes)),
+        "too_wide": lambda input_shape, classes: keras.Model(*dense(input_shape, classes + 1)),
+        "half": lambda input_shape, classes: keras.Model(*dense(input_shape, classes, dtype="mixed_float16")),
+        "sigmoid": lambda input_shape, classes: keras.Model(*dense(input_shape, classes, activation="sigmoid")),
+        "unbuilt": lambda input_shape, classes: keras.Sequential([keras.layers.Dense(classes)]),
+        "no_model": lambda input_shape, classes: 7,
+        "fine": lambda input_shape, classes: keras.Model(*dense(input_shape, classes)),
+    }
+    for name, made in {**builders, "cycling": Cycling}.items():
+        made.__module__, made.__qualname__, made.__name__ = module.__name__, name, name
+        setattr(module, name, made)
+    sys.modules[module.__name__] = module
+    yield module
+    del sys.modules[module.__name__]
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("compiled", "a compiled model"),
+        ("own_step", "train_step of its own"),
+        ("too_wide", "(None, 11)"),
+        ("half", "logits in float16"),
+        ("sigmoid", "outputs of a sigmoid"),
+        ("unbuilt", "without weights yet"),
+        ("no_model", "a int: expected a keras.Model"),
+    ],
+)
+def test_a_model_that_fit_would_train_otherwise_is_refused(parts, own, config, name, words):
+    dataset, _ = parts.dataset_of(config()["data"], [])
+    with pytest.raises(StudyError) as refusal:
+        parts.build_model({"_target_": f"mine_of_parts.{name}"}, dataset, ["mine_of_parts."])
+    assert words in str(refusal.value)
+    parts.build_model({"_target_": "mine_of_parts.fine"}, dataset, ["mine_of_parts."])
+
+
+@pytest.mark.parametrize("given", ["use_ema=true", "ema_momentum=0.9", "decay=0.1", "lr=0.1"])
+def test_an_argument_that_would_be_half_applied_is_refused(parts, config, given):
+    node = config(["optimizer=adam", f"+optimizer.{given}"])["optimizer"]
+    with pytest.raises(StudyError, match=f"optimizer.{given.partition('=')[0]}="):
+        parts.build_optimizer(node, [])
+
+
+def test_a_point_up_the_loss_of_accumulated_batches_is_refused(parts, config):
+    node = config(["optimizer.sam=0.1", "+optimizer.gradient_accumulation_steps=2"])["optimizer"]
+    with pytest.raises(StudyError, match="gradient_accumulation_steps=2"):
+        parts.build_optimizer(node, [])
+
+
+def test_a_batch_larger_than_the_training_set_is_refused(parts, trial_of):
+    with pytest.raises(StudyError, match="training.batch_size=101: expected at most 100"):
+        parts.Parts(trial_of(["data.train_size=100", "training.batch_size=101"]))
+
+
+def test_a_users_schedule_with_momentum_has_a_graph_of_its_own(parts, own, trial_of):
+    settings = ["model.width=8", "optimizer=momentum", "engine.xla=false", "training.epochs=1"]
+    plain = trial_of(settings)
+    schedule = {"_target_": "mine_of_parts.cycling"}
+    config = plain.config | {"schedule": schedule, "targets": {"allow": ["mine_of_parts."]}}
+    constant, cycled = parts.Parts(plain), parts.Parts(dataclasses.replace(plain, config=config))
+    assert constant.engine.cycle is None and set(cycled.momenta) == {0.1}
+    [course] = cycled.courses()
+    weights = cycled.engine.run_epoch(*cycled.data, course).weights.numpy()
+    slow = parts.Parts(trial_of([*settings, "optimizer.momentum=0.1"]))
+    np.testing.assert_array_equal(slow.engine.run_epoch(*slow.data, course).weights.numpy(), weights)
+
+
+def test_a_schedule_counts_updates_and_waiting_batches_have_the_rate_of_theirs(parts, trial_of):
+    settings = ["model.width=8", "schedule=cosine", "training.epochs=2", "data.train_size=480", "engine.xla=false"]
+    whole = parts.Parts(trial_of([*settings, "training.batch_size=32"]))
+    accumulated = parts.Parts(
+        trial_of([*settings, "training.batch_size=8", "+optimizer.gradient_accumulation_steps=4"])
+    )
+    np.testing.assert_array_equal(accumulated.rates, np.repeat(whole.rates, 4))
+
+
+def test_the_training_set_is_evaluated_on_a_fixed_part_with_every_class_in_proportion(parts, trial_of, monkeypatch):
+    monkeypatch.setattr(parts, "TRAIN_EXAMPLES", 100)
+    examples = parts.Parts(trial_of(["model.width=8", "engine.xla=false"])).examples
+    order, weight = (tensor.numpy() for tensor in examples.chunks["train"])
+    labels = examples.dataset.y[order[weight == 1]]
+    assert len(labels) == 100 and set(order[weight == 1]) <= set(examples.split.train)
+    assert np.bincount(labels).min() >= 9
+
+
+def test_chance_is_the_share_of_the_commonest_class(parts):
+    from studies.data import Dataset, Split
+
+    y = np.array([0, 0, 0, 1, 2, 0, 1, 1], np.int32)
+    examples = parts.Examples(
+        Dataset(np.zeros((8, 2, 2, 1)), y, 1.0, 0), Split(*map(np.array, ([0], [0, 1, 2, 3, 4], [5, 6, 7]))), ()
+    )
+    assert examples.chance("val") == 3 / 5 and examples.chance("test") == 2 / 3
