@@ -9,6 +9,22 @@ from filelock import FileLock
 from studies.record import StudyError, shown
 
 
+def folder() -> Path:
+    """Where the files are.
+
+    Raises:
+        StudyError: there is no home folder.
+    """
+    named = os.environ.get("STUDIES_CACHE")
+    try:
+        return Path(named or "~/.cache/weight-studies").expanduser()
+    except RuntimeError as error:
+        raise StudyError(
+            f"STUDIES_CACHE={shown(named)}: there is no such home folder to keep files in. Name a folder with "
+            f"STUDIES_CACHE=FOLDER"
+        ) from error
+
+
 def kept(name: str, make: Callable[[Path], None]) -> Path:
     """The cache's file `name`; where it is not there, one process makes it while others wait for it.
 
@@ -19,12 +35,12 @@ def kept(name: str, make: Callable[[Path], None]) -> Path:
     Raises:
         StudyError: the cache cannot be written.
     """
-    folder = _folder()
-    file, partial = folder / name, folder / f"{name}.partial"
+    place = folder()
+    file, partial = place / name, place / f"{name}.partial"
     try:
         if not file.is_file():
-            folder.mkdir(parents=True, exist_ok=True)
-            with FileLock(folder / f"{name}.lock"):
+            place.mkdir(parents=True, exist_ok=True)
+            with FileLock(place / f"{name}.lock"):
                 if not file.is_file():
                     _make(make, partial)
                     partial.replace(file)
@@ -34,17 +50,6 @@ def kept(name: str, make: Callable[[Path], None]) -> Path:
             f"make room, or name another folder with STUDIES_CACHE=FOLDER"
         ) from error
     return file
-
-
-def _folder() -> Path:
-    named = os.environ.get("STUDIES_CACHE")
-    try:
-        return Path(named or "~/.cache/weight-studies").expanduser()
-    except RuntimeError as error:
-        raise StudyError(
-            f"STUDIES_CACHE={shown(named)}: there is no such home folder to keep files in. Name a folder with "
-            f"STUDIES_CACHE=FOLDER"
-        ) from error
 
 
 def _make(make, partial) -> None:

@@ -1,53 +1,41 @@
-"""Run tasks in this process or in a pool of spawned ones, and stream back what they yield.
+"""Run tasks in this process or in a pool of others, and stream back what they yield.
 
 A task is an object with a `key`, a `group` and a `threads`; the function that runs it is named by a string,
 `package.module:function`, and resolved where it runs, so the driver never imports what a task needs. It is a generator:
 what it yields comes back as `(task, record)`.
 """
 
-import importlib
+import fcntl
+import heapq
 import json
-import multiprocessing
 import os
+import pickle
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
-import traceback
-from collections import defaultdict
-from collections.abc import Callable, Iterator
+import time
+from collections import defaultdict, deque
+from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from multiprocessing import Pipe
 from multiprocessing.connection import Connection, wait
-from pathlib import Path
 
+from studies.machine import default_workers
 from studies.record import Result, Started, StudyError
+from studies.worker import SERVER, Done, Task, attempt, environment
 
 ATTEMPTS = 2
-WORKER_MEMORY_MB = 1300
-WORKERS_PER_GPU = 2
 
+AHEAD = 1.0
+"""Of tasks that take less than so many seconds a worker has its next one before it is done with one."""
 
-@dataclass(frozen=True)
-class Task:
-    """What a worker gets.
+AHEAD_BYTES = 2**15
+"""Of tasks larger than that, none: all of it must fit in the pipe, since the worker may be waiting for the driver."""
 
-    Attributes:
-        group: tasks of one group run on one worker where that is no slower, since they share its compiled graphs.
-        threads: of the worker's TensorFlow.
-        cost: roughly how long it takes, in any unit; the most costly groups start first.
-    """
-
-    key: str
-    group: str
-    threads: int
-    payload: object
-    cost: float = 1.0
-
-
-@dataclass(frozen=True)
-class Done:
-    """A task's last record: it will yield no more."""
+PIPE_BYTES = 2**20
+"""What a worker may yield while the driver is busy with something else."""
 
 
 class Serial:
@@ -63,7 +51,7 @@ class Serial:
         for task in sorted(tasks, key=lambda task: task.group):
             yield task, Started(task.key, attempt=1)
             os.environ |= environment(task.threads, number=0)  # TensorFlow reads it once, at the first task
-            for record in _attempt(function, task):
+            for record in attempt(function, task):
                 yield task, record
 
     def close(self) -> None:
@@ -71,11 +59,12 @@ class Serial:
 
 
 class Pool:
-    """Spawned worker processes that live until `close`.
+    """Worker processes that live until `close`, forked from one that has imported what they need.
 
-    A worker that dies costs its task a retry; a task that kills its worker twice gets a `Result` with the status
-    `crashed`. Each worker takes its next task from the group it has compiled graphs for, and otherwise from the group
-    with most left to do, so that a graph is compiled on as few workers as possible.
+    A worker that dies costs its task a retry, without what XLA kept of earlier commands; a task that kills its worker
+    twice gets a `Result` with the status `crashed`. Each worker takes its next task from the group it has compiled
+    graphs for, and otherwise from the group with most left to do, so that a graph is compiled on as few workers as
+    possible.
 
     Args:
         workers: how many processes at most; None: what cores, memory and GPUs allow.
@@ -91,6 +80,7 @@ class Pool:
             )
         self.limit = workers
         self.crew: list[_Worker] = []
+        self.servers: dict[int, _Server] = {}
         self.started = 0
 
     @property
@@ -101,192 +91,279 @@ class Pool:
     def start(self, function: str, count: int, threads: int = 1) -> None:
         """Start workers now, so that they import what `function` needs while the driver does other things."""
         for _ in range(min(count, self.limit or default_workers(threads)) - len(self.crew)):
-            worker = self._hire(threads)
-            worker.connection.send(function)
-            self.crew.append(worker)
+            self.crew.append(self._hire(function, threads))
 
     def run(self, function: str, tasks: list[Task]) -> Iterator[tuple[Task, object]]:
         """Run the tasks; yields `(task, record)` as they come, a `Started` first at each attempt."""
-        waiting: dict[str, list[Task]] = defaultdict(list)
-        for task in reversed(tasks):
-            waiting[task.group].append(task)
-        attempts: dict[str, int] = defaultdict(int)
         if not tasks:
             return
         if not self.crew:
             self.start(function, len(tasks), tasks[0].threads)
+        queue, attempts = _Queue(tasks, self.crew), defaultdict(int)
+
+        def started(task):
+            attempts[task.key] += 1
+            return task, Started(task.key, attempts[task.key])
+
         while True:
             for place, worker in enumerate(self.crew):
-                if worker.task is None and (task := _next_task(waiting, worker, self.crew)):
+                if not worker.tasks and (task := queue.take(worker, self.crew)):
                     if worker.threads != task.threads:
                         worker.stop()
-                        worker = self.crew[place] = self._hire(task.threads)
-                    attempts[task.key] += 1
-                    yield task, Started(task.key, attempts[task.key])
+                        worker = self.crew[place] = self._hire(function, task.threads)
+                    yield started(task)
                     worker.give(function, task)
-            busy = [worker for worker in self.crew if worker.task]
+                if len(worker.tasks) == 1 and (task := queue.ahead(worker)):
+                    worker.give(function, task)
+            busy = [worker for worker in self.crew if worker.tasks]
             if not busy:
                 return
-            ready = wait([worker.connection for worker in busy])
+            ready = wait([worker.records for worker in busy])
             for worker in busy:
-                if worker.connection not in ready:
+                if worker.records not in ready:
                     continue
-                task, record = worker.task, worker.receive()
+                task, record = worker.tasks[0], worker.receive()
                 if record is None:
                     ending = worker.stop()
-                    self.crew[self.crew.index(worker)] = self._hire(worker.threads)
+                    self.crew[self.crew.index(worker)] = self._hire(function, worker.threads, keeps=False)
+                    for unstarted in list(worker.tasks)[1:]:
+                        queue.put(unstarted)
                     if attempts[task.key] < ATTEMPTS:
-                        waiting[task.group].append(task)
+                        queue.put(task)
                     else:
-                        yield task, _crashed(task, f"its worker died {ATTEMPTS} times, the last time {ending}")
+                        error = f"its worker died {ATTEMPTS} times, the last time {ending}"
+                        yield task, Result(task.key, "crashed", error=error)
                 elif isinstance(record, Done):
-                    worker.task = None
+                    queue.note(worker, task)
+                    if worker.tasks:
+                        yield started(worker.tasks[0])
                 else:
                     yield task, record
 
     def close(self) -> None:
         """Stop every worker, whatever it does."""
+        for server in self.servers.values():
+            server.close()
         for worker in self.crew:
-            worker.process.kill()
-            worker.stop()
-        self.crew = []
+            worker.close()
+        self.crew, self.servers = [], {}
 
-    def _hire(self, threads: int) -> "_Worker":
+    def _hire(self, function: str, threads: int, keeps: bool = True) -> "_Worker":
         self.started += 1
-        return _Worker(threads, number=self.started)
+        server = self.servers.get(threads)
+        if server is None or not server.lives():
+            server = self.servers[threads] = _Server(function, threads)
+        return _Worker(server, threads, self.started, keeps)
 
 
-class _Worker:
-    """A process of its own, at the far end of a pipe; when it dies, the pipe ends."""
+class _Queue:
+    """Tasks that wait, by group; what it is asked takes no longer for many than for few.
 
-    def __init__(self, threads: int, number: int):
-        self.connection, far_end = multiprocessing.Pipe()
-        self.threads, self.task, self.groups = threads, None, set()
+    Args:
+        tasks: of each group they start in this order.
+        crew: each knows groups from earlier runs.
+    """
+
+    def __init__(self, tasks: list[Task], crew: list["_Worker"]):
+        self.waiting: dict[str, list[Task]] = defaultdict(list)
+        self.left: dict[str, float] = defaultdict(float)
+        self.first: dict[str, float] = {}
+        self.later: dict[str, list[float]] = defaultdict(lambda: [0.0, 0])
+        for task in reversed(tasks):
+            self.waiting[task.group].append(task)
+            self.left[task.group] += task.cost
+        by_cost = sorted(self.left, key=lambda group: (self.left[group], group))
+        known = {group for worker in crew for group in worker.groups}
+        self.fresh = [group for group in by_cost if group not in known]
+        for worker in crew:
+            worker.open = [group for group in by_cost if group in worker.groups]
+        self.most = sorted((-self.left[group], group) for group in by_cost)
+
+    def put(self, task: Task) -> None:
+        """Have a task wait again, as the next of its group."""
+        self.waiting[task.group].append(task)
+        self.left[task.group] += task.cost
+        heapq.heappush(self.most, (-self.left[task.group], task.group))
+
+    def take(self, worker: "_Worker", crew: list["_Worker"]) -> Task | None:
+        """From a group the worker knows, else one that nobody knows, else any: the one with most left to do.
+
+        None: nothing waits, or those who know its graph will be done with it before this worker would have compiled it.
+        """
+        for groups in (worker.open, self.fresh):
+            while groups and not self.waiting[groups[-1]]:
+                groups.pop()
+        if worker.open:
+            group = worker.open[-1]
+        elif self.fresh:
+            group = self.fresh.pop()
+        elif (group := self._most_left()) is None or not self._repays(group, crew):
+            return None
+        if group not in worker.groups:
+            worker.groups.add(group)
+            worker.open.append(group)
+        return self._pop(group)
+
+    def ahead(self, worker: "_Worker") -> Task | None:
+        """A short task for a worker that is busy with another of its group."""
+        group = worker.tasks[0].group
+        seconds, count = self.later[group]
+        if not (count and seconds / count < AHEAD and self.waiting[group]):
+            return None
+        task = self.waiting[group][-1]
+        fits = task.threads == worker.threads and len(pickle.dumps(task)) < AHEAD_BYTES
+        return self._pop(group) if fits else None
+
+    def note(self, worker: "_Worker", task: Task) -> None:
+        """That a worker is done with its task, and how long it took."""
+        seconds = worker.done()
+        if task.group in worker.compiled:
+            self.later[task.group][0] += seconds
+            self.later[task.group][1] += 1
+        else:
+            worker.compiled.add(task.group)
+            self.first[task.group] = seconds
+
+    def _pop(self, group: str) -> Task:
+        task = self.waiting[group].pop()
+        self.left[group] -= task.cost
+        return task
+
+    def _most_left(self) -> str | None:
+        while self.most:
+            said, group = self.most[0]
+            if not self.waiting[group]:
+                heapq.heappop(self.most)
+            elif -said > self.left[group]:
+                heapq.heapreplace(self.most, (-self.left[group], group))
+            else:
+                return group
+        return None
+
+    def _repays(self, group: str, crew: list["_Worker"]) -> bool:
+        """Whether one more worker would have its first task of the group done before the others have done them all."""
+        others = sum(group in worker.groups for worker in crew)
+        seconds, count = self.later[group]
+        if not others or not count:
+            return True
+        return self.first.get(group, 0.0) < len(self.waiting[group]) * seconds / count / others
+
+
+class _Server:
+    """The process that starts workers of so many threads; it has imported what `function` needs."""
+
+    def __init__(self, function: str, threads: int):
+        self.end, far_end = socket.socketpair()
         self.stderr = tempfile.TemporaryFile()
-        arguments = [json.dumps(sys.path), str(far_end.fileno())]
         self.process = subprocess.Popen(
-            [sys.executable, "-c", WORKER, *arguments],
+            [sys.executable, "-c", SERVER, json.dumps(sys.path), str(far_end.fileno()), function, str(threads)],
             pass_fds=[far_end.fileno()],
             stdin=subprocess.DEVNULL,
             stderr=self.stderr,
-            env=os.environ | environment(threads, number) | {"PYTHONWARNINGS": ""},  # none of a library's is an error
+            env=_variables(threads, number=0),
             start_new_session=True,  # Ctrl-C is the driver's to handle
         )
         far_end.close()
+        self.requests = Connection(os.dup(self.end.fileno()))
+
+    def lives(self) -> bool:
+        """Whether it can start workers."""
+        return self.process.poll() is None
+
+    def fork(self, number: int, variables: dict[str, str], descriptors: list[int], keeps: bool) -> None:
+        """Have it start a worker, as soon as it has imported what that needs."""
+        with suppress(OSError):  # it is dead: receiving from the worker will say so
+            self.requests.send(("start", number, variables, keeps))
+            socket.send_fds(self.end, [b"."], descriptors)
+
+    def ended(self, number: int, patience: float) -> tuple[int, str]:
+        """The exit code of a worker, which is killed if it goes on; if this process is dead, its own and last words."""
+        try:
+            self.requests.send(("end", number, patience))
+            return self.requests.recv(), ""
+        except (EOFError, OSError):
+            with suppress(OSError):
+                os.killpg(self.process.pid, signal.SIGKILL)
+            return self.process.wait(), _last_words(self.stderr)
+
+    def close(self) -> None:
+        """Kill it and all its workers: they are one process group."""
+        if self.process.returncode is None:
+            with suppress(OSError):
+                os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.wait()
+        for each in (self.requests, self.end, self.stderr):
+            each.close()
+
+
+class _Worker:
+    """A process of its own, at the far end of two pipes; when it dies, the pipes end.
+
+    Attributes:
+        tasks: the one it works at, and perhaps the next.
+        groups: those it has taken a task of.
+        compiled: those it has done one of.
+        open: groups it knows that may have tasks, the next one last.
+    """
+
+    def __init__(self, server: _Server, threads: int, number: int, keeps: bool):
+        self.server, self.threads, self.number = server, threads, number
+        self.tasks: deque[Task] = deque()
+        self.groups, self.compiled, self.open, self.since = set(), set(), [], 0.0
+        self.stderr = tempfile.TemporaryFile()
+        its_tasks, self.connection = Pipe(duplex=False)
+        self.records, its_records = Pipe(duplex=False)
+        if hasattr(fcntl, "F_SETPIPE_SZ"):
+            with suppress(OSError):  # no more for this user
+                fcntl.fcntl(its_records.fileno(), fcntl.F_SETPIPE_SZ, PIPE_BYTES)
+        far_ends = (its_tasks, its_records)
+        descriptors = [*(end.fileno() for end in far_ends), self.stderr.fileno()]
+        server.fork(number, _variables(threads, number), descriptors, keeps)
+        for end in far_ends:
+            end.close()
 
     def give(self, function: str, task: Task) -> None:
-        self.task = task
-        self.groups.add(task.group)
-        try:
+        if not self.tasks:
+            self.since = time.monotonic()
+        self.tasks.append(task)
+        with suppress(OSError):  # it is dead already: receiving will say so
             self.connection.send((function, task))
-        except OSError:
-            pass  # it is dead already: receiving will say so
+
+    def done(self) -> float:
+        """Seconds that the task took which it has just done."""
+        self.tasks.popleft()
+        before, self.since = self.since, time.monotonic()
+        return self.since - before
 
     def receive(self) -> object | None:
         """Its next record, or None if it is dead."""
         try:
-            return self.connection.recv()
+            return self.records.recv()
         except (EOFError, OSError):
             return None
 
     def stop(self) -> str:
         """Kill the process and say how it ended, with the last it had to say."""
         self.connection.close()
-        try:
-            code = self.process.wait(timeout=1 if self.task else 0)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            code = self.process.wait()
-        self.stderr.seek(0)
-        last_words = self.stderr.read().decode(errors="replace").strip().splitlines()[-5:]
+        self.records.close()
+        code, of_server = self.server.ended(self.number, patience=1 if self.tasks else 0)
+        words = [*of_server.splitlines(), *_last_words(self.stderr).splitlines()]
         self.stderr.close()
-        return "\n".join([f"by {signal.Signals(-code).name}" if code < 0 else f"with exit code {code}", *last_words])
+        return "\n".join([f"by {signal.Signals(-code).name}" if code < 0 else f"with exit code {code}", *words])
+
+    def close(self) -> None:
+        """Wait until it is gone, when its server has been killed."""
+        self.connection.close()
+        while wait([self.records], timeout=1) and self.receive() is not None:
+            pass
+        self.records.close()
+        self.stderr.close()
 
 
-WORKER = """
-import json, sys
-sys.path[:] = json.loads(sys.argv[1])
-from studies.executors import work
-work(int(sys.argv[2]))
-"""
+def _variables(threads: int, number: int) -> dict[str, str]:
+    return os.environ | environment(threads, number) | {"PYTHONWARNINGS": ""}  # none of a library's is an error
 
 
-def work(file_descriptor: int) -> None:
-    """A worker's life: do what comes through the pipe until the driver is gone."""
-    connection = Connection(file_descriptor)
-    try:
-        while True:
-            match connection.recv():
-                case str(function):
-                    with suppress(ImportError, AttributeError):  # the first task will say so
-                        resolve(function)
-                case function, task:
-                    for record in _attempt(function, task):
-                        connection.send(record)
-                    connection.send(Done())
-    except (EOFError, OSError):
-        pass
-
-
-def environment(threads: int, number: int) -> dict[str, str]:
-    """What TensorFlow reads when a worker imports it; values that the user set stay, but for threads and backend."""
-    wanted = {
-        "TF_NUM_INTRAOP_THREADS": str(threads),
-        "TF_NUM_INTEROP_THREADS": "1",
-        "OMP_NUM_THREADS": str(threads),
-        "KERAS_BACKEND": "tensorflow",
-        "TF_CPP_MIN_LOG_LEVEL": "3",
-        "TF_CPU_ALLOCATOR_USE_BFC": "1",  # keeps freed memory: convolutions take 10-15 % less time
-        "MALLOC_MMAP_THRESHOLD_": str(32 * 2**20),
-        "MALLOC_TRIM_THRESHOLD_": str(256 * 2**20),  # the same for NumPy: diagnostics take a quarter less
-        "TF_FORCE_GPU_ALLOW_GROWTH": "true",
-    }
-    if _gpus():
-        wanted["CUDA_VISIBLE_DEVICES"] = str(number % _gpus())
-    fixed = ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS", "KERAS_BACKEND")
-    return {name: value for name, value in wanted.items() if name in fixed or name not in os.environ}
-
-
-def _attempt(function: str, task: Task) -> Iterator[object]:
-    try:
-        yield from resolve(function)(task.payload)
-    except Exception as error:
-        summary = " ".join(str(error).split())[:300]
-        yield _crashed(task, f"{type(error).__name__}: {summary}\n{traceback.format_exc()}")
-
-
-def _crashed(task: Task, error: str) -> Result:
-    return Result(task.key, "crashed", error=error)
-
-
-def _next_task(waiting: dict[str, list[Task]], worker: _Worker, crew: list[_Worker]) -> Task | None:
-    """From a group the worker knows, else one that nobody knows, else any: the one with most left to do."""
-    left = {group: sum(task.cost for task in tasks) for group, tasks in waiting.items() if tasks}
-    if not left:
-        return None
-    taken = {group for other in crew for group in other.groups}
-    choices = left.keys() & worker.groups or left.keys() - taken or left.keys()
-    return waiting[max(choices, key=lambda group: (left[group], group))].pop()
-
-
-def resolve(function: str) -> Callable:
-    """The function that `package.module:function` names."""
-    module, _, name = function.partition(":")
-    return getattr(importlib.import_module(module), name)
-
-
-def default_workers(threads: int) -> int:
-    """One worker for every `threads` cores this process may use, as far as memory and GPUs allow."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    limits = [cores // threads]
-    meminfo = Path("/proc/meminfo")
-    if meminfo.exists():
-        fields = dict(line.split(":", 1) for line in meminfo.read_text().splitlines())
-        limits.append(int(fields["MemAvailable"].split()[0]) // 1024 // WORKER_MEMORY_MB)
-    if _gpus():
-        limits.append(_gpus() * WORKERS_PER_GPU)
-    return max(1, min(limits))
-
-
-def _gpus() -> int:
-    return len(list(Path("/dev").glob("nvidia[0-9]*")))
+def _last_words(stderr) -> str:
+    stderr.seek(0)
+    return "\n".join(stderr.read().decode(errors="replace").strip().splitlines()[-5:])

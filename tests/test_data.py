@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
+from sklearn.datasets import load_digits
 
 from studies import data, images
 from studies.data import Dataset
@@ -126,6 +127,8 @@ def test_digits_are_sixteen_levels_of_grey():
     digits = data.digits()
     assert digits.x.shape == (1797, 8, 8, 1) and digits.classes == 10
     assert digits.x.max() * digits.scale == 1 and digits.x.min() == 0
+    theirs = load_digits()
+    assert (digits.x[..., 0] == theirs.images).all() and (digits.y == theirs.target).all()
 
 
 @given(datasets(), st.integers(0, 99), st.data())

@@ -6,8 +6,9 @@ import time
 
 import pytest
 
-from studies.executors import Pool, Serial, Task, default_workers
+from studies.executors import AHEAD_BYTES, PIPE_BYTES, Pool, Serial, Task, _Queue
 from studies.record import Result, Started, StudyError
+from studies.worker import environment
 
 HERE = "tests.test_executors:"
 
@@ -34,6 +35,40 @@ def die_once(path):
         open(path, "w").close()
         os.kill(os.getpid(), signal.SIGKILL)
     yield "done"
+
+
+def kill_server(path):
+    yield "first" if not os.path.exists(path) else "second"
+    if not os.path.exists(path) or not path:
+        open(path or os.devnull, "w").close()
+        os.kill(os.getppid(), signal.SIGKILL)
+        time.sleep(60)
+    yield "done"
+
+
+def quick_then_die(path):
+    if path and not os.path.exists(path):
+        open(path, "w").close()
+        time.sleep(0.2)
+        os.kill(os.getpid(), signal.SIGKILL)
+    yield "done"
+
+
+def swell(payload):
+    yield len(payload)
+    yield bytes(3 * PIPE_BYTES)
+
+
+def processes(payload):
+    yield os.getpid(), os.getppid()
+    time.sleep(60)
+
+
+def draw(payload):
+    import numpy
+
+    time.sleep(0.1)
+    yield numpy.random.random()
 
 
 def fail(payload):
@@ -128,26 +163,207 @@ def test_tasks_get_workers_with_their_number_of_threads(pool):
     assert records(pool, "variable", work) == {"t1": ["1"], "t3": ["3"]}
 
 
-def test_workers_end_when_the_driver_is_killed(tmp_path):
+def alive(pids, seconds=10):
+    """Those of the processes that are still there after a while."""
+    deadline = time.monotonic() + seconds
+    while (there := [pid for pid in pids if runs(pid)]) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    return there
+
+
+def runs(pid):
+    try:
+        with open(f"/proc/{pid}/stat") as file:
+            return file.read().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def test_workers_are_forked_from_one_server_and_are_gone_when_it_is_closed():
+    pool = Pool(2)
+    found = []
+    for _, record in pool.run(HERE + "processes", tasks(range(2), group=str)):
+        found += [record] if isinstance(record, tuple) else []
+        if len(found) == 2:
+            break
+    workers, servers = (set(pids) for pids in zip(*found, strict=True))
+    assert len(workers) == 2 and len(servers) == 1 and os.getpid() not in servers
+    assert not [pid for pid in workers if os.getpgid(pid) != min(servers)]  # no Ctrl-C reaches them
+    pool.close()
+    assert not alive(workers | servers, seconds=1)
+
+
+def test_a_server_that_is_killed_takes_its_workers_along_and_costs_their_tasks_a_retry(pool, tmp_path):
+    started = time.monotonic()
+    seen = [record for _, record in pool.run(HERE + "kill_server", tasks([str(tmp_path / "died")]))]
+    assert seen == [Started("t0", 1), "first", Started("t0", 2), "second", "done"]
+    assert time.monotonic() - started < 60  # its sleep
+    found = records(pool, "kill_server", tasks([""]))["t0"]
+    assert isinstance(found[-1], Result) and "SIGKILL" in found[-1].error
+
+
+def test_a_task_that_waits_at_a_worker_that_dies_loses_nothing(tmp_path):
+    pool = Pool(1)
+    try:
+        work = tasks(["", "", "", str(tmp_path / "died"), "", ""])
+        attempts = [record for _, record in pool.run(HERE + "quick_then_die", work) if isinstance(record, Started)]
+    finally:
+        pool.close()
+    assert attempts == [Started(f"t{i}", n) for i, n in ((0, 1), (1, 1), (2, 1), (3, 1), (3, 2), (4, 1), (5, 1))]
+
+
+@pytest.mark.parametrize("size", [10, AHEAD_BYTES - 500, 2 * PIPE_BYTES])
+def test_large_tasks_and_records_block_nobody(size):
+    pool = Pool(1)
+    try:
+        found = records(pool, "swell", tasks([bytes(size)] * 4))
+    finally:
+        pool.close()
+    assert {key: [r if isinstance(r, int) else len(r) for r in rs] for key, rs in found.items()} == dict.fromkeys(
+        found, [size, 3 * PIPE_BYTES]
+    )
+
+
+def test_workers_do_not_share_a_generator(pool):
+    drawn = [record for records_ in records(pool, "draw", tasks(range(2), group=str)).values() for record in records_]
+    assert drawn[0] != drawn[1]
+
+
+def test_workers_take_turns_on_the_gpus_that_the_user_lists(monkeypatch):
+    monkeypatch.setattr("studies.worker.gpus", lambda: ["3", "GPU-a"])
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,GPU-a")
+    assert [environment(1, n)["CUDA_VISIBLE_DEVICES"] for n in range(3)] == ["3", "GPU-a", "3"]
+    monkeypatch.setattr("studies.worker.gpus", lambda: [])
+    assert "CUDA_VISIBLE_DEVICES" not in environment(1, 0)
+
+
+@pytest.mark.parametrize("when", ["busy", "importing"])
+def test_no_process_is_left_when_the_driver_is_killed(when):
     code = f"""
-import sys
 from studies.executors import Pool, Task
-for task, record in Pool(2).run("{HERE}where", [Task(str(i), str(i % 2), 1, i) for i in range(10**6)]):
-    if isinstance(record, int): print(record, flush=True)
+pool = Pool(2)
+pool.start("{HERE}processes", 2)
+print(pool.servers[1].process.pid, flush=True)
+for task, record in pool.run("{HERE}processes", [Task(str(i), str(i), 1, i) for i in range(4)]):
+    if isinstance(record, tuple): print(*record, flush=True)
 """
     driver = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
-    workers = {int(driver.stdout.readline()) for _ in range(6)}
+    pids = {int(driver.stdout.readline())}
+    if when == "busy":
+        pids |= {int(pid) for _ in range(2) for pid in driver.stdout.readline().split()}
+        assert len(pids) == 3
     driver.kill()
     driver.wait()
-    deadline = time.monotonic() + 20
-    while (alive := [pid for pid in workers if os.path.exists(f"/proc/{pid}")]) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert len(workers) == 2 and not alive
+    assert not alive(pids, seconds=30)
+
+
+LOOK = """
+import os, sys
+import keras
+import tensorflow
+from tensorflow.python.eager import context
+ABSENT = [name for name in ("matplotlib.pyplot", "pandas", "sklearn.base") if sys.modules.get(name) is None]
+LOADED_BY = os.getpid()
+def look(payload):
+    memory = dict(line.split(":")[:2] for line in open("/proc/self/smaps_rollup") if ":" in line[:20])
+    kb = {name: int(memory[name].split()[0]) for name in ("Rss", "Pss")}
+    threads = len(os.listdir("/proc/self/task"))
+    import pandas  # it can be had all the same
+    yield LOADED_BY, os.getppid(), threads, context._context is None, len(ABSENT), kb
+"""
+
+
+def test_a_worker_has_tensorflow_imported_but_not_started_and_shares_its_memory(tmp_path, monkeypatch):
+    (tmp_path / "looking.py").write_text(LOOK)
+    monkeypatch.syspath_prepend(tmp_path)
+    pool = Pool(2)
+    try:
+        found = [r for _, r in pool.run("looking:look", tasks(range(2), group=str)) if isinstance(r, tuple)]
+    finally:
+        pool.close()
+    assert len(found) == 2
+    for loaded_by, parent, threads, asleep, absent, kb in found:
+        assert loaded_by == parent and threads == 1 and asleep and absent == 3
+        assert kb["Pss"] < 0.6 * kb["Rss"], kb
+
+
+def test_what_is_not_of_one_thread_is_not_forked(tmp_path, monkeypatch):
+    (tmp_path / "threaded.py").write_text(
+        "import os, threading, time\n"
+        "LOADED_BY = os.getpid()\n"
+        "threading.Thread(target=time.sleep, args=(30,), daemon=True).start()\n"
+        "def look(payload): yield LOADED_BY == os.getpid()\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    pool = Pool(1)
+    try:
+        assert [r for _, r in pool.run("threaded:look", tasks([0])) if not isinstance(r, Started)] == [True]
+    finally:
+        pool.close()
 
 
 def test_the_number_of_workers():
     with pytest.raises(StudyError, match="workers=0: expected 1 or more"):
         Pool(workers=0)
     assert Pool(workers=3).workers == 3
-    assert 1 <= default_workers(threads=1) <= os.cpu_count()
-    assert default_workers(threads=10**6) == 1
+
+
+class Counted(str):
+    """A group that counts how often anybody looks at it."""
+
+    looks = 0
+
+    def __hash__(self):
+        Counted.looks += 1
+        return super().__hash__()
+
+    def __lt__(self, other):
+        Counted.looks += 1
+        return super().__lt__(other)
+
+    __eq__ = str.__eq__
+
+
+class Idle:
+    """What a queue knows of a worker."""
+
+    def __init__(self, groups=()):
+        self.groups, self.compiled, self.open, self.tasks = set(groups), set(), [], []
+
+    def done(self):
+        return 1.0
+
+
+@pytest.mark.parametrize("known", ["by nobody", "by both", "by the other"])
+@pytest.mark.parametrize("groups", [4, 10**9], ids=["few groups", "each its own"])
+def test_what_it_takes_to_hand_out_tasks_is_near_linear_in_their_number(known, groups):
+    def looks(count):
+        work = [Task(str(i), Counted(i % groups), 1, None, cost=1 + i % 7) for i in range(count)]
+        names = [task.group for task in work]
+        crew = [Idle(names if known == "by both" else ()), Idle(names if known != "by nobody" else ())]
+        Counted.looks = 0
+        queue, taken = _Queue(work, crew), []
+        while task := queue.take(crew[len(taken) % 2], crew):
+            queue.note(crew[len(taken) % 2], task)
+            taken.append(task.key)
+        assert len(taken) == len(set(taken)) >= count - 3
+        return Counted.looks
+
+    assert looks(4000) < 5 * looks(1000)
+
+
+def test_a_worker_joins_a_group_only_while_that_ends_it_sooner():
+    def joins(waiting, first, later):
+        knower, other = Idle(), Idle()
+        queue = _Queue(tasks(range(waiting + 2)), [knower, other])
+        for seconds in (first, later):
+            knower.done = lambda seconds=seconds: seconds
+            queue.note(knower, queue.take(knower, [knower, other]))
+        assert len(queue.waiting["g"]) == waiting
+        return queue.take(other, [knower, other]) is not None
+
+    assert not joins(waiting=4, first=3.0, later=0.5)
+    assert joins(waiting=20, first=3.0, later=0.5)
+    assert joins(waiting=1, first=3.0, later=60.0)
+    unknown = _Queue(tasks(range(2)), [Idle(), Idle()])
+    assert unknown.take(Idle(), [Idle()]) and unknown.take(Idle(), [Idle(["g"])])  # nobody knows how long it takes

@@ -160,12 +160,13 @@ def test_one_worker_that_reuses_its_graphs_and_grown_seeds_give_the_same_numbers
     assert_each_trial_once(tmp_path)
 
 
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT], ids=["killed", "interrupted"])
-def test_a_study_survives_a_killed_worker_and_goes_on_after_its_driver_was_stopped(pooled, tmp_path, how):
+@pytest.mark.parametrize("how, who", [(signal.SIGKILL, "server"), (signal.SIGINT, "worker")])
+def test_a_study_survives_a_killed_process_and_goes_on_after_its_driver_was_stopped(pooled, tmp_path, how, who):
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     driver = subprocess.Popen(command(tmp_path), cwd=ROOT, text=True, preexec_fn=heeding, **pipes)
     when_some_have_ended(tmp_path, driver, 1)
-    os.kill(processes_of(driver.pid)[0], signal.SIGKILL)
+    [server] = processes_of(driver.pid)
+    os.kill(server if who == "server" else processes_of(server)[0], signal.SIGKILL)
     when_some_have_ended(tmp_path, driver, 3)
     os.kill(driver.pid, how)
     _, errors = driver.communicate()
@@ -382,8 +383,8 @@ def test_the_jobs_of_a_multirun_share_their_workers_and_give_the_same_numbers(po
     while sweep.poll() is None:
         for child in processes_of(sweep.pid):
             with suppress(OSError):
-                if "studies.executors" in Path(f"/proc/{child}/cmdline").read_text():
-                    workers.add(child)
+                if "studies.worker" in Path(f"/proc/{child}/cmdline").read_text():
+                    workers.update(processes_of(child))
         time.sleep(0.05)
     output, error = sweep.communicate()
     assert sweep.returncode == 0, error
