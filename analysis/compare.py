@@ -111,12 +111,15 @@ def answer(
     from analysis import answers, estimates
 
     by, metric = list(study.factors) if by is None else by, metric or study.metric
-    compared = estimates.comparison(trials, by, metric, study.baseline, estimates.averaged_over(study, by))
+    over = estimates.averaged_over(study, by)
+    compared = estimates.comparison(trials, by, metric, study.baseline, over)
     text = tables.comparison_table(compared, by, metric, study.baseline, format)
     if format in ("terminal", "markdown"):
         item = "\n- " if format == "markdown" else "\n  "
         lines = answers.answer(compared, by, metric, study.baseline)
+        lines += answers.left_out(*estimates.left_out(trials, by, over), over)
         text += f"\n\n{item.join(answers.so_far(lines, len(trials), planned))}"
+        text += f"\n\n{tables.interval_note(metric, any(factor in study.baseline for factor in by))}"
     if "loss_by_rate" in study.figures and format != "csv":
         curve = estimates.rate_curve(trials, load.epochs(study.name, root, list(trials["key"])), by)
         text += f"\n\n{tables.rate_table(estimates.rate_range(curve, by), by, format)}"
@@ -137,7 +140,7 @@ def across(
     Raises:
         StudyError: a factor is not in all of them, or they have no metric in common.
     """
-    from analysis import estimates
+    from analysis import answers, estimates
 
     studies = [study for study, _ in chosen]
     shared = [factor for factor in studies[0].factors if all(factor in study.factors for study in studies)]
@@ -147,7 +150,7 @@ def across(
             own = listed(f"{study.name} by {study.metric}" for study in studies)
             raise StudyError(f"the studies are compared by different metrics ({own}): name one with --metric")
         metric = studies[0].metric
-    parts = []
+    parts, notes = [], []
     for study, trials in chosen:
         factors = by or list(study.factors)
         over = estimates.averaged_over(study, factors)
@@ -158,10 +161,15 @@ def across(
             part.insert(0, "arm", labels)
         part.insert(0, "study", study.name)
         parts.append(part)
+        notes += [
+            f"{study.name}: {line}" for line in answers.left_out(*estimates.left_out(trials, factors, over), over)
+        ]
     baselines = [{factor: study.baseline[factor] for factor in by if factor in study.baseline} for study in studies]
     baseline = baselines[0] if all(other == baselines[0] for other in baselines) else {}
     columns = ["study", *(by or ["arm"])]
-    return tables.comparison_table(pd.concat(parts, ignore_index=True), columns, metric, baseline, format)
+    text = tables.comparison_table(pd.concat(parts, ignore_index=True), columns, metric, baseline, format)
+    notes = [*notes, tables.interval_note(metric, bool(baseline))] if format in ("terminal", "markdown") else []
+    return "\n\n".join([text, *notes])
 
 
 def executions(study: str, root="mlruns", metric: str | None = None, format: str = "terminal") -> str:
@@ -187,7 +195,13 @@ def executions(study: str, root="mlruns", metric: str | None = None, format: str
         metric = metric or new.study.metric
         both = set.intersection(*(set(frame["seed"]) for frame in frames))
         shared = [frame[frame["seed"].isin(both)] for frame in frames]
-        means = history.mean_changes(*(estimates.comparison(frame, by, metric, {}) for frame in shared), by)
+        means = history.mean_changes(
+            *(
+                estimates.comparison(frame, by, metric, {}, estimates.averaged_over(each.study, by))
+                for each, frame in zip((old, new), shared, strict=True)
+            ),
+            by,
+        )
         parts += [f"{tables.words(metric)}, mean over the seeds that both have", tables.frame_table(means, format)]
     return "\n\n".join(parts)
 
