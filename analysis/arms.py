@@ -110,6 +110,6 @@ def left_out(trials: pd.DataFrame, by: list[str], over: Iterable[str]) -> tuple[
     seeds = set(kept["seed"])
     return (
         [context for context in arms_of(trials, over)[1] if context not in contexts],
-        [seed for seed in dict.fromkeys(trials["seed"]) if seed not in seeds],
+        sorted(set(trials["seed"]) - seeds),
         kept.empty and not trials.empty,
     )

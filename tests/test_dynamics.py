@@ -8,6 +8,8 @@ from scipy import stats
 from analysis import dynamics, intervals
 from studies.record import QUANTILES
 
+pytestmark = pytest.mark.filterwarnings("error")
+
 NAN = float("nan")
 NAMES = ["min", *(f"q{round(100 * q):02d}" for q in QUANTILES), "max"]
 
