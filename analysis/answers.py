@@ -7,10 +7,10 @@ p ≤ 5 %.
 import numpy as np
 import pandas as pd
 
-from analysis.estimates import LEAST_PAIRS, LEVEL, ROUNDING, arms_of, as_level, higher_is_better
+from analysis.estimates import LEAST_PAIRS, LEVEL, RESOLUTION, arms_of, as_level, higher_is_better
 from analysis.history import Choices
 from analysis.tables import interval, rounded, words
-from studies.record import arm_label
+from studies.record import arm_label, listed
 
 MOST_CONTEXTS = 8
 """Of the combinations of other levels that are spoken of one by one."""
@@ -31,8 +31,9 @@ def answer(compared: pd.DataFrame, by: list[str], metric: str, baseline: dict) -
     if len(compared) == 1:
         return [f"The {words(metric)} is {_estimate(compared.iloc[0])}.", *_failed(compared)]
     anchors = [factor for factor in by if factor in baseline]
+    notes = [*_failed(compared), *_unequal(compared)]
     if not anchors:
-        return [_ranked(compared, by, metric), *_failed(compared), *_spread(compared, by)]
+        return [_ranked(compared, by, metric), *notes, *_spread(compared, by)]
     wanted = tuple(as_level(baseline[factor]) for factor in anchors)
     is_baseline = [tuple(map(as_level, arm)) == wanted for arm in zip(*(compared[f] for f in anchors), strict=True)]
     against = arm_label({factor: baseline[factor] for factor in anchors})
@@ -40,9 +41,9 @@ def answer(compared: pd.DataFrame, by: list[str], metric: str, baseline: dict) -
     frame = compared.assign(is_baseline=is_baseline)
     groups = [frame.iloc[places] for places in _places(frame, contexts)]
     if len(groups) == 1:
-        return [_against(frame, by, against, metric), *_failed(compared)]
+        return [_against(frame, by, against, metric), *notes]
     lines = [f"At {_where(part, contexts)}: {_against(part, anchors, against, metric)}" for part in groups]
-    return [_counts(frame, by, against, metric), *_failed(compared), *(lines if len(lines) <= MOST_CONTEXTS else [])]
+    return [_counts(frame, by, against, metric), *notes, *(lines if len(lines) <= MOST_CONTEXTS else [])]
 
 
 def so_far(lines: list[str], done: int, planned: int) -> list[str]:
@@ -126,6 +127,20 @@ def spans(found: list[tuple[list[str], dict | None]]) -> list[str]:
     return [line for _, line in sorted(lines)]
 
 
+def left_out(contexts: list[tuple], seeds: list[int], everything: bool, over: list[str]) -> list[str]:
+    """What averages are not of, in a sentence, if anything: from `estimates.left_out`, over these factors."""
+    if everything:
+        return [
+            f"No combination of {listed(over)} was tried with all arms at one seed, and so no average would be fair to "
+            f"them: compare by {listed(over)} too."
+        ]
+    parts = [f"seed{'s' * (len(seeds) > 1)} {_some([str(seed) for seed in seeds])}"] if seeds else []
+    if contexts:
+        parts.insert(0, _some([arm_label(dict(zip(over, context, strict=True)), whole=True) for context in contexts]))
+    why = "Averages are of what all arms have at the same seeds"
+    return [f"{why}; left out, for not every arm has it: {'; '.join(parts)}."] if parts else []
+
+
 def _places(frame, factors) -> list:
     """Where the rows of each combination of the factors' levels are."""
     number, arms = arms_of(frame, factors)
@@ -157,7 +172,7 @@ def _difference(row) -> str:
 
 
 def _paired(row) -> str:
-    return f"{_difference(row)} (paired, {row['pairs']} seed{'' if row['pairs'] == 1 else 's'})"
+    return f"{_difference(row)} (paired, {_seeds(row['pairs'])})"
 
 
 def _untested(pairs: int) -> str:
@@ -178,9 +193,12 @@ def _ranked(part, by, metric) -> str:
         return "No arm can be told from another: not one trial finished."
     if len(scored) == 1:
         return f"Only {_named(scored.iloc[0], by)} has a {words(metric)}: {_estimate(scored.iloc[0])}."
+    if not (scored["standing"] == "best").any():
+        return "No arm can be told from another: there is no seed that all of them have."
     [best] = scored[scored["standing"] == "best"].to_dict("records")
     extreme = "highest" if higher_is_better(metric) else "lowest"
-    text = f"{_named(best, by)} has the {extreme} {words(metric)}: {_estimate(best)}"
+    by_seeds = f" at the {_seeds(best['blocks'])} that the arms share" if len(_unequal(scored)) else ""
+    text = f"{_named(best, by)} has the {extreme} {words(metric)}{by_seeds}: {_estimate(best)}"
     tied, untested = (
         [_named(row, by) for row in scored[scored["standing"] == standing].to_dict("records")]
         for standing in ("tied", "untested")
@@ -206,13 +224,28 @@ def _some(names: list[str]) -> str:
 
 def _failed(compared) -> list[str]:
     count = int(compared["failures"].sum())
-    return [f"Trials that did not finish: {count}; those that diverged or timed out count as chance."] if count else []
+    scores = "those that diverged or timed out count as chance, or as the worst that finished if that is worse"
+    return [f"Trials that did not finish: {count}; {scores}."] if count else []
+
+
+def _unequal(compared) -> list[str]:
+    """That arms stand by fewer seeds than they have."""
+    stand = compared[(compared["standing"] != "failed") & (compared["seeds"] > 0) & (compared["blocks"] > 0)]
+    if (stand["seeds"] == stand["blocks"]).all():
+        return []
+    return [
+        "Not all arms have the same seeds: best, tied and untested are by those that all arms with three or more have."
+    ]
+
+
+def _seeds(count: int) -> str:
+    return f"{count} seed{'' if count == 1 else 's'}"
 
 
 def _spread(compared, by) -> list[str]:
     """Between which arms the spread over seeds differs most."""
     known = compared[compared["sd"].notna() & (compared["standing"] != "failed")]
-    if len(known) < 2 or np.ptp(known["sd"]) < ROUNDING:
+    if len(known) < 2 or np.ptp(known["sd"]) <= RESOLUTION * known["mean"].abs().max():
         return []
     least, most = (known.loc[index] for index in (known["sd"].idxmin(), known["sd"].idxmax()))
     return [
@@ -231,17 +264,22 @@ def _against(part, by, against, metric) -> str:
         return f"{against}, the baseline, has no {words(metric)} here. {_ranked(part, by, metric)}"
     if others.empty:
         return f"Only {against}, the baseline, has a {words(metric)}: {_estimate(base.iloc[0])}."
-    gains = _gain(others, metric)
+    if (base["standing"] == "failed").all():
+        return f"{against}, the baseline, failed: not one of its trials finished. {_ranked(part, by, metric)}"
+    own = f"{words(metric)} {_estimate(base.iloc[0])}"
+    able = others[others["standing"] != "failed"]
+    if able.empty:
+        return f"Nothing is better than {against}, the baseline: {own}; {_others(len(others))} failed."
+    gains = _gain(able, metric)
     if gains.isna().all():
         return f"No arm shares a seed with {against}, the baseline, and so none can be compared with it."
-    top = others.loc[gains.idxmax()]
+    top = able.loc[gains.idxmax()]
     better, worse = _clearly(others, metric)
     tail = f"; {len(worse)} of {len(others)} {'is' if len(worse) == 1 else 'are'} clearly worse" if len(worse) else ""
     if gains.max() <= 0:
-        own = f"{words(metric)} {_estimate(base.iloc[0])}"
         nearest = f"the nearest, {_named(top, by)}, differs by {_paired(top)}"
         return f"Nothing is better than {against}, the baseline: {own}; {nearest}{tail}."
-    if others["p"].isna().all():
+    if able["p"].isna().all():
         lead = f"The best is {_lead(top, by, metric)}, which differs from {against} by {_paired(top)}"
         return f"{lead}: {_untested(top['pairs'])}."
     if len(better):
@@ -277,7 +315,7 @@ def _counts(frame, by, against, metric) -> str:
             f"tell whether by chance."
         )
     better, worse = _clearly(others, metric)
-    equals = others[gain >= gain.max() - ROUNDING]
+    equals = others[gain >= gain.max() - RESOLUTION * others["mean"].abs().max()]
     top = equals.loc[(equals["difference_high"] - equals["difference_low"]).fillna(np.inf).idxmin()]
     most = f"the best, {_named(top, by)}, differs by {_difference(top)}" if gain.max() > 0 else "none is ahead of it"
     clear = f"{len(better)} of {len(others)} arms are clearly better and {len(worse)} clearly worse"

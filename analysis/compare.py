@@ -123,16 +123,19 @@ def answer(
     from analysis import answers, estimates, history
 
     by, metric = list(study.factors) if by is None else by, metric or study.metric
-    compared = estimates.comparison(trials, by, metric, study.baseline, estimates.averaged_over(study, by))
+    over = estimates.averaged_over(study, by)
+    compared = estimates.comparison(trials, by, metric, study.baseline, over)
     chosen = _choices(study, trials, root, by, metric, where, since, planned)
-    lines = answers.so_far(answers.answer(compared, by, metric, study.baseline), len(trials), planned)
-    lines = answers.chosen(lines, chosen, study.metric)
+    lines = answers.answer(compared, by, metric, study.baseline)
+    lines += answers.left_out(*estimates.left_out(trials, by, over), over)
+    lines = answers.chosen(answers.so_far(lines, len(trials), planned), chosen, study.metric)
     if format == "json":
-        return _json(study, by, metric, lines, chosen, compared)
+        return _json(study, by, metric, lines + history.mixed(trials), chosen, compared)
     text = tables.comparison_table(compared, by, metric, study.baseline, format)
     if format in ("terminal", "markdown"):
         item = "\n- " if format == "markdown" else "\n  "
         text += f"\n\n{item.join(lines + history.mixed(trials))}"
+        text += f"\n\n{tables.interval_note(metric, any(factor in study.baseline for factor in by))}"
     else:
         text = tables.noted(text, answers.caveats(chosen, study.metric) + history.mixed(trials), format)
     if "loss_by_rate" in study.figures and format != "csv":
@@ -199,7 +202,7 @@ def across(
             own = listed(f"{study.name} by {study.metric}" for study in studies)
             raise StudyError(f"the studies are compared by different metrics ({own}): name one with --metric")
         metric = studies[0].metric
-    parts = []
+    parts, notes = [], []
     for study, trials in chosen:
         factors = by or list(study.factors)
         over = estimates.averaged_over(study, factors)
@@ -210,6 +213,9 @@ def across(
             part.insert(0, "arm", labels)
         part.insert(0, "study", study.name)
         parts.append(part)
+        notes += [
+            f"{study.name}: {line}" for line in answers.left_out(*estimates.left_out(trials, factors, over), over)
+        ]
     baselines = [{factor: study.baseline[factor] for factor in by if factor in study.baseline} for study in studies]
     baseline = baselines[0] if all(other == baselines[0] for other in baselines) else {}
     columns = ["study", *(by or ["arm"])]
@@ -220,7 +226,8 @@ def across(
         lines += [f"{study.name}: {line}" for line in answers.caveats(found, study.metric)]
     if format == "json":
         return json.dumps({"metric": metric, "chosen_after_the_fact": lines, "arms": json.loads(text)}, indent=2)
-    return tables.noted(text, lines, format)
+    notes = [*notes, tables.interval_note(metric, bool(baseline))] if format in ("terminal", "markdown") else []
+    return "\n\n".join([tables.noted(text, lines, format), *notes])
 
 
 def executions(study: str, root="mlruns", metric: str | None = None, format: str = "terminal") -> str:
@@ -247,7 +254,13 @@ def executions(study: str, root="mlruns", metric: str | None = None, format: str
     shared = history.shared(*frames, by) if all(len(frame) for frame in frames) else frames
     if all(len(frame) for frame in shared):
         metric = metric or new.study.metric
-        means = history.mean_changes(*(estimates.comparison(frame, by, metric, {}) for frame in shared), by)
+        means = history.mean_changes(
+            *(
+                estimates.comparison(frame, by, metric, {}, estimates.averaged_over(each.study, by))
+                for each, frame in zip((old, new), shared, strict=True)
+            ),
+            by,
+        )
         parts += [f"{tables.words(metric)}, mean over the seeds that both had", tables.frame_table(means, format)]
     return "\n\n".join(parts)
 

@@ -7,7 +7,7 @@ import pandas as pd
 from scipy.interpolate import PchipInterpolator
 from scipy.special import stdtrit
 
-from analysis.estimates import LEVEL, arms_of, labelled, scored
+from analysis.estimates import LEVEL, arms_of, bounded, failure_scores, labelled, scored
 from studies.record import QUANTILES
 
 QUANTILE_COLUMNS = ("min", *(f"q{round(100 * q):02d}" for q in QUANTILES), "max")
@@ -21,8 +21,9 @@ DENSITY_CELLS = 60
 def curves(trials: pd.DataFrame, epochs: pd.DataFrame, by: list[str], metric: str) -> pd.DataFrame:
     """A metric's course as an arm scores it: no trial drops out of the mean when it ends.
 
-    A trial that diverged or timed out scores chance from its last epoch on; one that stopped early keeps its last
-    value. Values are averaged over the other factors within a seed, which has none where one of its trials crashed.
+    A trial that diverged or timed out has a failure's score (`estimates.failure_scores`) from its last epoch on; one
+    that stopped early keeps its last value. Values are averaged over the other factors within a seed, which has none
+    where one of its trials crashed.
 
     Args:
         trials, epochs: those frames, of the same trials.
@@ -30,14 +31,14 @@ def curves(trials: pd.DataFrame, epochs: pd.DataFrame, by: list[str], metric: st
         metric: a column of the epochs frame, such as `val_accuracy`.
 
     Returns:
-        one row an arm and epoch: the columns `by`, epoch, seeds (with a value), mean, low, high: the t interval over
-        the seeds at that epoch alone, NaN for fewer than two.
+        one row an arm and epoch: the columns `by`, epoch, seeds (with a value), mean, low, high: the interval over
+        the seeds at that epoch alone (`intervals.bounded`), NaN for fewer than two.
     """
     table = epochs.pivot(index="key", columns="epoch", values=metric).reindex(trials["key"])
     at, last = table.columns.to_numpy(float), trials["epochs"].to_numpy(float)[:, None]
     failed = trials["status"].isin(["diverged", "timeout"]).to_numpy()[:, None] & (at >= last)
-    chance = scored(trials.assign(status="diverged"), metric).to_numpy()[:, None]
-    values = np.where(failed, chance, table.where(at <= last, table.ffill(axis=1)).to_numpy(float))
+    lowest = failure_scores(trials, metric).to_numpy()[:, None]
+    values = np.where(failed, lowest, table.where(at <= last, table.ffill(axis=1)).to_numpy(float))
     values[(trials["status"] == "crashed").to_numpy()] = np.nan
     arm, arms = arms_of(trials, by)
     groups = pd.DataFrame(values, columns=table.columns).groupby([arm, trials["seed"].to_numpy()], sort=False)
@@ -46,7 +47,8 @@ def curves(trials: pd.DataFrame, epochs: pd.DataFrame, by: list[str], metric: st
     groups = tidy.groupby(["arm", "epoch"], sort=False)["value"]
     frame = groups.agg(seeds="count", mean="mean", sd="std").reset_index().sort_values(["arm", "epoch"])
     half = stdtrit((frame["seeds"] - 1).clip(1), (1 + LEVEL) / 2) * frame["sd"] / np.sqrt(frame["seeds"])
-    frame = frame.assign(low=frame["mean"] - half, high=frame["mean"] + half).drop(columns="sd")
+    low, high = bounded(frame["mean"], half, metric)
+    frame = frame.assign(low=low, high=high).drop(columns="sd")
     return labelled(frame.reset_index(drop=True), arms, by)
 
 

@@ -5,16 +5,40 @@ from collections.abc import Iterable
 
 import numpy as np
 import pandas as pd
-from scipy.special import stdtr, stdtrit
 
-from studies.record import METRICS, Study, StudyError, listed
+from analysis.arms import (
+    arms_of,
+    as_level,
+    averaged_over,
+    comparable,
+    counted,
+    grouped,
+    labelled,
+    left_out,
+    levels_of,
+)
+from analysis.intervals import (
+    LEAST_PAIRS,
+    LEVEL,
+    RESOLUTION,
+    bounded,
+    difference_interval,
+    higher_is_better,
+    holm,
+    mean_interval,
+    paired,
+    paired_p,
+    pairs_with,
+    settled,
+    t_interval,
+)
+from studies.record import METRICS, StudyError, listed
 
-LEVEL = 0.95
-LEAST_PAIRS = 3
-"""Of seeds that a difference is tested by."""
-
-ROUNDING = 1e-9
-"""Below which a difference of metrics is that of rounding."""
+__all__ = [
+    "LEAST_PAIRS", "LEVEL", "RESOLUTION", "arms_of", "as_level", "averaged_over", "bounded", "by_seed", "comparable",
+    "comparison", "failure_scores", "failures", "higher_is_better", "holm", "labelled", "left_out", "paired_p",
+    "rate_curve", "rate_range", "scored", "span", "t_interval", "tuned",
+]  # fmt: skip
 
 OUTCOME = (
     "seeds",
@@ -29,65 +53,47 @@ OUTCOME = (
     "pairs",
     "p",
     "standing",
+    "blocks",
 )
 """The columns of a comparison after the factors."""
 
 
 def scored(trials: pd.DataFrame, metric: str) -> pd.Series:
-    """Each trial's value, with failures counted: diverged and timed-out ones score chance, crashed ones are missing.
+    """Each trial's value, with failures counted: what did not finish has a failure's score, a crash none.
 
-    Chance is an accuracy of 1 / classes and a loss of log(classes), that of the uniform guess.
+    A finished trial whose loss is not finite counts as a failure here.
 
     Raises:
         StudyError: there is no such metric.
     """
     if metric not in METRICS:
         raise StudyError(f"metric={metric}: expected one of {listed(METRICS)}")
-    chance = np.log(trials["classes"]) if metric.endswith("loss") else 1 / trials["classes"]
-    values = trials[metric].astype(float).where(~trials["status"].isin(["diverged", "timeout"]), chance)
-    return values.where(trials["status"] != "crashed")
+    values = trials[metric].astype(float)
+    lost = trials["status"].isin(["diverged", "timeout"]) | _infinite(values)
+    return values.where(~lost, failure_scores(trials, metric)).where(trials["status"] != "crashed")
 
 
-def t_interval(values: np.ndarray, level: float = LEVEL) -> tuple[float, float]:
-    """Student's t interval for a mean of independent values `(n,)`; NaN for fewer than two."""
-    n = len(values)
-    if n < 2:
-        return np.nan, np.nan
-    centre, half = np.mean(values), stdtrit(n - 1, (1 + level) / 2) * np.std(values, ddof=1) / np.sqrt(n)
-    return centre - half, centre + half
+def failure_scores(trials: pd.DataFrame, metric: str) -> pd.Series:
+    """What each trial scores if it diverges or times out: chance, or the worst that finished, whichever is worse.
 
-
-def higher_is_better(metric: str) -> bool:
-    """Whether a metric is an accuracy, and not a loss."""
-    return metric.endswith("accuracy")
-
-
-def paired_p(differences: np.ndarray) -> float:
-    """The two-sided p of Student's t test that paired differences `(n,)` have a mean of zero; NaN for fewer than three.
-
-    Differences that are all alike have no spread to test by: p is 1 if they are zero, else NaN. Accuracies are counted
-    in images, so that two seeds often differ by nearly the same number of them by chance: too often to test two.
+    The worst is that of all the trials in the frame, so that no failure is ahead of anything that finished. Chance is
+    the accuracy of the guess that always names the largest class, its share of the examples (`chance_val`,
+    `chance_test`, where the store has them, else 1 / classes), and the loss of the uniform guess, log(classes).
     """
-    n = len(differences)
-    if n < LEAST_PAIRS:
-        return np.nan
-    mean, error = np.mean(differences), np.std(differences, ddof=1) / np.sqrt(n)
-    if error <= ROUNDING:
-        return 1.0 if abs(mean) <= ROUNDING else np.nan
-    return float(2 * stdtr(n - 1, -abs(mean / error)))
+    values = trials[metric].astype(float)
+    finished = values[(trials["status"] == "finished") & ~_infinite(values)]
+    if len(finished) and finished.isna().all():
+        return pd.Series(np.nan, trials.index)  # a metric that this study has not
+    classes = trials["classes"].astype(float).where(trials["classes"] > 0)
+    if not higher_is_better(metric):
+        return np.log(classes).fillna(finished.max()).clip(lower=finished.max())
+    share = trials.get("chance_test" if "test" in metric else "chance_val", pd.Series(np.nan, trials.index))
+    return share.astype(float).fillna(1 / classes).fillna(finished.min()).clip(upper=finished.min())
 
 
-def holm(p: np.ndarray) -> np.ndarray:
-    """One family's p-values `(m,)` adjusted for their number (Holm 1979); missing ones stay so and do not count.
-
-    statsmodels has the same, and collects garbage at each call: 25 ms, where a study has a family for each panel.
-    """
-    p = np.asarray(p, float)
-    order = np.argsort(p)[: np.count_nonzero(~np.isnan(p))]
-    steps = np.arange(len(order), 0, -1) * p[order]
-    adjusted = np.full(len(p), np.nan)
-    adjusted[order] = np.maximum.accumulate(steps).clip(max=1)
-    return adjusted
+def _infinite(values: pd.Series) -> pd.Series:
+    """Whether values are beyond float32, such as what MLflow keeps for an infinity."""
+    return values.abs() > float(np.finfo(np.float32).max)
 
 
 def by_seed(trials: pd.DataFrame, by: list[str], metric: str, over: Iterable[str] = ()) -> pd.DataFrame:
@@ -99,38 +105,25 @@ def by_seed(trials: pd.DataFrame, by: list[str], metric: str, over: Iterable[str
     Returns:
         the columns `by`, seed, value, trials, and failures: those of them that did not finish.
     """
-    number, arms = arms_of(trials, by)
-    failed = trials["status"] != "finished"
-    frame = pd.DataFrame({"arm": number, "seed": trials["seed"], "value": scored(trials, metric), "failures": failed})
-    frame = frame.loc[comparable(trials, by, over).index]
-    units = frame.groupby(["arm", "seed"], sort=False).agg(
-        value=("value", lambda values: values.mean(skipna=False)),
-        trials=("value", "size"),
-        failures=("failures", "sum"),
+    chosen = counted(trials, by, list(over))
+    values, some = scored(trials, metric)[chosen], trials[chosen]
+    arms = arms_of(trials, by)[1]
+    place = {arm: n for n, arm in enumerate(arms)}
+    number, there = arms_of(some, by)
+    seed, seeds = pd.factorize(some["seed"])
+    arm = np.array([place[levels] for levels in there], dtype=int)[number]
+    unit, units = pd.factorize(arm * len(seeds) + seed)
+    count = np.bincount(unit, minlength=len(units))
+    frame = pd.DataFrame(
+        {
+            "arm": units // max(len(seeds), 1),
+            "seed": seeds[units % max(len(seeds), 1)],
+            "value": np.bincount(unit, values, len(units)) / count,  # missing if one of them is
+            "trials": count,
+            "failures": np.bincount(unit, some["status"] != "finished", len(units)).astype(int),
+        }
     )
-    return labelled(units.reset_index(), arms, by)
-
-
-def comparable(trials: pd.DataFrame, by: list[str], over: Iterable[str]) -> pd.DataFrame:
-    """The trials that an average over some factors is taken of.
-
-    At each seed, those combinations of the factors count that every arm has a trial of: no arm is then ahead for having
-    been tried where it is easy.
-
-    Args:
-        by: the factors that make the arms.
-        over: the factors averaged over; with none it is all the trials.
-    """
-    over = list(over)
-    number, arms = arms_of(trials, by)
-    cells = pd.DataFrame({"arm": number, "seed": trials["seed"], "context": arms_of(trials, over)[0]})
-    return trials[cells.groupby(["seed", "context"])["arm"].transform("nunique") == len(arms)] if over else trials
-
-
-def averaged_over(study: Study, by: list[str]) -> list[str]:
-    """The factors of a study that an average by some of them is over: the others, but those that move with these."""
-    fixed = {factor for group in study.zip if set(group) & set(by) for factor in group} | set(by)
-    return [factor for factor in study.factors if factor not in fixed]
+    return labelled(frame, arms, by)
 
 
 def comparison(
@@ -147,94 +140,122 @@ def comparison(
             elsewhere.
 
     Returns:
-        the columns `by`; seeds (with a value); failures; mean, sd, low, high: the t interval over seeds;
-        difference, difference_low, difference_high: to the baseline, paired by seed, NaN for the baseline itself;
-        pairs: their number; p: of the paired t test, Holm-adjusted over the frame, NaN where there is no test;
-        standing: `best` for the arm with the best mean among those that share the levels of the factors which the
-        baseline leaves open; of these, by paired t tests, Holm-adjusted, `tied` for those that are not found to be
-        worse at 5 %, `untested` for those that cannot be tested, and empty for those that are worse; `failed` for those
-        none of whose trials finished, which are not compared with the best.
+        the columns `by`; seeds (with a value); failures; mean, sd; low, high: the interval over seeds, see
+        `intervals.bounded`; difference, difference_low, difference_high: to the baseline, paired by seed, with the
+        t interval, NaN for the baseline itself; pairs: their number; p: of the paired t test, Holm-adjusted over the
+        frame, NaN where there is no test; standing, blocks: see `_stand`.
     """
     units = by_seed(trials, by, metric, over)
-    parts = dict(_grouped(units.set_index("seed"), by))
-    nothing = units.iloc[:0].set_index("seed").astype({"value": float})
-    parts = {arm: parts.get(arm, nothing) for arm in arms_of(trials, by)[1]}
-    arms = {arm: part["value"] for arm, part in parts.items()}
+    arms = arms_of(trials, by)[1]
+    place = {arm: n for n, arm in enumerate(arms)}
+    values, failed, lost = _blocks(units, by, place)
     anchors = {factor: as_level(level) for factor, level in baseline.items() if factor in by}
     rows = []
-    for arm, values in arms.items():
-        anchor = tuple(anchors.get(factor, level) for factor, level in zip(by, arm, strict=True))
-        pairs = _pairs(values, arms[anchor]) if anchors and anchor != arm and anchor in arms else np.array([])
-        there = values.dropna().to_numpy()
-        difference = (pairs.mean() if len(pairs) else np.nan, *t_interval(pairs), len(pairs), paired_p(pairs))
-        rows.append(
-            (
-                *arm,
-                len(there),
-                int(parts[arm]["failures"].sum()),
-                values.mean(),
-                values.std(),
-                *t_interval(there),
-                *difference,
-                "",
-            )
-        )
-    frame = pd.DataFrame(rows, columns=[*by, *OUTCOME])
+    for arm, n in place.items():
+        anchor = place.get(tuple(anchors.get(factor, level) for factor, level in zip(by, arm, strict=True)), n)
+        pairs = paired(values[:, n], values[:, anchor]) if anchor != n else np.array([])
+        there = values[~np.isnan(values[:, n]), n]
+        there = settled(there, np.abs(there).max(initial=0))
+        row = (*arm, len(there), failed[n], *_moments(there), *mean_interval(there, metric))
+        row += (_moments(pairs)[0], *difference_interval(pairs, metric), len(pairs), paired_p(pairs, scale=0))
+        rows.append(row)
+    frame = pd.DataFrame(rows, columns=[*by, *OUTCOME[:-2]])
     frame["p"] = holm(frame["p"].to_numpy(float))
-    lost = {arm for arm, part in parts.items() if len(part) and part["failures"].sum() == part["trials"].sum()}
-    frame["standing"] = _standing(
-        arms, lost, [by.index(factor) for factor in by if anchors and factor not in anchors], metric
+    shared = [place for place, factor in enumerate(by) if anchors and factor not in anchors]
+    standing = {}
+    for rivals in _rivals(arms, shared):
+        standing |= zip(rivals, _stand(values[:, rivals], lost[rivals], metric), strict=True)
+    frame["standing"], frame["blocks"] = ([standing[n][part] for n in range(len(arms))] for part in (0, 1))
+    return frame.assign(**levels_of(arms, by))
+
+
+def _blocks(units: pd.DataFrame, by: list[str], place: dict[tuple, int]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Values `(seeds, arms)`, NaN where there is none; each arm's failures; and whether nothing of it finished."""
+    number, there = arms_of(units, by)
+    columns = np.array([place[arm] for arm in there], dtype=int)[number]
+    rows, seeds = pd.factorize(units["seed"])
+    values = np.full((len(seeds), len(place)), np.nan)
+    values[rows, columns] = units["value"]
+    failed, trials = (
+        np.bincount(columns, units[name].to_numpy(float), len(place)).astype(int) for name in ("failures", "trials")
     )
-    return frame.assign(**_levels(list(arms), by))
+    return values, failed, (failed == trials) & (trials > 0)
 
 
-def _standing(arms: dict[tuple, pd.Series], lost: set[tuple], shared: list[int], metric: str) -> list[str]:
-    """Each arm's standing among those with the same levels at the places `shared`; `lost` are those that failed."""
-    sign = 1 if higher_is_better(metric) else -1
-    rivals = {}
-    for arm, values in arms.items():
-        if values.notna().any():
-            rivals.setdefault(tuple(arm[place] for place in shared), []).append(arm)
-    standing = dict.fromkeys(arms, "")
-    standing |= dict.fromkeys(lost, "failed")
-    for group in rivals.values():
-        able = [arm for arm in group if arm not in lost]
-        if not able:
-            continue
-        best = max(able, key=lambda arm: sign * arms[arm].mean())
-        others = [arm for arm in able if arm != best]
-        standing[best] = "best" if len(group) > 1 else ""
-        pairs = [sign * _pairs(arms[arm], arms[best]) for arm in others]
-        for arm, ahead, p in zip(others, pairs, holm(np.array([paired_p(pair) for pair in pairs])), strict=True):
-            worse = p <= 1 - LEVEL and ahead.mean() < 0
-            standing[arm] = "untested" if np.isnan(p) else "" if worse else "tied"
-    return list(standing.values())
+def _moments(values: np.ndarray) -> tuple[float, float]:
+    """Mean and standard deviation, NaN where there are too few."""
+    return np.mean(values) if len(values) else np.nan, np.std(values, ddof=1) if len(values) > 1 else np.nan
 
 
-def span(units: pd.DataFrame, by: list[str]) -> dict | None:
+def _rivals(arms: list[tuple], shared: list[int]) -> list[list[int]]:
+    """The places of the arms that have the same levels at the places `shared`."""
+    groups = {}
+    for place, arm in enumerate(arms):
+        groups.setdefault(tuple(arm[level] for level in shared), []).append(place)
+    return list(groups.values())
+
+
+def _stand(values: np.ndarray, lost: np.ndarray, metric: str) -> list[tuple[str, int]]:
+    """How arms stand that share the levels which the baseline leaves open, and the number of seeds that it is by.
+
+    These are the seeds that all of them have: all that have three or more, if any has, and did not fail. Of equal means
+    the first is best.
+
+    Args:
+        values: `(seeds, arms)`, NaN where there is none.
+        lost: whether none of an arm's trials finished.
+
+    Returns:
+        of each arm `best` for the best mean; `tied` if paired t tests, Holm-adjusted over all pairs of arms, do not
+        find it worse at 5 %, and nothing if they do; `untested` if it cannot be tested; `failed` if it is lost, which
+        has nothing to do with the others; nothing if it has no value or no rival.
+    """
+    standing = [("failed", 0) if gone else ("", 0) for gone in lost]
+    counts = (~np.isnan(values)).sum(axis=0)
+    able = np.flatnonzero((counts > 0) & ~lost)
+    tested = able[counts[able] >= LEAST_PAIRS] if (counts[able] >= LEAST_PAIRS).any() else able
+    block = values[~np.isnan(values[:, tested]).any(axis=1)][:, tested]
+    if np.count_nonzero(counts) < 2:
+        return standing
+    for place in able:
+        standing[place] = ("untested", len(block))
+    if not len(tested) or not len(block):
+        return standing
+    means = block.mean(axis=0) * (1 if higher_is_better(metric) else -1)
+    best = int(np.argmax(means >= means.max() - RESOLUTION * abs(means.max())))
+    for place, mean, p in zip(tested, means, pairs_with(block, best), strict=True):
+        worse = p <= 1 - LEVEL and mean < means[best]
+        standing[place] = ("untested" if np.isnan(p) else "" if worse else "tied", len(block))
+    standing[tested[best]] = ("best", len(block))
+    return standing
+
+
+def span(units: pd.DataFrame, by: list[str], metric: str = "") -> dict | None:
     """How far a factor moves a metric: from the arm with the least mean to that with the greatest.
 
     Args:
         units: from `by_seed`.
+        metric: of which they are, for the interval's bounds.
 
     Returns:
         lowest, highest: these arms, by the seeds that all of them have, if there are any; difference, low, high: paired
         by seed; pairs: their number; p: of the paired t test, times the number of pairs of arms that these were picked
         from (Bonferroni). None for fewer than two arms with a value.
     """
-    arms = {arm: part.set_index("seed")["value"] for arm, part in _grouped(units, by) if part["value"].notna().any()}
+    arms = [arm for arm, part in grouped(units, by) if part["value"].notna().any()]
     if len(arms) < 2:
         return None
-    shared = pd.DataFrame(arms.values()).dropna(axis="columns")
-    means = dict(zip(arms, shared.mean(axis="columns") if shared.size else map(pd.Series.mean, arms.values())))
-    lowest, highest = (pick(arms, key=means.get) for pick in (min, max))
-    pairs = _pairs(arms[highest], arms[lowest])
-    low, high = t_interval(pairs)
-    p = min(paired_p(pairs) * len(arms) * (len(arms) - 1) / 2, 1.0)
-    difference = pairs.mean() if len(pairs) else np.nan
+    units = units[units["value"].notna()]
+    values, *_ = _blocks(units, by, {arm: n for n, arm in enumerate(arms)})
+    shared = values[~np.isnan(values).any(axis=1)]
+    means = shared.mean(axis=0) if len(shared) else np.nanmean(values, axis=0)
+    lowest, highest = int(means.argmin()), int(means.argmax())
+    pairs = paired(values[:, highest], values[:, lowest])
+    low, high = difference_interval(pairs, metric)
+    p = min(paired_p(pairs, scale=0) * len(arms) * (len(arms) - 1) / 2, 1.0)
     return {
-        "lowest": lowest, "highest": highest, "difference": difference, "low": low, "high": high, "pairs": len(pairs),
-        "p": p,
+        "lowest": arms[lowest], "highest": arms[highest], "difference": _moments(pairs)[0], "low": low, "high": high,
+        "pairs": len(pairs), "p": p,
     }  # fmt: skip
 
 
@@ -256,7 +277,7 @@ def rate_range(curve: pd.DataFrame, by: list[str]) -> pd.DataFrame:
         if it never is. Geometric means over the seeds; each also with its t interval on logarithms, `_low` and `_high`.
     """
     rows = []
-    for arm, part in _grouped(curve, by):
+    for arm, part in grouped(curve, by):
         points = np.log([_rates(line) for _, line in part.groupby("seed")])
         row = [*arm, len(points)]
         for column in points.T:
@@ -275,16 +296,12 @@ def _rates(line: pd.DataFrame) -> tuple[float, float, float]:
         return np.nan, np.nan, rates[0] if len(rates) else np.nan
     lowest = int(np.nanargmin(np.where(finite, losses, np.nan)))
     falling = slice(0, max(lowest + 1, 2))
-    slopes = np.gradient(losses[falling], np.log(rates[falling])) if len(losses) > 1 else np.zeros(1)
+    with np.errstate(divide="ignore", invalid="ignore"):  # of rates that do not rise
+        slopes = np.gradient(losses[falling], np.log(rates[falling])) if len(losses) > 1 else np.zeros(1)
     steepest = int(np.argmin(np.nan_to_num(slopes, nan=np.inf)))
     half_way = (losses[0] + losses[lowest]) / 2
     above = np.flatnonzero((np.arange(len(losses)) > lowest) & ~(losses < half_way))
     return rates[steepest], rates[lowest], rates[above[0]] if len(above) else np.nan
-
-
-def _pairs(values: pd.Series, others: pd.Series) -> np.ndarray:
-    """The differences of what is paired by index."""
-    return (values - others).dropna().to_numpy()
 
 
 def failures(trials: pd.DataFrame, by: list[str]) -> pd.DataFrame:
@@ -296,19 +313,20 @@ def failures(trials: pd.DataFrame, by: list[str]) -> pd.DataFrame:
     """
     failed = trials[trials["status"] != "finished"]
     rows = []
-    for (*arm, status), part in _grouped(failed, [*by, "status"]):
+    for (*arm, status), part in grouped(failed, [*by, "status"]):
         reason = part["error"].iloc[0].partition("\n")[0]
         rows.append((*arm, status, len(part), tuple(part["seed"]), part["epochs"].median(), reason))
     columns = ["status", "trials", "seeds", "epochs", "error"]
     frame = pd.DataFrame(rows, columns=[*by, *columns])
-    return frame.assign(**_levels([row[: len(by)] for row in rows], by))
+    return frame.assign(**levels_of([row[: len(by)] for row in rows], by))
 
 
 def tuned(trials: pd.DataFrame, by: list[str], nuisance: dict[str, tuple], metric: str) -> pd.DataFrame:
     """One row an arm, in the order the arms appear: the combination of nuisance levels with the best mean.
 
-    Diverged trials count as chance; a combination with a trial that crashed is not chosen. Of equals the first in the
-    order of the levels is.
+    Trials that diverged or timed out have a failure's score, see `failure_scores`; a combination with a trial that
+    crashed is not chosen. Of equals, but for rounding, the one with the fewest failures is, and of those the first in
+    the order of the levels.
 
     Args:
         trials: a trials frame with a column for each nuisance factor.
@@ -320,16 +338,18 @@ def tuned(trials: pd.DataFrame, by: list[str], nuisance: dict[str, tuple], metri
         the columns `by` and those of `nuisance`, null where nothing can be chosen; value: the best mean, NaN there;
         edge: the nuisance factors whose best level is the least or the greatest of several numbers.
     """
-    sign = 1 if higher_is_better(metric) else -1
-    frame = trials.assign(value=scored(trials, metric))
+    frame = trials.assign(value=scored(trials, metric), failed=trials["status"] != "finished")
     rows = []
-    for arm, part in _grouped(frame, by):
-        means = {levels: values["value"].mean(skipna=False) for levels, values in _grouped(part, list(nuisance))}
-        best, best_value = (None,) * len(nuisance), np.nan
-        for levels in itertools.product(*((*levels, None) for levels in nuisance.values())):  # None: it has no such one
-            value = means.get(tuple(map(as_level, levels)), np.nan)
-            if value == value and not sign * value <= sign * best_value:
-                best, best_value = levels, value
+    for arm, part in grouped(frame, by):
+        tried = dict(grouped(part, list(nuisance)))
+        found = [
+            (levels, some["value"].mean(skipna=False), some["failed"].sum())
+            for levels in itertools.product(
+                *((*levels, None) for levels in nuisance.values())
+            )  # None: it has no such one
+            if (some := tried.get(tuple(map(as_level, levels)))) is not None
+        ]
+        best, best_value = _best(found, len(nuisance), metric)
         edge = [factor for factor, level in zip(nuisance, best, strict=True) if _on_edge(level, nuisance[factor])]
         rows.append((*arm, *best, best_value, edge))
     names = [*by, *nuisance, "value", "edge"]
@@ -341,43 +361,16 @@ def tuned(trials: pd.DataFrame, by: list[str], nuisance: dict[str, tuple], metri
     )
 
 
+def _best(found: list[tuple], count: int, metric: str) -> tuple[tuple, float]:
+    """Of combinations, their means and failures the best combination and its mean; nulls where there is none."""
+    sign = 1 if higher_is_better(metric) else -1
+    found = [(levels, mean, failed) for levels, mean, failed in found if mean == mean]
+    top = max((sign * mean for _, mean, _ in found), default=np.nan)
+    equals = [each for each in found if sign * each[1] >= top - RESOLUTION * abs(top)]
+    best = min(equals, key=lambda each: each[2], default=((None,) * count, np.nan, 0))
+    return best[:2]
+
+
 def _on_edge(level, levels) -> bool:
     numbers = [other for other in levels if isinstance(other, int | float) and not isinstance(other, bool)]
     return len(numbers) == len(levels) > 1 and level in (min(numbers), max(numbers))
-
-
-def arms_of(trials: pd.DataFrame, by: list[str]) -> tuple[np.ndarray, list[tuple]]:
-    """Each trial's arm as a number, `(trials,)`, and what the numbers stand for: the levels, in order of appearance."""
-    # Not by Series.map, which makes a float of an integer beside a null.
-    columns = [[as_level(level) for level in trials[factor]] for factor in by]
-    levels = zip(*columns, strict=True) if by else [()] * len(trials)
-    numbers = {}
-    return np.array([numbers.setdefault(arm, len(numbers)) for arm in levels], dtype=int), list(numbers)
-
-
-def labelled(frame: pd.DataFrame, arms: list[tuple], by: list[str]) -> pd.DataFrame:
-    """A frame with the column `arm`, from `arms_of`, replaced by those of the factors."""
-    levels = _levels([arms[number] for number in frame["arm"]], by)
-    return pd.concat([pd.DataFrame(levels, index=frame.index), frame.drop(columns="arm")], axis=1)
-
-
-def _levels(arms: list[tuple], by: list[str]) -> dict[str, pd.Series]:
-    """Columns of arms' levels."""
-    columns = {factor: [arm[place] for arm in arms] for place, factor in enumerate(by)}
-    # An object where a level is null: else null and 3 would come back as NaN and 3.0.
-    return {name: pd.Series(levels, dtype=object if None in levels else None) for name, levels in columns.items()}
-
-
-def _grouped(frame: pd.DataFrame, by: list[str]):
-    """Each arm's levels and rows, in order of appearance."""
-    number, arms = arms_of(frame, by)
-    places = pd.Series(number).groupby(number, sort=False).indices
-    for arm, levels in enumerate(arms):
-        yield levels, frame.iloc[places[arm]]
-
-
-def as_level(level):
-    """A level as a key: a list as a tuple, pandas's NaN as the null it was."""
-    if isinstance(level, list):
-        return tuple(level)
-    return None if level != level else level

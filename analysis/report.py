@@ -85,7 +85,8 @@ def report(execution: load.Execution, trials: pd.DataFrame, root) -> Report:
     )
     answer = answers.answer(found.compared, found.by, study.metric, study.baseline)
     if len(found.views) > 1:
-        answer += answers.spans([(view.arms.by, estimates.span(view.units, view.arms.by)) for view in found.views])
+        spans = [(view.arms.by, estimates.span(view.units, view.arms.by, study.metric)) for view in found.views]
+        answer += answers.spans(spans)
     answer = answers.so_far(answer, len(trials), len(execution.keys))
     before = [each for each in load.executions(study.name, root) if each.start_time < execution.start_time]
     choices = history.choices(study, before, execution.keys, root)

@@ -8,7 +8,7 @@ from functools import cached_property
 
 import pandas as pd
 
-from analysis import dynamics, estimates, load, plots, style, tables
+from analysis import answers, dynamics, estimates, load, plots, style, tables
 from analysis.tables import words
 from studies.record import Study
 
@@ -21,6 +21,8 @@ MAPS = 6
 """Arms whose weights are shown, and maps of two factors each."""
 
 RATE = "optimizer.learning_rate"
+
+FAILURE = "A trial that diverged or timed out scores chance, or what the worst that finished does if that is worse."
 
 
 @dataclass(frozen=True)
@@ -137,8 +139,9 @@ class Findings:
     def detailed(self) -> list[dict]:
         """Arms whose weights are shown: evenly from the best to the worst, the best one's baseline among them."""
         sign = 1 if estimates.higher_is_better(self.study.metric) else -1
-        ranked = self.compared.assign(rank=sign * self.compared["mean"]).dropna(subset="mean")
-        ranked = ranked.sort_values("rank", ascending=False, kind="stable")
+        failed = self.compared["standing"] == "failed"
+        ranked = self.compared.assign(failed=failed, rank=-sign * self.compared["mean"]).dropna(subset="mean")
+        ranked = ranked.sort_values(["failed", "rank"], kind="stable")
         ranking = [dict(zip(self.by, arm, strict=True)) for arm in estimates.arms_of(ranked, self.by)[1]]
         some = plots.some(ranking, ARMS_IN_DETAIL)
         if ranking and self.study.baseline:
@@ -164,13 +167,14 @@ def comparison(found: Findings) -> Section:
         section.figure(
             f"comparison{view.suffix}",
             plots.comparison(view.arms, view.compared, view.units, study.metric),
-            f"{words(study.metric)}{_by(view.arms.by)}{over}. An interval is Student's t at 95 % over "
-            "seeds; trials that diverged or timed out count as chance.",
+            f"{words(study.metric)}{_by(view.arms.by)}{over}. {tables.interval_note(study.metric, False)} {FAILURE}"
+            f"{_left_out(found, view.arms.by)}",
         )
     best = "best: of the arms with the same other levels; " if study.baseline else "best: of all; "
     notes = (
-        f"{best}tied: a paired t test, Holm-adjusted, does not find it worse at 5 %; untested: too few seeds or "
-        "no spread. The best of many is chosen for its luck too: expect its lead to shrink on fresh seeds."
+        f"{best}tied: a paired t test, Holm-adjusted over all pairs of arms, does not find it worse at 5 %; untested: "
+        "too few seeds or no spread; all by the seeds that these arms share. The best of many is chosen for its luck "
+        "too: expect its lead to shrink on fresh seeds."
     )
     for view in found.views if averaged else []:
         section.table(_table(found, view.compared, view.arms.by))
@@ -211,7 +215,8 @@ def interactions(found: Findings) -> Section:
         section.figure(
             f"factors_{rows[0].replace('.', '_')}_{columns[0].replace('.', '_')}",
             plots.heat(compared, rows, columns, metric),
-            f"Mean {words(metric)} by {_and(rows)} and {_and(columns)}, averaged over the other factors.",
+            f"Mean {words(metric)} by {_and(rows)} and {_and(columns)}, averaged over the other factors."
+            f"{_left_out(found, rows + columns)}",
         )
     return section
 
@@ -219,7 +224,7 @@ def interactions(found: Findings) -> Section:
 def training(found: Findings) -> Section:
     """Curves with bands, by arm."""
     section = Section("training", "Training")
-    metrics = ["val_accuracy", "running_loss"]
+    metrics = [metric for metric in ("val_accuracy", "running_loss") if metric in found.epochs]
     if found.study.metric in found.epochs and found.study.metric not in metrics:
         metrics.insert(0, found.study.metric)
     for metric, view in itertools.product(metrics, found.views):
@@ -230,9 +235,8 @@ def training(found: Findings) -> Section:
             section.figure(
                 f"{metric}{view.suffix}",
                 plots.curves(view.arms, frame, metric),
-                f"{words(metric)} by epoch: mean over seeds, and its 95 % t interval at each epoch alone. A trial "
-                "that diverged or timed out counts as chance from then on; one that stopped early keeps its "
-                "last value.",
+                f"{words(metric)} by epoch: mean over seeds, and its 95 % t interval at each epoch alone. "
+                f"{FAILURE[:-1]} from then on; one that stopped early keeps its last value.{_left_out(found, by)}",
             )
     return section
 
@@ -326,7 +330,7 @@ def failures(found: Findings) -> Section:
     if count:
         section.table(
             tables.failure_table(failed, found.by, "html"),
-            "A trial that diverged or timed out scores chance; one that crashed has no score.",
+            f"{FAILURE} One that crashed has no score.",
         )
     return section
 
@@ -392,6 +396,12 @@ def _trials(found: Findings) -> str:
 
 def _by(factors: list[str]) -> str:
     return f" by {_and(factors)}" if factors else ""
+
+
+def _left_out(found: Findings, by: list[str]) -> str:
+    """What an average by some factors leaves out, for the end of a caption."""
+    over = estimates.averaged_over(found.study, by)
+    return "".join(f" {line}" for line in answers.left_out(*estimates.left_out(found.trials, by, over), over))
 
 
 def _rest(found: Findings, by: list[str]) -> str:

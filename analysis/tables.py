@@ -53,6 +53,15 @@ def interval(value: float, low: float, high: float, sign: bool = False) -> str:
     return "–" if _missing(low) else f"[{rounded(low, half, sign)}, {rounded(high, half, sign)}]"
 
 
+def interval_note(metric: str, differences: bool = True) -> str:
+    """What the intervals of a comparison, with or without differences, are."""
+    accuracy = metric.endswith("accuracy")
+    scale = "on the logit scale, which keeps it between 0 and 1" if accuracy else "cut at 0"
+    cut = ", cut at -1 and 1" if accuracy else ""
+    paired = f"; of a difference it is of the pairs at the same seed{cut}" if differences else ""
+    return f"95 % intervals: Student's t over seeds, {scale}{paired}."
+
+
 def comparison_table(
     comparison: pd.DataFrame, by: list[str], metric: str, baseline: dict, format: str = "terminal"
 ) -> str:

@@ -7,6 +7,8 @@ import pytest
 from analysis import answers, estimates
 
 NAN = float("nan")
+
+pytestmark = pytest.mark.filterwarnings("error")
 RISE = np.array([0.02, -0.01, 0.02, -0.01, 0.01])
 
 
@@ -78,7 +80,7 @@ def test_one_seed_claims_nothing():
     assert "may be chance" in said({"sgd": [0.9], "adam": [0.95]})[0]
 
 
-@pytest.mark.parametrize(("values", "text"), [([0.9], "0.9000 at one seed"), ([0.9, 0.92], "0.91 [0.78, 1.04]")])
+@pytest.mark.parametrize(("values", "text"), [([0.9], "0.9000 at one seed"), ([0.9, 0.92], "0.91 [0.68, 0.98]")])
 def test_one_arm_is_measured(values, text):
     assert text in said({"all": values}, factors=())[0]
 
@@ -92,16 +94,17 @@ def test_where_nothing_has_a_score_there_is_no_answer():
 def test_a_baseline_without_a_score_is_not_given_anothers():
     base = {"optimizer": "sgd"}
     text, failed = said({"sgd": [NAN, NAN], "adam": [0.9, 0.91]}, baseline=base)
-    assert failed == "Trials that did not finish: 2; those that diverged or timed out count as chance."
+    scores = "those that diverged or timed out count as chance, or as the worst that finished if that is worse"
+    assert failed == f"Trials that did not finish: 2; {scores}."
     assert text.startswith(
-        "sgd, the baseline, has no val accuracy here. Only adam has a val accuracy: 0.905 [0.841, 0.969]"
+        "sgd, the baseline, has no val accuracy here. Only adam has a val accuracy: 0.905 [0.820, 0.952]"
     )
     text, _ = said({"sgd": [NAN, NAN], "adam": [0.9, 0.91], "lion": [0.5, 0.52]}, baseline=base)
     assert text.startswith("sgd, the baseline, has no val accuracy here. adam has the highest val accuracy: 0.905")
     text, _ = said({"sgd": [0.9, 0.91], "adam": [NAN, NAN]}, baseline=base)
     assert text.startswith("Only sgd, the baseline, has a val accuracy: 0.905")
     text, _ = said({"sgd": FLAT, "adam": [NAN] * 5})
-    assert text == "Only sgd has a val accuracy: 0.9020 [0.9000, 0.9040] (95 % t interval, 5 seeds)."
+    assert text == "Only sgd has a val accuracy: 0.9020 [0.9000, 0.9039] (95 % t interval, 5 seeds)."
 
 
 def test_an_arm_that_shares_no_seed_with_the_baseline_is_not_compared():
@@ -110,13 +113,63 @@ def test_an_arm_that_shares_no_seed_with_the_baseline_is_not_compared():
     assert text == "No arm shares a seed with sgd, the baseline, and so none can be compared with it."
     text = said(values | {"lion": [0.7, 0.70, 0.7, 0.72]}, baseline={"optimizer": "sgd"})[0]
     assert text.startswith("Nothing is better than sgd, the baseline: val accuracy 0.805")
-    assert said(values)[0].endswith("what it leads by may be chance.")
+    assert said(values)[0] == "No arm can be told from another: there is no seed that all of them have."
 
 
 def test_an_arm_that_leads_by_its_own_seeds_but_is_behind_on_shared_ones_is_not_better():
     values = {"sgd": [0.95, 0.96, 0.955, 0.2, 0.21], "adam": [0.90, 0.912, 0.903, NAN, NAN]}
-    text, _ = said(values, baseline={"optimizer": "sgd"})
+    text, _, seeds = said(values, baseline={"optimizer": "sgd"})
     assert text.startswith("Nothing is better than sgd") and text.endswith("1 of 1 is clearly worse.")
+    assert seeds.startswith("Not all arms have the same seeds")
+    text, *_ = said(values)
+    assert text.startswith("sgd has the highest val accuracy at the 3 seeds that the arms share: 0.66")
+
+
+def failing(values, metric="val_loss", baseline=None):
+    """What is said of arms in which None is a trial that diverged."""
+    frame = trials(
+        {arm: [NAN if v is None else v for v in several] for arm, several in values.items()}, ["rate"], metric
+    )
+    frame["status"] = ["diverged" if v is None else "finished" for several in values.values() for v in several]
+    baseline = {} if baseline is None else {"rate": baseline}
+    return answers.answer(estimates.comparison(frame, ["rate"], metric, baseline), ["rate"], metric, baseline)
+
+
+@pytest.mark.parametrize(
+    ("metric", "bad"), [("test_loss", [3.1, 2.9, 3.3, 3.0, 3.05]), ("val_accuracy", [0.08, 0.09, 0.07, 0.08, 0.085])]
+)
+def test_an_arm_that_failed_is_never_ahead_though_what_finished_is_worse_than_chance(metric, bad):
+    failed = [None] * 5
+    text, _ = failing({"0.05": bad, "1e7": failed}, metric, "0.05")
+    assert text.startswith("Nothing is better than 0.05, the baseline: ") and text.endswith("; the other failed.")
+    text, _ = failing({"0.05": bad, "1e7": failed}, metric, "1e7")
+    assert text.startswith("1e7, the baseline, failed: not one of its trials finished. 0.05 has the ")
+    assert text.endswith("; all the others failed.")
+    text, *_ = failing({"0.05": bad, "1e7": failed}, metric)
+    assert text.startswith("0.05 has the ") and text.endswith("; all the others failed.")
+    half = [*bad[:2], None, None, None]
+    text, _ = failing({"0.05": bad, "1e7": half}, metric, "0.05")
+    assert text.startswith("Nothing is better than 0.05") and "the nearest, 1e7, differs by" in text
+
+
+def test_arms_that_are_equal_but_for_rounding_are_not_better():
+    for noise in (0, 5e-8 * np.array([1, -1, 1, 1, 1])):
+        [text] = said({"sgd": FLAT, "adam": FLAT + noise}, baseline={"optimizer": "sgd"})
+        assert text.startswith("Nothing is better than sgd, the baseline: val accuracy 0.902")
+        assert "the nearest, adam, differs by +0.0000 [+0.0000, +0.0000] (paired, 5 seeds)." in text
+        values = {("sgd", 2): FLAT, ("adam", 2): FLAT + noise, ("sgd", 8): FLAT, ("adam", 8): FLAT - 0.1}
+        first, *_ = said(values, ("optimizer", "model.depth"), {"optimizer": "sgd"})
+        assert first.endswith("none is ahead of it.")
+    [text] = said({"sgd": [0.9], "adam": [0.9]}, baseline={"optimizer": "sgd"})
+    assert text.startswith("Nothing is better than sgd")
+
+
+def test_what_averages_leave_out_is_said():
+    assert answers.left_out([], [], False, ["model.depth"]) == []
+    [line] = answers.left_out([(16, None), (2, "x")], [3, 4], False, ["model.depth", "data"])
+    assert line.endswith("for not every arm has it: depth=16 data=null, depth=2 data=x; seeds 3, 4.")
+    [line] = answers.left_out([(2,), (16,)], [0], True, ["model.depth"])
+    assert line.startswith("No combination of model.depth was tried with all arms at one seed")
 
 
 def test_where_all_are_worse_no_gain_is_named():

@@ -25,6 +25,8 @@ from studies.record import Study, StudyError, Trial
 ROOT = Path(__file__).parent.parent
 NOW = datetime(2026, 11, 20, 12, tzinfo=timezone(timedelta(hours=1)))
 
+pytestmark = pytest.mark.filterwarnings("error")
+
 
 def stored(root, name, factors, baseline, config=None, seeds=(0, 1), metric="val_accuracy"):
     """Run a made-up study: every arm of a grid at every seed; an arm's number and its seed make its numbers."""
@@ -267,3 +269,82 @@ def test_trials_that_will_not_be_trained_as_those_before_are_said_so():
     assert history.changed([], now) == history.changed([now, {}, {"device": "cpu", "processor": "A"}], now) == ""
     said = history.changed([now, now | {"version.keras": "3.14.0"}, {"device": "gpu"}, {"device": "gpu"}], now)
     assert "of the 4 trials" in said and "(1 by keras 3.14.0, now 3.15.1; 2 by device gpu, now cpu)" in said
+
+
+def frame(rows, factors, metric="test_accuracy"):
+    """Trials from rows of levels, seed and value; None is one that diverged, and a text one that crashed."""
+    trials = pd.DataFrame(rows, columns=[*factors, "seed", metric])
+    value = trials[metric]
+    crashed, diverged = value.map(lambda v: isinstance(v, str)), value.isna()
+    status = np.where(crashed, "crashed", np.where(diverged, "diverged", "finished"))
+    return trials.assign(
+        **{metric: value.where(~crashed).astype(float)}, status=status, classes=np.where(crashed, 0, 10)
+    )
+
+
+@pytest.fixture
+def unseen(monkeypatch):
+    """These trials are in no store, so nobody has looked at them before."""
+    monkeypatch.setattr(compare, "_choices", lambda *arguments: history.Choices())
+
+
+@pytest.mark.usefixtures("unseen")
+def test_arms_that_were_tried_with_another_factor_too_are_not_merged_by_their_name():
+    """Dropout was tried without a penalty alone: `none` without it is what the penalties are compared with."""
+    factors = {"regularizer": ("none", "none", "l1", "l2"), "model.dropout": (0.0, 0.5, 0.0, 0.0)}
+    study = Study("x", "?", factors, tuple(range(5)), {"regularizer": "none", "model.dropout": 0.0}, "test_accuracy",
+                  zip=(tuple(factors),))  # fmt: skip
+    luck = 0.002 * np.random.default_rng(0).normal(size=(4, 5))
+    arms = zip(*factors.values(), (0.95, 0.7, 0.95, 0.9), luck)
+    trials = frame([(name, rate, s, mean + more[s]) for name, rate, mean, more in arms for s in range(5)], factors)
+    whole = estimates.comparison(trials, list(factors), "test_accuracy", study.baseline).drop(index=1)
+    text = compare.answer(study, trials, None, ["regularizer"])
+    table = rows(compare.answer(study, trials, None, ["regularizer"], format="csv"))
+    assert [row["regularizer"] for row in table] == ["none", "l1", "l2"]
+    for column in ("mean", "low", "high", "difference", "difference_low", "difference_high"):
+        np.testing.assert_allclose([float(row[column] or "nan") for row in table], whole[column])
+    assert "Nothing is clearly better than none" in text or "Nothing is better than none" in text
+    assert "left out, for not every arm has it: dropout=0.5." in text
+    assert "left out" not in compare.answer(study, trials, None)
+
+
+@pytest.mark.usefixtures("unseen")
+def test_factors_that_always_move_together_are_one():
+    factors = {"optimizer": ("sgd", "adam"), "optimizer.learning_rate": (0.1, 0.001)}
+    study = Study("x", "?", factors, (0, 1, 2), {"optimizer": "sgd"}, "test_accuracy", zip=(tuple(factors),))
+    trials = frame([(*arm, seed, 0.9) for arm in zip(*factors.values()) for seed in range(3)], factors)
+    text = compare.answer(study, trials, None, ["optimizer"])
+    assert "0.9000" in text and "left out" not in text
+    apart = replace(study, zip=())
+    assert "No combination of optimizer.learning_rate was tried with all" in compare.answer(
+        apart, trials, None, ["optimizer"]
+    )
+
+
+@pytest.mark.usefixtures("unseen")
+@pytest.mark.parametrize("metric", ["test_loss", "val_loss"])
+def test_a_rate_that_blows_up_is_not_better_than_one_that_learns_wrong_labels(metric):
+    """With most labels wrong the loss of what finished is above that of chance."""
+    study = Study("x", "?", {"rate": (0.05, 1e7)}, tuple(range(5)), {"rate": 0.05}, metric)
+    trials = frame([(r, s, 2.8 + 0.05 * s if r < 1 else None) for r in (0.05, 1e7) for s in range(5)], ["rate"], metric)
+    text = compare.answer(study, trials, None)
+    assert "clearly better" not in text and "Nothing is better than 0.05, the baseline" in text
+    assert "the other failed." in text and "[" in text and "95 % intervals" in text
+
+
+@pytest.mark.usefixtures("unseen")
+def test_an_arm_that_crashed_gives_no_warning():
+    study = Study("x", "?", {"x": ("a", "b", "c"), "y": (1, 2)}, (0, 1, 2), {"x": "b"}, "val_loss")
+    values = {
+        ("a", 1): "crashed",
+        ("a", 2): "crashed",
+        ("b", 1): 0.5,
+        ("b", 2): "crashed",
+        ("c", 1): None,
+        ("c", 2): 0.7,
+    }
+    made = [(*arm, seed, value) for arm, value in values.items() for seed in range(3)]
+    for by in (["x"], ["y"], ["x", "y"], []):
+        for metric in ("val_loss", "val_accuracy"):
+            for format in ("terminal", "markdown", "latex", "csv"):
+                assert compare.answer(study, frame(made, ["x", "y"], metric), None, by, metric, format)

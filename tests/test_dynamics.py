@@ -5,8 +5,10 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from analysis import dynamics, estimates
+from analysis import dynamics, intervals
 from studies.record import QUANTILES
+
+pytestmark = pytest.mark.filterwarnings("error")
 
 NAN = float("nan")
 NAMES = ["min", *(f"q{round(100 * q):02d}" for q in QUANTILES), "max"]
@@ -35,7 +37,7 @@ def test_a_curve_is_the_mean_over_seeds_with_their_t_interval():
     frame = dynamics.curves(some, epochs(a0=[0.1, 0.8], a1=[0.2, 0.9], b0=[0.1, 0.3]), ["initializer"], "val_accuracy")
     at = course(frame, "a").loc[1]
     assert (at["seeds"], at["mean"]) == (2, pytest.approx(0.85))
-    assert (at["low"], at["high"]) == pytest.approx(estimates.t_interval(np.array([0.8, 0.9])))
+    assert (at["low"], at["high"]) == pytest.approx(intervals.mean_interval(np.array([0.8, 0.9]), "val_accuracy"))
     alone = course(frame, "b").loc[1]
     assert alone["mean"] == pytest.approx(0.3) and np.isnan(alone["low"])
 
@@ -54,7 +56,7 @@ def test_other_factors_are_averaged_within_a_seed():
     some = trials(("a", 0, "finished", 0), ("b", 0, "finished", 0), ("a", 1, "finished", 0), ("b", 1, "finished", 0))
     frame = dynamics.curves(some, epochs(a0=[0.1], b0=[0.3], a1=[0.5], b1=[0.7]), [], "val_accuracy")
     assert list(frame["seeds"]) == [2] and frame["mean"][0] == pytest.approx(0.4)
-    assert frame["low"][0] == pytest.approx(estimates.t_interval(np.array([0.2, 0.6]))[0])
+    assert frame["low"][0] == pytest.approx(intervals.mean_interval(np.array([0.2, 0.6]), "val_accuracy")[0])
 
 
 def test_a_seed_without_one_of_its_trials_has_no_value():

@@ -6,10 +6,12 @@ import pytest
 from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
-from analysis import estimates
+from analysis import estimates, intervals
 from studies.record import Study, StudyError
 
 NAN = float("nan")
+
+pytestmark = pytest.mark.filterwarnings("error")
 
 
 def frame(*rows, factors=("initializer",)):
@@ -17,6 +19,11 @@ def frame(*rows, factors=("initializer",)):
     rows = [(*row, "finished") if len(row) == len(factors) + 2 else row for row in rows]
     trials = pd.DataFrame(rows, columns=[*factors, "seed", "val_accuracy", "status"])
     return trials.assign(classes=10, val_loss=0.5)
+
+
+def stored(values):
+    """Numbers as the store has them, which were float32."""
+    return np.float64(np.float32(values))
 
 
 def comparison(trials, by=("initializer",), baseline=None):
@@ -60,6 +67,38 @@ def test_failures_score_chance_and_crashes_are_missing():
     np.testing.assert_allclose(estimates.scored(trials, "val_loss"), [0.5, np.log(10), np.log(10), NAN])
     row = comparison(trials).loc["a"]
     assert (row["seeds"], row["failures"], row["mean"]) == (3, 3, pytest.approx(1.1 / 3))
+
+
+@pytest.mark.parametrize("metric", ["train_loss", "val_loss", "test_accuracy", "best_val_accuracy", "ema_test_loss"])
+def test_a_failure_is_never_ahead_of_anything_that_finished_whatever_the_metric(metric):
+    finished, sign = np.array([0.05, 0.3, 4.0, 1e30]), -1 if metric.endswith("loss") else 1
+    trials = frame(*(("a", seed, v) for seed, v in enumerate(finished)), ("a", 4, NAN, "diverged"))
+    trials = trials.assign(**{metric: trials["val_accuracy"]})
+    failure = estimates.scored(trials, metric)[4]
+    assert (sign * failure <= sign * finished).all()
+    assert failure == (0.05 if sign == 1 else 1e30)
+
+
+def test_chance_is_the_share_of_the_largest_class():
+    trials = frame(("a", 0, 0.9), ("a", 1, NAN, "diverged"), ("a", 2, NAN, "diverged"))
+    trials = trials.assign(chance_val=[0.6, 0.7, NAN], chance_test=0.65, test_accuracy=[0.8, NAN, NAN])
+    np.testing.assert_array_equal(estimates.scored(trials, "val_accuracy"), [0.9, 0.7, 0.1])
+    np.testing.assert_array_equal(estimates.scored(trials, "test_accuracy"), [0.8, 0.65, 0.65])
+    np.testing.assert_allclose(estimates.scored(trials, "val_loss")[1], np.log(10))
+
+
+def test_what_has_no_classes_or_no_finite_loss_is_a_failure_without_a_warning():
+    trials = frame(("a", 0, 0.9), ("a", 1, NAN, "timeout"), ("b", 0, NAN, "crashed"))
+    trials = trials.assign(classes=[10, 0, 0], val_loss=[1.797e308, NAN, NAN])  # MLflow's infinity
+    np.testing.assert_allclose(estimates.scored(trials, "val_loss"), [np.log(10), NAN, NAN])
+    np.testing.assert_allclose(estimates.scored(trials, "val_accuracy"), [0.9, 0.9, NAN])
+    table = estimates.comparison(trials, ["initializer"], "val_loss", {"initializer": "b"})
+    assert list(table["seeds"]) == [1, 0]
+
+
+def test_a_metric_that_nothing_has_is_not_a_failures_alone():
+    trials = frame(("a", 0, 0.9), ("b", 0, NAN, "diverged")).assign(ema_val_accuracy=NAN)
+    assert estimates.comparison(trials, ["initializer"], "ema_val_accuracy", {})["mean"].isna().all()
 
 
 def test_an_unknown_metric_is_refused():
@@ -113,8 +152,9 @@ def test_other_factors_are_averaged_within_a_seed():
     row = comparison(grid(), baseline={"initializer": "zeros"}).loc["he"]
     units, base = np.array([0.8, 0.6]), np.array([0.3, 0.35])
     assert (row["seeds"], row["mean"]) == (2, pytest.approx(0.7))
-    assert (row["low"], row["high"]) == pytest.approx(estimates.t_interval(units))
-    assert (row["difference_low"], row["difference_high"]) == pytest.approx(estimates.t_interval(units - base))
+    assert (row["low"], row["high"]) == pytest.approx(intervals.mean_interval(units, "val_accuracy"))
+    cut = intervals.difference_interval(units - base, "val_accuracy")
+    assert (row["difference_low"], row["difference_high"]) == pytest.approx(cut)
 
 
 def test_a_crash_makes_its_seed_missing_where_others_are_averaged_in():
@@ -184,11 +224,27 @@ def test_of_equals_the_earlier_level_is_chosen_whatever_order_they_ended_in():
     assert list(tuning(rows, nuisance={"optimizer.learning_rate": (0.1, 1, 0.01)})["optimizer.learning_rate"]) == [0.1]
 
 
-def test_a_loss_is_tuned_to_its_least_and_divergence_counts_as_chance():
+def test_a_loss_is_tuned_to_its_least_and_no_failure_is_ahead_of_what_finished():
     rows = [("he", 0.01, 100, 3.0), ("he", 0.1, 100, 2.5), ("he", 1, 100, NAN, "diverged")]  # chance: log 10 = 2.303
-    assert list(tuning(rows, "val_loss")["optimizer.learning_rate"]) == [1]
-    rows = [("he", 0.01, 100, 0.05), ("he", 0.1, 100, NAN, "diverged"), ("he", 1, 100, 0.2)]
-    assert list(tuning(rows)["optimizer.learning_rate"]) == [1]
+    assert list(tuning(rows, "val_loss")["optimizer.learning_rate"]) == [0.1]
+    rows = [("he", 0.01, 100, 0.05), ("he", 0.1, 100, NAN, "diverged"), ("he", 1, 100, 0.04)]  # chance: .1
+    assert list(tuning(rows)["optimizer.learning_rate"]) == [0.01]
+
+
+def test_of_equals_what_finished_is_chosen_before_what_failed():
+    """The worst that finished is what a failure scores: nothing is left to tell them apart but that it finished."""
+    rows = [("he", 0.01, 100, NAN, "diverged"), ("he", 0.1, 100, 3.0), ("he", 1, 100, NAN, "timeout")]
+    [row] = tuning(rows, "val_loss").to_dict("records")
+    assert (row["optimizer.learning_rate"], row["value"]) == (0.1, 3.0)
+    alone = tuning([rows[0], rows[2]], "val_loss")
+    assert list(alone["optimizer.learning_rate"]) == [0.01]
+
+
+def test_means_that_only_rounding_makes_differ_are_equals():
+    accuracies = {0.01: (0.9, 0.85), 0.1: (0.85, 0.9)}
+    rows = [("he", rate, 100 + n, stored(v)) for rate, pair in accuracies.items() for n, v in enumerate(pair)]
+    rows += [("zeros", rate, 100, stored(0.7) + (rate == 0.1) * 5e-8) for rate in (0.01, 0.1)]
+    assert list(tuning(rows)["optimizer.learning_rate"]) == [0.01, 0.01]
 
 
 def test_a_combination_that_crashed_is_not_chosen():
@@ -344,11 +400,11 @@ def test_p_is_adjusted_over_the_comparisons_with_the_baseline():
 def test_equal_arms_are_rarely_told_apart():
     rng = np.random.default_rng(1)
     wrong = 0
-    for _ in range(300):
-        values = rng.normal(0.9, 0.01, (4, 5))
+    for _ in range(100):
+        values = stored(rng.normal(324, 4, (4, 5)).round() / IMAGES)
         trials = frame(*(("abcd"[n], seed, values[n, seed]) for n in range(4) for seed in range(5)))
         wrong += (comparison(trials, baseline={"initializer": "a"})["p"] < 0.05).any()
-    assert wrong / 300 < 0.05 + 3 * np.sqrt(0.05 * 0.95 / 300)
+    assert wrong / 100 < 0.05 + 3 * np.sqrt(0.05 * 0.95 / 100)
 
 
 def test_failures_are_counted_by_arm_and_status_with_their_reason():
@@ -377,27 +433,123 @@ def test_arms_are_numbered_in_their_order_and_named_again():
     assert estimates.arms_of(trials, [])[1] == [()]
 
 
-def test_what_is_not_found_to_be_worse_is_not_beaten():
-    # By its own seeds b leads; by the seeds that both have it is clearly behind: nobody is told from the best.
+def test_arms_stand_by_the_seeds_that_all_of_them_have():
+    # By its own seeds b leads; by the seeds that both have it is clearly behind.
     a, b = [0.95, 0.96, 0.955, 0.2, 0.21], [0.90, 0.912, 0.903]
     rows = [("a", s, v) for s, v in enumerate(a)] + [("b", s, v) for s, v in enumerate(b)]
     rows += [("b", s, NAN, "crashed") for s in (3, 4)]
     table = comparison(frame(*rows), baseline={"initializer": "a"})
-    assert list(table["standing"]) == ["tied", "best"] and table.loc["b", "pairs"] == 3
+    assert list(table["standing"]) == ["best", ""] and list(table["blocks"]) == [3, 3]
+    assert table.loc["b", "pairs"] == 3 and table.loc["a", "mean"] < table.loc["b", "mean"]
+
+
+def test_an_arm_with_too_few_seeds_to_be_tested_does_not_take_those_of_the_others():
+    rows = [(arm, seed, base + 0.01 * seed) for arm, base in (("a", 0.5), ("b", 0.8)) for seed in range(5)]
+    rows = [*rows[:5], *((a, s, v - 0.001 * s) for a, s, v in rows[5:]), ("c", 0, 0.99)]
+    table = comparison(frame(*rows))
+    assert list(table["standing"]) == ["", "best", "untested"] and list(table["blocks"]) == [5, 5, 5]
 
 
 def test_arms_without_a_seed_in_common_are_not_tested():
     table = comparison(
         frame(("a", 0, 0.8), ("a", 1, 0.81), ("b", 2, 0.802), ("b", 3, 0.812)), baseline={"initializer": "a"}
     )
-    assert list(table["standing"]) == ["untested", "best"] and table.loc["b", "pairs"] == 0
+    assert list(table["standing"]) == ["untested", "untested"] and list(table["blocks"]) == [0, 0]
+    assert table.loc["b", "pairs"] == 0
 
 
-def test_accuracies_that_are_counted_in_images_are_told_apart_by_chance_no_more_often_than_claimed():
-    """An A/A test at the least number of seeds, of differences of a few of 360 images."""
+IMAGES = 360
+
+
+def counted(rng, arms, seeds, sd=6):
+    """Equal arms' accuracies `(seeds, arms)`, counted in images and stored as float32."""
+    return stored((324 + rng.normal(0, sd, (seeds, arms))).round() / IMAGES)
+
+
+@pytest.mark.parametrize("seeds", [3, 4, 5])
+def test_accuracies_that_are_counted_in_images_are_told_apart_by_chance_no_more_often_than_claimed(seeds):
+    """An A/A test of differences of a few of 360 images, each as the store has it."""
+    a, b = (counted(np.random.default_rng(seed), 8000, seeds, sd=1) for seed in (0, 1))
+    assert np.nanmean(intervals.paired_p(a - b) < 0.05) < 0.05 + 3 * np.sqrt(0.05 * 0.95 / 8000)
+
+
+def test_differences_of_as_many_images_at_every_seed_are_not_tested_though_float32_makes_them_differ():
     rng = np.random.default_rng(0)
-    p = np.array([estimates.paired_p(rng.normal(0, 2, estimates.LEAST_PAIRS).round() / 360) for _ in range(4000)])
-    assert np.mean(p < 0.05) < 0.05 + 3 * np.sqrt(0.05 * 0.95 / 4000)
+    bases = rng.integers(180, 340, (200, 3))
+    a, b = stored(bases / IMAGES), stored((bases + 1) / IMAGES)
+    assert np.ptp(b - a, axis=1).any()  # they do differ
+    assert all(np.isnan(estimates.paired_p(d)) for d in b - a)
+    rows = [(n, s, v) for n, values in enumerate((a[0], b[0])) for s, v in enumerate(values)]
+    row = comparison(frame(*rows), baseline={"initializer": 0}).loc[1]
+    assert np.isnan(row["p"]) and row["standing"] == "best"
+    assert row["difference_low"] == pytest.approx(row["difference_high"], abs=1e-15)
+
+
+def test_of_means_that_only_rounding_makes_differ_the_first_is_best():
+    values = stored([0.9, 0.85, 0.7])
+    rows = [("a", s, v) for s, v in enumerate(values)] + [("b", s, v + 5e-8) for s, v in enumerate(values)]
+    assert list(comparison(frame(*rows))["standing"]) == ["best", "tied"]
+
+
+def test_what_one_image_in_fifty_thousand_makes_differ_is_a_difference():
+    values = stored(np.array([40000, 40001, 40000, 40002]) / 50000)
+    assert np.isfinite(estimates.paired_p(values - stored(0.75)))
+    assert np.isfinite(estimates.comparison(losses(1e-6 * values), ["initializer"], "val_loss", {})["sd"]).all()
+
+
+def losses(values):
+    return frame(*(("a", seed, 0.5) for seed in range(len(values)))).assign(val_loss=values)
+
+
+def test_small_and_large_losses_are_told_apart_by_what_their_own_float32_resolves():
+    rng = np.random.default_rng(0)
+    for scale in (1e-12, 1.0, 1e12):
+        a, b = (stored(scale * rng.uniform(low, low + 1, 5)) for low in (1, 2))
+        assert intervals.paired_p(intervals.paired(a, b), max(a.max(), b.max())) == pytest.approx(
+            stats.ttest_rel(a, b).pvalue
+        )
+        assert (intervals.paired(a, a * (1 + 5e-8)) == 0).all()
+        trials = pd.concat([losses(a), losses(b).assign(initializer="b"), losses(a).assign(initializer="c")])
+        table = estimates.comparison(trials, ["initializer"], "val_loss", {"initializer": "a"})
+        assert table["difference"].iloc[2] == 0 and table["p"].iloc[1] < 1
+
+
+def test_equal_arms_are_rarely_found_worse_than_the_best_of_them():
+    """Studies of eight equal arms, each a group of rivals: how often any of the others is left without a standing."""
+    rng, studies = np.random.default_rng(0), 300
+    for seeds in (3, 5):
+        values = counted(rng, 8 * studies, seeds)
+        trials = pd.DataFrame({"arm": np.arange(8 * studies) % 8, "study": np.arange(8 * studies) // 8})
+        trials = trials.loc[np.tile(trials.index, seeds)].assign(seed=np.repeat(range(seeds), 8 * studies))
+        trials = trials.assign(val_accuracy=values.ravel(), status="finished", classes=10)
+        table = estimates.comparison(trials, ["arm", "study"], "val_accuracy", {"arm": 0})
+        excluded = (table["standing"] == "").groupby(table["study"]).any()
+        assert excluded.mean() <= 0.05 and (table["standing"] == "best").sum() == studies
+        assert len(excluded) == studies
+
+
+@pytest.mark.parametrize(("mean", "sd"), [(0.97, 0.02), (0.9, 0.1), (0.57, 0.2), (0.99, 0.006)])
+def test_the_interval_of_an_accuracy_is_within_its_bounds_and_covers_as_often_as_it_says(mean, sd):
+    k = mean * (1 - mean) / sd**2 - 1
+    samples = np.random.default_rng(0).beta(mean * k, (1 - mean) * k, (20_000, 5))
+    centre, half = samples.mean(axis=1), 2.776445 * samples.std(axis=1, ddof=1) / np.sqrt(5)
+    low, high = intervals.bounded(centre, half, "val_accuracy")
+    assert (low >= 0).all() and (high <= 1).all()
+    assert np.mean((low <= mean) & (mean <= high)) == pytest.approx(0.945, abs=0.016)
+    one = intervals.mean_interval(samples[0], "val_accuracy")
+    assert one == pytest.approx((low[0], high[0]))
+
+
+def test_intervals_know_their_metrics_bounds():
+    low, high = intervals.mean_interval(stored([0.88, 0.99]), "test_accuracy")
+    assert 0 < low < 0.9 and 0.99 < high < 1
+    low, high = intervals.mean_interval(np.array([1.0, 1.0, 1.0]), "val_accuracy")
+    assert (low, high) == (1, 1)
+    assert intervals.mean_interval(np.array([0.1, 2.0]), "val_loss")[0] == 0
+    assert intervals.difference_interval(np.array([0.1, 0.8]), "val_accuracy")[1] == 1
+    assert intervals.difference_interval(np.array([0.1, 0.8]), "val_loss")[1] > 1
+    for values in ([], [0.5]):
+        assert np.isnan(intervals.mean_interval(np.array(values), "val_accuracy")).all()
 
 
 def test_arms_are_averaged_over_what_all_of_them_were_tried_with():
@@ -412,9 +564,45 @@ def test_arms_are_averaged_over_what_all_of_them_were_tried_with():
     assert list(nothing["initializer"]) == ["a", "b"] and nothing["mean"].isna().all()
 
 
+def test_seeds_are_averaged_over_the_same_combinations():
+    # Easy at depth 2 (.9), hard at 16 (.1); seeds 2 and 3 have not been to depth 16 yet.
+    rows = [(arm, depth, s, 0.9 if depth == 2 else 0.1) for arm in "ab" for depth in (2, 16) for s in range(4)]
+    trials = frame(*(row for row in rows if row[1] == 2 or row[2] < 2), factors=TWO)
+    by_arm = estimates.comparison(trials, ["initializer"], "val_accuracy", {}, ["model.depth"])
+    assert list(by_arm["mean"]) == pytest.approx([0.9, 0.9]) and list(by_arm["sd"]) == pytest.approx([0, 0])
+    assert estimates.left_out(trials, ["initializer"], ["model.depth"]) == ([(16,)], [], False)
+    more = trials[(trials["seed"] < 3) & ((trials["seed"] < 2) | (trials["initializer"] == "a"))]
+    table = estimates.comparison(more, ["initializer"], "val_accuracy", {}, ["model.depth"])
+    assert list(table["mean"]) == pytest.approx([0.5, 0.5]) and list(table["seeds"]) == [2, 2]
+    assert estimates.left_out(more, ["initializer"], ["model.depth"]) == ([], [2], False)
+
+
+def test_a_whole_frame_leaves_nothing_out_and_arms_tried_apart_everything():
+    assert estimates.left_out(grid(), ["initializer"], ["model.depth"]) == ([], [], False)
+    assert estimates.left_out(grid(), TWO, []) == ([], [], False)
+    apart = frame(("a", 2, 0, 0.5), ("b", 16, 0, 0.6), factors=TWO)
+    assert estimates.left_out(apart, ["initializer"], ["model.depth"]) == ([(2,), (16,)], [0], True)
+
+
 def test_factors_that_move_together_are_not_averaged_over():
     study = Study("x", "?", {"a": (1,), "b": (1,), "c": (1,)}, (0,), {}, "val_accuracy", zip=(("a", "b"),))
     assert estimates.averaged_over(study, ["a"]) == ["c"] and estimates.averaged_over(study, ["c"]) == ["a", "b"]
+
+
+ZIPPED = {"regularizer": ("none", "none", "l1"), "model.dropout": (0.0, 0.5, 0.0)}
+
+
+def test_arms_that_a_zipped_factor_tells_apart_are_not_merged():
+    study = Study("x", "?", ZIPPED, (0,), {"regularizer": "none", "model.dropout": 0.0}, "val_accuracy",
+                  zip=(tuple(ZIPPED),))  # fmt: skip
+    over = estimates.averaged_over(study, ["regularizer"])
+    assert over == ["model.dropout"]
+    rows = [("none", 0.0, s, 0.5) for s in range(3)] + [("none", 0.5, s, 0.7) for s in range(3)]
+    rows += [("l1", 0.0, s, 0.5 + 0.01 * s) for s in range(3)]
+    trials = frame(*rows, factors=tuple(ZIPPED))
+    table = estimates.comparison(trials, ["regularizer"], "val_accuracy", study.baseline, over)
+    assert list(table["mean"]) == pytest.approx([0.5, 0.51]) and table["difference"].iloc[1] == pytest.approx(0.01)
+    assert estimates.left_out(trials, ["regularizer"], over) == ([(0.5,)], [], False)
 
 
 def test_the_span_of_a_factor_is_from_its_worst_to_its_best_level():

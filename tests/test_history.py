@@ -162,7 +162,7 @@ def test_several_studies_say_it_each_of_itself(root, capsys):
     executed(root, name="other")
     names = [STUDY.name, "other", "--root", str(root)]
     assert compare.main(names) == 0
-    assert re.search(rf"\n\nlooked: Looked at before: with 3 seeds on {DAY}; p [^\n]*\n$", capsys.readouterr().out)
+    assert re.search(rf"\n\nlooked: Looked at before: with 3 seeds on {DAY}; p [^\n]*\n", capsys.readouterr().out)
     assert compare.main([*names, "--where", "seed < 2", "--format", "json"]) == 0
     lines = json.loads(capsys.readouterr().out)["chosen_after_the_fact"]
     assert sum("the trials that have seed < 2" in line for line in lines) == 2 and len(lines) == 3

@@ -11,6 +11,8 @@ from matplotlib.colors import to_hex
 from analysis import dynamics, estimates, plots, style
 from studies.record import QUANTILES
 
+pytestmark = pytest.mark.filterwarnings("error")
+
 BY = ["model.depth", "initializer"]
 
 

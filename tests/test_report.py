@@ -15,6 +15,8 @@ from analysis import compare, load, report
 from studies import tracking
 from studies.record import STATISTICS, EpochRecord, LayerRecord, Result, Study, StudyError, Trial
 
+pytestmark = pytest.mark.filterwarnings("error")
+
 EPOCHS = 4
 CONFIG = tracked.CONFIG | {"training": {"epochs": EPOCHS, "batch_size": 32}}
 PLACES = [

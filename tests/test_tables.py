@@ -10,12 +10,14 @@ import pytest
 from analysis import estimates, tables
 
 BY = ["initializer", "model.depth"]
+pytestmark = pytest.mark.filterwarnings("error")
+
 COMPARISON = pd.DataFrame(
     [
-        ("he_normal", 2, 5, 0, 0.975, 0.0051, 0.96866, 0.98133, 0.025, 0.01251, 0.03749, 5, 0.004, "best"),
-        ("glorot_uniform", 2, 5, 1, 0.95, 0.01, 0.93758, 0.96242, np.nan, np.nan, np.nan, 0, np.nan, "tied"),
-        ("zeros", 2, 1, 0, 0.1, np.nan, np.nan, np.nan, -0.85, np.nan, np.nan, 1, np.nan, "untested"),
-        ("ones", 2, 0, 5, np.nan, np.nan, np.nan, np.nan, np.nan, np.nan, np.nan, 0, np.nan, ""),
+        ("he_normal", 2, 5, 0, 0.975, 0.0051, 0.96866, 0.98133, 0.025, 0.01251, 0.03749, 5, 0.004, "best", 5),
+        ("glorot_uniform", 2, 5, 1, 0.95, 0.01, 0.93758, 0.96242, np.nan, np.nan, np.nan, 0, np.nan, "tied", 5),
+        ("zeros", 2, 1, 0, 0.1, np.nan, np.nan, np.nan, -0.85, np.nan, np.nan, 1, np.nan, "untested", 5),
+        ("ones", 2, 0, 5, np.nan, np.nan, np.nan, np.nan, np.nan, np.nan, np.nan, 0, np.nan, "", 0),
     ],
     columns=[*BY, *estimates.OUTCOME],
 )
@@ -168,3 +170,8 @@ def test_failures_are_shown_with_their_seeds_and_reason():
     )
     last = tables.failure_table(found, ["initializer"]).splitlines()[-1]
     assert re.split(r"  +", last.strip()) == ["he", "crashed", "2", "0, 3", "4", "boom"]
+
+
+def test_what_intervals_are_is_said_by_the_metrics_bounds():
+    assert "logit" in tables.interval_note("test_accuracy") and "-1 and 1" in tables.interval_note("test_accuracy")
+    assert "cut at 0" in tables.interval_note("val_loss") and "-1 and 1" not in tables.interval_note("val_loss")
