@@ -23,7 +23,6 @@ import yaml
 
 from analysis import load
 from benchmarks import replay
-from studies.cost import multiply_adds
 from studies.worker import environment
 
 ROOT = Path(__file__).parent.parent
@@ -108,10 +107,12 @@ def convolutions(folder: Path) -> list[Figure]:
         other.append(examples / peer(folder, fit).epoch_seconds[0])
     ours, other, peak = np.mean(ours), np.mean(other), np.mean(peaks)
 
-    cnn = yaml.safe_load((ROOT / "conf/model/cnn.yaml").read_text()) | {"padding": "valid"}
-    _, dense, convolution = multiply_adds(cnn, (28, 28, 1))
-    first_layer = 24 * 24 * cnn["kernel_size"] ** 2 * cnn["filters"][0]
-    flops = 2 * (3 * (dense + convolution) - first_layer)  # the first layer has no gradient to its input
+    from studies import models, targets  # after the measurements: TensorFlow takes memory
+
+    node = yaml.safe_load((ROOT / "conf/model/cnn.yaml").read_text()) | {"padding": "valid"}
+    work = models.work(targets.build(node, "model", [], input_shape=(28, 28, 1), classes=10))
+    first_layer = 24 * 24 * node["kernel_size"] ** 2 * node["filters"][0]
+    flops = 2 * (3 * (work.dense + work.convolution) - first_layer)  # the first layer has no gradient to its input
     share = 100 * ours * flops / peak
     return [
         compared("CNN on MNIST: examples a second, all workers", ours, other, ours / other, "2×", "2.7×"),

@@ -11,20 +11,26 @@ from pathlib import Path
 from rich.console import Console
 
 from studies import arms, cost, data, limits, provenance, store, sweep, terminal
-from studies.record import EpochRecord, Result, Started, Study, StudyError, Trial, content_key, listed
+from studies.record import EpochRecord, Result, Started, Study, StudyError, Trial, Work, content_key, listed
 
 TRIAL = "studies.trial:run"
 CHECK = "studies.parts:check"
+COUNTED = 12
+"""Of models that are not known, so many are built for a plan: the others are taken for the mean."""
 
 
-def plan(study: Study, trials: list[Trial], seconds: dict[str, float], workers: int) -> None:
-    """Print the trials, or those that tune and how many follow, and the time that they should take."""
+def plan(study: Study, trials: list[Trial], executor) -> None:
+    """Print the trials, or those that tune and how many follow, and the time that they should take.
+
+    Models that no worker has built yet are built by one now, some of them, to count what they cost.
+    """
+    checked(cost.uncounted(trials)[:COUNTED], executor)
     graphs = list(dict.fromkeys(trial.graph_key for trial in trials))
     print(f"{study.name}: {study.question}")
     for trial in trials:
         print(f"  {trial.key}  graph {trial.graph_key[:8]}  {trial.label()} seed={trial.seed}")
     count = len(arms.of(study))
-    seconds = list(seconds.values())
+    seconds, workers = list(expected_seconds(trials).values()), min(executor.workers, len(trials))
     if study.nuisance:
         finals, mean = count * len(study.seeds), sum(seconds) / len(seconds)
         each = Counter(json.dumps(trial.arm) for trial in trials).values()
@@ -57,14 +63,11 @@ class Driver:
         self.execution, self.statuses, self.files = None, Counter(), {}
         self.compared, self.recorded = None, None
 
-    def drive(
-        self, trials: list[Trial], seconds: dict[str, float], expand: Callable[[list[dict]], list[Trial]]
-    ) -> tuple[int, dict]:
+    def drive(self, trials: list[Trial], expand: Callable[[list[dict]], list[Trial]]) -> tuple[int, dict]:
         """Run what is not finished yet.
 
         Args:
             trials: all of them, or those that tune.
-            seconds: how long each should take.
             expand: what was chosen for each arm -> the trials of the arms at that.
 
         Returns:
@@ -78,13 +81,12 @@ class Driver:
         self.console.print(f"{self.study.name}: {self.study.question}", markup=False, highlight=False, soft_wrap=True)
         try:
             if self.study.nuisance:
-                self._train(trials, seconds, replace(self.study, metric=self.study.tuning_metric))
+                self._train(trials, replace(self.study, metric=self.study.tuning_metric))
                 trials = expand(self._choose(trials))
-                seconds = expected_seconds(trials)
                 self.compared = trials
                 if self.execution:
                     self.execution.keep_design(trials)
-            self._train(trials, seconds, self.study)
+            self._train(trials, self.study)
             self._record(trials)
             frame = load.trials(self.study.name, self.root, {trial.key: trial.levels for trial in trials})
             table = compare.answer(self.study, frame, self.root, format="markdown")
@@ -104,7 +106,7 @@ class Driver:
         self._print_results(frame)
         return int(self.statuses["crashed"] > 0), self._summary(frame)
 
-    def _train(self, trials, seconds, study) -> None:
+    def _train(self, trials, study) -> None:
         """Check every part of the pending trials in the workers, then train them and write what comes back."""
         from analysis import estimates, load
         from studies.early_warnings import early_warnings
@@ -120,13 +122,13 @@ class Driver:
         if not pending:
             return
         self._warn_of_mixing({trial.key for trial in trials} & known)
-        compiling = cost.COMPILE / len(study.seeds)
+        with terminal.held():
+            self.executor.start(TRIAL, len(pending), pending[0].config["engine"]["threads"])
+        self._open(pending)
+        seconds, compiling = expected_seconds(pending), cost.COMPILE / len(study.seeds)
         tasks = [
             Task(t.key, t.graph_key, t.config["engine"]["threads"], t, seconds[t.key] + compiling) for t in pending
         ]
-        with terminal.held():
-            self.executor.start(TRIAL, len(tasks), tasks[0].threads)
-        self._open(pending)
 
         import pandas as pd
 
@@ -169,7 +171,7 @@ class Driver:
             from analysis import report  # noqa: F401  a second, which is had while the workers start
             from studies import tracking  # noqa: F401
 
-            self._check_parts(pending)
+            checked(pending, self.executor)
             database.place()
         finally:
             database.discard()
@@ -214,26 +216,6 @@ class Driver:
         self.files |= files
         if self.execution:
             self.execution.keep(self.files)
-
-    def _check_parts(self, pending) -> None:
-        """Have the workers build each different part, or pair of parts, once: what one refuses stops the study."""
-        from studies.executors import Task
-
-        tasks = {}
-        for trial in pending:
-            for parts in limits.checks(trial.config):
-                key = content_key(parts)
-                # One worker draws all initializers for a model, which it builds once.
-                group = content_key([parts[name] for name in ("model", "data") if name in parts])
-                tasks[key] = Task(key, group, trial.config["engine"]["threads"], parts)
-        run = self.executor.run(CHECK, list(tasks.values()))
-        for record in [record for _, record in run if isinstance(record, str | Result)]:
-            if isinstance(record, str):
-                raise StudyError(record)
-            reason = record.error.partition("\n")[0]
-            raise StudyError(f"a part cannot be built: {reason} (HYDRA_FULL_ERROR=1 shows where)") from Exception(
-                record.error
-            )
 
     def _choose(self, trials) -> list[dict]:
         """Each arm's best nuisance levels, printed and kept."""
@@ -313,17 +295,57 @@ def say_notes(trials: list[Trial]) -> None:
         print("note:", note, file=sys.stderr)
 
 
-def expected_seconds(trials: list[Trial]) -> dict[str, float]:
-    """About how long each trial trains, by key.
+def check_sizes(trials: list[Trial]) -> None:
+    """See that the data are there, and have as many examples as a batch.
 
     Raises:
-        StudyError: its data cannot be used.
+        StudyError: they cannot be used, or a batch is larger than the training set.
     """
     sizes = {}
-    expected = {}
+    for trial in trials:
+        node, batch = trial.config["data"], trial.config["training"]["batch_size"]
+        if (key := content_key(node)) not in sizes:
+            sizes[key], _ = data.size(node)
+        if batch > sizes[key]:
+            raise StudyError(
+                f"training.batch_size={batch}: expected at most {sizes[key]}, the number of training examples"
+            )
+
+
+def checked(trials: list[Trial], executor) -> None:
+    """Have workers build each different part of the trials, or pair of parts, once, and keep what models cost.
+
+    Raises:
+        StudyError: a part is refused.
+    """
+    from studies.executors import Task
+
+    tasks = {}
+    for trial in trials:
+        for parts in limits.checks(trial.config):
+            key = content_key(parts)
+            # One worker draws all initializers for a model, which it builds once.
+            group = content_key([parts[name] for name in ("model", "data") if name in parts])
+            tasks[key] = Task(key, group, trial.config["engine"]["threads"], parts)
+    for task, record in list(executor.run(CHECK, list(tasks.values()))):
+        match record:
+            case Work():
+                cost.keep(task.payload, record)
+            case str():
+                raise StudyError(record)
+            case Result():
+                reason = record.error.partition("\n")[0]
+                raise StudyError(f"a part cannot be built: {reason} (HYDRA_FULL_ERROR=1 shows where)") from Exception(
+                    record.error
+                )
+
+
+def expected_seconds(trials: list[Trial]) -> dict[str, float]:
+    """About how long each trial trains, by key; one whose model no worker has built yet as the mean of the others."""
+    sizes, expected, works = {}, {}, cost.works(trials)
     for trial in trials:
         node = trial.config["data"]
         if (key := content_key(node)) not in sizes:
-            sizes[key] = data.size(node)
-        expected[trial.key] = cost.trial_seconds(trial.config, *sizes[key])
+            sizes[key], _ = data.size(node)
+        expected[trial.key] = cost.trial_seconds(trial.config, sizes[key], works[trial.key])
     return expected

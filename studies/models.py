@@ -8,6 +8,8 @@ import math
 import keras
 from keras import layers
 
+from studies.record import Work
+
 GROUPS = 8
 """Of group normalization; fewer where they do not divide the channels."""
 
@@ -207,21 +209,17 @@ def vit(input_shape, classes, *, patch: int, width: int, depth: int, heads: int,
     return keras.Model(inputs, layers.Dense(classes, name="logits")(x))
 
 
-def multiply_adds(model: keras.Model) -> tuple[int, int, int]:
-    """The work of one example.
+def work(model: keras.Model) -> Work:
+    """What one example costs a model, counted.
 
     A kernel's weights each are a multiply-add wherever it is used: at each place of the output, at each step of a
     recurrence. A product of two signals, as attention has, counts as a dense layer's.
-
-    Returns:
-        how many layers with kernels, a recurrent one at each of its steps; multiply-adds of dense layers; of
-        convolutions.
     """
     used = dense = convolution = 0
     for operation in getattr(model, "operations", model.layers):
         if isinstance(operation, keras.Model):
-            inner = multiply_adds(operation)
-            used, dense, convolution = used + inner[0], dense + inner[1], convolution + inner[2]
+            inner = work(operation)
+            used, dense, convolution = used + inner.layers, dense + inner.dense, convolution + inner.convolution
             continue
         before, after = _shapes(operation)
         weights = sum(math.prod(v.shape) for v in _kernels(operation))
@@ -235,7 +233,7 @@ def multiply_adds(model: keras.Model) -> tuple[int, int, int]:
                 convolution += places * weights
             else:
                 dense += places * weights
-    return used, dense, convolution
+    return Work(used, dense, convolution)
 
 
 def _shapes(operation) -> tuple[tuple, tuple]:

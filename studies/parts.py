@@ -17,8 +17,9 @@ from studies import steps, targets
 from studies.data import Dataset, Split, noisy_labels, scaling, source, split
 from studies.engine import XLA_STEPS, Course, Engine, padded, wants_xla, weight_name
 from studies.initializers import Drawing
+from studies.models import work
 from studies.optimizers import Cycle, optimizer_of
-from studies.record import SEED_STREAMS, StudyError, Trial
+from studies.record import SEED_STREAMS, StudyError, Trial, Work
 
 ENGINES_KEPT = 4
 ADAPT_EXAMPLES = 256
@@ -46,8 +47,8 @@ def streams(seed: int, pins: dict) -> dict[str, np.random.SeedSequence]:
     }
 
 
-def check(config: dict) -> Iterator[str]:
-    """Build every part of a config once and train nothing: gives the error's text if a part is refused."""
+def check(config: dict) -> Iterator[str | Work]:
+    """Build every part of a config once and train nothing: gives a model's work, or why a part is refused."""
     allow = config["targets"]["allow"]
     try:
         for group in ("initializer", "schedule", *steps.GROUPS):
@@ -59,7 +60,7 @@ def check(config: dict) -> Iterator[str]:
                 cycle_of(targets.build(config["schedule"], "schedule", allow), optimizer, config["schedule"])
         if "model" in config:
             _check_device(config["engine"]["device"])
-            _check_draws(config, allow)
+            yield _check_draws(config, allow)
     except StudyError as error:
         yield str(error)
 
@@ -74,17 +75,17 @@ def _check_device(planned: str) -> None:
         )
 
 
-def _check_draws(config: dict, allow: list[str]) -> None:
-    """Build the model for its data, and draw a kernel of each shape that it has."""
+def _check_draws(config: dict, allow: list[str]) -> Work:
+    """Build the model for its data, and draw a kernel of each shape that it has; gives the model's work."""
 
     def make():
         dataset, _ = dataset_of(config["data"], allow)
         split(dataset, config["data"], np.random.default_rng(0))
         model = build_model(config["model"], dataset, allow)
-        return Drawing(model, lambda variable: weight_name(variable, model))
+        return Drawing(model, lambda variable: weight_name(variable, model)), work(model)
 
     node = config["initializer"]
-    drawing = _kept(_drawings, json.dumps([config["model"], config["data"]], sort_keys=True), make, limit=1)
+    drawing, counted = _kept(_drawings, json.dumps([config["model"], config["data"]], sort_keys=True), make, limit=1)
     try:
         drawing.try_out(node, allow)
     except (TypeError, ValueError, ArithmeticError, LookupError, NotImplementedError) as error:
@@ -93,6 +94,7 @@ def _check_draws(config: dict, allow: list[str]) -> None:
             f"initializer={node['_target_']} cannot draw what model={config['model']['_target_']} has: {reason}. "
             f"Choose another of either, or leave the arm out with study.skip"
         ) from error
+    return counted
 
 
 @dataclass(frozen=True)

@@ -216,6 +216,20 @@ def short(factor: str, factors) -> str:
 
 
 @dataclass(frozen=True)
+class Work:
+    """What one example costs a model.
+
+    Attributes:
+        layers: those with kernels, a recurrent one at each of its steps.
+        dense, convolution: multiply-adds in dense layers, in convolutions.
+    """
+
+    layers: int
+    dense: int
+    convolution: int
+
+
+@dataclass(frozen=True)
 class Started:
     """A trial begins (again): what came for it before is void."""
 

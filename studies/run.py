@@ -198,7 +198,7 @@ def job(composed, outcome: sweep.Outcome, jobs: sweep.Sweep | None) -> sweep.Out
     for remark in remarks:
         print(f"note: {remark}", flush=True)
     outcome = replace(outcome, trials=design.content_key([trial.key for trial in trials]))
-    seconds = driver.expected_seconds(trials)
+    driver.check_sizes(trials)
     driver.say_notes(trials)
     wanted = design.content_key(config["executor"])
     if wanted not in EXECUTORS:
@@ -207,12 +207,12 @@ def job(composed, outcome: sweep.Outcome, jobs: sweep.Sweep | None) -> sweep.Out
 
     root = _root(config["tracking"]["root"])
     if config["plan"]:
-        driver.plan(study, trials, seconds, min(executor.workers, len(trials)))
+        driver.plan(study, trials, executor)
         return outcome
     store.check_writable(root)
     with store.claimed(root, study.name, jobs.id if jobs else ""):
         drive = driver.Driver(study, executor, root, OmegaConf.to_yaml(composed), _Console(), jobs)
-        code, summary = drive.drive(trials, seconds, expand)
+        code, summary = drive.drive(trials, expand)
     return replace(outcome, code=code, study=study.name, root=str(root), metric=study.metric, **summary)
 
 

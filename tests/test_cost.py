@@ -1,10 +1,12 @@
 """Costs against the built Keras models: every kernel's weights, once for each place where it is used."""
 
+import dataclasses
 import math
 
 import pytest
 
 from studies import cost, targets
+from studies.record import Work
 
 SHAPES = [(28, 28, 1), (32, 32, 3)]
 
@@ -53,17 +55,28 @@ def test_multiply_adds_are_those_of_the_built_model(tf, config, overrides, shape
         layers += shape[0] - 1  # a step a row
     from studies import models
 
-    assert models.multiply_adds(model) == (layers, dense, convolution)
+    assert models.work(model) == Work(layers, dense, convolution)
 
 
-def test_what_is_not_ours_counts_as_a_million(config):
-    assert cost.multiply_adds({"_target_": "mine.net"}, (8, 8, 1)) == (10, 1_000_000, 0)
+def test_what_a_worker_counted_is_known_to_later_commands(config, monkeypatch):
+    monkeypatch.setattr(cost, "_counted", {})
+    ours = config(["model.width=77"])
+    assert cost.known(ours) is None
+    cost.keep(ours, Work(3, 1000, 20))
+    assert cost.known(ours) == Work(3, 1000, 20) and cost.known(config(["model.width=78"])) is None
+    monkeypatch.setattr(cost, "_counted", {})
+    assert cost.known(ours) == Work(3, 1000, 20)
 
 
 def test_more_of_anything_takes_longer(config):
-    def seconds(*overrides):
-        return cost.trial_seconds(config(list(overrides)), 1797, (8, 8, 1))
+    work = Work(3, 10_000, 100)
+
+    def seconds(*overrides, work=work):
+        return cost.trial_seconds(config(list(overrides)), 1797, work)
 
     base = seconds()
-    assert all(seconds(more) > base for more in ("model.depth=4", "model.width=500", "training.batch_size=8"))
+    assert seconds("training.batch_size=8") > base
+    for field in ("layers", "dense", "convolution"):
+        more = dataclasses.replace(work, **{field: 1_000_000})
+        assert seconds(work=more) > base
     assert seconds("training.epochs=40") == pytest.approx(2 * base)

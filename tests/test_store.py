@@ -440,7 +440,7 @@ def test_an_execution_has_failed_unless_a_user_stopped_it(root, trial_of, ending
     executor, console, trial = Trained(ending), Console(file=StringIO()), trial_of()
     driver = Driver(STUDY, executor, root, "", console)
     with sweep.begun([], False), suppress(RuntimeError, StudyError):
-        assert driver.drive([trial], {trial.key: 1.0}, lambda _: []) == (130, {})
+        assert driver.drive([trial], lambda _: []) == (130, {})
     assert load.execution(STUDY.name, root).status == status and executor.closed
     [warning] = load.trials(STUDY.name, root, [trial.key])["warning"]
     assert warning == "worse than guessing from epoch 0"
