@@ -21,7 +21,7 @@ EPOCH = {
     "val_loss": "cross-entropy on the validation images after the epoch, in nats",
     "val_accuracy": "share of the validation images classified correctly after the epoch",
     "seconds": "wall time of the epoch with its validation, in seconds",
-    "train_loss": "cross-entropy on a fixed part of the training images after the epoch, in inference mode, in nats; "
+    "train_loss": "cross-entropy on a fixed part of the training images, as many as validate, in inference mode; "
     "null at epochs that are not observed",
     "train_accuracy": "share of the same images classified correctly, by the labels trained by",
     "ema_val_loss": "val_loss of the weights' exponential moving average over the steps; null without optimizer.ema",

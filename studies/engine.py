@@ -125,7 +125,7 @@ class Engine:
         # AutoGraph would rewrite this file and what it calls, which takes longer than the trace.
         epoch = tf.function(self._epoch, jit_compile=self.xla, autograph=False)
         self.epoch = epoch.get_concrete_function(*data, order, rates, momenta, *drawn)
-        chunks = tf.TensorSpec([None, None], tf.int32), tf.TensorSpec([None, None])
+        chunks = tf.TensorSpec([None, None], tf.int32), tf.TensorSpec([None, None]), tf.TensorSpec([None, None])
         self.sums = tf.function(self._sums, autograph=False).get_concrete_function(*data, *chunks)
         of_average = tf.function(self._sums_of_average, autograph=False)
         self.sums_of_average = of_average.get_concrete_function(*data, *chunks) if self.averages else None
@@ -150,15 +150,16 @@ class Engine:
         given = (course.order, course.rates, course.momenta, *course.drawn)
         return Epoch(*self.epoch(x, y, scale, shift, *map(tf.constant, given)))
 
-    def evaluate(self, x, y, scale, shift, order, weight, average: bool = False) -> tuple[float, float]:
-        """Mean loss and accuracy in inference mode over `order`, `(chunks, batch)`, by `weight`: 0 for padding.
+    def evaluate(self, x, y, scale, shift, order, weight, member, average: bool = False) -> list[tuple[float, float]]:
+        """Mean loss and accuracy of each part, in inference mode.
 
         Args:
+            order, weight, member: the parts, as `chunked` gives them.
             average: of the optimizer's average of the weights.
         """
         sums = self.sums_of_average if average else self.sums
-        loss, correct, count = (float(total) for total in sums(x, y, scale, shift, order, weight))
-        return loss / count, correct / count
+        losses, right, counts = (total.numpy() for total in sums(x, y, scale, shift, order, weight, member))
+        return list(zip((losses / counts).tolist(), (right / counts).tolist(), strict=True))
 
     def state(self) -> list:
         """Values of the model's and the optimizer's variables."""
@@ -247,18 +248,22 @@ class Engine:
         squares = [_squares(raw), _squares(updates)] if self.observe else [tf.zeros(0, tf.float64)] * 2
         return tf.ones(()), share, *squares
 
-    def _sums(self, x, y, scale, shift, order, weight):
-        """Of an evaluation: the loss's sum, how many are right, how many there are."""
+    def _sums(self, x, y, scale, shift, order, weight, member):
+        """Of each part: the loss's sum, how many are right, how many there are."""
 
-        def chunk(place, loss_sum, correct):
+        def chunk(place, losses, right):
             labels = tf.gather(y, order[place])
             outputs = self.model(_images(tf.gather(x, order[place]), scale, shift), training=False)
             loss = self.loss(labels, outputs, sample_weight=weight[place]) * tf.cast(tf.size(labels), tf.float32)
-            right = tf.reduce_sum(_correct(labels, outputs) * weight[place])
-            return place + 1, loss_sum + tf.cast(loss, tf.float64), correct + tf.cast(right, tf.float64)
+            correct = tf.reduce_sum(_correct(labels, outputs) * weight[place])
+            part = tf.cast(member[place], tf.float64)
+            losses, right = losses + part * tf.cast(loss, tf.float64), right + part * tf.cast(correct, tf.float64)
+            return place + 1, losses, right
 
-        _, loss, correct = _loop(tf.shape(order)[0], chunk, *[tf.zeros((), tf.float64)] * 2)
-        return loss, correct, tf.reduce_sum(tf.cast(weight, tf.float64))
+        none = tf.zeros(tf.shape(member)[1], tf.float64)
+        _, losses, right = _loop(tf.shape(order)[0], chunk, none, none)
+        counts = tf.linalg.matvec(member, tf.reduce_sum(weight, axis=1), transpose_a=True)
+        return losses, right, tf.cast(counts, tf.float64)
 
     def _sums_of_average(self, *data_and_chunks):
         """As `_sums`, with the optimizer's average of the weights in place of the weights, for the time of it."""
@@ -356,14 +361,24 @@ def weight_name(variable, model) -> tuple[str, str]:
     return layer, tensor
 
 
-def padded(indices: np.ndarray, batch: int = EVALUATION_BATCH) -> tuple[np.ndarray, np.ndarray]:
-    """Indices as equal chunks `(chunks, size)` of at most `batch`, and weights: 1 for an example, 0 for padding."""
-    chunks = -(-len(indices) // batch)
-    size = -(-len(indices) // chunks)
-    order = np.zeros(chunks * size, np.int32)
-    weight = np.zeros(chunks * size, np.float32)
-    order[: len(indices)], weight[: len(indices)] = indices, 1
-    return order.reshape(chunks, size), weight.reshape(chunks, size)
+def chunked(*parts: np.ndarray, batch: int = EVALUATION_BATCH) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Parts of the examples as equal chunks of at most `batch`.
+
+    Args:
+        parts: their indices.
+
+    Returns:
+        indices, `(chunks, size)`; weights, `(chunks, size)`: 1 for an example, 0 for padding; 1 for the part that a
+        chunk belongs to and 0 for the others, `(chunks, parts)`.
+    """
+    longest = max(map(len, parts))
+    size = -(-longest // -(-longest // batch))
+    counts = [-(-len(part) // size) for part in parts]
+    order, weight = np.zeros((sum(counts), size), np.int32), np.zeros((sum(counts), size), np.float32)
+    for part, end, count in zip(parts, np.cumsum(counts), counts, strict=True):
+        for rows, values in ((order, part), (weight, 1)):
+            rows[end - count : end].reshape(-1)[: len(part)] = values
+    return order, weight, np.repeat(np.eye(len(parts), dtype=np.float32), counts, axis=0)
 
 
 def _built_slots(optimizer, weights) -> list:

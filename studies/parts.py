@@ -15,7 +15,7 @@ import tensorflow as tf
 
 from studies import steps, targets
 from studies.data import Dataset, Split, noisy_labels, scaling, source, split
-from studies.engine import XLA_STEPS, Course, Engine, padded, wants_xla, weight_name
+from studies.engine import XLA_STEPS, Course, Engine, chunked, wants_xla, weight_name
 from studies.initializers import Drawing
 from studies.models import work
 from studies.optimizers import Cycle, optimizer_of
@@ -24,9 +24,6 @@ from studies.record import SEED_STREAMS, StudyError, Trial, Work
 ENGINES_KEPT = 4
 ADAPT_EXAMPLES = 256
 """How many training examples an initializer sees that adapts to them."""
-
-TRAIN_EXAMPLES = 5000
-"""The trained network is evaluated on so many of its training examples at most: always the same."""
 
 _engines: OrderedDict = OrderedDict()
 _datasets: OrderedDict = OrderedDict()
@@ -117,12 +114,12 @@ class Examples:
         return float(np.bincount(labels).max() / len(labels))
 
     @functools.cached_property
-    def chunks(self) -> dict[str, tuple]:
-        """What an engine evaluates of each part: indices and weights."""
+    def parts(self) -> dict[str, np.ndarray]:
+        """Indices of what a network is evaluated on: of the training examples as many as are held out to validate."""
         train = self.split.train  # class after class: evenly spaced ones have each class in proportion
-        some = train[np.linspace(0, len(train) - 1, min(TRAIN_EXAMPLES, len(train))).round().astype(int)]
-        parts = {"train": some, "val": self.split.val, "test": self.split.test}
-        return {name: tuple(map(tf.constant, padded(indices))) for name, indices in parts.items()}
+        count = min(len(self.split.val), len(train))
+        some = train[np.linspace(0, len(train) - 1, count).round().astype(int)]
+        return {"train": some, "val": self.split.val, "test": self.split.test}
 
 
 class Parts:
@@ -152,22 +149,22 @@ class Parts:
         self.engine, drawing = self._engine(trial)
         self._start(drawing, config["initializer"])
         self.rates, self.momenta = self._rates(config["optimizer"]["learning_rate"])
-        self.kept = 1.0
+        self.kept, self.chunks = 1.0, {}
 
     @property
     def data(self) -> tuple:
         """Images, labels, scale and shift, as the engine takes them."""
         return self.examples.tensors
 
-    def evaluate(self, part: str) -> tuple[float, float]:
-        """Loss and accuracy now, on `train`, `val` or `test`: the trained network's, in inference mode."""
-        return self.engine.evaluate(*self.data, *self.examples.chunks[part])
+    def evaluate(self, *names: str, average: bool = False) -> list[tuple[float, float]]:
+        """Loss and accuracy of the network now, in inference mode, on each of `train`, `val` and `test` named.
 
-    def evaluate_average(self, part: str) -> tuple[float, float]:
-        """The same of the weights' average, NaN if the optimizer keeps none."""
-        if not self.engine.averages:
-            return np.nan, np.nan
-        return self.engine.evaluate(*self.data, *self.examples.chunks[part], average=True)
+        Args:
+            average: of the weights' average, which the optimizer has to keep.
+        """
+        if names not in self.chunks:
+            self.chunks[names] = tuple(map(tf.constant, chunked(*(self.examples.parts[name] for name in names))))
+        return self.engine.evaluate(*self.data, *self.chunks[names], average=average)
 
     def hear(self, val_loss: float) -> None:
         """Tell the schedule of an epoch's validation loss: it may have a say in the rates to come."""

@@ -246,7 +246,7 @@ class EpochRecord:
         running_loss, running_accuracy: means over its steps, while the network changes, in training mode (with dropout)
             and against the targets of the step (mixed or smoothed).
         train_loss, train_accuracy: of the network after it, in inference mode, on a fixed part of the training
-            examples with the labels trained by; NaN at epochs that are not observed.
+            examples, as many as are held out to validate, with the labels trained by; NaN at epochs not observed.
         ema_val_loss, ema_val_accuracy: of the weights' average over the steps, if the optimizer keeps one.
         clipped: the share of the gradient's elements, tensors or units that clipping changed, the mean of its steps.
     """

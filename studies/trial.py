@@ -32,7 +32,8 @@ def run(trial: Trial) -> Iterator[EpochRecord | list[LayerRecord] | Result]:
     for epoch, course in enumerate(parts.courses(), start=1):
         began = time.perf_counter()
         done = parts.engine.run_epoch(*parts.data, course)
-        found = scores(parts, "val", average=True)
+        observed = ["train"] if observations.due(epoch) or epoch == parts.epochs else []
+        found = scores(parts, "val", *observed, average=True)
         seconds = time.perf_counter() - began
         parts.hear(found["val_loss"])
         stopping.hear(found["val_loss"], parts.engine)
@@ -41,7 +42,7 @@ def run(trial: Trial) -> Iterator[EpochRecord | list[LayerRecord] | Result]:
         elif epoch < parts.epochs and training["timeout"] and time.perf_counter() - started > training["timeout"]:
             status = "timeout"
         ended = status != "finished" or epoch == parts.epochs or stopping.due
-        if ended or observations.due(epoch):
+        if ended and not observed:
             found |= scores(parts, "train")
         history.append(
             EpochRecord(
@@ -72,13 +73,14 @@ def scores(parts: Parts, *names: str, average: bool = False) -> dict[str, float]
 
     Args:
         names: of `train`, `val` and `test`.
-        average: of the weights' average too, if the optimizer keeps one.
+        average: of the weights' average too, if the optimizer keeps one, but for `train`.
     """
     found = {}
-    for name in names:
-        found |= zip((f"{name}_loss", f"{name}_accuracy"), parts.evaluate(name), strict=True)
-        if average and parts.engine.averages:
-            found |= zip((f"ema_{name}_loss", f"ema_{name}_accuracy"), parts.evaluate_average(name), strict=True)
+    for prefix, wanted in {"": names, "ema_": [name for name in names if name != "train"]}.items():
+        if prefix and not (average and parts.engine.averages):
+            continue
+        for name, (loss, accuracy) in zip(wanted, parts.evaluate(*wanted, average=bool(prefix)), strict=True):
+            found |= {f"{prefix}{name}_loss": loss, f"{prefix}{name}_accuracy": accuracy}
     return found
 
 
@@ -88,7 +90,7 @@ def _ends(parts: Parts, status: str, history: list[EpochRecord], stopping: Early
     ends = {name: last[name] for name in ("running_loss", "running_accuracy", "train_loss", "train_accuracy")}
     ends |= {name: last[name] for name in ("val_loss", "val_accuracy", "ema_val_loss", "ema_val_accuracy")}
     if status != "diverged" and stopping.go_back(parts.engine):
-        ends |= scores(parts, "train") | scores(parts, "val", average=True)
+        ends |= scores(parts, "val", "train", average=True)
     if status == "finished":
         ends |= scores(parts, "test", average=True)
     return ends | {

@@ -214,7 +214,7 @@ def test_the_penalties_and_the_clipping_of_these_tests_matter(plain):
 def test_evaluation_equals_keras_evaluate_whatever_the_chunks(tf, deep):
     import keras
 
-    from studies.engine import padded
+    from studies.engine import chunked
 
     engine, data = deep
     engine.reset(initial_values(engine.model))
@@ -222,17 +222,31 @@ def test_evaluation_equals_keras_evaluate_whatever_the_chunks(tf, deep):
     engine.model.compile(loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True), metrics=["accuracy"])
     expected = engine.model.evaluate(IMAGES[some], Y[some], verbose=0)
     for batch in (1, 7, 20, 1000):
-        np.testing.assert_allclose(engine.evaluate(*data, *padded(some, batch)), expected, rtol=1e-5)
+        np.testing.assert_allclose(engine.evaluate(*data, *chunked(some, batch=batch))[0], expected, rtol=1e-5)
 
 
 @given(st.integers(1, 5000), st.integers(1, 1000))
 def test_padding_keeps_every_index_once(tf, count, batch):
-    from studies.engine import padded
+    from studies.engine import chunked
 
-    order, weight = padded(np.arange(count) + 3, batch)
+    order, weight, member = chunked(np.arange(count) + 3, batch=batch)
+    assert (member == 1).all()
     assert order.shape == weight.shape and order.shape[1] <= batch
     np.testing.assert_array_equal(order[weight == 1], np.arange(count) + 3)
     assert weight.sum() == count and order.size - count < order.shape[0]
+
+
+def test_parts_evaluated_together_have_each_their_own(deep):
+    from studies.engine import chunked
+
+    engine, data = deep
+    engine.reset(initial_values(engine.model))
+    parts = [np.arange(20), np.arange(20, 37), np.arange(40, 60)]
+    for batch in (6, 1000):
+        together = engine.evaluate(*data, *chunked(*parts, batch=batch))
+        alone = [engine.evaluate(*data, *chunked(part, batch=batch))[0] for part in parts]
+        np.testing.assert_allclose(together, alone, rtol=1e-6)
+        assert together[0] == engine.evaluate(*data, *chunked(*parts[:2], batch=batch))[0]
 
 
 @pytest.mark.parametrize("end", ["logits", "activation", "Activation", "Softmax"])
@@ -364,7 +378,7 @@ def test_a_cycled_momentum_is_that_of_each_step(tf, compiled, name, xla):
 def test_the_average_of_the_weights_is_that_of_keras_and_leaves_them_alone(tf, compiled, config):
     import keras
 
-    from studies.engine import padded
+    from studies.engine import chunked
     from studies.parts import build_optimizer
 
     ours = build_optimizer(config(["optimizer=sgd", "optimizer.ema=0.6"])["optimizer"], [])
@@ -379,13 +393,14 @@ def test_the_average_of_the_weights_is_that_of_keras_and_leaves_them_alone(tf, c
         averages[:] = [0.6 * a + 0.4 * w for a, w in zip(averages, now, strict=True)] if averages else now
 
     raw = by_hand(tf, step)
-    found = engine.evaluate(*data, *padded(np.arange(EXAMPLES), 7), average=True)
+    every = chunked(np.arange(EXAMPLES), batch=7)
+    [found] = engine.evaluate(*data, *every, average=True)
     assert_same_weights(engine, raw)
     for weight, average in zip(raw.trainable_variables, averages, strict=True):
         weight.assign(average)
     raw.compile(loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True), metrics=["accuracy"])
     np.testing.assert_allclose(found, raw.evaluate(IMAGES, Y, verbose=0), rtol=1e-5)
-    assert abs(float(found[0]) - float(engine.evaluate(*data, *padded(np.arange(EXAMPLES), 7))[0])) > 1e-3
+    assert abs(found[0] - engine.evaluate(*data, *every)[0][0]) > 1e-3
 
 
 def test_random_changes_to_a_batch_are_those_of_its_numbers(tf, compiled):
@@ -643,7 +658,7 @@ RULES = {
 @pytest.mark.parametrize("rules", RULES)
 def test_accumulated_batches_equal_one_as_large(tf, config, rules, xla):
     from studies import steps
-    from studies.engine import Engine
+    from studies.engine import Engine, chunked
     from studies.parts import build_optimizer
 
     def trained(batch, *more):
@@ -657,7 +672,8 @@ def test_accumulated_batches_equal_one_as_large(tf, config, rules, xla):
         for _ in range(2):
             done = engine.run_epoch(*data, course(engine, 0.1, order=order))
             ends.append([done.weights.numpy(), done.squares.numpy(), np.float32(done.clipped)])
-        return ends, engine.evaluate(*data, order, np.ones_like(order, np.float32), average=engine.averages)
+        [evaluation] = engine.evaluate(*data, *chunked(order.ravel()), average=engine.averages)
+        return ends, evaluation
 
     ends, evaluation = trained(12)
     accumulated, evaluation_accumulated = trained(3, "+optimizer.gradient_accumulation_steps=4")
