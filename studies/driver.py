@@ -152,8 +152,10 @@ class Driver:
                         with terminal.held():
                             self.execution.write(trial, *course, record, warning)
                         self.statuses[record.status] += 1
-                        counted = estimates.scored(pd.DataFrame([asdict(record)]), study.metric)
-                        display.ended(trial, record, counted.item())
+                        value = getattr(record, study.metric)
+                        if record.status != "finished":  # as the tables count it
+                            value = estimates.scored(pd.DataFrame([asdict(record)]), study.metric).item()
+                        display.ended(trial, record, value)
 
     def _warn_of_mixing(self, finished: set[str]) -> None:
         """Say that what is finished was trained by other versions, or elsewhere, than the rest will be."""

@@ -210,6 +210,8 @@ def job(composed, outcome: sweep.Outcome, jobs: sweep.Sweep | None) -> sweep.Out
         driver.plan(study, trials, executor)
         return outcome
     store.check_writable(root)
+    with terminal.held():  # the driver's own imports take as long as a worker's
+        executor.start(driver.TRIAL, 1, trials[0].config["engine"]["threads"])
     with store.claimed(root, study.name, jobs.id if jobs else ""):
         drive = driver.Driver(study, executor, root, OmegaConf.to_yaml(composed), _Console(), jobs)
         code, summary = drive.drive(trials, expand)
