@@ -107,7 +107,7 @@ def convolutions(folder: Path) -> list[Figure]:
         other.append(examples / peer(folder, fit).epoch_seconds[0])
     ours, other, peak = np.mean(ours), np.mean(other), np.mean(peaks)
 
-    from studies import models, targets  # after the measurements: TensorFlow takes memory
+    from studies.factors import models, targets  # after the measurements: TensorFlow takes memory
 
     node = yaml.safe_load((ROOT / "conf/model/cnn.yaml").read_text()) | {"padding": "valid"}
     work = models.work(targets.build(node, "model", [], input_shape=(28, 28, 1), classes=10))

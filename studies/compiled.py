@@ -12,7 +12,8 @@ from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from studies import cache, machine
+from studies import machine
+from studies.factors import cache
 from studies.record import StudyError
 
 MOST_BYTES = 512 * 2**20

@@ -6,7 +6,7 @@ import statistics
 from contextlib import suppress
 from dataclasses import asdict, astuple
 
-from studies import cache, data
+from studies.factors import cache, data
 from studies.record import RESULTS_VERSION, StudyError, Trial, Work, content_key
 
 GUESS = Work(layers=4, dense=10_000, convolution=0)

@@ -10,7 +10,8 @@ from pathlib import Path
 
 from rich.console import Console
 
-from studies import arms, cost, data, limits, provenance, store, sweep, terminal
+from studies import arms, cost, provenance, store, sweep, terminal
+from studies.factors import data, limits
 from studies.record import EpochRecord, Result, Started, Study, StudyError, Trial, Work, content_key, listed
 
 TRIAL = "studies.trial:run"

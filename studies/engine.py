@@ -13,7 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from studies.diagnostics import weight_statistics
-from studies.optimizers import taken_over
+from studies.factors.optimizers import taken_over
 from studies.record import STATISTICS
 from studies.steps import Rules
 

@@ -13,12 +13,13 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from studies import steps, targets
-from studies.data import Dataset, Split, noisy_labels, scaling, source, split
+from studies import steps
 from studies.engine import XLA_STEPS, Course, Engine, chunked, wants_xla, weight_name
-from studies.initializers import Drawing
-from studies.models import work
-from studies.optimizers import Cycle, optimizer_of
+from studies.factors import targets
+from studies.factors.data import Dataset, Split, noisy_labels, scaling, source, split
+from studies.factors.initializers import Drawing
+from studies.factors.models import work
+from studies.factors.optimizers import Cycle, optimizer_of
 from studies.record import SEED_STREAMS, StudyError, Trial, Work
 
 ENGINES_KEPT = 4

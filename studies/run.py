@@ -25,7 +25,8 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
 
-from studies import contract, data, design, driver, limits, provenance, store, sweep, targets, terminal
+from studies import contract, design, driver, provenance, store, sweep, terminal
+from studies.factors import data, limits, targets
 from studies.record import IDENTITY, StudyError, listed, shown
 
 CONF = Path(__file__).parent.parent / "conf"

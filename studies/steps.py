@@ -3,8 +3,8 @@
 import numpy as np
 import tensorflow as tf
 
-from studies import augmentation, optimizers, targets
-from studies.rules import Rule, Step
+from studies.factors import augmentation, optimizers, targets
+from studies.factors.rules import Rule, Step
 
 GROUPS = ("clipping", "regularizer", "pruning")
 """The config groups whose options are rules, or penalties on a kernel."""

@@ -356,7 +356,7 @@ class Store:
         Args:
             params: name -> value.
             metrics: `(name, value, step)`, finite values. MLflow shows them, and params, in the order that they have.
-            dataset: what it trained on, from `studies.data.entry`.
+            dataset: what it trained on, from `studies.factors.data.entry`.
         """
         name, tags, start = self._begun
         now = _now()

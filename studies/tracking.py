@@ -97,7 +97,7 @@ class Execution:
         jobs: the `studies.sweep.Sweep` that this is a job of, if it is.
         provenance: tags that say how it came about.
         compared: the trials that it compares, if it is known already and they are others.
-        entry: from a trial's data node to what is shown of its dataset, `studies.data.entry`; None shows nothing.
+        entry: from a trial's data node to what is shown of its dataset, `studies.factors.data.entry`; None shows nothing.
     """
 
     def __init__(

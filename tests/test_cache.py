@@ -7,7 +7,7 @@ import time
 import numpy as np
 import pytest
 
-from studies import cache
+from studies.factors import cache
 from studies.record import StudyError
 
 

@@ -9,8 +9,9 @@ import pytest
 import yaml
 from PIL import Image
 
-from studies import design, limits, run, targets
-from studies.data import source
+from studies import design, run
+from studies.factors import limits, targets
+from studies.factors.data import source
 
 CONF = Path(__file__).parent.parent / "conf"
 FILES = sorted(CONF.rglob("*.yaml"))

@@ -5,7 +5,8 @@ import math
 
 import pytest
 
-from studies import cost, targets
+from studies import cost
+from studies.factors import targets
 from studies.record import Work
 
 SHAPES = [(28, 28, 1), (32, 32, 3)]
@@ -53,7 +54,7 @@ def test_multiply_adds_are_those_of_the_built_model(tf, config, overrides, shape
         dense += 2 * node["depth"] * (shape[0] // node["patch"]) ** 4 * node["width"]
     if "rnn" in overrides:
         layers += shape[0] - 1  # a step a row
-    from studies import models
+    from studies.factors import models
 
     assert models.work(model) == Work(layers, dense, convolution)
 

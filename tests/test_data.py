@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from studies import data, images
-from studies.data import Dataset
+from studies.factors import data, images
+from studies.factors.data import Dataset
 from studies.record import StudyError
 
 X = np.arange(12 * 4 * 4).reshape(12, 4, 4)

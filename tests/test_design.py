@@ -17,7 +17,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
-from studies import design, limits, run
+from studies import design, run
+from studies.factors import limits
 from studies.record import Study, StudyError
 
 ROOT = Path(__file__).parent.parent

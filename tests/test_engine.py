@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from studies import targets
+from studies.factors import targets
 from studies.record import STATISTICS
 
 CONF = Path(__file__).parent.parent / "conf"
@@ -58,7 +58,7 @@ def network(regularizer=None, last_layers=(), constraint=None):
 
 
 def deep_network():
-    from studies.models import mlp
+    from studies.factors.models import mlp
 
     return mlp(X.shape[1:], CLASSES, depth=2, width=8, activation="relu", normalization="batch", dropout=0.3)
 
@@ -138,7 +138,7 @@ def plain(tf, config):
 
 def alone(optimizer):
     """An optimizer's node without what goes around any."""
-    from studies.optimizers import AROUND
+    from studies.factors.optimizers import AROUND
 
     return {name: value for name, value in optimizer.items() if name not in AROUND}
 
@@ -296,7 +296,7 @@ def assert_same_weights(engine, model, **close):
 def test_sharpness_aware_steps_go_by_the_gradient_up_the_hill(tf, compiled, xla):
     import keras
 
-    from studies.optimizers import sharpness_aware
+    from studies.factors.optimizers import sharpness_aware
 
     engine, data = compiled(network(), keras.optimizers.SGD(), sharpness_aware(0.3), xla=xla)
     engine.reset(initial_values(engine.model))
@@ -318,7 +318,7 @@ def test_sharpness_aware_steps_go_by_the_gradient_up_the_hill(tf, compiled, xla)
 def test_an_ascent_leaves_running_statistics_to_the_weights_themselves(tf, compiled):
     import keras
 
-    from studies.optimizers import sharpness_aware
+    from studies.factors.optimizers import sharpness_aware
 
     def statistics(*rules):
         engine, data = compiled(deep_network(), keras.optimizers.SGD(), *rules)
@@ -335,7 +335,7 @@ def test_an_ascent_leaves_running_statistics_to_the_weights_themselves(tf, compi
 def test_lookahead_goes_back_part_of_the_way(tf, compiled):
     import keras
 
-    from studies.optimizers import Lookahead
+    from studies.factors.optimizers import Lookahead
 
     engine, data = compiled(network(), Lookahead(keras.optimizers.Adam(), every=2, slow_step=0.3))
     engine.reset(initial_values(engine.model))
@@ -358,7 +358,7 @@ def test_lookahead_goes_back_part_of_the_way(tf, compiled):
 def test_a_cycled_momentum_is_that_of_each_step(tf, compiled, name, xla):
     import keras
 
-    from studies.optimizers import Cycle
+    from studies.factors.optimizers import Cycle
 
     settings = {"momentum": 0.9, "nesterov": True} if name == "SGD" else {}
     ours, theirs = (getattr(keras.optimizers, name)(0.05, **settings) for _ in range(2))
@@ -406,7 +406,7 @@ def test_the_average_of_the_weights_is_that_of_keras_and_leaves_them_alone(tf, c
 def test_random_changes_to_a_batch_are_those_of_its_numbers(tf, compiled):
     import keras
 
-    from studies import augmentation, regularizers
+    from studies.factors import augmentation, regularizers
 
     rule, [change] = regularizers.mixup(1.0), augmentation.rules({"flip": True, "crop": 1, "cutout": 0})
     engine, data = compiled(network(), keras.optimizers.SGD(), change, rule)
@@ -428,8 +428,8 @@ def test_random_changes_to_a_batch_are_those_of_its_numbers(tf, compiled):
 def test_noise_is_added_to_clipped_gradients(tf, compiled):
     import keras
 
-    from studies import clipping, regularizers
-    from studies.rules import Step
+    from studies.factors import clipping, regularizers
+    from studies.factors.rules import Step
 
     rule, clip = regularizers.gradient_noise(0.1, 0.55), clipping.clip_by_global_norm(0.2)
     engine, data = compiled(network(), keras.optimizers.SGD(), clip, rule)
@@ -452,8 +452,8 @@ def test_noise_is_added_to_clipped_gradients(tf, compiled):
 def test_norms_of_gradients_and_updates_equal_those_of_a_plain_loop(tf, compiled, xla):
     import keras
 
-    from studies.clipping import clip_by_global_norm
-    from studies.rules import Rule
+    from studies.factors.clipping import clip_by_global_norm
+    from studies.factors.rules import Rule
 
     penalty, norm = keras.regularizers.L2(0.01), 0.2
     engine, data = compiled(
@@ -570,8 +570,8 @@ def test_dropout_follows_its_seed(deep):
 
 def test_auto_compiles_long_runs_of_dense_networks_alone(tf):
     from studies.engine import XLA_STEPS, wants_xla
-    from studies.models import cnn
-    from studies.regularizers import gradient_noise, mixup
+    from studies.factors.models import cnn
+    from studies.factors.regularizers import gradient_noise, mixup
     from studies.steps import Rules
 
     dense = deep_network()
@@ -622,8 +622,8 @@ def test_norms_of_the_smallest_and_the_largest_gradients_are_kept(tf, compiled, 
 
 @pytest.mark.parametrize("size", [1e-21, 1e25])
 def test_a_rule_measures_the_smallest_and_the_largest_norms(tf, size):
-    from studies import clipping, optimizers, regularizers
-    from studies.rules import Step
+    from studies.factors import clipping, optimizers, regularizers
+    from studies.factors.rules import Step
 
     rng = np.random.default_rng(0)
     gradients = [(size * rng.normal(size=shape)).astype(np.float32) for shape in ((6, 4), (4,))]

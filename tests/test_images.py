@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from studies import images
+from studies.factors import images
 from studies.record import StudyError
 
 RNG = np.random.default_rng(0)

@@ -6,7 +6,7 @@ import pytest
 
 @pytest.fixture(scope="session")
 def initializers(tf):
-    from studies import initializers
+    from studies.factors import initializers
 
     return initializers
 
@@ -62,7 +62,7 @@ def test_a_delta_orthogonal_matrix_is_orthogonal(initializers):
 def test_lsuv_gives_every_layer_outputs_of_variance_one(tf, initializers, make):
     import keras
 
-    from studies import models
+    from studies.factors import models
 
     if make == "mlp":
         settings = dict(depth=6, width=32, activation="relu", normalization="none", dropout=0.0)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from studies import limits
+from studies.factors import limits
 from studies.record import IDENTITY, StudyError
 
 anything = st.one_of(

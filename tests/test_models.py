@@ -16,7 +16,7 @@ NORMALIZATIONS = ("none", "batch", "layer", "group", "rms", "weight")
 
 @pytest.fixture(scope="session")
 def models(tf):
-    from studies import models
+    from studies.factors import models
 
     return models
 
@@ -214,7 +214,7 @@ def test_a_residual_net_that_ends_its_branches_at_zero_starts_as_its_shortcuts(m
     import keras
 
     from studies.engine import weight_name
-    from studies.initializers import Drawing
+    from studies.factors.initializers import Drawing
 
     image = np.random.default_rng(0).normal(size=(2, *CIFAR)).astype(np.float32)
     node, stream = {"_target_": "keras.initializers.HeNormal"}, np.random.SeedSequence(0)

@@ -130,7 +130,7 @@ def test_the_training_set_is_evaluated_on_as_much_as_is_held_out_with_every_clas
 
 
 def test_chance_is_the_share_of_the_commonest_class(parts):
-    from studies.data import Dataset, Split
+    from studies.factors.data import Dataset, Split
 
     y = np.array([0, 0, 0, 1, 2, 0, 1, 1], np.int32)
     examples = parts.Examples(

@@ -9,8 +9,9 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from studies import data, limits, run
+from studies import run
 from studies.design import STUDY, written
+from studies.factors import data, limits
 from studies.record import FIGURES, IDENTITY, METRICS, StudyError
 
 GROUPS = {group: run.options(group) for group in run.groups() if group != "study"}

@@ -14,14 +14,14 @@ def columns(kernel):
 
 @pytest.fixture(scope="session")
 def regularizers(tf):
-    from studies import regularizers
+    from studies.factors import regularizers
 
     return regularizers
 
 
 @pytest.fixture(scope="session")
 def clipping(tf):
-    from studies import clipping
+    from studies.factors import clipping
 
     return clipping
 
@@ -142,7 +142,7 @@ def test_shares_are_drawn_from_a_beta_distribution(regularizers, name, alpha):
 
 
 def test_gradient_noise_is_normal_and_fades(regularizers):
-    from studies.rules import Step
+    from studies.factors.rules import Step
 
     rule = regularizers.gradient_noise(0.3, 0.55)
     gradients = [np.ones((200, 100), np.float32), np.ones(20000, np.float32)]
@@ -162,7 +162,7 @@ def test_gradient_noise_is_normal_and_fades(regularizers):
 
 
 def augmented(numbers, **settings):
-    from studies.augmentation import Augmentation
+    from studies.factors.augmentation import Augmentation
 
     return Augmentation(**settings)(IMAGES, np.broadcast_to(np.float32(numbers), (len(IMAGES), 5))).numpy()
 
@@ -189,7 +189,7 @@ def test_cutout_zeroes_a_square_that_the_border_may_cut(tf, row, column, side):
 
 
 def test_each_image_is_changed_by_its_own_numbers(tf):
-    from studies.augmentation import Augmentation
+    from studies.factors.augmentation import Augmentation
 
     drawn = np.random.default_rng(0).random((len(IMAGES), 5), np.float32)
     change = Augmentation(flip=True, crop=2, cutout=3)

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from studies import limits, targets
 from studies.executors import Pool
+from studies.factors import limits, targets
 from studies.record import StudyError
 
 MINE = """

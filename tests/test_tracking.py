@@ -17,7 +17,8 @@ from mlflow.tracking import MlflowClient
 from rich.console import Console
 
 from analysis import estimates, load, runs
-from studies import data, store, tracking
+from studies import store, tracking
+from studies.factors import data
 from studies.record import (
     EPOCH_COLUMNS,
     LAYER_COLUMNS,

@@ -164,9 +164,10 @@ def test_optimizers_at_one_seed_share_draw_split_and_order(watched):
 @pytest.fixture(scope="module")
 def drawn(tf, config):
     """A function from an initializer, a depth and a seed to initial values by name."""
-    from studies import models, parts
+    from studies import parts
     from studies.engine import weight_name
-    from studies.initializers import Drawing
+    from studies.factors import models
+    from studies.factors.initializers import Drawing
 
     drawings = {}
     for depth in (2, 8):
@@ -216,7 +217,7 @@ def test_a_layers_own_random_initializer_follows_the_seed(tf):
 
     from studies import parts
     from studies.engine import weight_name
-    from studies.initializers import Drawing
+    from studies.factors.initializers import Drawing
 
     def biases(seed):
         layer = keras.layers.Dense(5, bias_initializer="random_normal", name="logits")
@@ -493,7 +494,7 @@ def given(run):
 
 
 def test_label_noise_follows_its_own_stream_and_not_the_split(given):
-    from studies.data import digits
+    from studies.factors.data import digits
 
     true = digits().y
     y, *_, order = given("data.label_noise=0.3")
@@ -520,8 +521,8 @@ def test_a_part_of_the_training_set_is_trained_on(given):
 
 
 def test_standardized_images_come_standardized_to_the_network_and_to_an_initializer_that_adapts(given, monkeypatch):
-    from studies import initializers
-    from studies.data import digits
+    from studies.factors import initializers
+    from studies.factors.data import digits
 
     adapted = []
     adapt = initializers.LSUV.adapt

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from studies import cache, images
+from studies.factors import cache, images
 from studies.record import StudyError, content_key, listed, shown
 
 SETTINGS = (

@@ -3,8 +3,8 @@
 import keras
 import tensorflow as tf
 
+from studies.factors.rules import Rule, Step, joint_norm
 from studies.record import StudyError, shown
-from studies.rules import Rule, Step, joint_norm
 
 AROUND = ("sam", "lookahead", "slow_step", "ema")
 """Settings of any optimizer that Keras's do not take."""

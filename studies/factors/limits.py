@@ -164,7 +164,7 @@ class Group:
     Attributes:
         settings: name -> the rule of its values.
         targets: module -> what in it is an option; of a public module of Keras, without names, whatever it has of the
-            kind. A module of ours goes by its canonical name, see `studies.targets`.
+            kind. A module of ours goes by its canonical name, see `targets`.
         plain: no `_target_` takes it: it has the settings listed here, all of them and no others.
         required: settings that are read besides what its target takes.
         more: rules of settings that its targets take and none of the options has.

@@ -7,7 +7,7 @@ drawn ahead.
 import numpy as np
 import tensorflow as tf
 
-from studies.rules import Rule, Step, unit_norms
+from studies.factors.rules import Rule, Step, unit_norms
 
 
 def orthogonal(factor: float):

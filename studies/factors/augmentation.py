@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import tensorflow as tf
 
-from studies.rules import Rule
+from studies.factors.rules import Rule
 
 NUMBERS = 5
 """How many random numbers each image takes."""

@@ -9,7 +9,7 @@ import math
 import keras
 import numpy as np
 
-from studies import targets
+from studies.factors import targets
 
 SEED_STATE = "seed_generator_state"
 

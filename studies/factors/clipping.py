@@ -5,7 +5,7 @@ The share is of the elements, the tensors, the units, or of all (1 or 0), whiche
 
 import tensorflow as tf
 
-from studies.rules import Rule, joint_norm, norm_of, unit_norms
+from studies.factors.rules import Rule, joint_norm, norm_of, unit_norms
 
 
 def clip_by_value(limit: float) -> Rule:

@@ -10,13 +10,13 @@ import inspect
 from collections.abc import Iterator
 from types import FunctionType
 
-from studies.limits import GROUPS, INNER
+from studies.factors.limits import GROUPS, INNER
 from studies.record import StudyError, listed, shown
 
 PLACES = {
-    f"studies.{name}": f"studies.{name}"
-    for name in ("clipping", "data", "executors", "initializers", "models", "optimizers", "regularizers", "schedules")
-}
+    f"studies.{name}": f"studies.factors.{name}"
+    for name in ("clipping", "data", "initializers", "models", "optimizers", "regularizers", "schedules")
+} | {"studies.executors": "studies.executors"}
 """Canonical name -> where it stands: of a module of ours, or of one thing in it, which goes before."""
 
 FORMER = {
