@@ -110,8 +110,8 @@ class Driver:
     def _train(self, trials, study) -> None:
         """Check every part of the pending trials in the workers, then train them and write what comes back."""
         from analysis import estimates, load
-        from studies.early_warnings import early_warnings
         from studies.executors import Task
+        from studies.observe.early_warnings import early_warnings
 
         known = load.finished_keys(study.name, self.root)
         pending = [trial for trial in trials if trial.key not in known]

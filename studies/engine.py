@@ -12,8 +12,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from studies.diagnostics import weight_statistics
 from studies.factors.optimizers import taken_over
+from studies.observe.weights import weight_statistics
 from studies.record import STATISTICS
 from studies.steps import Rules
 

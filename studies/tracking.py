@@ -97,7 +97,8 @@ class Execution:
         jobs: the `studies.sweep.Sweep` that this is a job of, if it is.
         provenance: tags that say how it came about.
         compared: the trials that it compares, if it is known already and they are others.
-        entry: from a trial's data node to what is shown of its dataset, `studies.factors.data.entry`; None shows nothing.
+        entry: from a trial's data node to what is shown of its dataset, see `studies.factors.data.entry`; None for
+            nothing.
     """
 
     def __init__(
@@ -211,7 +212,7 @@ class Execution:
         Args:
             epochs, layers: its `EpochRecord`s and `LayerRecord`s.
             result: its `Result`.
-            warning: the signs that it went wrong, from `studies.early_warnings`.
+            warning: the signs that it went wrong, from `studies.observe`.
         """
         now = _now()
         seconds = 0 if math.isnan(result.seconds_total) else result.seconds_total

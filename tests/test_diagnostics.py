@@ -6,7 +6,7 @@ import scipy.stats
 from hypothesis import given
 from hypothesis import strategies as st
 
-from studies.diagnostics import STEP_STATISTICS, TABLE, weight_statistics
+from studies.observe.weights import STEP_STATISTICS, TABLE, weight_statistics
 from studies.record import QUANTILES, SPARSITY_THRESHOLDS, STATISTICS
 
 WEIGHT_STATISTICS = STATISTICS[:-3]

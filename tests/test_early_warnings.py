@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from studies.early_warnings import TABLE, early_warnings
+from studies.observe.early_warnings import TABLE, early_warnings
 from studies.record import STATISTICS, EpochRecord, LayerRecord
 
 NAN = math.nan

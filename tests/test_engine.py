@@ -499,7 +499,7 @@ def test_norms_of_gradients_and_updates_equal_those_of_a_plain_loop(tf, compiled
 
 
 def test_statistics_are_those_of_each_weight_at_each_epoch(deep):
-    from studies.diagnostics import weight_statistics
+    from studies.observe.weights import weight_statistics
 
     engine, _ = deep
     flats, weights = [], []

@@ -14,7 +14,10 @@ STEPS, EPOCH = 200, 20
 BUILDERS = {
     name: found
     for name, found in vars(schedules).items()
-    if callable(found) and not name.startswith("_") and found.__module__ == "studies.factors.schedules" and name != "in_steps"
+    if callable(found)
+    and not name.startswith("_")
+    and found.__module__ == "studies.factors.schedules"
+    and name != "in_steps"
 }
 WARMED = sorted(name for name, builder in BUILDERS.items() if "warmup" in inspect.signature(builder).parameters)
 lengths = st.integers(1, 2000)

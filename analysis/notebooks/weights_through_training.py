@@ -151,7 +151,7 @@ turned.pivot(index="kernel", columns="initializer", values="degrees")[
 # ## Early warnings
 #
 # Much of this shows long before a run is over. Every trial's records are looked through for a few such signs as it is
-# stored (`studies/early_warnings.py` says what they are); over the whole study:
+# stored (`studies/observe/early_warnings.py` says what they are); over the whole study:
 
 # %%
 dynamics.warnings(trials, "val_accuracy").round(3)
