@@ -14,8 +14,8 @@ from studies import arms, cost, provenance, store, sweep, terminal
 from studies.factors import data, limits
 from studies.record import EpochRecord, Result, Started, Study, StudyError, Trial, Work, content_key, listed
 
-TRIAL = "studies.trial:run"
-CHECK = "studies.parts:check"
+TRIAL = "studies.train.trial:run"
+CHECK = "studies.train.parts:check"
 COUNTED = 12
 """Of models that are not known, so many are built for a plan: the others are taken for the mean."""
 

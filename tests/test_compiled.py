@@ -9,7 +9,7 @@ from studies import compiled
 from studies.executors import Pool, Task
 from studies.record import EpochRecord, Result, Started
 
-TRIAL = "studies.trial:run"
+TRIAL = "studies.train.trial:run"
 
 
 @pytest.fixture

@@ -85,7 +85,7 @@ def test_an_option_builds(composed, tf, tmp_path, group, option):
         found = {"path": str(tmp_path if option == "image_folder" else file), "root": str(tmp_path)}
         node = source(node) | {name: path for name, path in found.items() if name in node}
     if group == "optimizer":
-        from studies.parts import build_optimizer
+        from studies.train.parts import build_optimizer
 
         assert build_optimizer(node, []) is not None
     elif "_target_" in node:

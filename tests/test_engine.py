@@ -38,7 +38,7 @@ ORDER = rng.permutation(EXAMPLES)[: STEPS * BATCH].reshape(STEPS, BATCH).astype(
 
 def course(engine, rates, momenta=None, order=ORDER):
     """What the steps of an engine get besides their data."""
-    from studies.engine import Course
+    from studies.train.engine import Course
 
     steps, batch = order.shape
     rates = np.full(steps, rates, np.float32) if np.isscalar(rates) else rates
@@ -76,8 +76,8 @@ def initial_values(model, seed=0):
 @pytest.fixture(scope="session")
 def compiled(tf):
     """A function from a model, rules and an engine's settings to the engine and its data, ready for an epoch."""
-    from studies.engine import Engine
-    from studies.steps import Rules
+    from studies.train.engine import Engine
+    from studies.train.steps import Rules
 
     def made(model, optimizer, *rules, **settings):
         engine = Engine(model, optimizer, Rules(rules), **settings)
@@ -165,7 +165,7 @@ def learning_rates(nodes):
 
 
 def assert_equals_fit(config, compiled, plain, optimizer, penalty, schedules, xla, make=network):
-    from studies import steps
+    from studies.train import steps
 
     overrides = f"optimizer={optimizer} {PENALTIES[penalty]}"
     nodes = config(overrides.split())
@@ -214,7 +214,7 @@ def test_the_penalties_and_the_clipping_of_these_tests_matter(plain):
 def test_evaluation_equals_keras_evaluate_whatever_the_chunks(tf, deep):
     import keras
 
-    from studies.engine import chunked
+    from studies.train.engine import chunked
 
     engine, data = deep
     engine.reset(initial_values(engine.model))
@@ -227,7 +227,7 @@ def test_evaluation_equals_keras_evaluate_whatever_the_chunks(tf, deep):
 
 @given(st.integers(1, 5000), st.integers(1, 1000))
 def test_padding_keeps_every_index_once(tf, count, batch):
-    from studies.engine import chunked
+    from studies.train.engine import chunked
 
     order, weight, member = chunked(np.arange(count) + 3, batch=batch)
     assert (member == 1).all()
@@ -237,7 +237,7 @@ def test_padding_keeps_every_index_once(tf, count, batch):
 
 
 def test_parts_evaluated_together_have_each_their_own(deep):
-    from studies.engine import chunked
+    from studies.train.engine import chunked
 
     engine, data = deep
     engine.reset(initial_values(engine.model))
@@ -253,7 +253,7 @@ def test_parts_evaluated_together_have_each_their_own(deep):
 def test_a_network_may_end_in_logits_or_probabilities(tf, end):
     import keras
 
-    from studies.engine import Engine
+    from studies.train.engine import Engine
 
     layers = {"Activation": [keras.layers.Activation("softmax")], "Softmax": [keras.layers.Softmax()]}
     model, logits = network(last_layers=layers.get(end, [])), network()
@@ -378,8 +378,8 @@ def test_a_cycled_momentum_is_that_of_each_step(tf, compiled, name, xla):
 def test_the_average_of_the_weights_is_that_of_keras_and_leaves_them_alone(tf, compiled, config):
     import keras
 
-    from studies.engine import chunked
-    from studies.parts import build_optimizer
+    from studies.train.engine import chunked
+    from studies.train.parts import build_optimizer
 
     ours = build_optimizer(config(["optimizer=sgd", "optimizer.ema=0.6"])["optimizer"], [])
     engine, data = compiled(network(), ours)
@@ -524,7 +524,7 @@ AROUND_ADAM = "adam optimizer.lookahead=3 optimizer.ema=0.9"
     ("optimizer", "xla"), [*((name, False) for name in OPTIMIZERS), ("adam", True), (AROUND_ADAM, False)]
 )
 def test_a_reset_engine_repeats_itself_to_the_bit(config, compiled, optimizer, xla):
-    from studies.parts import build_optimizer
+    from studies.train.parts import build_optimizer
 
     node = config(f"optimizer={optimizer}".split())["optimizer"]
     engine, data = compiled(deep_network(), build_optimizer(node, []), xla=xla)
@@ -569,10 +569,10 @@ def test_dropout_follows_its_seed(deep):
 
 
 def test_auto_compiles_long_runs_of_dense_networks_alone(tf):
-    from studies.engine import XLA_STEPS, wants_xla
     from studies.factors.models import cnn
     from studies.factors.regularizers import gradient_noise, mixup
-    from studies.steps import Rules
+    from studies.train.engine import XLA_STEPS, wants_xla
+    from studies.train.steps import Rules
 
     dense = deep_network()
     convolutional = cnn(
@@ -657,9 +657,9 @@ RULES = {
 @pytest.mark.parametrize("xla", [False, True])
 @pytest.mark.parametrize("rules", RULES)
 def test_accumulated_batches_equal_one_as_large(tf, config, rules, xla):
-    from studies import steps
-    from studies.engine import Engine, chunked
-    from studies.parts import build_optimizer
+    from studies.train import steps
+    from studies.train.engine import Engine, chunked
+    from studies.train.parts import build_optimizer
 
     def trained(batch, *more):
         node = config([*RULES[rules].split(), *more])
@@ -686,7 +686,7 @@ def test_accumulated_batches_equal_one_as_large(tf, config, rules, xla):
 def test_batches_that_wait_at_an_epochs_end_are_of_the_next_ones_first_update(tf):
     import keras
 
-    from studies.engine import Engine
+    from studies.train.engine import Engine
 
     data = tf.constant(X), tf.constant(Y), tf.constant([SCALE]), tf.constant([SHIFT])
 

@@ -185,8 +185,8 @@ def test_weight_standardization_uses_each_units_weights_standardized(models, nam
 
 @pytest.mark.parametrize("normalization", NORMALIZATIONS)
 def test_a_long_run_of_an_mlp_is_compiled_under_every_normalization(models, normalization):
-    from studies.engine import XLA_STEPS, wants_xla
-    from studies.steps import Rules
+    from studies.train.engine import XLA_STEPS, wants_xla
+    from studies.train.steps import Rules
 
     assert wants_xla("auto", models.mlp(DIGITS, 10, **MLP | dict(normalization=normalization)), XLA_STEPS, Rules())
 
@@ -213,8 +213,8 @@ def test_weight_standardization_keeps_the_signal_through_many_layers(models):
 def test_a_residual_net_that_ends_its_branches_at_zero_starts_as_its_shortcuts(models, normalization):
     import keras
 
-    from studies.engine import weight_name
     from studies.factors.initializers import Drawing
+    from studies.train.engine import weight_name
 
     image = np.random.default_rng(0).normal(size=(2, *CIFAR)).astype(np.float32)
     node, stream = {"_target_": "keras.initializers.HeNormal"}, np.random.SeedSequence(0)

@@ -12,7 +12,7 @@ from studies.record import StudyError
 
 @pytest.fixture(scope="module")
 def parts(tf):
-    from studies import parts
+    from studies.train import parts
 
     return parts
 

@@ -23,7 +23,7 @@ TIMES = ("seconds", "seconds_build", "seconds_train", "seconds_total", "memory_m
 @pytest.fixture(scope="session")
 def run(tf, trial_of):
     """A function from Hydra overrides and a seed to a trial's records: epochs, layers, result."""
-    from studies import trial
+    from studies.train import trial
 
     def ran(*overrides, seed=0):
         epochs, layers = [], []
@@ -42,8 +42,8 @@ def run(tf, trial_of):
 @pytest.fixture(scope="module")
 def watched(run):
     """As `run`; gives the batch order of every epoch as well, and counts traces in `watched.traces`."""
-    from studies import parts
-    from studies.engine import Engine
+    from studies.train import parts
+    from studies.train.engine import Engine
 
     orders, compile_engine = [], Engine.compile
 
@@ -122,7 +122,7 @@ def test_every_epoch_shuffles_all_of_the_training_set(watched):
 
 
 def test_streams_are_independent_of_one_another_and_of_other_seeds(tf):
-    from studies.parts import streams
+    from studies.train.parts import streams
 
     states = [tuple(s.generate_state(4)) for seed in range(50) for s in streams(seed, {}).values()]
     assert len(set(states)) == len(states) == 50 * len(SEED_STREAMS)
@@ -164,10 +164,10 @@ def test_optimizers_at_one_seed_share_draw_split_and_order(watched):
 @pytest.fixture(scope="module")
 def drawn(tf, config):
     """A function from an initializer, a depth and a seed to initial values by name."""
-    from studies import parts
-    from studies.engine import weight_name
     from studies.factors import models
     from studies.factors.initializers import Drawing
+    from studies.train import parts
+    from studies.train.engine import weight_name
 
     drawings = {}
     for depth in (2, 8):
@@ -215,9 +215,9 @@ def test_dropout_has_a_stream_of_its_own(drawn):
 def test_a_layers_own_random_initializer_follows_the_seed(tf):
     import keras
 
-    from studies import parts
-    from studies.engine import weight_name
     from studies.factors.initializers import Drawing
+    from studies.train import parts
+    from studies.train.engine import weight_name
 
     def biases(seed):
         layer = keras.layers.Dense(5, bias_initializer="random_normal", name="logits")
@@ -309,7 +309,7 @@ def test_observations_are_made_at_the_first_the_last_and_every_few_epochs(run, e
 
 
 def test_observations_do_not_depend_on_how_many_are_kept_for_a_joint_one(run, monkeypatch):
-    from studies import trial
+    from studies.train import trial
 
     together = run(*SMALL)
     monkeypatch.setattr(trial, "OBSERVATION_BYTES", 0)
@@ -416,7 +416,7 @@ def test_validation_images_are_never_augmented(run):
 
 
 def test_a_schedule_cannot_cycle_a_momentum_that_is_not_there(tf, config):
-    from studies import parts
+    from studies.train import parts
 
     cycles = ["schedule=one_cycle", "schedule.low_momentum=0.8"]
     for optimizer, refused in (("sgd", True), ("momentum", False), ("adam", False), ("adagrad", True)):
@@ -472,7 +472,7 @@ def test_lenet_300_100_reads_mnist(run, mnist_root):
 @pytest.fixture(scope="module")
 def given(run):
     """A function from overrides and a seed to what the engine was given: labels, scale, shift, the first order."""
-    from studies.engine import Engine
+    from studies.train.engine import Engine
 
     def ran(*overrides, seed=0):
         seen, compile_engine = [], Engine.compile
@@ -485,7 +485,7 @@ def given(run):
             )
 
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("studies.parts._engines", OrderedDict())
+            patch.setattr("studies.train.parts._engines", OrderedDict())
             patch.setattr(Engine, "compile", compile_and_watch)
             run(*SMALL, "diagnostics=none", *overrides, seed=seed)
         return seen[0]
@@ -540,7 +540,7 @@ def test_what_does_not_shape_the_graph_shares_it(trial_of):
 
 
 def test_a_size_that_another_packages_data_has_not_is_refused_before_anything_trains(tf, trial_of):
-    from studies.parts import check
+    from studies.train.parts import check
 
     config = trial_of(["data.train_size=50"]).config
     parts = {name: config[name] for name in ("model", "initializer", "engine", "targets")}
@@ -550,7 +550,7 @@ def test_a_size_that_another_packages_data_has_not_is_refused_before_anything_tr
 
 
 def test_what_an_initializer_cannot_draw_for_a_model_is_refused_before_anything_trains(tf, trial_of):
-    from studies import parts
+    from studies.train import parts
 
     def check(*overrides):
         config = trial_of([*overrides]).config
@@ -563,7 +563,7 @@ def test_what_an_initializer_cannot_draw_for_a_model_is_refused_before_anything_
 
 
 def test_a_device_that_is_not_there_is_refused_before_anything_trains(tf, trial_of):
-    from studies.parts import check
+    from studies.train.parts import check
 
     config = trial_of().config
     parts = {name: config[name] for name in ("model", "data", "initializer", "targets")}

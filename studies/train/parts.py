@@ -13,14 +13,14 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from studies import steps
-from studies.engine import XLA_STEPS, Course, Engine, chunked, wants_xla, weight_name
 from studies.factors import targets
 from studies.factors.data import Dataset, Split, noisy_labels, scaling, source, split
 from studies.factors.initializers import Drawing
 from studies.factors.models import work
 from studies.factors.optimizers import Cycle, optimizer_of
 from studies.record import SEED_STREAMS, StudyError, Trial, Work
+from studies.train import steps
+from studies.train.engine import XLA_STEPS, Course, Engine, chunked, wants_xla, weight_name
 
 ENGINES_KEPT = 4
 ADAPT_EXAMPLES = 256

@@ -15,7 +15,7 @@ import tensorflow as tf
 from studies.factors.optimizers import taken_over
 from studies.observe.weights import weight_statistics
 from studies.record import STATISTICS
-from studies.steps import Rules
+from studies.train.steps import Rules
 
 EVALUATION_BATCH = 500
 L2 = STATISTICS.index("l2")

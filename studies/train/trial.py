@@ -8,9 +8,9 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from studies.parts import Parts
 from studies.record import EpochRecord, LayerRecord, Result, Trial
-from studies.stopping import EarlyStopping
+from studies.train.parts import Parts
+from studies.train.stopping import EarlyStopping
 
 OBSERVATION_BYTES = 64 * 2**20
 """Weights are kept for a joint observation of several epochs up to this size."""
