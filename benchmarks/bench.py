@@ -23,7 +23,7 @@ import yaml
 
 from analysis import load
 from benchmarks import replay
-from studies.worker import environment
+from studies.execute.worker import environment
 
 ROOT = Path(__file__).parent.parent
 RESULTS = Path(__file__).parent / "results"

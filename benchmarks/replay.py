@@ -9,8 +9,9 @@ from pathlib import Path
 
 from studies import store as database
 from studies import tracking
+from studies.execute.task import Task
+from studies.execute.worker import environment
 from studies.record import STATISTICS, EpochRecord, Result, Started, Study, Trial
-from studies.worker import Task, environment
 
 ROOT = Path(__file__).parent.parent
 KEY = "0" * 16

@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from studies.record import StudyError
+from studies.record import StudyError, shown
 
 STUDY, ROOT = "studies.name", "studies.root"
 """An experiment's tags: the study that it holds, whatever it is called now; the folder that it was last written in."""
@@ -69,3 +69,19 @@ def uri(root: str | Path) -> str:
     for sign in "%?#":  # SQLAlchemy takes them for a URI's own
         path = path.replace(sign, f"%{ord(sign):X}")
     return f"sqlite:///{path}"
+
+
+def cache_folder() -> Path:
+    """Where files are that are made once and kept: `$STUDIES_CACHE`, or `~/.cache/weight-studies`.
+
+    Raises:
+        StudyError: there is no home folder.
+    """
+    named = os.environ.get("STUDIES_CACHE")
+    try:
+        return Path(named or "~/.cache/weight-studies").expanduser()
+    except RuntimeError as error:
+        raise StudyError(
+            f"STUDIES_CACHE={shown(named)}: there is no such home folder to keep files in. Name a folder with "
+            f"STUDIES_CACHE=FOLDER"
+        ) from error

@@ -6,6 +6,7 @@ import statistics
 from contextlib import suppress
 from dataclasses import asdict, astuple
 
+from studies import contract
 from studies.factors import cache, data
 from studies.record import RESULTS_VERSION, StudyError, Trial, Work, content_key
 
@@ -52,7 +53,7 @@ def known(config: dict) -> Work | None:
     key = _key(config)
     if key not in _counted:
         try:
-            _counted[key] = Work(**json.loads((cache.folder() / f"work-{key}.json").read_text()))
+            _counted[key] = Work(**json.loads((contract.cache_folder() / f"work-{key}.json").read_text()))
         except (OSError, ValueError, TypeError, StudyError):  # nowhere to keep it, or not whole
             return None
     return _counted[key]

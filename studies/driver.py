@@ -110,7 +110,7 @@ class Driver:
     def _train(self, trials, study) -> None:
         """Check every part of the pending trials in the workers, then train them and write what comes back."""
         from analysis import estimates, load
-        from studies.executors import Task
+        from studies.execute.task import Task
         from studies.observe.early_warnings import early_warnings
 
         known = load.finished_keys(study.name, self.root)
@@ -321,7 +321,7 @@ def checked(trials: list[Trial], executor) -> None:
     Raises:
         StudyError: a part is refused.
     """
-    from studies.executors import Task
+    from studies.execute.task import Task
 
     tasks = {}
     for trial in trials:

@@ -5,8 +5,9 @@ import shutil
 
 import pytest
 
-from studies import compiled
-from studies.executors import Pool, Task
+from studies.execute import compiled
+from studies.execute.pool import Pool
+from studies.execute.task import Task
 from studies.record import EpochRecord, Result, Started
 
 TRIAL = "studies.train.trial:run"

@@ -6,9 +6,11 @@ import time
 
 import pytest
 
-from studies.executors import AHEAD_BYTES, PIPE_BYTES, Pool, Serial, Task, _Queue
+from studies.execute.pool import AHEAD_BYTES, PIPE_BYTES, Pool, _Queue
+from studies.execute.serial import Serial
+from studies.execute.task import Task
+from studies.execute.worker import environment
 from studies.record import Result, Started, StudyError
-from studies.worker import environment
 
 HERE = "tests.test_executors:"
 
@@ -230,17 +232,18 @@ def test_workers_do_not_share_a_generator(pool):
 
 
 def test_workers_take_turns_on_the_gpus_that_the_user_lists(monkeypatch):
-    monkeypatch.setattr("studies.worker.gpus", lambda: ["3", "GPU-a"])
+    monkeypatch.setattr("studies.execute.worker.gpus", lambda: ["3", "GPU-a"])
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,GPU-a")
     assert [environment(1, n)["CUDA_VISIBLE_DEVICES"] for n in range(3)] == ["3", "GPU-a", "3"]
-    monkeypatch.setattr("studies.worker.gpus", lambda: [])
+    monkeypatch.setattr("studies.execute.worker.gpus", lambda: [])
     assert "CUDA_VISIBLE_DEVICES" not in environment(1, 0)
 
 
 @pytest.mark.parametrize("when", ["busy", "importing"])
 def test_no_process_is_left_when_the_driver_is_killed(when):
     code = f"""
-from studies.executors import Pool, Task
+from studies.execute.pool import Pool
+from studies.execute.task import Task
 pool = Pool(2)
 pool.start("{HERE}processes", 2)
 print(pool.servers[1].process.pid, flush=True)

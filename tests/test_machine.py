@@ -4,8 +4,8 @@ import sys
 
 import pytest
 
-from studies import machine
-from studies.machine import cores, default_workers, gpus, memory_mb
+from studies.execute import machine
+from studies.execute.machine import cores, default_workers, gpus, memory_mb
 
 ROOMY_MB = 10**6
 CORES = len(os.sched_getaffinity(0))

@@ -383,7 +383,7 @@ def test_the_jobs_of_a_multirun_share_their_workers_and_give_the_same_numbers(po
     while sweep.poll() is None:
         for child in processes_of(sweep.pid):
             with suppress(OSError):
-                if "studies.worker" in Path(f"/proc/{child}/cmdline").read_text():
+                if "studies.execute.worker" in Path(f"/proc/{child}/cmdline").read_text():
                     workers.update(processes_of(child))
         time.sleep(0.05)
     output, error = sweep.communicate()

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from studies.executors import Pool
+from studies.execute.pool import Pool
 from studies.factors import limits, targets
 from studies.record import StudyError
 
@@ -97,8 +97,8 @@ def test_a_target_outside_its_groups_list_is_refused_at_any_depth_and_imports_no
         ("initializer", "studies.initializers.targets.build"),
         ("initializer", "studies.initializers.Drawing"),
         ("regularizer", "keras.regularizers.serialize"),
-        ("executor", "studies.executors.resolve"),
-        ("executor", "studies.executors.subprocess.Popen"),
+        ("executor", "studies.task.resolve"),
+        ("executor", "studies.pool.subprocess.Popen"),
         ("data", "studies.data._download"),
         ("data", "studies.executors.Pool"),
         ("clipping", "studies.optimizers.Lookahead"),
@@ -142,17 +142,18 @@ def test_trained_weights_are_neither_read_nor_downloaded(weights):
 
 
 def test_a_target_has_one_name_wherever_its_module_stands(monkeypatch):
-    moved = {"studies.models": "studies.factors.models", "studies.executors.Pool": "studies.execute.pool.Pool"}
-    monkeypatch.setattr(targets, "PLACES", {**moved, **targets.PLACES, **moved})
+    monkeypatch.setattr(targets, "PLACES", {"studies.data.npz": "studies.arrays.npz", **targets.PLACES})
     names = {
         "studies.models.mlp": "studies.factors.models.mlp",
-        "studies.executors.Pool": "studies.execute.pool.Pool",
-        "studies.executors.Serial": "studies.executors.Serial",
+        "studies.data.npz": "studies.arrays.npz",
+        "studies.data.digits": "studies.factors.data.digits",
         "keras.optimizers.SGD": "keras.optimizers.SGD",
     }
     for name, place in names.items():
         assert targets.canonical_name(name) == targets.canonical_name(place) == name
         assert targets.place_of(name) == targets.place_of(place) == place
+    assert targets.canonical_name("studies.executors.Pool") == "studies.pool.Pool"
+    assert targets.canonical_name("studies.optimizers.clip_by_norm") == "studies.clipping.clip_by_norm"
     long, short = ({"a": [{"_target_": name, "b": {"_target_": name}}]} for name in list(names.items())[0][::-1])
     assert targets.canonical(long) == targets.canonical(short) == short
     targets.refuse_unlisted({"model": {"_target_": "studies.factors.models.mlp"}}, [])

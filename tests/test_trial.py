@@ -576,7 +576,7 @@ def test_the_users_keras_settings_change_nothing(tmp_path):
     settings = {"floatx": "float16", "epsilon": 0.1, "image_data_format": "channels_first", "backend": "jax"}
     (tmp_path / "keras.json").write_text(json.dumps(settings))
     code = (
-        "import os; from studies.executors import environment\n"
+        "import os; from studies.execute.worker import environment\n"
         "os.environ |= environment(threads=1, number=0)\n"
         "from studies import trial; import keras\n"
         "config, layer = keras.config, keras.layers.Conv2D(2, 3)\n"

@@ -6,23 +6,8 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from studies.record import StudyError, shown
-
-
-def folder() -> Path:
-    """Where the files are.
-
-    Raises:
-        StudyError: there is no home folder.
-    """
-    named = os.environ.get("STUDIES_CACHE")
-    try:
-        return Path(named or "~/.cache/weight-studies").expanduser()
-    except RuntimeError as error:
-        raise StudyError(
-            f"STUDIES_CACHE={shown(named)}: there is no such home folder to keep files in. Name a folder with "
-            f"STUDIES_CACHE=FOLDER"
-        ) from error
+from studies.contract import cache_folder
+from studies.record import StudyError
 
 
 def kept(name: str, make: Callable[[Path], None]) -> Path:
@@ -35,7 +20,7 @@ def kept(name: str, make: Callable[[Path], None]) -> Path:
     Raises:
         StudyError: the cache cannot be written.
     """
-    place = folder()
+    place = cache_folder()
     file, partial = place / name, place / f"{name}.partial"
     try:
         if not file.is_file():

@@ -402,7 +402,7 @@ GROUPS: dict[str, Group] = {
         settings={name: optional(whole(0)) for name in SEED_STREAMS},
     ),
     "executor": Group(
-        targets={"studies.executors": ("Serial", "Pool")},
+        targets={"studies.serial": ("Serial",), "studies.pool": ("Pool",)},
         settings={
             "workers": optional(whole(1)),
         },

@@ -16,12 +16,16 @@ from studies.record import StudyError, listed, shown
 PLACES = {
     f"studies.{name}": f"studies.factors.{name}"
     for name in ("clipping", "data", "initializers", "models", "optimizers", "regularizers", "schedules")
-} | {"studies.executors": "studies.executors"}
+} | {"studies.pool": "studies.execute.pool", "studies.serial": "studies.execute.serial"}
 """Canonical name -> where it stands: of a module of ours, or of one thing in it, which goes before."""
 
 FORMER = {
-    f"studies.optimizers.{name}": f"studies.clipping.{name}"
-    for name in ("clip_by_value", "clip_by_norm", "clip_by_global_norm", "clip_adaptively")
+    "studies.executors.Pool": "studies.pool.Pool",
+    "studies.executors.Serial": "studies.serial.Serial",
+    **{
+        f"studies.optimizers.{name}": f"studies.clipping.{name}"
+        for name in ("clip_by_value", "clip_by_norm", "clip_by_global_norm", "clip_adaptively")
+    },
 }
 """Earlier name -> canonical name, for what users' files may still call so."""
 

@@ -12,8 +12,8 @@ from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from studies import machine
-from studies.factors import cache
+from studies import contract
+from studies.execute import machine
 from studies.record import StudyError
 
 MOST_BYTES = 512 * 2**20
@@ -29,7 +29,7 @@ def prepared(threads: int) -> Path | None:
     if FLAG in os.environ.get("TF_XLA_FLAGS", ""):
         return None
     try:
-        folder = cache.folder() / f"xla-{_key(threads)}"
+        folder = contract.cache_folder() / f"xla-{_key(threads)}"
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         if not _is_ours_alone(folder):
             return None

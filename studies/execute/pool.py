@@ -1,9 +1,4 @@
-"""Run tasks in this process or in a pool of others, and stream back what they yield.
-
-A task is an object with a `key`, a `group` and a `threads`; the function that runs it is named by a string,
-`package.module:function`, and resolved where it runs, so the driver never imports what a task needs. It is a generator:
-what it yields comes back as `(task, record)`.
-"""
+"""Run tasks in a pool of other processes, and stream back what they yield, as `(task, record)`."""
 
 import fcntl
 import heapq
@@ -22,9 +17,10 @@ from contextlib import suppress
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection, wait
 
-from studies.machine import default_workers
+from studies.execute.machine import default_workers
+from studies.execute.task import Done, Task
+from studies.execute.worker import SERVER, environment
 from studies.record import Result, Started, StudyError
-from studies.worker import SERVER, Done, Task, attempt, environment
 
 ATTEMPTS = 2
 
@@ -36,26 +32,6 @@ AHEAD_BYTES = 2**15
 
 PIPE_BYTES = 2**20
 """What a worker may yield while the driver is busy with something else."""
-
-
-class Serial:
-    """One task after another in this process: for debugging, with the trials' TensorFlow in the driver."""
-
-    workers = 1
-
-    def start(self, function: str, count: int, threads: int = 1) -> None:
-        """Nothing to start."""
-
-    def run(self, function: str, tasks: list[Task]) -> Iterator[tuple[Task, object]]:
-        """Run the tasks by group; yields `(task, record)`, a `Started` first."""
-        for task in sorted(tasks, key=lambda task: task.group):
-            yield task, Started(task.key, attempt=1)
-            os.environ |= environment(task.threads, number=0)  # TensorFlow reads it once, at the first task
-            for record in attempt(function, task):
-                yield task, record
-
-    def close(self) -> None:
-        """Nothing to stop."""
 
 
 class Pool:

@@ -8,7 +8,6 @@ a fresh interpreter instead.
 
 import ctypes
 import gc
-import importlib
 import json
 import os
 import random
@@ -17,15 +16,13 @@ import socket
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-from studies import compiled
-from studies.machine import gpus
-from studies.record import Result
+from studies.execute import compiled
+from studies.execute.machine import gpus
+from studies.execute.task import Done, attempt, resolve
 
 NEEDLESS = ("matplotlib", "pandas", "sklearn")
 """What Keras imports, where it is there, for plots and frames: a third of its import."""
@@ -33,40 +30,18 @@ NEEDLESS = ("matplotlib", "pandas", "sklearn")
 SERVER = """
 import json, sys
 sys.path[:] = json.loads(sys.argv[1])
-from studies.worker import serve
+from studies.execute.worker import serve
 serve(*sys.argv[2:])
 """
 
 WORKER = """
 import json, sys
 sys.path[:] = json.loads(sys.argv[1])
-from studies.worker import work
+from studies.execute.worker import work
 work(*sys.argv[2:])
 """
 
 PR_SET_PDEATHSIG = 1  # prctl(2)
-
-
-@dataclass(frozen=True)
-class Task:
-    """What a worker gets.
-
-    Attributes:
-        group: tasks of one group run on one worker where that is no slower, since they share its compiled graphs.
-        threads: of the worker's TensorFlow.
-        cost: roughly how long it takes, in any unit; the most costly groups start first.
-    """
-
-    key: str
-    group: str
-    threads: int
-    payload: object
-    cost: float = 1.0
-
-
-@dataclass(frozen=True)
-class Done:
-    """A task's last record: it will yield no more."""
 
 
 def serve(descriptor: str, function: str, threads: str) -> None:
@@ -188,30 +163,6 @@ def work(tasks: str, records: str, function: str, folder: str) -> None:
                 groups.add(task.group)
                 compiled.seal(Path(folder))
             outgoing.send(Done())
-
-
-def attempt(function: str, task: Task, doubtful: bool = False) -> Iterator[object]:
-    """What a task yields; a `Result` with the status `crashed` if it raises.
-
-    Args:
-        doubtful: an error of TensorFlow's may be for what was kept of an earlier command.
-
-    Raises:
-        SystemExit: such an error: the worker ends, and the task is tried again without what was kept.
-    """
-    try:
-        yield from resolve(function)(task.payload)
-    except Exception as error:
-        summary = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
-        if doubtful and type(error).__module__.startswith("tensorflow."):
-            raise SystemExit(summary) from error
-        yield Result(task.key, "crashed", error=f"{summary}\n{traceback.format_exc()}")
-
-
-def resolve(function: str) -> Callable:
-    """The function that `package.module:function` names."""
-    module, _, name = function.partition(":")
-    return getattr(importlib.import_module(module), name)
 
 
 def environment(threads: int, number: int) -> dict[str, str]:

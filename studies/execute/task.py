@@ -1,0 +1,58 @@
+"""A task: what a worker gets, and how it is run wherever that is.
+
+The function that runs it is named by a string, `package.module:function`, and resolved where it runs, so the driver
+never imports what a task needs. It is a generator: what it yields comes back.
+"""
+
+import importlib
+import traceback
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from studies.record import Result
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a worker gets.
+
+    Attributes:
+        group: tasks of one group run on one worker where that is no slower, since they share its compiled graphs.
+        threads: of the worker's TensorFlow.
+        cost: roughly how long it takes, in any unit; the most costly groups start first.
+    """
+
+    key: str
+    group: str
+    threads: int
+    payload: object
+    cost: float = 1.0
+
+
+@dataclass(frozen=True)
+class Done:
+    """A task's last record: it will yield no more."""
+
+
+def attempt(function: str, task: Task, doubtful: bool = False) -> Iterator[object]:
+    """What a task yields; a `Result` with the status `crashed` if it raises.
+
+    Args:
+        doubtful: an error of TensorFlow's may be for what was kept of an earlier command.
+
+    Raises:
+        SystemExit: such an error: the worker ends, and the task is tried again without what was kept.
+    """
+    try:
+        yield from resolve(function)(task.payload)
+    except Exception as error:
+        summary = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+        if doubtful and type(error).__module__.startswith("tensorflow."):
+            raise SystemExit(summary) from error
+        yield Result(task.key, "crashed", error=f"{summary}\n{traceback.format_exc()}")
+
+
+def resolve(function: str) -> Callable:
+    """The function that `package.module:function` names."""
+    module, _, name = function.partition(":")
+    return getattr(importlib.import_module(module), name)
