@@ -10,7 +10,8 @@ from pathlib import Path
 
 from rich.console import Console
 
-from studies import arms, cost, provenance, store, sweep, terminal
+from studies import cost, provenance, store, sweep, terminal
+from studies.design import arms
 from studies.factors import data, limits
 from studies.record import EpochRecord, Result, Started, Study, StudyError, Trial, Work, content_key, listed
 

@@ -25,9 +25,11 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
 
-from studies import contract, design, driver, provenance, store, sweep, terminal
+from studies import contract, driver, provenance, store, sweep, terminal
+from studies.design import grid
+from studies.design.study import read_study
 from studies.factors import data, limits, targets
-from studies.record import IDENTITY, StudyError, listed, shown
+from studies.record import IDENTITY, StudyError, content_key, listed, shown
 
 CONF = Path(__file__).parent.parent / "conf"
 SELF_REFERENCE = re.compile(r"\$\{(?!oc\.env:)")
@@ -187,21 +189,21 @@ def job(composed, outcome: sweep.Outcome, jobs: sweep.Sweep | None) -> sweep.Out
             f"+study={named}: its file is empty: expected a study, such as {CONF}/study/init_comparison.yaml"
         )
     config |= limits.settled({name: config[name] for name in ("seed", "plan") if name in config})
-    study = design.read_study(config, overridden, remarks.append)
+    study = read_study(config, overridden, remarks.append)
     compose = composer(config, overrides, choices)
     expand = functools.partial(
-        design.expand, study, config, choices, overrides, compose, _settle, _refers_to_itself(composed)
+        grid.expand, study, config, choices, overrides, compose, _settle, _refers_to_itself(composed)
     )
     trials = expand()
-    remarks += design.remarks(study, trials)
+    remarks += grid.remarks(study, trials)
     if (workers := config["executor"].get("workers") or 0) > len(trials):
         remarks.append(f"executor.workers={workers}: {len(trials)} are started, one a trial")
     for remark in remarks:
         print(f"note: {remark}", flush=True)
-    outcome = replace(outcome, trials=design.content_key([trial.key for trial in trials]))
+    outcome = replace(outcome, trials=content_key([trial.key for trial in trials]))
     driver.check_sizes(trials)
     driver.say_notes(trials)
-    wanted = design.content_key(config["executor"])
+    wanted = content_key(config["executor"])
     if wanted not in EXECUTORS:
         EXECUTORS[wanted] = targets.build(config["executor"], "executor", config["targets"]["allow"])
     executor = EXECUTORS[wanted]
@@ -292,7 +294,7 @@ def _settle(config: dict) -> tuple[dict, dict, dict]:
     return config, limits.identity(config), limits.graph(config)
 
 
-def composer(base: dict, overrides: list[str], choices: dict[str, str]) -> design.Compose:
+def composer(base: dict, overrides: list[str], choices: dict[str, str]) -> grid.Compose:
     """What composes further configs: Hydra, in 100 ms; or the option's file, where nothing else has a say in its group.
 
     Args:

@@ -16,7 +16,8 @@ import pytest
 from hypothesis import settings
 from omegaconf import OmegaConf
 
-from studies import design, run, store
+from studies import run, store
+from studies.design import grid
 from studies.record import Study
 
 ROOT = Path(__file__).parent.parent
@@ -73,7 +74,7 @@ def trial_of(config):
 
     def made(overrides=(), seed=0):
         study = Study("test", "Does it work?", {}, (seed,), {}, "val_accuracy")
-        [trial] = design.expand(study, config(overrides), {}, list(overrides), config, run._settle, exact=False)
+        [trial] = grid.expand(study, config(overrides), {}, list(overrides), config, run._settle, exact=False)
         return trial
 
     return made

@@ -9,7 +9,9 @@ import pytest
 import yaml
 from PIL import Image
 
-from studies import design, run
+from studies import run
+from studies.design import grid
+from studies.design.study import read_study
 from studies.factors import limits, targets
 from studies.factors.data import source
 
@@ -119,8 +121,8 @@ def test_every_optimizer_of_keras_is_an_option(tf):
 def test_a_study_is_what_its_header_says(config, name):
     overrides = [f"+study={name}"]
     base = config(overrides)
-    study = design.read_study(base)
-    trials = design.expand(study, base, {}, overrides, config, run._settle, exact=False)
+    study = read_study(base)
+    trials = grid.expand(study, base, {}, overrides, config, run._settle, exact=False)
     says = header(CONF / "study" / f"{name}.yaml")
     assert study.name == name
     assert study.question in says

@@ -17,9 +17,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
-from studies import design, run
+from studies import run
+from studies.design import grid
+from studies.design.study import STUDYS, read_study
 from studies.factors import limits
-from studies.record import Study, StudyError
+from studies.record import IDENTITY, RESULTS_VERSION, Study, StudyError
 
 ROOT = Path(__file__).parent.parent
 BASE = {
@@ -95,7 +97,7 @@ def expand(
 ):
     levels = {factor: tuple(levels) for factor, levels in factors.items()}
     study = Study("s", "?", levels, seeds, {}, "val_accuracy", **rules)
-    return design.expand(study, base, {}, list(overrides), compose or Compose(), settle, exact, chosen)
+    return grid.expand(study, base, {}, list(overrides), compose or Compose(), settle, exact, chosen)
 
 
 def only(config=BASE, seed=0, **options):
@@ -172,12 +174,12 @@ def test_where_a_trial_runs_is_no_part_of_its_key(path):
 
 def test_every_setting_and_the_seed_are_part_of_the_key(monkeypatch):
     keys = {only().key, only(seed=1).key}
-    parts = {name: BASE[name] for name in design.IDENTITY}
+    parts = {name: BASE[name] for name in IDENTITY}
     settings = [(path, value) for path, value in leaves(parts) if path[-1] not in ("path", "root")]
     for path, value in settings:
         keys.add(only(changed(BASE, path, {"_target_": "another"} if value == {} else "another")).key)
     assert len(keys) == 2 + len(settings)
-    monkeypatch.setattr(design, "RESULTS_VERSION", design.RESULTS_VERSION + 1)
+    monkeypatch.setattr(grid, "RESULTS_VERSION", RESULTS_VERSION + 1)
     assert only().key not in keys
 
 
@@ -222,9 +224,9 @@ def test_a_trial_has_the_config_that_hydra_composes_for_its_arm(config, override
     options = {"base": config(overrides), "overrides": overrides, "compose": config, "settle": run._settle}
     trials = expand(factors, (0, 3), **options)
     for trial in trials[::2]:
-        assignments = [f"{factor}={design.written(level)}" for factor, level in trial.arm.items()]
+        assignments = [f"{factor}={grid.written(level)}" for factor, level in trial.arm.items()]
         whole = config(overrides + assignments)
-        settled, *_ = run._settle({n: part for n, part in whole.items() if n not in design.STUDYS})
+        settled, *_ = run._settle({n: part for n, part in whole.items() if n not in STUDYS})
         assert trial.config == settled
     assert expand(factors, (0, 3), **options, exact=True) == trials
 
@@ -252,8 +254,8 @@ def test_a_trials_overrides_compose_it_alone(config):
     )  # fmt: skip
     for trial in trials[1:4:2]:
         alone = config(trial.overrides)
-        study = design.read_study(alone, {override.partition("=")[0] for override in trial.overrides})
-        [same] = design.expand(study, alone, {}, [], config, run._settle, exact=False)
+        study = read_study(alone, {override.partition("=")[0] for override in trial.overrides})
+        [same] = grid.expand(study, alone, {}, [], config, run._settle, exact=False)
         assert (same.key, same.seed, same.config) == (trial.key, trial.seed, trial.config)
 
 
@@ -292,15 +294,15 @@ def test_hydra_reads_a_written_level_as_the_same_value(level):
         assert json.dumps(read) == json.dumps(level)  # 1, 1.0 and true differ
 
     parse = OverridesParser.create().parse_override
-    same(parse(f"a={design.written(level)}").value())
-    same(parse(f"a={{model.b:[{design.written(level)}]}}").value()["model.b"][0])
+    same(parse(f"a={grid.written(level)}").value())
+    same(parse(f"a={{model.b:[{grid.written(level)}]}}").value()["model.b"][0])
 
 
 @pytest.mark.parametrize(
     "level", ["two words", "it's", "back\\slash", "1", "null", "he_normal", 3, 0.1, False, None, [1, "a b"]]
 )
 def test_hydra_composes_a_written_level(config, level):
-    assert config([f"study.question={design.written(level)}"])["study"]["question"] == level
+    assert config([f"study.question={grid.written(level)}"])["study"]["question"] == level
 
 
 @pytest.mark.parametrize(
@@ -340,19 +342,19 @@ def test_hydra_composes_a_written_level(config, level):
 )
 def test_a_wrong_study_is_refused(study, received, allowed):
     with pytest.raises(StudyError) as error:
-        design.read_study(BASE | {"study": BASE["study"] | study})
+        read_study(BASE | {"study": BASE["study"] | study})
     assert received in str(error.value) and allowed in str(error.value)
 
 
 def test_a_study_is_read_as_it_is_written():
     node = {"factors": {"model.depth": [2, 8]}, "seeds": [3, 1], "baseline": {"model.depth": 8}, "metric": "test_loss"}
-    study = design.read_study(BASE | {"study": BASE["study"] | node})
+    study = read_study(BASE | {"study": BASE["study"] | node})
     assert study == Study("s", "?", {"model.depth": (2, 8)}, (3, 1), {"model.depth": 8}, "test_loss")
-    assert design.read_study(BASE | {"study": BASE["study"] | {"seeds": 3, "factors": None}}).seeds == (0, 1, 2)
+    assert read_study(BASE | {"study": BASE["study"] | {"seeds": 3, "factors": None}}).seeds == (0, 1, 2)
 
 
 def test_one_seed_takes_the_place_of_the_studys_and_is_no_other_part_of_a_trials_identity():
-    study = design.read_study(BASE | {"seed": 1, "study": BASE["study"] | {"seeds": 3}})
+    study = read_study(BASE | {"seed": 1, "study": BASE["study"] | {"seeds": 3}})
     assert study.seeds == (1,)
     assert only(BASE | {"seed": 1}, seed=1) == only(seed=1)
 
@@ -362,17 +364,17 @@ def test_a_factor_that_the_user_set_is_none_and_so_is_one_that_the_chosen_option
     baseline = {"initializer": "ones", "model.depth": 2, "model.activation": "relu"}
     base = config(["model=lenet_300_100", "initializer=he_normal"])
     base["study"] |= {"factors": factors, "baseline": baseline}
-    study = design.read_study(base, overridden={"model", "initializer"})
+    study = read_study(base, overridden={"model", "initializer"})
     assert (study.factors, study.baseline) == ({"model.activation": ("relu", "tanh")}, {"model.activation": "relu"})
     with pytest.raises(StudyError, match="model has no depth"):
-        design.read_study(base, overridden={"initializer"})
+        read_study(base, overridden={"initializer"})
 
 
 def test_unknown_and_missing_parts_are_refused():
     with pytest.raises(StudyError, match="trainin: .* training, "):
-        design.read_study(BASE | {"trainin": {"epochs": 3}})
+        read_study(BASE | {"trainin": {"epochs": 3}})
     with pytest.raises(StudyError, match="model is missing"):
-        design.read_study({name: part for name, part in BASE.items() if name != "model"})
+        read_study({name: part for name, part in BASE.items() if name != "model"})
 
 
 def test_a_path_that_a_group_does_not_have_is_refused_with_what_it_has():
@@ -391,7 +393,7 @@ GRID = {"optimizer": ["SGD", "Adam"], "optimizer.learning_rate": [0.1, 0.01], "m
 
 
 def read(**node):
-    return design.read_study(BASE | {"study": BASE["study"] | node})
+    return read_study(BASE | {"study": BASE["study"] | node})
 
 
 def arms(**node):
@@ -441,9 +443,9 @@ def test_what_the_user_set_counts_more_than_a_studys_settings():
         "settings": [{"when": {"optimizer": "Adam"}, "set": {"optimizer.learning_rate": 0.003, "model.width": 8}}],
     }
     config = BASE | {"study": BASE["study"] | node}
-    study = design.read_study(config, overridden={"optimizer.learning_rate"})
+    study = read_study(config, overridden={"optimizer.learning_rate"})
     assert study.settings == ({"when": {"optimizer": ["Adam"]}, "set": {"model.width": 8}},)
-    assert design.read_study(config, overridden={"optimizer.learning_rate", "model.width"}).settings == ()
+    assert read_study(config, overridden={"optimizer.learning_rate", "model.width"}).settings == ()
 
 
 def test_a_baseline_has_the_levels_that_move_along_with_those_it_names(config=BASE):
@@ -451,7 +453,7 @@ def test_a_baseline_has_the_levels_that_move_along_with_those_it_names(config=BA
     study = BASE["study"] | {"factors": factors, "zip": [list(factors)]}
 
     def baseline(named):
-        return design.read_study(BASE | {"study": study | {"baseline": named}}).baseline
+        return read_study(BASE | {"study": study | {"baseline": named}}).baseline
 
     assert baseline({"optimizer": "Adam"}) == {"optimizer": "Adam", "optimizer.learning_rate": 0.01}
     assert baseline({"optimizer": "SGD", "optimizer.learning_rate": 0.1}) == {
@@ -471,7 +473,7 @@ def test_what_the_user_fixed_leaves_zips_and_voids_rules(config):
         "zip": [["optimizer", "optimizer.learning_rate"]],
         "skip": [{"optimizer.learning_rate": 0.1, "model.depth": 8}],
     }
-    study = design.read_study(base, overridden={"optimizer.learning_rate"})
+    study = read_study(base, overridden={"optimizer.learning_rate"})
     assert study.factors.keys() == {"optimizer", "model.depth"} and study.zip == () and study.skip == ()
 
 
@@ -505,7 +507,7 @@ def test_nuisance_factors_are_read_like_factors_and_come_before_settings():
     assert (study.nuisance, study.tuning_seeds) == (RATES, (100, 101))
     assert [entry["set"] for entry in study.settings] == [{"model.depth": 1}]
     config = BASE | {"study": BASE["study"] | node}
-    study = design.read_study(config, overridden={"optimizer.learning_rate", "model.width"})
+    study = read_study(config, overridden={"optimizer.learning_rate", "model.width"})
     assert (study.nuisance, study.tuning_seeds) == ({}, ())
 
 
@@ -525,9 +527,7 @@ def test_a_nuisance_factor_applies_where_there_is_such_a_setting(exact):
     final = expand({"optimizer": ["SGD", "Adam"]}, chosen=chosen, **tuned)
     assert [t.nuisance for t in final] == [chosen[0], {"optimizer.learning_rate": 0.01}]
     study = Study("s", "?", {"optimizer": ("SGD", "Adam")}, (0,), {}, "val_accuracy", nuisance=nuisance)
-    assert design.remarks(study, final) == [
-        "optimizer.momentum is tuned where there is such a setting, so not for Adam"
-    ]
+    assert grid.remarks(study, final) == ["optimizer.momentum is tuned where there is such a setting, so not for Adam"]
 
 
 def test_a_nuisance_factor_of_a_nuisance_option_applies_to_that_option():
@@ -554,8 +554,8 @@ def test_what_is_drawn_of_a_seed_depends_on_what_is_trained(config):
         (["model=application"], {"dropout"}),
         (["+regularizer._target_=mine.rule"], {"noise"}),
     ]:
-        assert design.drawn(config(overrides)) == always | streams
-    assert design.drawn(config(["seeds.init=0", "seeds.dropout=0", "model.dropout=0.1"])) == {"split", "order"}
+        assert grid.drawn(config(overrides)) == always | streams
+    assert grid.drawn(config(["seeds.init=0", "seeds.dropout=0", "model.dropout=0.1"])) == {"split", "order"}
 
 
 def test_seeds_that_are_one_run_are_said_to_be_and_refused_if_all_are(config):
@@ -563,11 +563,11 @@ def test_seeds_that_are_one_run_are_said_to_be_and_refused_if_all_are(config):
     options = {"base": config(pins), "overrides": pins, "compose": config, "settle": run._settle}
     study = Study("s", "?", {"seeds.order": (None, 0)}, (0, 1), {}, "val_accuracy")
     trials = expand(study.factors, study.seeds, **options)
-    [said] = design.remarks(study, trials)
+    [said] = grid.remarks(study, trials)
     assert "2 seeds of order=0 are one run" in said
-    assert design.remarks(study, trials[2:3]) == []
+    assert grid.remarks(study, trials[2:3]) == []
     with pytest.raises(StudyError, match="2 seeds are one run.*seeds.init=null.*study.seeds=1"):
-        design.remarks(study, trials[2:])
+        grid.remarks(study, trials[2:])
 
 
 @pytest.mark.parametrize(
@@ -657,7 +657,7 @@ def test_a_wrong_rule_is_refused(node, received, allowed):
 
 def test_a_study_that_asks_nothing_is_given_a_question():
     def question(**settings):
-        return design.read_study(BASE | {"study": BASE["study"] | settings}).question
+        return read_study(BASE | {"study": BASE["study"] | settings}).question
 
     assert question(question=None) == "How does one network train?"
     factors = {"optimizer": ["SGD"], "model.depth": [2], "model.width": [8]}

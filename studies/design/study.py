@@ -1,0 +1,178 @@
+"""A study as its YAML declares it, read and checked. Pure: no TensorFlow, no MLflow, no Hydra."""
+
+import re
+from collections.abc import Callable
+
+from studies.design import arms
+from studies.record import FIGURES, IDENTITY, METRICS, Study, StudyError, listed, shown
+
+STUDYS = ("study", "seed", "plan")
+"""The parts of a config that a trial has no use for."""
+
+PARTS = (*STUDYS, *IDENTITY, "executor", "tracking", "targets")
+"""All the parts of a config."""
+
+STUDY = (
+    "name",
+    "question",
+    "factors",
+    "zip",
+    "skip",
+    "only",
+    "settings",
+    "seeds",
+    "nuisance",
+    "tuning_seeds",
+    "baseline",
+    "metric",
+    "figures",
+)
+"""The settings of a study."""
+
+
+def read_study(
+    config: dict, overridden: set[str] = frozenset(), say: Callable[[str], object] = lambda remark: None
+) -> Study:
+    """The study that a composed config declares.
+
+    Args:
+        overridden: the keys that the user set on the command line. A factor that is one of them has the level it was
+            given; one that a chosen option has no setting for (`model.depth` after `model=lenet_300_100`) goes.
+        say: is told of everything in the study that does not count because of them, a line each.
+
+    Raises:
+        StudyError: something in `study` is not what it should be.
+    """
+    _check_names(config, "", PARTS, "part")
+    node = arms.mapping(config["study"], "study", "name: my_study")
+    _check_names(node, "study.", STUDY, "setting")
+    roles = {
+        role: {str(f): levels for f, levels in arms.mapping(node[role], f"study.{role}", "model.depth: [2, 8]").items()}
+        for role in ("factors", "nuisance")
+    }
+    if both := roles["factors"].keys() & roles["nuisance"].keys():
+        raise StudyError(
+            f"study.nuisance names {listed(sorted(both))}, and so does study.factors: expected a factor to be either "
+            f"compared or tuned; leave it out of one"
+        )
+    every = roles["factors"] | roles["nuisance"]
+    gone = {factor for factor in every if factor not in overridden and _is_gone(factor, config, overridden)}
+    left_out = gone | (every.keys() & overridden)
+    for factor in (factor for factor in every if factor in left_out):
+        group, role = factor.partition(".")[0], "compared" if factor in roles["factors"] else "tuned"
+        why = f"the chosen {group} has no such setting" if factor in gone else "it is fixed in the command"
+        say(f"{factor} is not {role}: {why}")
+    named, tuned = ({f: levels for f, levels in roles[role].items() if f not in left_out} for role in roles)
+    for role, names in (("factors", named), ("nuisance", tuned)):
+        for factor in names:
+            _check_factor(f"study.{role}", factor, config, named | tuned)
+    zipped = arms.zipped(node["zip"], named, left_out)
+    together = {factor for group in zipped for factor in group}
+    factors = {f: arms.levels(f"study.factors.{f}", levels, f in together) for f, levels in named.items()}
+    nuisance = {f: arms.levels(f"study.nuisance.{f}", levels) for f, levels in tuned.items()}
+    for group in zipped:
+        if len({len(factors[factor]) for factor in group}) > 1:
+            counts = listed(f"{factor} ({len(factors[factor])})" for factor in group)
+            raise StudyError(f"study.zip moves {counts} together: expected as many levels of each")
+    baseline = arms.mapping(node["baseline"], "study.baseline", "model.depth: 2")
+    baseline = {factor: level for factor, level in baseline.items() if factor not in left_out}
+    if nuisance == {} and {"study.tuning_seeds"} & overridden:
+        say("study.tuning_seeds is void: nothing is tuned")
+    for factor, level in baseline.items():
+        if factor not in factors:
+            raise StudyError(f"study.baseline names {factor}: expected one of the factors {listed(factors)}")
+        if not any(arms.same(level, other) for other in factors[factor]):
+            raise StudyError(
+                f"study.baseline.{factor}={shown(level)}: expected one of its levels {listed(factors[factor])}"
+            )
+    baseline |= arms.moved_along(baseline, zipped, factors)
+    if node["metric"] not in METRICS:
+        raise StudyError(f"study.metric={node['metric']}: expected one of {listed(METRICS)}")
+    if not re.fullmatch(r"[A-Za-z0-9][\w .-]{0,99}", str(node["name"])):
+        raise StudyError(f"study.name={node['name']!r}: expected up to 100 letters, digits, spaces or . _ -")
+    seeds = (config["seed"],) if config["seed"] is not None else _seeds(node["seeds"], "study.seeds")
+    tuning_seeds = _seeds(node["tuning_seeds"], "study.tuning_seeds")
+    if nuisance and (both := set(seeds) & set(tuning_seeds)):
+        raise StudyError(
+            f"study.tuning_seeds={listed(tuning_seeds)} and the study's seeds, {listed(seeds)}, share "
+            f"{listed(sorted(both))}: expected others, such as [100, 101, 102], so that the best is measured afresh"
+        )
+    return Study(
+        str(node["name"]),
+        str(node["question"] or _question(node["metric"], list(factors))),
+        factors,
+        seeds,
+        baseline,
+        node["metric"],
+        zipped,
+        arms.rules(node["skip"], "study.skip", factors, left_out, say),
+        arms.rules(node["only"], "study.only", factors, left_out, say),
+        arms.settings(node["settings"], factors, left_out, overridden | nuisance.keys(), say),
+        nuisance,
+        tuning_seeds if nuisance else (),
+        _figures(node["figures"]),
+    )
+
+
+def _check_names(node, prefix, names, what):
+    for name in node:
+        if name not in names:
+            raise StudyError(f"{prefix}{name}: there is no such {what}; there are {listed(names)}")
+    for name in names:
+        if name not in node:
+            raise StudyError(f"{prefix}{name} is missing: expected all of {listed(names)}")
+
+
+def _is_gone(factor, config, overridden) -> bool:
+    """Whether the user chose an option that has no such setting."""
+    group, _, path = factor.partition(".")
+    return bool(path) and group in overridden and path.partition(".")[0] not in config[group]
+
+
+def _check_factor(role, factor, config, factors):
+    group, _, path = factor.partition(".")
+    allowed = (*IDENTITY, "targets") if path else tuple(n for n in IDENTITY if n not in ("training", "engine", "seeds"))
+    if group not in allowed:
+        raise StudyError(
+            f"{role} names {factor}: expected a group ({listed(IDENTITY[:-3])}) or a path into one or into "
+            f"{listed(IDENTITY[-3:])}, such as model.depth"
+        )
+    if path and group not in factors:
+        node = config[group]
+        for part in path.split("."):
+            if not isinstance(node, dict) or part not in node:
+                keys = [k for k in node if k != "_target_"] if isinstance(node, dict) else []
+                raise StudyError(f"{role} names {factor}, and {group} has no {path}: it has {listed(keys)}")
+            node = node[part]
+
+
+def _question(metric: str, factors: list[str]) -> str:
+    """What a study asks that does not say it."""
+    if not factors:
+        return "How does one network train?"
+    *first, last = factors
+    return (
+        f"How does {metric.replace('_', ' ')} depend on {' and '.join([', '.join(first), last] if first else [last])}?"
+    )
+
+
+def _figures(names) -> tuple[str, ...]:
+    if not isinstance(names, list) or not all(name in FIGURES for name in names):
+        raise StudyError(f"study.figures={shown(names)}: expected a list of some of {listed(FIGURES)}")
+    if len(set(names)) < len(names):
+        raise StudyError(f"study.figures={shown(names)} has a figure twice: leave one out")
+    return tuple(names)
+
+
+def _seeds(seeds, path) -> tuple[int, ...]:
+    if isinstance(seeds, int) and not isinstance(seeds, bool) and seeds >= 1:
+        if seeds > arms.MOST_TRIALS:
+            raise StudyError(f"{path}={seeds}: expected a count of {arms.MOST_TRIALS:,} at most")
+        return tuple(range(seeds))
+    if isinstance(seeds, list) and seeds and all(type(s) is int and s >= 0 for s in seeds):
+        if len(set(seeds)) == len(seeds):
+            return tuple(seeds)
+        raise StudyError(f"{path}={seeds} has a seed twice: leave one out")
+    raise StudyError(
+        f"{path}={shown(seeds)}: expected a count of 1 or more, such as 5, or a list of seeds, such as [0, 1, 7]"
+    )
