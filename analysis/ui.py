@@ -29,7 +29,7 @@ TRAINING = "workflowType=machine_learning"
 """Without it MLflow's pages are those for language models: an experiment opens at its traces, and there are none."""
 
 COLUMNS = "viewStateShareKey=study"
-"""The list of runs with the columns that `studies.tracking` chose: the study's metric, its factors, seed and status."""
+"""The list of runs with the columns that `studies.store` chose: the study's metric, its factors, seed and status."""
 
 FILTERS = (
     "tags.trial.status = 'diverged'",

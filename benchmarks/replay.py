@@ -7,11 +7,11 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from studies import store as database
-from studies import tracking
 from studies.execute.task import Task
 from studies.execute.worker import environment
 from studies.record import STATISTICS, EpochRecord, Result, Started, Study, Trial
+from studies.store import database as database
+from studies.store import writer
 
 ROOT = Path(__file__).parent.parent
 KEY = "0" * 16
@@ -54,11 +54,11 @@ def store(root: Path, file: Path, count: int, copies: int = 0) -> None:
     config = dict.fromkeys(groups, {})
     study = Study("replayed", "How long does it take?", {"model.depth": tuple(range(count))}, (0,), {}, "val_accuracy")
     trials = [Trial(f"{n:016x}", study.name, "scientific", {"model.depth": n}, 0, config, (), "") for n in range(count)]
-    kept, charted = pickle.loads(file.read_bytes()), (tracking.CHARTED, tracking.CHARTED_EPOCHS)
+    kept, charted = pickle.loads(file.read_bytes()), (writer.CHARTED, writer.CHARTED_EPOCHS)
     if copies:
-        tracking.CHARTED, tracking.CHARTED_EPOCHS = {f"copy_{n}": STATISTICS for n in range(copies)}, 3
+        writer.CHARTED, writer.CHARTED_EPOCHS = {f"copy_{n}": STATISTICS for n in range(copies)}, 3
     try:
-        execution = tracking.Execution(root, study, trials, "")
+        execution = writer.Execution(root, study, trials, "")
         for trial in trials:
             records = [pickle.loads(record.replace(KEY.encode(), trial.key.encode())) for record in kept]
             epochs = [record for record in records if isinstance(record, EpochRecord)]
@@ -67,7 +67,7 @@ def store(root: Path, file: Path, count: int, copies: int = 0) -> None:
             execution.write(trial, epochs, layers, result)
         execution.close("FINISHED")
     finally:
-        tracking.CHARTED, tracking.CHARTED_EPOCHS = charted
+        writer.CHARTED, writer.CHARTED_EPOCHS = charted
 
 
 class Replay:

@@ -10,10 +10,11 @@ from pathlib import Path
 
 from rich.console import Console
 
-from studies import cost, provenance, store, sweep, terminal
+from studies import cost, provenance, sweep, terminal
 from studies.design import arms
 from studies.factors import data, limits
 from studies.record import EpochRecord, Result, Started, Study, StudyError, Trial, Work, content_key, listed
+from studies.store import database
 
 TRIAL = "studies.train.trial:run"
 CHECK = "studies.train.parts:check"
@@ -170,25 +171,25 @@ class Driver:
     def _open(self, pending) -> None:
         """Have what is pending checked, and this execution in the store, both while the workers start."""
         with terminal.held():
-            database = store.Maker(self.root)
+            maker = database.Maker(self.root)
         try:
             from analysis import report  # noqa: F401  a second, which is had while the workers start
-            from studies import tracking  # noqa: F401
+            from studies.store import writer  # noqa: F401
 
             checked(pending, self.executor)
-            database.place()
+            maker.place()
         finally:
-            database.discard()
+            maker.discard()
         if self.execution is None:
             self._begin()
 
     def _begin(self) -> None:
         """Begin this execution in the store."""
-        from studies import tracking
+        from studies.store import writer
 
         tags = provenance.tags(sweep.current().command)
         with terminal.held():
-            self.execution = tracking.Execution(
+            self.execution = writer.Execution(
                 self.root, self.study, self.design, self.config, self.jobs, tags, data.entry, self.compared
             )
         self.execution.keep(self.files)
@@ -259,7 +260,7 @@ class Driver:
         print(f"results   {Path(self.root).resolve()}")
         print(f"report    {self._report(frame)}")
         print(f"tables    python -m analysis.compare {shlex.quote(study.name)}{where}")
-        print(f"browse    mlflow ui --backend-store-uri {shlex.quote(store.uri(self.root))}")
+        print(f"browse    mlflow ui --backend-store-uri {shlex.quote(database.uri(self.root))}")
 
     def _report(self, frame) -> Path:
         """The path of the report: written at the end of an execution, and for a finished study if it has none."""
@@ -270,7 +271,7 @@ class Driver:
         if self.recorded and written.exists():
             return written
         page = report.report(execution, frame, self.root)
-        with terminal.held(), store.guarded(self.root):  # a page cut short would be taken for the report from now on
+        with terminal.held(), database.guarded(self.root):  # a page cut short would be taken for the report from now on
             return page.write(execution.folder)
 
     def _summary(self, frame) -> dict:

@@ -25,11 +25,12 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
 
-from studies import contract, driver, provenance, store, sweep, terminal
+from studies import contract, driver, provenance, sweep, terminal
 from studies.design import grid
 from studies.design.study import read_study
 from studies.factors import data, limits, targets
 from studies.record import IDENTITY, StudyError, content_key, listed, shown
+from studies.store import database
 
 CONF = Path(__file__).parent.parent / "conf"
 SELF_REFERENCE = re.compile(r"\$\{(?!oc\.env:)")
@@ -148,7 +149,7 @@ def _end_sweep(jobs: sweep.Sweep, outcomes: list[sweep.Outcome], code: int) -> N
     if not any(outcome.swept and outcome.seeds for outcome in outcomes):
         return
     from analysis import tables
-    from studies import tracking
+    from studies.store import writer
 
     rows = [
         dict(override.lstrip("+").partition("=")[::2] for override in outcome.overrides) | asdict(outcome)
@@ -160,7 +161,7 @@ def _end_sweep(jobs: sweep.Sweep, outcomes: list[sweep.Outcome], code: int) -> N
         print(f"note: the jobs {same} have the same trials, which read nothing of what sets those jobs apart")
     status = "KILLED" if code > SIGNALLED else "FAILED" if code else "FINISHED"
     for root, study in dict.fromkeys((o.root, o.study) for o in outcomes if o.study):
-        tracking.end_sweep(root, study, jobs.id, status, tables.sweep_table(rows, format="markdown"))
+        writer.end_sweep(root, study, jobs.id, status, tables.sweep_table(rows, format="markdown"))
 
 
 def _alike(outcomes: list[sweep.Outcome]) -> list[str]:
@@ -212,10 +213,10 @@ def job(composed, outcome: sweep.Outcome, jobs: sweep.Sweep | None) -> sweep.Out
     if config["plan"]:
         driver.plan(study, trials, executor)
         return outcome
-    store.check_writable(root)
+    database.check_writable(root)
     with terminal.held():  # the driver's own imports take as long as a worker's
         executor.start(driver.TRIAL, 1, trials[0].config["engine"]["threads"])
-    with store.claimed(root, study.name, jobs.id if jobs else ""):
+    with database.claimed(root, study.name, jobs.id if jobs else ""):
         drive = driver.Driver(study, executor, root, OmegaConf.to_yaml(composed), _Console(), jobs)
         code, summary = drive.drive(trials, expand)
     return replace(outcome, code=code, study=study.name, root=str(root), metric=study.metric, **summary)

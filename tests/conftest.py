@@ -16,9 +16,10 @@ import pytest
 from hypothesis import settings
 from omegaconf import OmegaConf
 
-from studies import run, store
+from studies import run
 from studies.design import grid
 from studies.record import Study
+from studies.store import database
 
 ROOT = Path(__file__).parent.parent
 CONF = ROOT / "conf"
@@ -84,7 +85,7 @@ def trial_of(config):
 def fresh(tmp_path_factory):
     """The folder of a fresh database, made once by MLflow: to be copied, not to be written."""
     root = tmp_path_factory.mktemp("fresh")
-    maker = store.Maker(root)
+    maker = database.Maker(root)
     maker.place()
     maker.discard()
     return root

@@ -355,7 +355,7 @@ def trained(monkeypatch, tmp_path):
 
     monkeypatch.setattr(run.driver.Driver, "drive", drive)
     monkeypatch.setattr(run, "task", lambda composed: gave.append(task(composed)) or gave[-1])
-    monkeypatch.setattr("studies.tracking.end_sweep", lambda *_: None)
+    monkeypatch.setattr("studies.store.writer.end_sweep", lambda *_: None)
     return gave
 
 

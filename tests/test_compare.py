@@ -19,8 +19,8 @@ import yaml
 from test_tracking import CONFIG, records
 
 from analysis import compare, estimates, history, load, runs, selection
-from studies import tracking
 from studies.record import Study, StudyError, Trial
+from studies.store import writer
 
 ROOT = Path(__file__).parent.parent
 NOW = datetime(2026, 11, 20, 12, tzinfo=timezone(timedelta(hours=1)))
@@ -38,7 +38,7 @@ def stored(root, name, factors, baseline, config=None, seeds=(0, 1), metric="val
         for seed in seeds
     ]
     text = yaml.safe_dump({"study": {"name": name, "seeds": list(seeds)}, **CONFIG, **(config or {})})
-    execution = tracking.Execution(root, study, trials, text)
+    execution = writer.Execution(root, study, trials, text)
     for place, trial in enumerate(trials):
         execution.write(trial, *records(replace(trial, seed=100 * place + trial.seed)))
     execution.close("FINISHED")

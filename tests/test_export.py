@@ -10,8 +10,8 @@ import pytest
 from test_tracking import STUDY, made_up_trials, records
 
 from analysis import export, load
-from studies import tracking
 from studies.record import EPOCH_COLUMNS, LAYER_COLUMNS
+from studies.store import writer
 
 LEVELS = {"model.widths": (None, [8, 16], 3, "3"), "optimizer.nesterov": (True, False), "optimizer.rate": (1, 0.5)}
 
@@ -27,7 +27,7 @@ def root(fresh, tmp_path_factory):
     trials = [
         replace(trial, arm=arm, nuisance={"optimizer.beta": "auto"}) for trial, arm in zip(made_up_trials(), arms)
     ]
-    execution = tracking.Execution(root, study, trials, "")
+    execution = writer.Execution(root, study, trials, "")
     for trial in trials:
         execution.write(trial, *records(trial))
     execution.close("FINISHED")
@@ -92,7 +92,7 @@ def test_an_export_replaces_its_own_files_and_no_others(root, tmp_path):
 
 def test_what_cannot_be_exported_is_an_error_in_one_paragraph(root, tmp_path, capsys):
     (tmp_path / "file").write_text("")
-    tracking.Execution(root, replace(STUDY, name="begun"), [], "").close("FINISHED")
+    writer.Execution(root, replace(STUDY, name="begun"), [], "").close("FINISHED")
     for study, to, said in (
         ("nosuch", tmp_path, "error: no study 'nosuch' in"),
         ("begun", tmp_path, "error: no trial of begun in"),

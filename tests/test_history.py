@@ -10,8 +10,8 @@ import pytest
 from test_report import CONFIG, Page, grid, records
 
 from analysis import compare, estimates, history, load, report, tables
-from studies import tracking
 from studies.record import Result, Study, Trial
+from studies.store import writer
 
 STUDY = Study(
     "looked", "Which is best?", {"initializer": ("he", "zeros"), "model.depth": (2, 8)}, (0, 1, 2),
@@ -41,7 +41,7 @@ def executed(root, table="| a table |", ended=None, status="FINISHED", better=0.
         for arm in grid(initializer=study.factors["initializer"], model__depth=study.factors["model.depth"])
         for seed in study.seeds
     ]
-    execution = tracking.Execution(root, study, trials, "model: {depth: 2}\n")
+    execution = writer.Execution(root, study, trials, "model: {depth: 2}\n")
     known = load.finished_keys(study.name, root)
     for number, trial in enumerate(trials[:ended]):
         if trial.key not in known:

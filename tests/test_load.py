@@ -15,8 +15,8 @@ import pytest
 from test_tracking import CONFIG, STUDY, made_up_trials, records, written
 
 from analysis import load
-from studies import store, tracking
 from studies.record import EPOCH_COLUMNS, LAYER_COLUMNS, STATISTICS, Result, StudyError
+from studies.store import database, writer
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +26,7 @@ def root(fresh, tmp_path_factory):
     shutil.copy(fresh / "mlflow.db", root)
     written(root)
     trials = [replace(made_up_trials()[0], key="5" * 16, seed=2), replace(made_up_trials()[1], key="6" * 16, seed=3)]
-    again = tracking.Execution(root, replace(STUDY, seeds=(2, 3)), trials, "study: grown\n")
+    again = writer.Execution(root, replace(STUDY, seeds=(2, 3)), trials, "study: grown\n")
     again.write(trials[0], *records(trials[0]))
     again.write(trials[1], [], [], Result(trials[1].key, "crashed", error="it broke"))
     again.close("KILLED")
@@ -41,7 +41,7 @@ def server(root):
         address = f"http://127.0.0.1:{free.getsockname()[1]}"
     command = [sys.executable, "-m", "mlflow", "server", "--workers", "1", "--host", "127.0.0.1"]
     process = subprocess.Popen(
-        [*command, "--port", address.rpartition(":")[2], "--backend-store-uri", store.uri(root)],
+        [*command, "--port", address.rpartition(":")[2], "--backend-store-uri", database.uri(root)],
         env=os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"},
         cwd=root,
         stdout=subprocess.DEVNULL,
@@ -151,7 +151,7 @@ def test_every_number_of_a_result_is_a_column_that_comes_back(fresh, tmp_path):
     epochs, layers, result = records(trial)
     names = [field.name for field in fields(Result) if field.name not in ("key", "status", "error")]
     values = {name: float(place + 1) for place, name in enumerate(names)}
-    execution = tracking.Execution(tmp_path, STUDY, [trial], "")
+    execution = writer.Execution(tmp_path, STUDY, [trial], "")
     execution.write(trial, epochs, layers, replace(result, **values))
     execution.close("FINISHED")
     [row] = load.trials(STUDY.name, tmp_path).to_dict("records")

@@ -12,8 +12,8 @@ import pytest
 import test_tracking as tracked
 
 from analysis import compare, load, report
-from studies import tracking
 from studies.record import STATISTICS, EpochRecord, LayerRecord, Result, Study, StudyError, Trial
+from studies.store import writer
 
 pytestmark = pytest.mark.filterwarnings("error")
 
@@ -106,7 +106,7 @@ def made(fresh, tmp_path):
         study = Study("made up", settings.pop("question", "Does it?"), factors, tuple(range(seeds)), **{
             "baseline": {}, "metric": "val_accuracy", **settings})  # fmt: skip
         trials = trials_of(study, arms)
-        execution = tracking.Execution(tmp_path, study, trials, "model: {depth: 2}\n")
+        execution = writer.Execution(tmp_path, study, trials, "model: {depth: 2}\n")
         tuning = tuning_trials_of(study, arms)
         execution.keep({"tuning_trials.json": json.dumps([trial.key for trial in tuning])} if tuning else {})
         for number, trial in enumerate(trials[: len(trials) - missing] + tuning):

@@ -20,9 +20,10 @@ from rich.console import Console
 from test_tracking import STUDY, made_up_trials, records, written
 
 from analysis import load, runs
-from studies import contract, store, sweep, tracking
+from studies import contract, sweep
 from studies.driver import Driver
 from studies.record import EpochRecord, Result, Started, StudyError
+from studies.store import database, writer
 
 ROOT = Path(__file__).parent.parent
 
@@ -39,10 +40,10 @@ def copied(fresh, root):
 
 
 @pytest.fixture(params=["sql", "client"])
-def writer(request, monkeypatch):
+def either(request, monkeypatch):
     """Either way to write."""
     if request.param == "client":
-        monkeypatch.setattr(store, "KNOWN_VERSIONS", ())
+        monkeypatch.setattr("studies.store.database.KNOWN_VERSIONS", ())
 
 
 def sql(root, statement, *values):
@@ -58,11 +59,11 @@ def places(root):
 
 
 def run_again(root, study=STUDY):
-    tracking.Execution(root, study, made_up_trials(), "").close("FINISHED")
+    writer.Execution(root, study, made_up_trials(), "").close("FINISHED")
 
 
 def assert_mlflow_finds_the_files(root):
-    client = MlflowClient(store.uri(root))
+    client = MlflowClient(database.uri(root))
     for run in client.search_runs([e.experiment_id for e in client.search_experiments()]):
         assert Path(client.download_artifacts(run.info.run_id, "")).is_relative_to(root)
         assert client.list_artifacts(run.info.run_id)
@@ -81,7 +82,7 @@ def as_an_earlier_version_left_it(root, times):
                 sql(root, f"UPDATE {table} SET {column} = ? WHERE rowid = ?", place, row)
 
 
-def test_places_below_folders_called_artifacts_stay_as_they_are(fresh, tmp_path, writer):
+def test_places_below_folders_called_artifacts_stay_as_they_are(fresh, tmp_path, either):
     root = copied(fresh, tmp_path / "artifacts" / "of" / "artifacts" / "store")
     written(root)
     before = places(root)
@@ -105,7 +106,7 @@ def test_places_that_an_earlier_version_damaged_are_repaired(fresh, tmp_path, mo
 
 
 def test_other_projects_experiments_are_left_alone_wherever_the_store_goes(root, tmp_path):
-    client = MlflowClient(store.uri(root))
+    client = MlflowClient(database.uri(root))
     theirs = client.create_experiment("theirs", f"file://{tmp_path}/artifacts/3")
     client.set_tag(client.create_run(theirs).info.run_id, "study", "theirs")
     written(root)
@@ -123,8 +124,8 @@ def test_other_projects_experiments_are_left_alone_wherever_the_store_goes(root,
     assert load.studies(moved) == [STUDY.name, "theirs"]
 
 
-def test_an_experiment_of_something_else_with_the_studys_name_is_refused_and_left(root, writer):
-    client = MlflowClient(store.uri(root))
+def test_an_experiment_of_something_else_with_the_studys_name_is_refused_and_left(root, either):
+    client = MlflowClient(database.uri(root))
     client.set_experiment_tag(client.create_experiment(STUDY.name), "mlflow.note.content", "theirs")
     for _ in range(2):
         with pytest.raises(StudyError, match=r"the experiment made up .* study\.name=NAME"):
@@ -136,9 +137,9 @@ def test_an_experiment_of_something_else_with_the_studys_name_is_refused_and_lef
 
 
 @pytest.mark.parametrize("tagged", [True, False], ids=["now", "earlier version"])
-def test_a_renamed_experiment_still_holds_its_study(root, writer, monkeypatch, tagged):
+def test_a_renamed_experiment_still_holds_its_study(root, either, monkeypatch, tagged):
     trials = written(root)
-    client = MlflowClient(store.uri(root))
+    client = MlflowClient(database.uri(root))
     experiment = client.get_experiment_by_name(STUDY.name).experiment_id
     client.rename_experiment(experiment, "a better name")
     if not tagged:
@@ -154,12 +155,12 @@ def test_a_renamed_experiment_still_holds_its_study(root, writer, monkeypatch, t
         run_again(root, replace(STUDY, name="a better name"))
 
 
-def test_a_deleted_experiment_is_there_again_without_what_was_deleted_with_it(root, writer):
+def test_a_deleted_experiment_is_there_again_without_what_was_deleted_with_it(root, either):
     trials = written(root)
-    client = MlflowClient(store.uri(root))
+    client = MlflowClient(database.uri(root))
     client.delete_experiment(client.get_experiment_by_name(STUDY.name).experiment_id)
     assert load.finished_keys(STUDY.name, root) == set() and load.studies(root) == []
-    execution = tracking.Execution(root, STUDY, trials, "")
+    execution = writer.Execution(root, STUDY, trials, "")
     execution.write(trials[0], *records(trials[0]))
     execution.close("FINISHED")
     assert load.finished_keys(STUDY.name, root) == {trials[0].key} and load.studies(root) == [STUDY.name]
@@ -202,9 +203,9 @@ def test_an_execution_whose_design_was_edited_is_passed_over(root, value):
     assert load.executions(STUDY.name, root) == [first]
 
 
-@pytest.mark.parametrize("known", [store.KNOWN_VERSIONS, ()], ids=["sql", "client"])
+@pytest.mark.parametrize("known", [database.KNOWN_VERSIONS, ()], ids=["sql", "client"])
 def test_names_that_addresses_must_quote(fresh, tmp_path, monkeypatch, known):
-    monkeypatch.setattr(store, "KNOWN_VERSIONS", known)
+    monkeypatch.setattr("studies.store.database.KNOWN_VERSIONS", known)
     monkeypatch.setattr(runs, "KNOWN_SCHEMAS", known)
     studies = [replace(STUDY, name=name) for name in ("é è", "a b", "a_b")]
     root = copied(fresh, tmp_path / "50%25 #1 ?é")
@@ -234,7 +235,7 @@ def test_a_root_may_be_written_as_an_address_of_this_machine(monkeypatch):
     ):
         assert contract.folder(root) == Path(meant)
     for path in ("/100% a", "/what?/#1"):
-        assert contract.folder(store.uri(path)) == Path(path)
+        assert contract.folder(database.uri(path)) == Path(path)
 
 
 @pytest.mark.parametrize(
@@ -285,32 +286,32 @@ def as_another(wanted):
 )
 def test_a_database_that_cannot_be_opened_is_one_paragraph(root, monkeypatch, what, writes, reads):
     written(root)
-    database, held = root / "mlflow.db", None
+    file, held = root / "mlflow.db", None
     for path in (root, *root.parents[:3]):
         path.chmod(0o777)
     match what:
         case "a folder":
-            database.unlink()
-            database.mkdir()
+            file.unlink()
+            file.mkdir()
         case "a text":
-            database.write_text("not a database at all, but some text " * 100)
+            file.write_text("not a database at all, but some text " * 100)
         case "damaged":
-            database.write_bytes(database.read_bytes()[:100] + os.urandom(50_000))
+            file.write_bytes(file.read_bytes()[:100] + os.urandom(50_000))
         case "another program's":
-            database.unlink()
+            file.unlink()
             sql(root, "CREATE TABLE theirs (a)")
         case "unreadable":
-            database.chmod(0)
+            file.chmod(0)
         case "read-only":
-            database.chmod(0o444)
+            file.chmod(0o444)
         case "locked":
-            monkeypatch.setattr(store, "PATIENCE", 0.1)
+            monkeypatch.setattr("studies.store.database.PATIENCE", 0.1)
             monkeypatch.setattr(runs, "PATIENCE", 0.1)
-            held = sqlite3.connect(database)
+            held = sqlite3.connect(file)
             held.execute("BEGIN EXCLUSIVE")
     with as_another(what in ("unreadable", "read-only")):
         with pytest.raises(StudyError, match=writes) as error:
-            store.check_writable(root)
+            database.check_writable(root)
         assert str(root) in str(error.value) and "\n" not in str(error.value)
         if reads:
             with pytest.raises(StudyError, match=reads) as error:
@@ -361,7 +362,7 @@ def test_a_disk_that_fills_up_is_one_paragraph_and_what_was_finished_is_kept(fre
     with limited(root, how):
         shutil.copy(fresh / "mlflow.db", root)
         trial, done = made_up_trials()[0], set()
-        execution = tracking.Execution(root, STUDY, [trial], "")
+        execution = writer.Execution(root, STUDY, [trial], "")
         with pytest.raises(StudyError, match=r"there is no room left .* the same command goes on") as error:
             for number in range(200):
                 one = replace(trial, key=f"{number:016}")
@@ -379,8 +380,8 @@ def test_a_disk_that_fills_up_is_one_paragraph_and_what_was_finished_is_kept(fre
 def test_no_room_for_a_fresh_database_is_one_paragraph(tmp_path, monkeypatch):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "nowhere"))
     with pytest.raises(StudyError, match="nowhere.* TMPDIR=FOLDER"):
-        store.Maker(tmp_path)
-    with pytest.raises(StudyError, match="no room left"), store.guarded(tmp_path):
+        database.Maker(tmp_path)
+    with pytest.raises(StudyError, match="no room left"), database.guarded(tmp_path):
         raise OSError(errno.EDQUOT, "Disk quota exceeded")
 
 
@@ -388,8 +389,8 @@ def test_no_room_for_a_fresh_database_is_one_paragraph(tmp_path, monkeypatch):
 def test_a_killed_driver_leaves_no_database_in_the_making(tmp_path, how):
     code = (
         "import sys, time\n"
-        "from studies import store\n"
-        "maker = store.Maker(sys.argv[1])\n"
+        "from studies.store import database\n"
+        "maker = database.Maker(sys.argv[1])\n"
         "print(maker.process.pid, flush=True)\n"
         "if sys.argv[2] == 'made': print(maker.process.stdout.readline().decode(), end='', flush=True)\n"
         "time.sleep(60)\n"

@@ -17,7 +17,6 @@ from mlflow.tracking import MlflowClient
 from rich.console import Console
 
 from analysis import estimates, load, runs
-from studies import store, tracking
 from studies.factors import data
 from studies.record import (
     EPOCH_COLUMNS,
@@ -30,6 +29,7 @@ from studies.record import (
     StudyError,
     Trial,
 )
+from studies.store import database, writer
 from studies.sweep import Sweep
 
 EPOCHS = 30
@@ -80,7 +80,7 @@ def root(fresh, tmp_path):
 
 def written(root, statuses=("finished", "diverged", "crashed", "timeout")):
     trials = made_up_trials()
-    execution = tracking.Execution(root, STUDY, trials, "study: made up\n", None, {"machine": "m" * 9000}, data.entry)
+    execution = writer.Execution(root, STUDY, trials, "study: made up\n", None, {"machine": "m" * 9000}, data.entry)
     for trial, status in zip(trials, statuses, strict=True):
         execution.write(trial, *records(trial, status))
     execution.close("FINISHED", "| a table |")
@@ -89,7 +89,7 @@ def written(root, statuses=("finished", "diverged", "crashed", "timeout")):
 
 def seen_by_mlflow(root):
     """All that MLflow's client says of the store's runs, by name, but for ids and times."""
-    client = MlflowClient(store.uri(root))
+    client = MlflowClient(database.uri(root))
     experiment = client.get_experiment_by_name(STUDY.name)
     [parent] = client.search_runs([experiment.experiment_id], "tags.trial.role = 'execution'")
 
@@ -112,14 +112,14 @@ def seen_by_mlflow(root):
 
 
 def test_a_database_made_here_is_one_of_a_known_version(fresh):
-    assert store.version(fresh / "mlflow.db") in store.KNOWN_VERSIONS
-    assert store.KNOWN_VERSIONS == runs.KNOWN_SCHEMAS
+    assert database.version(fresh / "mlflow.db") in database.KNOWN_VERSIONS
+    assert database.KNOWN_VERSIONS == runs.KNOWN_SCHEMAS
 
 
 def test_sql_and_mlflows_client_write_the_same(fresh, tmp_path, monkeypatch):
     seen = []
-    for known in (store.KNOWN_VERSIONS, ()):
-        monkeypatch.setattr(store, "KNOWN_VERSIONS", known)
+    for known in (database.KNOWN_VERSIONS, ()):
+        monkeypatch.setattr("studies.store.database.KNOWN_VERSIONS", known)
         root = tmp_path / str(len(known))
         root.mkdir()
         shutil.copy(fresh / "mlflow.db", root)
@@ -135,7 +135,7 @@ def test_sql_and_mlflows_client_write_the_same(fresh, tmp_path, monkeypatch):
 
 def test_every_run_has_the_dataset_that_it_trained_on_and_an_execution_the_one_they_share(root):
     trials = written(root)
-    client = MlflowClient(store.uri(root))
+    client = MlflowClient(database.uri(root))
     [experiment] = [e.experiment_id for e in client.search_experiments() if e.name == STUDY.name]
     found = client.search_runs([experiment], "dataset.name = 'up'")
     assert len(found) == len(trials) + 1
@@ -149,7 +149,7 @@ def test_every_run_has_the_dataset_that_it_trained_on_and_an_execution_the_one_t
     assert dict(dataset) == entry | {"_schema": None}
 
     fewer = replace(trials[0], key="f" * 16, config=CONFIG | {"data": CONFIG["data"] | {"train_size": 9}})
-    execution = tracking.Execution(root, STUDY, [*trials, fewer], "", entry=data.entry)
+    execution = writer.Execution(root, STUDY, [*trials, fewer], "", entry=data.entry)
     execution.write(fewer, *records(fewer))
     execution.close("FINISHED")
     assert client.get_run(execution.parent).inputs.dataset_inputs == []
@@ -158,10 +158,10 @@ def test_every_run_has_the_dataset_that_it_trained_on_and_an_execution_the_one_t
 
 
 def test_descriptions_say_what_is_asked_and_where_the_answer_is(root):
-    execution = tracking.Execution(root, STUDY, made_up_trials(), "")
+    execution = writer.Execution(root, STUDY, made_up_trials(), "")
     table = "\n".join(f"| row {n:04d} of a long table |" for n in range(1000))
     execution.close("FINISHED", table)
-    client = MlflowClient(store.uri(root))
+    client = MlflowClient(database.uri(root))
     experiment = client.get_experiment_by_name(STUDY.name)
     page = f"#/experiments/{experiment.experiment_id}/runs/{execution.parent}"
     description = experiment.tags["mlflow.note.content"]
@@ -171,12 +171,12 @@ def test_descriptions_say_what_is_asked_and_where_the_answer_is(root):
     assert view["selectedColumns"][:3] == ["metrics.`val_loss`", "params.`model.depth`", "params.`seed`"]
     note = client.get_run(execution.parent).data.tags["mlflow.note.content"]
     assert note.startswith(STUDY.question) and f"{page}/artifactPath/report.html" in note
-    assert len(note) <= tracking.TAG_LENGTH and note.endswith(" of a long table |") and "row 0000" in note
+    assert len(note) <= writer.TAG_LENGTH and note.endswith(" of a long table |") and "row 0000" in note
 
 
 def test_the_studys_metric_and_factors_come_first(root):
     written(root)
-    client = MlflowClient(store.uri(root))
+    client = MlflowClient(database.uri(root))
     [run] = client.search_runs([client.get_experiment_by_name(STUDY.name).experiment_id], "params.model.depth = '2'")[
         :1
     ]
@@ -215,7 +215,7 @@ def test_what_was_written_is_read_to_the_bit(root):
 def test_a_level_that_is_null_leaves_the_others_as_they_are(root):
     levels = [None, 3, 3, None]
     trials = [replace(trial, arm={"seeds.init": level}) for trial, level in zip(made_up_trials(), levels, strict=True)]
-    execution = tracking.Execution(root, STUDY, trials, "")
+    execution = writer.Execution(root, STUDY, trials, "")
     for trial in trials:
         execution.write(trial, *records(trial))
     execution.close("FINISHED")
@@ -227,49 +227,49 @@ def test_a_level_that_is_null_leaves_the_others_as_they_are(root):
 
 def test_children_are_nested_and_charted_at_a_dozen_epochs(root):
     written(root)
-    client = MlflowClient(store.uri(root))
+    client = MlflowClient(database.uri(root))
     runs = client.search_runs([client.get_experiment_by_name(STUDY.name).experiment_id])
     (parent,) = [run for run in runs if run.data.tags["trial.role"] == "execution"]
     children = [run for run in runs if run is not parent]
     assert {run.data.tags["mlflow.parentRunId"] for run in children} == {parent.info.run_id}
     steps = [m.step for m in client.get_metric_history(children[0].info.run_id, "gradients/logits/norm")]
-    assert len(steps) == tracking.CHARTED_EPOCHS and {0, 1, EPOCHS} <= set(steps)
+    assert len(steps) == writer.CHARTED_EPOCHS and {0, 1, EPOCHS} <= set(steps)
     assert {"weights/logits/l2", "weights/logits_recurrent/l2"} <= children[0].data.metrics.keys()
     assert not any("bias" in name for name in children[0].data.metrics)
 
 
 def test_a_killed_driver_leaves_nothing_half_written(root, monkeypatch):
-    for known in (store.KNOWN_VERSIONS, ()):
-        monkeypatch.setattr(store, "KNOWN_VERSIONS", known)
+    for known in (database.KNOWN_VERSIONS, ()):
+        monkeypatch.setattr("studies.store.database.KNOWN_VERSIONS", known)
         trials = made_up_trials()
-        killed = tracking.Execution(root, STUDY, trials, "")
+        killed = writer.Execution(root, STUDY, trials, "")
         killed.store.begin("depth=1 seed=0", {"trial.key": trials[0].key, "trial.status": "finished"}, 0)
         assert load.finished_keys(STUDY.name, root) == set()
-        tracking.Execution(root, STUDY, trials, "").close("FINISHED")
-        client = MlflowClient(store.uri(root))
+        writer.Execution(root, STUDY, trials, "").close("FINISHED")
+        client = MlflowClient(database.uri(root))
         runs = client.search_runs([client.get_experiment_by_name(STUDY.name).experiment_id])
         assert {run.data.tags["trial.role"] for run in runs if "trial.role" in run.data.tags} == {"execution"}
         assert not [run for run in runs if run.info.status == "RUNNING"]
 
 
 def test_a_job_leaves_the_runs_of_its_sweeps_other_jobs_alone_and_shares_their_parent(root, monkeypatch):
-    for known in (store.KNOWN_VERSIONS, ()):
-        monkeypatch.setattr(store, "KNOWN_VERSIONS", known)
+    for known in (database.KNOWN_VERSIONS, ()):
+        monkeypatch.setattr("studies.store.database.KNOWN_VERSIONS", known)
         jobs = Sweep(Path(f"sweep-{len(known)}"), ["-m", "seed=0,1"], False)
-        executions = [tracking.Execution(root, STUDY, made_up_trials(), "", jobs) for _ in range(2)]
-        client = MlflowClient(store.uri(root))
+        executions = [writer.Execution(root, STUDY, made_up_trials(), "", jobs) for _ in range(2)]
+        client = MlflowClient(database.uri(root))
         runs = [client.get_run(execution.parent) for execution in executions]
         assert [run.info.status for run in runs] == ["RUNNING", "RUNNING"]
         [parent] = {run.data.tags["mlflow.parentRunId"] for run in runs}
         assert client.get_run(parent).info.run_name == "seed=0,1"
         for execution in executions:
             execution.close("FINISHED")
-        tracking.end_sweep(root, STUDY.name, jobs.id, "FINISHED", "| jobs |")
+        writer.end_sweep(root, STUDY.name, jobs.id, "FINISHED", "| jobs |")
         assert client.get_run(parent).info.status == "FINISHED"
         assert [artifact.path for artifact in client.list_artifacts(parent)] == ["sweep.md"]
 
-        killed = tracking.Execution(root, STUDY, made_up_trials(), "", Sweep(Path("other"), [], False))
-        tracking.Execution(root, STUDY, made_up_trials(), "", jobs).close("FINISHED")
+        killed = writer.Execution(root, STUDY, made_up_trials(), "", Sweep(Path("other"), [], False))
+        writer.Execution(root, STUDY, made_up_trials(), "", jobs).close("FINISHED")
         assert client.get_run(killed.parent).info.status == "KILLED"
         assert load.execution(STUDY.name, root).study == STUDY
 
@@ -278,7 +278,7 @@ def test_a_trials_overrides_are_kept_whole_however_long(root):
     trials = [
         replace(trial, overrides=("a=" + length * "x", "seed=0")) for trial, length in zip(made_up_trials(), (10, 9000))
     ]
-    execution = tracking.Execution(root, STUDY, trials, "")
+    execution = writer.Execution(root, STUDY, trials, "")
     for trial in trials:
         execution.write(trial, *records(trial))
     execution.close("FINISHED")
@@ -292,22 +292,22 @@ def test_a_trials_overrides_are_kept_whole_however_long(root):
 
 
 def test_a_study_has_one_driver_or_the_jobs_of_one_sweep(tmp_path):
-    with store.claimed(tmp_path, "s", ""), store.claimed(tmp_path, "other", ""):
+    with database.claimed(tmp_path, "s", ""), database.claimed(tmp_path, "other", ""):
         for sweep in ("", "a"):
-            with pytest.raises(StudyError, match="another process runs s in"), store.claimed(tmp_path, "s", sweep):
+            with pytest.raises(StudyError, match="another process runs s in"), database.claimed(tmp_path, "s", sweep):
                 pass
-    with store.claimed(tmp_path, "s", "a"), store.claimed(tmp_path, "s", "a"):
+    with database.claimed(tmp_path, "s", "a"), database.claimed(tmp_path, "s", "a"):
         for sweep in ("", "b"):
-            with pytest.raises(StudyError, match="another process runs s in"), store.claimed(tmp_path, "s", sweep):
+            with pytest.raises(StudyError, match="another process runs s in"), database.claimed(tmp_path, "s", sweep):
                 pass
-    with store.claimed(tmp_path, "s", "b"):
+    with database.claimed(tmp_path, "s", "b"):
         pass
 
 
 def test_a_crashed_trial_is_run_again_and_its_new_run_counts(root):
     trials = written(root, ("finished", "crashed", "finished", "finished"))
     assert load.finished_keys(STUDY.name, root) == {trials[i].key for i in (0, 2, 3)}
-    again = tracking.Execution(root, STUDY, trials, "")
+    again = writer.Execution(root, STUDY, trials, "")
     again.write(trials[1], *records(trials[1]))
     again.close("FINISHED")
     assert load.finished_keys(STUDY.name, root) == {trial.key for trial in trials}
@@ -316,7 +316,7 @@ def test_a_crashed_trial_is_run_again_and_its_new_run_counts(root):
 
 def test_the_latest_execution_says_which_trials_count(root):
     trials = written(root)
-    tracking.Execution(root, STUDY, trials[:2], "").close("FINISHED")
+    writer.Execution(root, STUDY, trials[:2], "").close("FINISHED")
     assert len(load.trials(STUDY.name, root)) == 2
     assert load.execution(STUDY.name, root).study == STUDY
 
@@ -326,8 +326,8 @@ def test_a_store_that_was_moved_still_has_its_artifacts(root, tmp_path_factory):
     moved = tmp_path_factory.mktemp("new place") / "store"
     shutil.move(root, moved)
     assert len(load.layers(STUDY.name, moved)) == 4 * 2 * 3 * (EPOCHS + 1)
-    tracking.Execution(moved, STUDY, trials, "").close("FINISHED")
-    client = MlflowClient(store.uri(moved))
+    writer.Execution(moved, STUDY, trials, "").close("FINISHED")
+    client = MlflowClient(database.uri(moved))
     for run in client.search_runs([client.get_experiment_by_name(STUDY.name).experiment_id]):
         assert Path(client.download_artifacts(run.info.run_id, "")).is_relative_to(moved)
 
@@ -342,8 +342,8 @@ def test_an_unknown_study_is_an_error_that_lists_what_there_is(root, tmp_path):
 
 @pytest.mark.parametrize("last", [1, 5, 12, 13, 14, 20, 30, 100, 1000])
 def test_charted_epochs(last):
-    chosen = sorted(tracking.charted(list(range(last + 1))))
-    assert len(chosen) == min(last + 1, tracking.CHARTED_EPOCHS)
+    chosen = sorted(writer.charted(list(range(last + 1))))
+    assert len(chosen) == min(last + 1, writer.CHARTED_EPOCHS)
     assert chosen[:2] == [0, 1] and chosen[-1] == last
     gaps = np.diff(chosen)
     assert (gaps[1:] >= gaps[:-1]).all() or last < 25
@@ -352,23 +352,23 @@ def test_charted_epochs(last):
 def test_a_root_that_cannot_be_written_is_refused(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(StudyError, match="cannot be written"):
-        store.check_writable(tmp_path / "file" / "store")
+        database.check_writable(tmp_path / "file" / "store")
     (tmp_path / "mlflow.db").write_text("not a database at all")
     with pytest.raises(StudyError, match="not an SQLite database"):
-        store.check_writable(tmp_path)
+        database.check_writable(tmp_path)
 
 
 def test_two_drivers_that_make_one_database_at_once_share_it(tmp_path):
-    makers = [store.Maker(tmp_path) for _ in range(2)]
+    makers = [database.Maker(tmp_path) for _ in range(2)]
     for maker, name in zip(makers, ("one", "two"), strict=True):
         maker.place()
         maker.discard()
-        tracking.Execution(tmp_path, replace(STUDY, name=name), [], "").close("FINISHED")
+        writer.Execution(tmp_path, replace(STUDY, name=name), [], "").close("FINISHED")
     assert load.studies(tmp_path) == ["one", "two"]
 
 
 def test_files_are_replaced_whole_whoever_reads_meanwhile(root):
-    execution = tracking.Execution(root, STUDY, made_up_trials(), "study: made up\n")
+    execution = writer.Execution(root, STUDY, made_up_trials(), "study: made up\n")
     stop, wrong = threading.Event(), []
 
     def read():
@@ -395,7 +395,7 @@ def test_what_trials_were_trained_by_is_kept_and_a_mixture_is_said_before_and_af
     old = now | {"version.keras": "2.0", "processor": "another"}
     trials = made_up_trials()
     for these, by in ((trials[:2], old), (trials[2:], now)):
-        execution = tracking.Execution(root, STUDY, trials, "", provenance=by)
+        execution = writer.Execution(root, STUDY, trials, "", provenance=by)
         for trial in these:
             execution.write(trial, *records(trial))
         execution.close("FINISHED")

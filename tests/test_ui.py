@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from analysis import load, report, ui
-from studies import store, tracking
 from studies.record import Study, StudyError
+from studies.store import database, writer
 
 ROOT = Path(__file__).parent.parent
 STUDY = Study("made up", "Does it?", {}, (0,), {}, "val_accuracy")
@@ -22,11 +22,11 @@ STUDY = Study("made up", "Does it?", {}, (0,), {}, "val_accuracy")
 @pytest.fixture
 def root(tmp_path):
     """A store with two studies, the first of them executed twice."""
-    maker = store.Maker(tmp_path)
+    maker = database.Maker(tmp_path)
     maker.place()
     maker.discard()
     for name in ("one", "one", "two"):
-        tracking.Execution(tmp_path, replace(STUDY, name=name), [], "").close("FINISHED")
+        writer.Execution(tmp_path, replace(STUDY, name=name), [], "").close("FINISHED")
     return tmp_path
 
 
@@ -47,7 +47,7 @@ def test_the_guide_leads_to_the_latest_execution_of_each_study(root):
 def test_the_list_of_runs_has_the_studys_columns_where_there_are_any(root):
     assert ui.COLUMNS not in ui.guide("http://there", root, ui.looks(root))
     tags = {"mlflow.source.name": "python -m studies.run"}
-    tracking.Execution(root, replace(STUDY, name="two"), [], "", provenance=tags).close("FINISHED")
+    writer.Execution(root, replace(STUDY, name="two"), [], "", provenance=tags).close("FINISHED")
     assert ui.guide("http://there", root, ui.looks(root)).count(ui.COLUMNS) == 1
 
 
