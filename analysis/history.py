@@ -185,7 +185,7 @@ def changed(finished: list[dict[str, str]], now: dict[str, str]) -> str:
 
     Args:
         finished: the tags of those that are there.
-        now: what `studies.provenance.circumstances` says.
+        now: what `studies.command.provenance.circumstances` says.
     """
     unlike = {name: [] for name in CIRCUMSTANCES}
     for tags, name in itertools.product(finished, CIRCUMSTANCES):

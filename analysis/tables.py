@@ -186,7 +186,7 @@ def sweep_table(jobs: list[dict], format: str = "terminal") -> str:
     """The jobs of a multirun as text: a job a row, with what sets it apart.
 
     Args:
-        jobs: of each its overrides, name -> value, and the fields of `studies.sweep.Outcome`.
+        jobs: of each its overrides, name -> value, and the fields of `studies.command.sweep.Outcome`.
     """
     known = dict.fromkeys(name for job in jobs for name in job)
     names = [name for name in known if name not in JOB and len({job.get(name) for job in jobs} - {""}) > 1]

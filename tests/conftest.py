@@ -17,6 +17,7 @@ from hypothesis import settings
 from omegaconf import OmegaConf
 
 from studies import run
+from studies.command import compose
 from studies.design import grid
 from studies.record import Study
 from studies.store import database
@@ -75,7 +76,7 @@ def trial_of(config):
 
     def made(overrides=(), seed=0):
         study = Study("test", "Does it work?", {}, (seed,), {}, "val_accuracy")
-        [trial] = grid.expand(study, config(overrides), {}, list(overrides), config, run._settle, exact=False)
+        [trial] = grid.expand(study, config(overrides), {}, list(overrides), config, compose.settle, exact=False)
         return trial
 
     return made

@@ -19,7 +19,8 @@ from PIL import Image
 from rich.console import Console
 
 from analysis import compare
-from studies import driver, run
+from studies import run
+from studies.command import compose, driver
 from studies.record import Study
 
 ROOT = Path(__file__).parent.parent
@@ -201,8 +202,8 @@ def test_the_plan_says_how_many_combinations_an_arm_is_tuned_at(cli):
     ids=["marked", "latin", "broken", "empty"],
 )
 def test_a_study_file_that_cannot_be_read_is_named(cli, tmp_path, monkeypatch, content, words):
-    shutil.copytree(run.CONF, tmp_path / "conf")
-    monkeypatch.setattr(run, "CONF", tmp_path / "conf")
+    shutil.copytree(compose.CONF, tmp_path / "conf")
+    monkeypatch.setattr(compose, "CONF", tmp_path / "conf")
     (tmp_path / "conf" / "study" / "mine.yaml").write_bytes(content)
     assert_one_paragraph(cli("+study=mine", "plan=true"), "mine", *words)
 
@@ -317,7 +318,7 @@ def test_an_error_of_ours_is_not_taken_for_the_users(cli, monkeypatch):
 def test_help_names_the_groups_and_ends_well(cli):
     code, output, error = cli("--help")
     assert (code, error) == (0, "")
-    for group in run.groups():
+    for group in compose.groups():
         assert re.search(rf"^{group}: ", output, re.MULTILINE)
     assert "init_comparison" in output
 

@@ -9,7 +9,7 @@ import pytest
 import yaml
 from PIL import Image
 
-from studies import run
+from studies.command import compose
 from studies.design import grid
 from studies.design.study import read_study
 from studies.factors import limits, targets
@@ -122,7 +122,7 @@ def test_a_study_is_what_its_header_says(config, name):
     overrides = [f"+study={name}"]
     base = config(overrides)
     study = read_study(base)
-    trials = grid.expand(study, base, {}, overrides, config, run._settle, exact=False)
+    trials = grid.expand(study, base, {}, overrides, config, compose.settle, exact=False)
     says = header(CONF / "study" / f"{name}.yaml")
     assert study.name == name
     assert study.question in says

@@ -5,7 +5,7 @@ import math
 
 import pytest
 
-from studies import cost
+from studies.command import cost
 from studies.factors import targets
 from studies.record import Work
 

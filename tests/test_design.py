@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
-from studies import run
+from studies.command import compose
 from studies.design import grid
 from studies.design.study import STUDYS, read_study
 from studies.factors import limits
@@ -198,7 +198,7 @@ def test_data_is_known_by_its_content_wherever_it_is(config, tmp_path):
     for name, images in (("a", x), ("b", x), ("c", x + 1)):
         np.savez(tmp_path / f"{name}.npz", x=images, y=y)
         base = config(["data=npz", f"data.path={tmp_path}/{name}.npz"])
-        keys.append(only(base, settle=run._settle).key)
+        keys.append(only(base, settle=compose.settle).key)
     assert keys[0] == keys[1] != keys[2]
 
 
@@ -221,12 +221,12 @@ def test_more_seeds_keep_the_trials_there_are(config):
     ],
 )
 def test_a_trial_has_the_config_that_hydra_composes_for_its_arm(config, overrides, factors):
-    options = {"base": config(overrides), "overrides": overrides, "compose": config, "settle": run._settle}
+    options = {"base": config(overrides), "overrides": overrides, "compose": config, "settle": compose.settle}
     trials = expand(factors, (0, 3), **options)
     for trial in trials[::2]:
         assignments = [f"{factor}={grid.written(level)}" for factor, level in trial.arm.items()]
         whole = config(overrides + assignments)
-        settled, *_ = run._settle({n: part for n, part in whole.items() if n not in STUDYS})
+        settled, *_ = compose.settle({n: part for n, part in whole.items() if n not in STUDYS})
         assert trial.config == settled
     assert expand(factors, (0, 3), **options, exact=True) == trials
 
@@ -237,25 +237,25 @@ def test_a_trial_has_the_config_that_hydra_composes_for_its_arm(config, override
 )
 def test_what_is_read_from_a_levels_own_file_is_what_hydra_composes(overrides):
     levels = ["data=npz", "model=cnn", "initializer=orthogonal", "optimizer=sgd", "regularizer=l1"]
-    with hydra.initialize_config_dir(str(run.CONF), version_base="1.3"):
+    with hydra.initialize_config_dir(str(compose.CONF), version_base="1.3"):
         composed = hydra.compose("config", overrides, return_hydra_config=True)
         choices = OmegaConf.to_container(composed.hydra.runtime.choices)
-        compose = run.composer(run._resolved(hydra.compose("config", overrides)), overrides, choices)
+        composed_by = compose.composer(compose.resolved(hydra.compose("config", overrides)), overrides, choices)
         for level in levels:
             wanted = [*overrides, level]
-            assert compose(wanted) == run._resolved(hydra.compose("config", wanted))
+            assert composed_by(wanted) == compose.resolved(hydra.compose("config", wanted))
 
 
 def test_a_trials_overrides_compose_it_alone(config):
     overrides = ["+study=init_comparison", "training.epochs=3"]
     trials = expand(
         {"initializer": ["zeros", "he_normal"], "model.depth": [2, 8]}, (0, 4), base=config(overrides),
-        overrides=overrides, compose=config, settle=run._settle,
+        overrides=overrides, compose=config, settle=compose.settle,
     )  # fmt: skip
     for trial in trials[1:4:2]:
         alone = config(trial.overrides)
         study = read_study(alone, {override.partition("=")[0] for override in trial.overrides})
-        [same] = grid.expand(study, alone, {}, [], config, run._settle, exact=False)
+        [same] = grid.expand(study, alone, {}, [], config, compose.settle, exact=False)
         assert (same.key, same.seed, same.config) == (trial.key, trial.seed, trial.config)
 
 
@@ -560,7 +560,7 @@ def test_what_is_drawn_of_a_seed_depends_on_what_is_trained(config):
 
 def test_seeds_that_are_one_run_are_said_to_be_and_refused_if_all_are(config):
     pins = ["seeds.split=0", "seeds.init=0"]
-    options = {"base": config(pins), "overrides": pins, "compose": config, "settle": run._settle}
+    options = {"base": config(pins), "overrides": pins, "compose": config, "settle": compose.settle}
     study = Study("s", "?", {"seeds.order": (None, 0)}, (0, 1), {}, "val_accuracy")
     trials = expand(study.factors, study.seeds, **options)
     [said] = grid.remarks(study, trials)

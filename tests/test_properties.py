@@ -9,12 +9,12 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from studies import run
+from studies.command import compose
 from studies.design import STUDY, written
 from studies.factors import data, limits
 from studies.record import FIGURES, IDENTITY, METRICS, StudyError
 
-GROUPS = {group: run.options(group) for group in run.groups() if group != "study"}
+GROUPS = {group: compose.options(group) for group in compose.groups() if group != "study"}
 OPTIONS = [(group, option) for group, options in GROUPS.items() for option in options]
 SETTINGS = [path for path in limits.LIMITS if path != "plan"]
 
@@ -117,7 +117,7 @@ def wrong(draw):
     if kind == "design":
         return f"++study.{draw(st.sampled_from(STUDY))}={spelled(draw(values))}"
     if kind == "study":
-        return f"{plus}study={draw(st.sampled_from(run.options('study')) | raw)}"
+        return f"{plus}study={draw(st.sampled_from(compose.options('study')) | raw)}"
     if kind == "anything":
         return f"{plus}{draw(names | texts)}={draw(raw | values.map(spelled))}"
     return f"{plus}{draw(names | texts)}{draw(texts)}"
@@ -126,7 +126,7 @@ def wrong(draw):
 @st.composite
 def commands(draw):
     """Words of a command line; one that starts with a dash is an option, and argparse's to answer."""
-    words = draw(st.lists(st.sampled_from([f"+study={name}" for name in run.options("study")]), max_size=1))
+    words = draw(st.lists(st.sampled_from([f"+study={name}" for name in compose.options("study")]), max_size=1))
     words += draw(st.lists(right(), max_size=4)) + draw(st.lists(wrong(), max_size=1))
     return [word for word in words if not word.startswith("-")]
 
@@ -182,7 +182,7 @@ def test_a_wrong_value_of_any_options_setting_is_refused_by_its_name(config, gro
 @pytest.mark.parametrize("group", sorted(set(GROUPS) & set(IDENTITY)))
 def test_the_command_line_refuses_a_wrong_value_by_the_settings_name(answered, group):
     for option in GROUPS[group][:1]:
-        node = yaml.safe_load((run.CONF / group / f"{option}.yaml").read_text()) or {}
+        node = yaml.safe_load((compose.CONF / group / f"{option}.yaml").read_text()) or {}
         for name in node:
             if f"{group}.{name}" in limits.LIMITS:
                 code, error = answered([f"{group}={option}", f"{group}.{name}=[[]]"])

@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from studies import provenance, run
+from studies.command import compose, provenance
 from studies.design.study import STUDYS
 from studies.record import content_key
 
@@ -117,7 +117,7 @@ def test_an_executor_of_the_users_own_is_no_part_of_the_key(config, beside):
     keys = []
     for text in ("x = 1\n", "x = 2\n"):
         beside({"mine_of_provenance.py": text})
-        _, identity, _ = run._settle({name: part for name, part in base.items() if name not in STUDYS})
+        _, identity, _ = compose.settle({name: part for name, part in base.items() if name not in STUDYS})
         keys.append(content_key(identity))
     assert keys[0] == keys[1]
 
@@ -127,7 +127,7 @@ def test_edited_code_of_the_users_own_has_other_keys(config, beside):
     base["model"]["_target_"], base["targets"]["allow"] = "mine_of_provenance.net", ["mine_of_provenance."]
 
     def key():
-        _, identity, _ = run._settle({name: part for name, part in base.items() if name not in STUDYS})
+        _, identity, _ = compose.settle({name: part for name, part in base.items() if name not in STUDYS})
         return content_key(identity)
 
     beside({"mine_of_provenance.py": "x = 1\n"})

@@ -20,8 +20,9 @@ from rich.console import Console
 from test_tracking import STUDY, made_up_trials, records, written
 
 from analysis import load, runs
-from studies import contract, sweep
-from studies.driver import Driver
+from studies import contract
+from studies.command import sweep
+from studies.command.driver import Driver
 from studies.record import EpochRecord, Result, Started, StudyError
 from studies.store import database, writer
 

@@ -17,6 +17,7 @@ from mlflow.tracking import MlflowClient
 from rich.console import Console
 
 from analysis import estimates, load, runs
+from studies.command.sweep import Sweep
 from studies.factors import data
 from studies.record import (
     EPOCH_COLUMNS,
@@ -30,7 +31,6 @@ from studies.record import (
     Trial,
 )
 from studies.store import database, writer
-from studies.sweep import Sweep
 
 EPOCHS = 30
 STUDY = Study(
@@ -389,7 +389,7 @@ def test_files_are_replaced_whole_whoever_reads_meanwhile(root):
 
 def test_what_trials_were_trained_by_is_kept_and_a_mixture_is_said_before_and_after(root):
     from analysis import compare
-    from studies import driver, provenance
+    from studies.command import driver, provenance
 
     now = provenance.circumstances()
     old = now | {"version.keras": "2.0", "processor": "another"}

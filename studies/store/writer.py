@@ -96,7 +96,7 @@ class Execution:
         study: the study.
         trials: every trial of the design, finished ones too; of one that tunes, the tuning trials.
         config: the study's composed config, as text.
-        jobs: the `studies.sweep.Sweep` that this is a job of, if it is.
+        jobs: the `studies.command.sweep.Sweep` that this is a job of, if it is.
         provenance: tags that say how it came about.
         compared: the trials that it compares, if it is known already and they are others.
         entry: from a trial's data node to what is shown of its dataset, see `studies.factors.data.entry`; None for

@@ -10,7 +10,8 @@ from pathlib import Path
 
 from rich.console import Console
 
-from studies import cost, provenance, sweep, terminal
+from studies import terminal
+from studies.command import cost, provenance, sweep
 from studies.design import arms
 from studies.factors import data, limits
 from studies.record import EpochRecord, Result, Started, Study, StudyError, Trial, Work, content_key, listed
@@ -135,7 +136,7 @@ class Driver:
 
         import pandas as pd
 
-        from studies import progress
+        from studies.command import progress
 
         with progress.Display(study, pending, len(trials) - len(pending), self.console) as display:
             epochs, layers = {}, {}

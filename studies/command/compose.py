@@ -1,0 +1,145 @@
+"""Configs from the command's words: Hydra composes them, and what it merges in silence is said."""
+
+import functools
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import hydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import OmegaConf
+
+from studies.command import provenance
+from studies.design import grid
+from studies.factors import data, limits, targets
+from studies.record import IDENTITY, StudyError, listed, shown
+
+CONF = Path(__file__).parent.parent.parent / "conf"
+SELF_REFERENCE = re.compile(r"\$\{(?!oc\.env:)")
+
+MAPPINGS = ("study.factors", "study.nuisance", "study.baseline")
+"""Settings of a study that a mapping in the command is merged into."""
+
+
+def merged(overrides: list[str], config: dict) -> list[str]:
+    """What of the command's words does not count, or is not all that counts, a line each: Hydra merges in silence.
+
+    Raises:
+        StudyError: one changes nothing, or two exclude each other.
+    """
+    remarks, given = [], {}
+    for override in OverridesParser.create().parse_overrides(overrides):
+        path, value = override.key_or_group, None if override.is_delete() else override.value()
+        for name, leaf in _leaves(path, value):
+            if given.get(name) is not None and leaf is not None and given[name] != leaf:
+                remarks.append(f"{name} is given twice: {shown(leaf)} counts, not {shown(given[name])}")
+            given[name] = leaf
+        if value == {} and (there := _at(config, path)):
+            remedy = (
+                f"{path}=null takes all of it away" if path in MAPPINGS else "name what is to change, or leave it out"
+            )
+            raise StudyError(
+                f"{override.input_line}: changes nothing, since a mapping is merged into what there is "
+                f"({listed(there)}): {remedy}"
+            )
+    for path in MAPPINGS:
+        kept = [name for name in _at(config, path) or () if f"{path}.{name}" not in given]
+        if kept and any(name.startswith(f"{path}.") for name in given):
+            remarks.append(f"{path} keeps {listed(kept)} of the study besides; {path}=null before it leaves all out")
+    if given.get("seed") is not None and given.get("study.seeds") is not None:
+        raise StudyError(f"seed={given['seed']} and study.seeds={shown(given['study.seeds'])}: expected one of them")
+    return remarks
+
+
+def _at(config: dict, path: str):
+    """What a config has at a path, None if there is no such place."""
+    for name in path.split("."):
+        config = config.get(name) if isinstance(config, dict) else None
+    return config
+
+
+def _leaves(path: str, value) -> Iterator[tuple[str, object]]:
+    if isinstance(value, dict) and value:
+        for name, inner in value.items():
+            yield from _leaves(f"{path}.{name}", inner)
+    else:
+        yield path, value
+
+
+def settle(config: dict) -> tuple[dict, dict, dict]:
+    """A trial's config checked, its values in their types, all that it names identified; its identity; its graph."""
+    config = limits.settled(config)
+    allow = config["targets"]["allow"]
+    targets.refuse_unlisted(config, allow)
+    config = targets.canonical(config)
+    sources = {name: provenance.source(name) for name in targets.users({p: config[p] for p in IDENTITY}, allow)}
+    config |= {
+        "data": config["data"] | {"content": data.content(config["data"])},
+        "engine": config["engine"] | provenance.engine(),
+        "targets": config["targets"] | {"source": sources},
+    }
+    return config, limits.identity(config), limits.graph(config)
+
+
+def composer(base: dict, overrides: list[str], choices: dict[str, str]) -> grid.Compose:
+    """What composes further configs: Hydra, in 100 ms; or the option's file, where nothing else has a say in its group.
+
+    Args:
+        base: what `overrides` compose to.
+        choices: the option that each group has in it.
+    """
+    named = {override.lstrip("+~").partition("=")[0].partition(".")[0] for override in overrides}
+    study = body("study", choices.get("study")) or {}
+
+    def plain(group: str, option: str) -> dict | None:
+        found = body(group, option)
+        alone = group not in named and group not in study and base.get(group) == body(group, choices.get(group))
+        return found if alone and found is not None and not {"defaults", "hydra"} & found.keys() else None
+
+    def compose(wanted: list[str]) -> dict:
+        *others, last = wanted or [""]
+        group, _, option = last.partition("=")
+        if others == overrides and (body := plain(group, option)) is not None:
+            return base | {group: body}
+        return resolved(hydra.compose(config_name="config", overrides=wanted))
+
+    return compose
+
+
+def body(group: str, option: str | None) -> dict | None:
+    """An option's own file and what config.yaml gives every option, resolved; None if it speaks of other groups too."""
+    path = CONF / group / f"{option}.yaml"
+    if not path.is_file():
+        return None
+    text = path.read_text(encoding="utf-8")
+    if group == "study":
+        return OmegaConf.to_container(OmegaConf.load(path))
+    if "@package" in text or SELF_REFERENCE.search(text):
+        return None
+    return OmegaConf.to_container(OmegaConf.merge(OmegaConf.load(path), defaults().get(group, {})), resolve=True)
+
+
+@functools.cache
+def defaults():
+    """config.yaml as it is written."""
+    return OmegaConf.load(CONF / "config.yaml")
+
+
+def resolved(composed) -> dict:
+    """A composed config as plain dictionaries and lists."""
+    return OmegaConf.to_container(composed, resolve=True, throw_on_missing=True)
+
+
+def refers_to_itself(composed) -> bool:
+    """Whether a value is taken from another by interpolation, so that a level may change more than its own key."""
+    return bool(SELF_REFERENCE.search(OmegaConf.to_yaml(composed, resolve=False)))
+
+
+def groups() -> list[str]:
+    """The config groups."""
+    return sorted(folder.name for folder in CONF.iterdir() if folder.is_dir())
+
+
+def options(group: str) -> list[str]:
+    """The options of a config group."""
+    return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
