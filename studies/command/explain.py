@@ -116,4 +116,5 @@ def _unknown_key(path: str) -> str:
             f"{path}: the chosen {group} has no such setting. Options and what they take: {known}. Another argument of "
             f"what its _target_ names is given with a plus: +{path}=VALUE"
         )
-    return f"{path}: there is no such setting; there are the groups {listed(compose.groups())} and the settings {listed(settings)}"
+    known = f"the groups {listed(compose.groups())} and the settings {listed(settings)}"
+    return f"{path}: there is no such setting; there are {known}"

@@ -52,40 +52,12 @@ def expand(
             each level once and put the arms together from what the levels change.
         chosen: each arm's nuisance levels, factor -> level, in the order of the arms.
     """
-    base = _flat(base)
-    changes = {}
-    for factor, levels in () if exact else (study.factors | study.nuisance).items():
-        for level in levels:
-            assignment = f"{factor}={written(level)}"
-            if assignment not in changes:
-                unchanged = choices.get(factor) == level
-                changes[assignment] = {} if unchanged else _change(base, factor, level, overrides, compose)
-    trials = []
+    composed = _composed(study, _flat(base), choices, overrides, compose, exact)
     tunes = bool(study.nuisance) and chosen is None
     seeds = study.tuning_seeds if tunes else study.seeds
-    every = arms.of(study)
-    count = len(every) * len(seeds) * (math.prod(map(len, study.nuisance.values())) if tunes else 1)
-    if count > arms.MOST_TRIALS:
-        raise StudyError(
-            f"{study.name} has {count:,} trials: expected {arms.MOST_TRIALS:,} at most. Leave out levels or seeds"
-        )
-
-    def composed(given) -> dict:
-        assignments = _assignments(given)
-        if exact:
-            return compose(overrides + assignments)
-        for assignment, (path, value) in zip(assignments, given, strict=True):
-            if assignment not in changes:
-                changes[assignment] = _change(base, path, value, overrides, compose)
-        return _assemble(base, [(*g, changes[a]) for g, a in zip(given, assignments, strict=True)])
-
-    if tunes:
-        cells = [(arm, nuisance) for arm in every for nuisance in arms.nuisance_of(study)]
-    else:
-        cells = zip(every, chosen or [{}] * len(every), strict=True)
-    for arm, nuisance in _fitting(study, cells, composed):
+    trials = []
+    for arm, nuisance in _fitting(study, _cells(study, seeds, tunes, chosen), composed):
         given = [*arm.items(), *arms.settings_of(study, arm), *nuisance.items()]
-        assignments = _assignments(given)
         config, identity, graph = settle({name: part for name, part in composed(given).items() if name not in STUDYS})
         graph = content_key(graph)
         trials += [
@@ -96,7 +68,7 @@ def expand(
                 arm=arm,
                 seed=seed,
                 config=config,
-                overrides=(*overrides, *assignments, f"seed={seed}"),
+                overrides=(*overrides, *_assignments(given), f"seed={seed}"),
                 graph_key=graph,
                 nuisance=nuisance,
             )
@@ -105,6 +77,41 @@ def expand(
     _refuse_twins(trials)
     _check_average(study, trials)
     return trials
+
+
+def _cells(study: Study, seeds, tunes: bool, chosen: list[dict] | None) -> list[tuple[dict, dict]]:
+    """Pairs of an arm and its nuisance levels: all of them while it is tuned, else those chosen."""
+    every = arms.of(study)
+    count = len(every) * len(seeds) * (math.prod(map(len, study.nuisance.values())) if tunes else 1)
+    if count > arms.MOST_TRIALS:
+        raise StudyError(
+            f"{study.name} has {count:,} trials: expected {arms.MOST_TRIALS:,} at most. Leave out levels or seeds"
+        )
+    if tunes:
+        return [(arm, nuisance) for arm in every for nuisance in arms.nuisance_of(study)]
+    return list(zip(every, chosen or [{}] * len(every), strict=True))
+
+
+def _composed(study, base, choices, overrides, compose, exact) -> Callable[[list], dict]:
+    """What gives the config of an arm from its levels, pairs of path and value; each level is composed once."""
+    changes = {}
+    for factor, levels in () if exact else (study.factors | study.nuisance).items():
+        for level in levels:
+            assignment = f"{factor}={written(level)}"
+            if assignment not in changes:
+                unchanged = choices.get(factor) == level
+                changes[assignment] = {} if unchanged else _change(base, factor, level, overrides, compose)
+
+    def composed(given) -> dict:
+        assignments = _assignments(given)
+        if exact:
+            return compose(overrides + assignments)
+        for assignment, (path, value) in zip(assignments, given, strict=True):
+            if assignment not in changes:
+                changes[assignment] = _change(base, path, value, overrides, compose)
+        return _assemble(base, [(*g, changes[a]) for g, a in zip(given, assignments, strict=True)])
+
+    return composed
 
 
 def remarks(study: Study, trials: list[Trial]) -> list[str]:

@@ -46,6 +46,41 @@ def read_study(
     _check_names(config, "", PARTS, "part")
     node = arms.mapping(config["study"], "study", "name: my_study")
     _check_names(node, "study.", STUDY, "setting")
+    named, tuned, left_out = _roles(node, config, overridden, say)
+    zipped = arms.zipped(node["zip"], named, left_out)
+    together = {factor for group in zipped for factor in group}
+    factors = {f: arms.levels(f"study.factors.{f}", levels, f in together) for f, levels in named.items()}
+    nuisance = {f: arms.levels(f"study.nuisance.{f}", levels) for f, levels in tuned.items()}
+    for group in zipped:
+        if len({len(factors[factor]) for factor in group}) > 1:
+            counts = listed(f"{factor} ({len(factors[factor])})" for factor in group)
+            raise StudyError(f"study.zip moves {counts} together: expected as many levels of each")
+    if nuisance == {} and {"study.tuning_seeds"} & overridden:
+        say("study.tuning_seeds is void: nothing is tuned")
+    if node["metric"] not in METRICS:
+        raise StudyError(f"study.metric={node['metric']}: expected one of {listed(METRICS)}")
+    if not re.fullmatch(r"[A-Za-z0-9][\w .-]{0,99}", str(node["name"])):
+        raise StudyError(f"study.name={node['name']!r}: expected up to 100 letters, digits, spaces or . _ -")
+    seeds, tuning_seeds = _both_seeds(node, config["seed"], bool(nuisance))
+    return Study(
+        str(node["name"]),
+        str(node["question"] or _question(node["metric"], list(factors))),
+        factors,
+        seeds,
+        _baseline(node["baseline"], factors, zipped, left_out),
+        node["metric"],
+        zipped,
+        arms.rules(node["skip"], "study.skip", factors, left_out, say),
+        arms.rules(node["only"], "study.only", factors, left_out, say),
+        arms.settings(node["settings"], factors, left_out, overridden | nuisance.keys(), say),
+        nuisance,
+        tuning_seeds,
+        _figures(node["figures"]),
+    )
+
+
+def _roles(node, config, overridden, say) -> tuple[dict, dict, set]:
+    """The factors that are compared and those that are tuned, with their levels as written; and those that go."""
     roles = {
         role: {str(f): levels for f, levels in arms.mapping(node[role], f"study.{role}", "model.depth: [2, 8]").items()}
         for role in ("factors", "nuisance")
@@ -66,18 +101,12 @@ def read_study(
     for role, names in (("factors", named), ("nuisance", tuned)):
         for factor in names:
             _check_factor(f"study.{role}", factor, config, named | tuned)
-    zipped = arms.zipped(node["zip"], named, left_out)
-    together = {factor for group in zipped for factor in group}
-    factors = {f: arms.levels(f"study.factors.{f}", levels, f in together) for f, levels in named.items()}
-    nuisance = {f: arms.levels(f"study.nuisance.{f}", levels) for f, levels in tuned.items()}
-    for group in zipped:
-        if len({len(factors[factor]) for factor in group}) > 1:
-            counts = listed(f"{factor} ({len(factors[factor])})" for factor in group)
-            raise StudyError(f"study.zip moves {counts} together: expected as many levels of each")
-    baseline = arms.mapping(node["baseline"], "study.baseline", "model.depth: 2")
+    return named, tuned, left_out
+
+
+def _baseline(node, factors, zipped, left_out) -> dict:
+    baseline = arms.mapping(node, "study.baseline", "model.depth: 2")
     baseline = {factor: level for factor, level in baseline.items() if factor not in left_out}
-    if nuisance == {} and {"study.tuning_seeds"} & overridden:
-        say("study.tuning_seeds is void: nothing is tuned")
     for factor, level in baseline.items():
         if factor not in factors:
             raise StudyError(f"study.baseline names {factor}: expected one of the factors {listed(factors)}")
@@ -85,33 +114,19 @@ def read_study(
             raise StudyError(
                 f"study.baseline.{factor}={shown(level)}: expected one of its levels {listed(factors[factor])}"
             )
-    baseline |= arms.moved_along(baseline, zipped, factors)
-    if node["metric"] not in METRICS:
-        raise StudyError(f"study.metric={node['metric']}: expected one of {listed(METRICS)}")
-    if not re.fullmatch(r"[A-Za-z0-9][\w .-]{0,99}", str(node["name"])):
-        raise StudyError(f"study.name={node['name']!r}: expected up to 100 letters, digits, spaces or . _ -")
-    seeds = (config["seed"],) if config["seed"] is not None else _seeds(node["seeds"], "study.seeds")
+    return baseline | arms.moved_along(baseline, zipped, factors)
+
+
+def _both_seeds(node, one, tunes: bool) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """The seeds that arms are compared at, and those that they are tuned at, if they are."""
+    seeds = (one,) if one is not None else _seeds(node["seeds"], "study.seeds")
     tuning_seeds = _seeds(node["tuning_seeds"], "study.tuning_seeds")
-    if nuisance and (both := set(seeds) & set(tuning_seeds)):
+    if tunes and (both := set(seeds) & set(tuning_seeds)):
         raise StudyError(
             f"study.tuning_seeds={listed(tuning_seeds)} and the study's seeds, {listed(seeds)}, share "
             f"{listed(sorted(both))}: expected others, such as [100, 101, 102], so that the best is measured afresh"
         )
-    return Study(
-        str(node["name"]),
-        str(node["question"] or _question(node["metric"], list(factors))),
-        factors,
-        seeds,
-        baseline,
-        node["metric"],
-        zipped,
-        arms.rules(node["skip"], "study.skip", factors, left_out, say),
-        arms.rules(node["only"], "study.only", factors, left_out, say),
-        arms.settings(node["settings"], factors, left_out, overridden | nuisance.keys(), say),
-        nuisance,
-        tuning_seeds if nuisance else (),
-        _figures(node["figures"]),
-    )
+    return seeds, tuning_seeds if tunes else ()
 
 
 def _check_names(node, prefix, names, what):
