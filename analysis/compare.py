@@ -80,7 +80,7 @@ def selected(
     if ended.empty:
         raise StudyError(f"no trial of {study} in {root} has ended yet: run it again to go on")
     if where is not None or since is not None:
-        from analysis import selection
+        from analysis.read import selection
 
         if since is not None:
             earliest = selection.since(since, datetime.now().astimezone())

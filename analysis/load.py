@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from analysis import runs
-from analysis.runs import Run
+from analysis.read import runs
+from analysis.read.runs import Run
 from studies.record import (
     CIRCUMSTANCES,
     EPOCH_COLUMNS,

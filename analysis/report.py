@@ -8,7 +8,8 @@ import jinja2
 import pandas as pd
 from markupsafe import Markup
 
-from analysis import answers, command, estimates, history, load, runs, style
+from analysis import answers, command, estimates, history, load, style
+from analysis.read import runs
 from analysis.sections import SECTIONS, Findings
 from studies.record import StudyError
 

@@ -14,7 +14,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO, NoReturn
 
-from analysis import command, load, runs
+from analysis import command, load
+from analysis.read import runs
 from studies import contract, terminal
 from studies.record import StudyError
 

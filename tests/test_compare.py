@@ -18,7 +18,8 @@ import pytest
 import yaml
 from test_tracking import CONFIG, records
 
-from analysis import compare, estimates, history, load, runs, selection
+from analysis import compare, estimates, history, load
+from analysis.read import runs, selection
 from studies.record import Study, StudyError, Trial
 from studies.store import writer
 

@@ -19,7 +19,8 @@ from mlflow.tracking import MlflowClient
 from rich.console import Console
 from test_tracking import STUDY, made_up_trials, records, written
 
-from analysis import load, runs
+from analysis import load
+from analysis.read import runs
 from studies import contract
 from studies.command import sweep
 from studies.command.driver import Driver

@@ -16,7 +16,8 @@ import yaml
 from mlflow.tracking import MlflowClient
 from rich.console import Console
 
-from analysis import estimates, load, runs
+from analysis import estimates, load
+from analysis.read import runs
 from studies.command.sweep import Sweep
 from studies.factors import data
 from studies.record import (
