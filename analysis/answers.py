@@ -7,8 +7,9 @@ p ≤ 5 %.
 import numpy as np
 import pandas as pd
 
-from analysis.estimates import LEAST_PAIRS, LEVEL, RESOLUTION, arms_of, as_level, higher_is_better
-from analysis.history import Choices
+from analysis.estimate.arms import arms_of, as_level
+from analysis.estimate.history import Choices
+from analysis.estimate.intervals import LEAST_PAIRS, LEVEL, RESOLUTION, higher_is_better
 from analysis.tables import interval, rounded, words
 from studies.record import arm_label, listed
 

@@ -120,14 +120,15 @@ def answer(
         planned: how many trials the study has, if these are to be all of them.
         where, since: how these trials were selected, see `selected`.
     """
-    from analysis import answers, estimates, history
+    from analysis import answers
+    from analysis.estimate import arms, comparison, history, tuning
 
     by, metric = list(study.factors) if by is None else by, metric or study.metric
-    over = estimates.averaged_over(study, by)
-    compared = estimates.comparison(trials, by, metric, study.baseline, over)
+    over = arms.averaged_over(study, by)
+    compared = comparison.comparison(trials, by, metric, study.baseline, over)
     chosen = _choices(study, trials, root, by, metric, where, since, planned)
     lines = answers.answer(compared, by, metric, study.baseline)
-    lines += answers.left_out(*estimates.left_out(trials, by, over), over)
+    lines += answers.left_out(*arms.left_out(trials, by, over), over)
     lines = answers.chosen(answers.so_far(lines, len(trials), planned), chosen, study.metric)
     if format == "json":
         return _json(study, by, metric, lines + history.mixed(trials), chosen, compared)
@@ -139,14 +140,14 @@ def answer(
     else:
         text = tables.noted(text, answers.caveats(chosen, study.metric) + history.mixed(trials), format)
     if "loss_by_rate" in study.figures and format != "csv":
-        curve = estimates.rate_curve(trials, load.epochs(study.name, root, list(trials["key"])), by)
-        text += f"\n\n{tables.rate_table(estimates.rate_range(curve, by), by, format)}"
+        curve = tuning.rate_curve(trials, load.epochs(study.name, root, list(trials["key"])), by)
+        text += f"\n\n{tables.rate_table(tuning.rate_range(curve, by), by, format)}"
     return text
 
 
 def _choices(study, trials, root, by, metric, where, since, planned=0):
     """What was chosen with results in sight; of a single arm nothing is tested, so that no look at it counts."""
-    from analysis import history
+    from analysis.estimate import history
 
     executions = load.executions(study.name, root) if study.factors else []
     latest = executions and (planned or where is not None or since is not None)
@@ -191,7 +192,8 @@ def across(
     Raises:
         StudyError: a factor is not in all of them, or they have no metric in common.
     """
-    from analysis import answers, estimates
+    from analysis import answers
+    from analysis.estimate import arms, comparison
 
     studies = [study for study, _ in chosen]
     shared = [factor for factor in studies[0].factors if all(factor in study.factors for study in studies)]
@@ -205,17 +207,15 @@ def across(
     parts, notes = [], []
     for study, trials in chosen:
         factors = by or list(study.factors)
-        over = estimates.averaged_over(study, factors)
-        part = estimates.comparison(trials, factors, metric, study.baseline, over)
+        over = arms.averaged_over(study, factors)
+        part = comparison.comparison(trials, factors, metric, study.baseline, over)
         if not by:
             labels = [arm_label({factor: row[factor] for factor in factors}) for row in part.to_dict("records")]
             part = part.drop(columns=factors)
             part.insert(0, "arm", labels)
         part.insert(0, "study", study.name)
         parts.append(part)
-        notes += [
-            f"{study.name}: {line}" for line in answers.left_out(*estimates.left_out(trials, factors, over), over)
-        ]
+        notes += [f"{study.name}: {line}" for line in answers.left_out(*arms.left_out(trials, factors, over), over)]
     baselines = [{factor: study.baseline[factor] for factor in by if factor in study.baseline} for study in studies]
     baseline = baselines[0] if all(other == baselines[0] for other in baselines) else {}
     columns = ["study", *(by or ["arm"])]
@@ -238,7 +238,7 @@ def executions(study: str, root="mlruns", metric: str | None = None, format: str
     Raises:
         StudyError: there is no such study or metric.
     """
-    from analysis import estimates, history
+    from analysis.estimate import arms, comparison, history
 
     found = load.executions(study, root)
     parts = [tables.frame_table(history.listing(found), format)]
@@ -256,7 +256,7 @@ def executions(study: str, root="mlruns", metric: str | None = None, format: str
         metric = metric or new.study.metric
         means = history.mean_changes(
             *(
-                estimates.comparison(frame, by, metric, {}, estimates.averaged_over(each.study, by))
+                comparison.comparison(frame, by, metric, {}, arms.averaged_over(each.study, by))
                 for each, frame in zip((old, new), shared, strict=True)
             ),
             by,

@@ -10,7 +10,8 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from analysis import style
-from analysis.estimates import arms_of, higher_is_better
+from analysis.estimate.arms import arms_of
+from analysis.estimate.intervals import higher_is_better
 from analysis.style import COLOURS, DASHES, INK, INTERVAL, MAP, MARKERS, Figure, Style, brief, styled
 from analysis.tables import level_text, rounded, words
 from studies.record import arm_label, short

@@ -8,7 +8,8 @@ import jinja2
 import pandas as pd
 from markupsafe import Markup
 
-from analysis import answers, command, estimates, history, load, style
+from analysis import answers, command, load, style
+from analysis.estimate import comparison, history
 from analysis.read import runs
 from analysis.sections import SECTIONS, Findings
 from studies.record import StudyError
@@ -86,7 +87,7 @@ def report(execution: load.Execution, trials: pd.DataFrame, root) -> Report:
     )
     answer = answers.answer(found.compared, found.by, study.metric, study.baseline)
     if len(found.views) > 1:
-        spans = [(view.arms.by, estimates.span(view.units, view.arms.by, study.metric)) for view in found.views]
+        spans = [(view.arms.by, comparison.span(view.units, view.arms.by, study.metric)) for view in found.views]
         answer += answers.spans(spans)
     answer = answers.so_far(answer, len(trials), len(execution.keys))
     before = [each for each in load.executions(study.name, root) if each.start_time < execution.start_time]

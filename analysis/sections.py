@@ -8,7 +8,10 @@ from functools import cached_property
 
 import pandas as pd
 
-from analysis import answers, dynamics, estimates, load, plots, style, tables
+from analysis import answers, load, plots, style, tables
+from analysis.estimate import arms, dynamics, intervals
+from analysis.estimate import comparison as estimates
+from analysis.estimate.tuning import rate_curve, rate_range, tuned
 from analysis.tables import words
 from studies.record import Study
 
@@ -117,7 +120,7 @@ class Findings:
 
     def levels(self, factors: list[str]) -> int:
         """How many combinations of the factors' levels there are."""
-        return len(estimates.arms_of(self.compared, factors)[1])
+        return len(arms.arms_of(self.compared, factors)[1])
 
     @cached_property
     def views(self) -> list[View]:
@@ -130,7 +133,7 @@ class Findings:
     def view(self, colour: list[str], panels: list[str], suffix: str = "") -> View:
         """The arms that factors make, told apart by colour and panel."""
         by = panels + colour
-        over = estimates.averaged_over(self.study, by)
+        over = arms.averaged_over(self.study, by)
         compared = estimates.comparison(self.trials, by, self.study.metric, self.study.baseline, over)
         units = estimates.by_seed(self.trials, by, self.study.metric, over)
         return View(plots.Arms(compared, colour, panels), compared, units, suffix)
@@ -138,14 +141,14 @@ class Findings:
     @cached_property
     def detailed(self) -> list[dict]:
         """Arms whose weights are shown: evenly from the best to the worst, the best one's baseline among them."""
-        sign = 1 if estimates.higher_is_better(self.study.metric) else -1
+        sign = 1 if intervals.higher_is_better(self.study.metric) else -1
         failed = self.compared["standing"] == "failed"
         ranked = self.compared.assign(failed=failed, rank=-sign * self.compared["mean"]).dropna(subset="mean")
         ranked = ranked.sort_values(["failed", "rank"], kind="stable")
-        ranking = [dict(zip(self.by, arm, strict=True)) for arm in estimates.arms_of(ranked, self.by)[1]]
+        ranking = [dict(zip(self.by, arm, strict=True)) for arm in arms.arms_of(ranked, self.by)[1]]
         some = plots.some(ranking, ARMS_IN_DETAIL)
         if ranking and self.study.baseline:
-            baseline = {f: estimates.as_level(self.study.baseline.get(f, level)) for f, level in ranking[0].items()}
+            baseline = {f: arms.as_level(self.study.baseline.get(f, level)) for f, level in ranking[0].items()}
             if baseline in ranking and baseline not in some:
                 some = sorted([some[0], *some[2:], baseline], key=ranking.index)
         return some
@@ -210,7 +213,7 @@ def interactions(found: Findings) -> Section:
         figure = plots.heat(found.compared, rows, columns, metric, panels)
         section.figure("factors", figure, caption + (f", a map for each {_and(panels)}." if panels else "."))
     for rows, columns in list(itertools.combinations(every, 2))[:MAPS] if len(every) > 3 else []:
-        over = estimates.averaged_over(found.study, rows + columns)
+        over = arms.averaged_over(found.study, rows + columns)
         compared = estimates.comparison(found.trials, rows + columns, metric, {}, over)
         section.figure(
             f"factors_{rows[0].replace('.', '_')}_{columns[0].replace('.', '_')}",
@@ -229,7 +232,7 @@ def training(found: Findings) -> Section:
         metrics.insert(0, found.study.metric)
     for metric, view in itertools.product(metrics, found.views):
         by = view.arms.by
-        trials = estimates.comparable(found.trials, by, estimates.averaged_over(found.study, by))
+        trials = arms.comparable(found.trials, by, arms.averaged_over(found.study, by))
         frame = dynamics.curves(trials, found.epochs, by, metric)
         if frame["mean"].notna().any():
             section.figure(
@@ -245,8 +248,8 @@ def weights(found: Findings) -> Section:
     """Distributions, norms, updates and gradients by layer and epoch; early warnings."""
     section = Section("weights", "Weights")
     trials, arms = found.trials, found.detailed
-    number, every = estimates.arms_of(trials, found.by)
-    shown = {tuple(estimates.as_level(level) for level in arm.values()) for arm in arms}
+    number, every = arms.arms_of(trials, found.by)
+    shown = {tuple(arms.as_level(level) for level in arm.values()) for arm in arms}
     mine = trials[[every[n] in shown for n in number]]
     wanted = (*dynamics.QUANTILE_COLUMNS, *plots.LAYER_STATISTICS)
     layers = load.layers(found.study.name, found.root, list(mine["key"]), wanted)
@@ -285,8 +288,8 @@ def rates(found: Findings) -> Section:
     """Sensitivity to the learning rate, where it varies."""
     study, section = found.study, Section("rates", "Learning rate")
     if "loss_by_rate" in study.figures:
-        curve = estimates.rate_curve(found.trials, found.epochs, found.by)
-        ranges = estimates.rate_range(curve, found.by)
+        curve = rate_curve(found.trials, found.epochs, found.by)
+        ranges = rate_range(curve, found.by)
         if len(curve):
             section.figure(
                 "loss_by_rate",
@@ -305,9 +308,7 @@ def _sensitivity(section, found, trials, metric, name) -> None:
     if found.levels(panels) > MOST_PANELS:
         panels = []
     by = [*panels, *colour, RATE]
-    over = [
-        f for f in (*estimates.averaged_over(found.study, by), *found.study.nuisance) if f in trials and f not in by
-    ]
+    over = [f for f in (*arms.averaged_over(found.study, by), *found.study.nuisance) if f in trials and f not in by]
     compared = estimates.comparison(trials, by, metric, {}, over)
     averaged = f"averaged over {_and(over)} and " if over else ""
     section.figure(
@@ -340,13 +341,13 @@ def tuning(found: Findings) -> Section:
     study, section = found.study, Section("tuning", "Tuning")
     trials = load.tuning_trials(found.execution, found.root) if study.nuisance else pd.DataFrame()
     if len(trials):
-        tuned = estimates.tuned(trials, found.by, study.nuisance, study.tuning_metric)
+        chosen = tuned(trials, found.by, study.nuisance, study.tuning_metric)
         section.text(
             f"Each arm was trained at every combination of {_and(study.nuisance)} at seeds "
             f"{', '.join(map(str, study.tuning_seeds))}; the best by {words(study.tuning_metric)} was then measured "
             "at the study's own seeds."
         )
-        section.table(tables.tuning_table(tuned, found.by, list(study.nuisance), study.tuning_metric, "html"))
+        section.table(tables.tuning_table(chosen, found.by, list(study.nuisance), study.tuning_metric, "html"))
         if RATE in study.nuisance:
             _sensitivity(section, found, trials, study.tuning_metric, "tuning")
     return section
@@ -400,8 +401,8 @@ def _by(factors: list[str]) -> str:
 
 def _left_out(found: Findings, by: list[str]) -> str:
     """What an average by some factors leaves out, for the end of a caption."""
-    over = estimates.averaged_over(found.study, by)
-    return "".join(f" {line}" for line in answers.left_out(*estimates.left_out(found.trials, by, over), over))
+    over = arms.averaged_over(found.study, by)
+    return "".join(f" {line}" for line in answers.left_out(*arms.left_out(found.trials, by, over), over))
 
 
 def _rest(found: Findings, by: list[str]) -> str:

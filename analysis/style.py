@@ -16,7 +16,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-from analysis.estimates import higher_is_better
+from analysis.estimate.intervals import higher_is_better
 
 INK = "#010203"
 """Of text, axes and the last arm's colour: in a figure inside a page it becomes the page's own."""

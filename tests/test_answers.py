@@ -4,7 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis import answers, estimates
+from analysis import answers
+from analysis.estimate import comparison, intervals
 
 NAN = float("nan")
 
@@ -24,7 +25,7 @@ def trials(values, factors, metric="val_accuracy"):
 
 
 def said(values, factors=("optimizer",), baseline=None, metric="val_accuracy"):
-    compared = estimates.comparison(trials(values, factors, metric), list(factors), metric, baseline or {})
+    compared = comparison.comparison(trials(values, factors, metric), list(factors), metric, baseline or {})
     return answers.answer(compared, list(factors), metric, baseline or {})
 
 
@@ -33,7 +34,7 @@ FLAT = 0.9 + 0.001 * np.arange(5)
 
 def test_a_clear_winner_is_said_to_be_one_with_its_paired_interval():
     [text] = said({"sgd": FLAT, "adam": FLAT + 0.05 + RISE / 10}, baseline={"optimizer": "sgd"})
-    low, high = estimates.t_interval(0.05 + RISE / 10)
+    low, high = intervals.t_interval(0.05 + RISE / 10)
     assert text.startswith("adam (val accuracy 0.95") and "is clearly better than sgd: +0.0506" in text
     assert f"[{low:+.4f}, {high:+.4f}]" in text and "(paired, 5 seeds)" in text
 
@@ -132,7 +133,7 @@ def failing(values, metric="val_loss", baseline=None):
     )
     frame["status"] = ["diverged" if v is None else "finished" for several in values.values() for v in several]
     baseline = {} if baseline is None else {"rate": baseline}
-    return answers.answer(estimates.comparison(frame, ["rate"], metric, baseline), ["rate"], metric, baseline)
+    return answers.answer(comparison.comparison(frame, ["rate"], metric, baseline), ["rate"], metric, baseline)
 
 
 @pytest.mark.parametrize(
@@ -203,12 +204,12 @@ def test_factors_are_ranked_by_how_far_they_move_a_metric():
     some = trials(
         {("a", 1): [0.1, 0.2], ("a", 2): [0.2, 0.3], ("b", 1): [0.8, 0.9], ("b", 2): [0.9, 1.0]}, ("x", "model.y")
     )
-    found = [([f], estimates.span(estimates.by_seed(some, [f], "val_accuracy"), [f])) for f in ("model.y", "x")]
+    found = [([f], comparison.span(comparison.by_seed(some, [f], "val_accuracy"), [f])) for f in ("model.y", "x")]
     x, y = answers.spans(found)
     assert x.startswith("Averaged over the others, x moves it by +0.7000") and "from a to b" in x
     assert "model.y moves it by +0.1000" in y and "from y=1 to y=2" in y
     alone = [
-        ([f], estimates.span(estimates.by_seed(some[some["seed"] == 0], [f], "val_accuracy"), [f])) for f in ("x",)
+        ([f], comparison.span(comparison.by_seed(some[some["seed"] == 0], [f], "val_accuracy"), [f])) for f in ("x",)
     ]
     [line] = answers.spans(alone)
     assert line.endswith("x moves it by +0.7000, from a to b: one seed does not tell whether by chance.")
@@ -216,10 +217,10 @@ def test_factors_are_ranked_by_how_far_they_move_a_metric():
 
 def test_a_span_that_chance_can_make_is_said_to_be_one():
     some = trials({"a": FLAT, "b": FLAT + RISE, "c": FLAT - RISE}, ("x",))
-    [line] = answers.spans([(["x"], estimates.span(estimates.by_seed(some, ["x"], "val_accuracy"), ["x"]))])
+    [line] = answers.spans([(["x"], comparison.span(comparison.by_seed(some, ["x"], "val_accuracy"), ["x"]))])
     assert line.endswith("which may be the luck of the extremes.")
     some = trials({"a": FLAT, "b": FLAT + 0.3 + RISE}, ("x",))
-    [line] = answers.spans([(["x"], estimates.span(estimates.by_seed(some, ["x"], "val_accuracy"), ["x"]))])
+    [line] = answers.spans([(["x"], comparison.span(comparison.by_seed(some, ["x"], "val_accuracy"), ["x"]))])
     assert "from a to b: clearly" in line
 
 

@@ -18,7 +18,8 @@ import pytest
 import yaml
 from test_tracking import CONFIG, records
 
-from analysis import compare, estimates, history, load
+from analysis import compare, load
+from analysis.estimate import comparison, history
 from analysis.read import runs, selection
 from studies.record import Study, StudyError, Trial
 from studies.store import writer
@@ -90,7 +91,7 @@ def test_several_studies_are_each_compared_within_themselves_by_what_they_share(
         (study, depth) for study in ("first", "second") for depth in "12"
     ]
     for name in ("first", "second"):
-        alone = estimates.comparison(
+        alone = comparison.comparison(
             load.trials(name, root), ["model.depth"], "val_accuracy", load.execution(name, root).study.baseline
         )
         mine = [row for row in table if row["study"] == name]
@@ -298,7 +299,7 @@ def test_arms_that_were_tried_with_another_factor_too_are_not_merged_by_their_na
     luck = 0.002 * np.random.default_rng(0).normal(size=(4, 5))
     arms = zip(*factors.values(), (0.95, 0.7, 0.95, 0.9), luck)
     trials = frame([(name, rate, s, mean + more[s]) for name, rate, mean, more in arms for s in range(5)], factors)
-    whole = estimates.comparison(trials, list(factors), "test_accuracy", study.baseline).drop(index=1)
+    whole = comparison.comparison(trials, list(factors), "test_accuracy", study.baseline).drop(index=1)
     text = compare.answer(study, trials, None, ["regularizer"])
     table = rows(compare.answer(study, trials, None, ["regularizer"], format="csv"))
     assert [row["regularizer"] for row in table] == ["none", "l1", "l2"]

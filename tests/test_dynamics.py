@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from analysis import dynamics, intervals
+from analysis.estimate import dynamics, intervals
 from studies.record import QUANTILES
 
 pytestmark = pytest.mark.filterwarnings("error")

@@ -85,7 +85,7 @@ def test_statistics_that_were_not_kept_give_no_sign():
 
 
 def test_what_is_read_back_is_what_was_given():
-    from analysis.dynamics import WARNING
+    from analysis.estimate.dynamics import WARNING
 
     text = warned({"running_accuracy": [NAN, 0.1, 0.1, 0.1, 0.1], "val_loss": [9.0] * 5})
     assert WARNING.findall(text) == [("at chance", "2"), ("worse than guessing", "0")]

@@ -9,7 +9,8 @@ import pandas as pd
 import pytest
 from test_report import CONFIG, Page, grid, records
 
-from analysis import compare, estimates, history, load, report, tables
+from analysis import compare, load, report, tables
+from analysis.estimate import comparison, history
 from studies.record import Result, Study, Trial
 from studies.store import writer
 
@@ -173,7 +174,7 @@ def test_json_has_every_number_in_full_and_null_for_none(root):
     found = json.loads(compare.table(STUDY.name, root, format="json"))
     assert found["study"] == STUDY.name and found["baseline"] == STUDY.baseline and found["answer"]
     trials = load.trials(STUDY.name, root)
-    compared = estimates.comparison(trials, list(STUDY.factors), STUDY.metric, STUDY.baseline)
+    compared = comparison.comparison(trials, list(STUDY.factors), STUDY.metric, STUDY.baseline)
     for row, own in zip(found["arms"], compared.to_dict("records"), strict=True):
         assert row == {name: None if value != value else value for name, value in own.items()}
     tiny = pd.DataFrame({"mean": [5.4321e-21, float("inf"), float("nan")], "arm": [(8, 16), None, "a"]})

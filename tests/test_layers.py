@@ -29,8 +29,8 @@ FOLDERS = {
     "studies.train": {"studies.factors", "studies.observe"},
     "studies.command": {"studies.design", "studies.execute", "studies.store", "studies.observe", *WITHOUT_TENSORFLOW},
     "analysis.read": set(),
-    "analysis.estimate": {"analysis.read"},
-    "analysis.show": {"analysis.read", "analysis.estimate"},
+    "analysis.estimate": {"analysis.read", "analysis.load"},
+    "analysis.show": {"analysis.read", "analysis.load", "analysis.estimate"},
     "analysis.notebooks": {"analysis"},
 }
 """What a folder may import of ours besides itself and `WORDS`: folders, or modules."""

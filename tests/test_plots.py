@@ -8,7 +8,8 @@ import pytest
 from IPython.core.formatters import DisplayFormatter
 from matplotlib.colors import to_hex
 
-from analysis import dynamics, estimates, plots, style
+from analysis import plots, style
+from analysis.estimate import comparison, dynamics, tuning
 from studies.record import QUANTILES
 
 pytestmark = pytest.mark.filterwarnings("error")
@@ -25,7 +26,7 @@ def trials(arms=("zeros", "he"), depths=(2, 8), seeds=3):
 
 
 def compared(some, by=None):
-    return estimates.comparison(some, BY if by is None else by, "val_accuracy", {})
+    return comparison.comparison(some, BY if by is None else by, "val_accuracy", {})
 
 
 def arms_of(some):
@@ -44,7 +45,7 @@ def labelled(axes, label):
 def test_a_comparison_shows_every_arms_mean_interval_and_seeds():
     some = trials()
     figure = plots.comparison(
-        arms_of(some), compared(some), estimates.by_seed(some, BY, "val_accuracy"), "val_accuracy"
+        arms_of(some), compared(some), comparison.by_seed(some, BY, "val_accuracy"), "val_accuracy"
     )
     assert [axes.get_title(loc="left") for axes in figure.axes] == ["depth=2", "depth=8"]
     for axes, depth in zip(figure.axes, (2, 8), strict=True):
@@ -112,9 +113,9 @@ def test_a_loss_of_zero_does_not_flatten_the_others():
 
 def test_a_comparison_of_losses_that_span_decades_is_on_a_logarithmic_axis():
     some = trials().assign(val_loss=lambda t: 10.0 ** (t["model.depth"] - 4))
-    losses = estimates.comparison(some, BY, "val_loss", {})
+    losses = comparison.comparison(some, BY, "val_loss", {})
     for frame, scale in ((losses, "log"), (losses[losses["model.depth"] == 2], "linear")):
-        units = estimates.by_seed(some, BY, "val_loss")
+        units = comparison.by_seed(some, BY, "val_loss")
         figure = plots.comparison(plots.Arms(frame, ["initializer"], ["model.depth"]), frame, units, "val_loss")
         assert figure.axes[0].get_xscale() == scale
 
@@ -124,7 +125,7 @@ def test_titles_are_as_wide_as_their_panels():
         optimizer="another_long_name", schedule="a_third_one"
     )
     whole = compared(some, ["optimizer", "schedule", "initializer", "model.depth"])
-    units = estimates.by_seed(some, ["optimizer", "schedule", "initializer", "model.depth"], "val_accuracy")
+    units = comparison.by_seed(some, ["optimizer", "schedule", "initializer", "model.depth"], "val_accuracy")
     arms = plots.Arms(whole, ["model.depth"], ["optimizer", "schedule", "initializer"])
     figure = plots.comparison(arms, whole, units, "val_accuracy")
     for axes in figure.axes:
@@ -230,7 +231,7 @@ def range_test(*arms, by=("optimizer",)):
         ],
         ignore_index=True,
     )
-    ranges = estimates.rate_range(curve, list(by))
+    ranges = tuning.rate_range(curve, list(by))
     return plots.loss_by_rate(plots.Arms(ranges, by), curve, ranges)
 
 
@@ -250,7 +251,7 @@ def test_a_range_test_has_a_panel_an_arm_and_a_line_a_seed(arms):
 
 def test_a_range_test_that_is_lost_from_the_start_is_still_drawn():
     curve = pd.DataFrame({"optimizer": "sgd", "seed": 0, "learning_rate": RATES, "loss": np.nan})
-    ranges = estimates.rate_range(curve, ["optimizer"])
+    ranges = tuning.rate_range(curve, ["optimizer"])
     figure = plots.loss_by_rate(plots.Arms(ranges, ["optimizer"]), curve, ranges)
     assert figure.axes[0].get_ylim() == (0, 1)
 
@@ -261,7 +262,7 @@ def test_a_range_test_without_factors_is_one_panel():
 
 def test_names_are_drawn_as_they_are():
     some = trials(arms=("<script>", "$x_1$", "$\\frac"))
-    units = estimates.by_seed(some, BY, "val_accuracy")
+    units = comparison.by_seed(some, BY, "val_accuracy")
     epochs = pd.DataFrame({"key": some["key"], "epoch": 0, "val_accuracy": 0.5})
     arms = [{"initializer": "$x_1$", "model.depth": 2}]
     for figure in (

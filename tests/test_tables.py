@@ -7,7 +7,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis import estimates, tables
+from analysis import tables
+from analysis.estimate import comparison
 
 BY = ["initializer", "model.depth"]
 pytestmark = pytest.mark.filterwarnings("error")
@@ -19,7 +20,7 @@ COMPARISON = pd.DataFrame(
         ("zeros", 2, 1, 0, 0.1, np.nan, np.nan, np.nan, -0.85, np.nan, np.nan, 1, np.nan, "untested", 5),
         ("ones", 2, 0, 5, np.nan, np.nan, np.nan, np.nan, np.nan, np.nan, np.nan, 0, np.nan, "", 0),
     ],
-    columns=[*BY, *estimates.OUTCOME],
+    columns=[*BY, *comparison.OUTCOME],
 )
 BASELINE = {"initializer": "glorot_uniform"}
 

@@ -16,7 +16,8 @@ import yaml
 from mlflow.tracking import MlflowClient
 from rich.console import Console
 
-from analysis import estimates, load
+from analysis import load
+from analysis.estimate import comparison
 from analysis.read import runs
 from studies.command.sweep import Sweep
 from studies.factors import data
@@ -222,7 +223,7 @@ def test_a_level_that_is_null_leaves_the_others_as_they_are(root):
     execution.close("FINISHED")
     frame = load.trials(STUDY.name, root)
     assert list(frame["seeds.init"]) == levels and {type(level) for level in frame["seeds.init"]} == {int, type(None)}
-    compared = estimates.comparison(frame, ["seeds.init"], "val_loss", {"seeds.init": None})
+    compared = comparison.comparison(frame, ["seeds.init"], "val_loss", {"seeds.init": None})
     assert list(compared["seeds.init"]) == [None, 3] and list(compared["seeds"]) == [2, 2]
 
 

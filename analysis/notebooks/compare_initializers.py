@@ -26,7 +26,8 @@ import numpy as np
 import pandas as pd
 from IPython.display import HTML
 
-from analysis import answers, dynamics, estimates, load, plots, tables
+from analysis import answers, load, plots, tables
+from analysis.estimate import comparison, dynamics, intervals
 
 study = load.execution("init_comparison").study
 trials = load.trials("init_comparison")
@@ -41,7 +42,7 @@ trials[columns].sample(6, random_state=0).sort_index().round(3)
 
 # %%
 by = list(study.factors)
-compared = estimates.comparison(trials, by, study.metric, study.baseline)
+compared = comparison.comparison(trials, by, study.metric, study.baseline)
 HTML(tables.comparison_table(compared, by, study.metric, study.baseline, "html"))
 
 # %% [markdown]
@@ -57,7 +58,7 @@ HTML(tables.comparison_table(compared, by, study.metric, study.baseline, "html")
 
 # %%
 arms = plots.Arms(compared, colour=["initializer"], panels=["model.depth"])
-plots.comparison(arms, compared, estimates.by_seed(trials, by, study.metric), study.metric)
+plots.comparison(arms, compared, comparison.by_seed(trials, by, study.metric), study.metric)
 
 # %% [markdown]
 # The rings are the seeds, so one sees what each interval was made from. With two hidden layers everything but `zeros`
@@ -93,7 +94,7 @@ depth = trials["model.depth"].min()
 accuracy = trials[trials["model.depth"] == depth].pivot(index="seed", columns="initializer", values="val_accuracy")
 difference = accuracy["he_normal"] - accuracy["glorot_uniform"]
 
-by_hand = [difference.mean(), *estimates.t_interval(difference.to_numpy())]
+by_hand = [difference.mean(), *intervals.t_interval(difference.to_numpy())]
 row = compared[(compared["initializer"] == "he_normal") & (compared["model.depth"] == depth)].iloc[0]
 names = ["difference", "difference_low", "difference_high"]
 pd.DataFrame({"by hand": by_hand, "estimates.comparison": row[names].tolist()}, index=names).round(4)
@@ -126,7 +127,7 @@ pd.Series(
 # %%
 at_depth = compared[(compared["model.depth"] == depth) & compared["difference"].notna()].set_index("initializer")
 differences = accuracy.sub(accuracy["glorot_uniform"], axis="index")[at_depth.index]
-alone = differences.apply(lambda column: estimates.paired_p(column.to_numpy()))
+alone = differences.apply(lambda column: intervals.paired_p(column.to_numpy()))
 at_depth[names].assign(p_alone=alone, p_adjusted=at_depth["p"]).round(4)
 
 # %% [markdown]
@@ -156,7 +157,7 @@ print(f"the best of four equal arms leads their average by {lead:.4f}")
 # sd / .05)² seeds, and never fewer than four, since an interval from two or three is wide whatever they say:
 
 # %%
-wide = trials.assign(value=estimates.scored(trials, study.metric)).pivot(
+wide = trials.assign(value=comparison.scored(trials, study.metric)).pivot(
     index="seed", columns=["model.depth", "initializer"], values="value"
 )
 sds = pd.Series({d: (wide[d]["he_normal"] - wide[d]["glorot_uniform"]).std() for d in study.factors["model.depth"]})

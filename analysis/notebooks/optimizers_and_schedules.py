@@ -25,7 +25,8 @@ os.chdir(next(folder for folder in (Path.cwd(), *Path.cwd().parents) if (folder 
 import numpy as np
 from IPython.display import HTML
 
-from analysis import answers, dynamics, estimates, load, plots, tables
+from analysis import answers, load, plots, tables
+from analysis.estimate import comparison, dynamics
 
 optimizers = load.execution("optimizer_comparison").study
 trials, epochs = load.trials(optimizers.name), load.epochs(optimizers.name)
@@ -42,12 +43,12 @@ rates = load.settings(optimizers.name).groupby("optimizer", sort=False)["optimiz
 rates.to_frame().T
 
 # %%
-compared = estimates.comparison(trials, ["optimizer"], optimizers.metric, optimizers.baseline)
+compared = comparison.comparison(trials, ["optimizer"], optimizers.metric, optimizers.baseline)
 HTML(tables.comparison_table(compared, ["optimizer"], optimizers.metric, optimizers.baseline, "html"))
 
 # %%
 arms = plots.Arms(compared, colour=["optimizer"])
-plots.comparison(arms, compared, estimates.by_seed(trials, ["optimizer"], optimizers.metric), optimizers.metric)
+plots.comparison(arms, compared, comparison.by_seed(trials, ["optimizer"], optimizers.metric), optimizers.metric)
 
 # %% [markdown]
 # Mind the axis: the whole figure spans a few points of accuracy, and the rings of one arm can span most of it. A seed
@@ -117,10 +118,10 @@ cost(trials.assign(reached=epochs_to(target, trials, epochs)), "optimizer").sort
 schedules = load.execution("schedule_comparison").study
 trials, epochs = load.trials(schedules.name), load.epochs(schedules.name)
 by = list(schedules.factors)
-compared = estimates.comparison(trials, by, schedules.metric, schedules.baseline)
+compared = comparison.comparison(trials, by, schedules.metric, schedules.baseline)
 
 arms = plots.Arms(compared, colour=["schedule"], panels=["optimizer.learning_rate"])
-plots.comparison(arms, compared, estimates.by_seed(trials, by, schedules.metric), schedules.metric)
+plots.comparison(arms, compared, comparison.by_seed(trials, by, schedules.metric), schedules.metric)
 
 # %% [markdown]
 # The same schedules, from a rate that can be held on the left and from one that is too high on the right. On the left

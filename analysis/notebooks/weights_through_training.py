@@ -24,7 +24,8 @@ os.chdir(next(folder for folder in (Path.cwd(), *Path.cwd().parents) if (folder 
 import numpy as np
 import pandas as pd
 
-from analysis import dynamics, load, plots
+from analysis import load, plots
+from analysis.estimate import dynamics
 
 by = ["initializer", "model.depth"]
 trials, layers = load.trials("init_comparison"), load.layers("init_comparison")

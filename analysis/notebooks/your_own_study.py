@@ -35,7 +35,8 @@ from pathlib import Path
 
 os.chdir(next(folder for folder in (Path.cwd(), *Path.cwd().parents) if (folder / "pyproject.toml").exists()))
 
-from analysis import answers, dynamics, estimates, load, plots
+from analysis import answers, load, plots
+from analysis.estimate import comparison, dynamics
 
 folder = tempfile.TemporaryDirectory()
 store = Path(folder.name) / "store"
@@ -80,12 +81,12 @@ run(*design, "study.seeds=3")
 def read():
     """The study, its trials, and their comparison, as the store has them by now."""
     study, trials = load.execution("dropout", store).study, load.trials("dropout", store)
-    return study, trials, estimates.comparison(trials, list(study.factors), study.metric, study.baseline)
+    return study, trials, comparison.comparison(trials, list(study.factors), study.metric, study.baseline)
 
 
 study, trials, compared = read()
 arms = plots.Arms(compared, colour=["model.dropout"], panels=["data.train_size"])
-plots.comparison(arms, compared, estimates.by_seed(trials, arms.by, study.metric), study.metric)
+plots.comparison(arms, compared, comparison.by_seed(trials, arms.by, study.metric), study.metric)
 
 # %%
 for line in answers.answer(compared, list(study.factors), study.metric, study.baseline):
@@ -105,7 +106,7 @@ run(*design, "study.seeds=8")
 
 # %%
 study, trials, compared = read()
-plots.comparison(arms, compared, estimates.by_seed(trials, arms.by, study.metric), study.metric)
+plots.comparison(arms, compared, comparison.by_seed(trials, arms.by, study.metric), study.metric)
 
 # %%
 for line in answers.answer(compared, list(study.factors), study.metric, study.baseline):

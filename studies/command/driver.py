@@ -112,7 +112,8 @@ class Driver:
 
     def _train(self, trials, study) -> None:
         """Check every part of the pending trials in the workers, then train them and write what comes back."""
-        from analysis import estimates, load
+        from analysis import load
+        from analysis.estimate import comparison
         from studies.execute.task import Task
         from studies.observe.early_warnings import early_warnings
 
@@ -158,12 +159,13 @@ class Driver:
                         self.statuses[record.status] += 1
                         value = getattr(record, study.metric)
                         if record.status != "finished":  # as the tables count it
-                            value = estimates.scored(pd.DataFrame([asdict(record)]), study.metric).item()
+                            value = comparison.scored(pd.DataFrame([asdict(record)]), study.metric).item()
                         display.ended(trial, record, value)
 
     def _warn_of_mixing(self, finished: set[str]) -> None:
         """Say that what is finished was trained by other versions, or elsewhere, than the rest will be."""
-        from analysis import history, load
+        from analysis import load
+        from analysis.estimate import history
 
         tags = {run.tags["trial.key"]: run.tags for run in load.ended(self.study.name, self.root)} if finished else {}
         if said := history.changed([tags[key] for key in finished], provenance.circumstances()):
@@ -225,11 +227,12 @@ class Driver:
 
     def _choose(self, trials) -> list[dict]:
         """Each arm's best nuisance levels, printed and kept."""
-        from analysis import estimates, load, tables
+        from analysis import load, tables
+        from analysis.estimate import tuning
 
         study, by, nuisance = self.study, list(self.study.factors), list(self.study.nuisance)
         frame = load.trials(study.name, self.root, {trial.key: trial.levels for trial in trials})
-        tuned = estimates.tuned(frame, by, study.nuisance, study.tuning_metric)
+        tuned = tuning.tuned(frame, by, study.nuisance, study.tuning_metric)
         print(f"\n{tables.tuning_table(tuned, by, nuisance, study.tuning_metric)}\n")
         markdown = tables.tuning_table(tuned, by, nuisance, study.tuning_metric, format="markdown")
         self._keep(
@@ -277,11 +280,11 @@ class Driver:
 
     def _summary(self, frame) -> dict:
         """What all trials come to, over the seeds; a metric of test data is no objective, its like of validation is."""
-        from analysis import estimates
+        from analysis.estimate import comparison
 
         metric = self.study.metric
         objective = metric.replace("test", "val")
-        means = {m: estimates.comparison(frame, [], m, {}).to_dict("records")[0] for m in {metric, objective}}
+        means = {m: comparison.comparison(frame, [], m, {}).to_dict("records")[0] for m in {metric, objective}}
         if self.jobs and objective != metric:
             self.console.print(
                 f"a sweeper is given the mean of {objective}: no choice is to be made by test data", highlight=False

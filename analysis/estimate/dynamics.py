@@ -7,7 +7,9 @@ import pandas as pd
 from scipy.interpolate import PchipInterpolator
 from scipy.special import stdtrit
 
-from analysis.estimates import LEVEL, arms_of, bounded, failure_scores, labelled, scored
+from analysis.estimate.arms import arms_of, labelled
+from analysis.estimate.comparison import failure_scores, scored
+from analysis.estimate.intervals import LEVEL, bounded
 from studies.record import QUANTILES
 
 QUANTILE_COLUMNS = ("min", *(f"q{round(100 * q):02d}" for q in QUANTILES), "max")

@@ -1,27 +1,15 @@
 """Frames in, frames out: means, differences and their intervals."""
 
-import itertools
 from collections.abc import Iterable
 
 import numpy as np
 import pandas as pd
 
-from analysis.arms import (
-    arms_of,
-    as_level,
-    averaged_over,
-    comparable,
-    counted,
-    grouped,
-    labelled,
-    left_out,
-    levels_of,
-)
-from analysis.intervals import (
+from analysis.estimate.arms import arms_of, as_level, counted, grouped, labelled, levels_of
+from analysis.estimate.intervals import (
     LEAST_PAIRS,
     LEVEL,
     RESOLUTION,
-    bounded,
     difference_interval,
     higher_is_better,
     holm,
@@ -30,15 +18,8 @@ from analysis.intervals import (
     paired_p,
     pairs_with,
     settled,
-    t_interval,
 )
 from studies.record import METRICS, StudyError, listed
-
-__all__ = [
-    "LEAST_PAIRS", "LEVEL", "RESOLUTION", "arms_of", "as_level", "averaged_over", "bounded", "by_seed", "comparable",
-    "comparison", "failure_scores", "failures", "higher_is_better", "holm", "labelled", "left_out", "paired_p",
-    "rate_curve", "rate_range", "scored", "span", "t_interval", "tuned",
-]  # fmt: skip
 
 OUTCOME = (
     "seeds",
@@ -259,51 +240,6 @@ def span(units: pd.DataFrame, by: list[str], metric: str = "") -> dict | None:
     }  # fmt: skip
 
 
-def rate_curve(trials: pd.DataFrame, epochs: pd.DataFrame, by: list[str]) -> pd.DataFrame:
-    """The training loss at each learning rate of a range test: the columns `by`, seed, learning_rate, loss."""
-    rows = epochs[epochs["epoch"] > 0].merge(trials[["key", *by, "seed"]], on="key")
-    return rows[[*by, "seed", "learning_rate", "running_loss"]].rename(columns={"running_loss": "loss"})
-
-
-def rate_range(curve: pd.DataFrame, by: list[str]) -> pd.DataFrame:
-    """What a learning-rate range test says of each arm (Smith 2017, section 3.3).
-
-    Args:
-        curve: from `rate_curve`; each seed's rates rise.
-
-    Returns:
-        the columns `by`; seeds; steepest: the rate at which the loss falls fastest, by the logarithm of the rate;
-        lowest: at which it is lowest; highest: from which on it is back half way to where it began, or not finite, NaN
-        if it never is. Geometric means over the seeds; each also with its t interval on logarithms, `_low` and `_high`.
-    """
-    rows = []
-    for arm, part in grouped(curve, by):
-        points = np.log([_rates(line) for _, line in part.groupby("seed")])
-        row = [*arm, len(points)]
-        for column in points.T:
-            there = column[np.isfinite(column)]
-            row += np.exp([there.mean() if len(there) else np.nan, *t_interval(there)]).tolist()
-        rows.append(row)
-    names = [f"{name}{end}" for name in ("steepest", "lowest", "highest") for end in ("", "_low", "_high")]
-    return pd.DataFrame(rows, columns=[*by, "seeds", *names])
-
-
-def _rates(line: pd.DataFrame) -> tuple[float, float, float]:
-    """One seed's steepest, lowest and highest rate."""
-    rates, losses = line["learning_rate"].to_numpy(), line["loss"].to_numpy()
-    finite = np.isfinite(losses)
-    if not finite.any():
-        return np.nan, np.nan, rates[0] if len(rates) else np.nan
-    lowest = int(np.nanargmin(np.where(finite, losses, np.nan)))
-    falling = slice(0, max(lowest + 1, 2))
-    with np.errstate(divide="ignore", invalid="ignore"):  # of rates that do not rise
-        slopes = np.gradient(losses[falling], np.log(rates[falling])) if len(losses) > 1 else np.zeros(1)
-    steepest = int(np.argmin(np.nan_to_num(slopes, nan=np.inf)))
-    half_way = (losses[0] + losses[lowest]) / 2
-    above = np.flatnonzero((np.arange(len(losses)) > lowest) & ~(losses < half_way))
-    return rates[steepest], rates[lowest], rates[above[0]] if len(above) else np.nan
-
-
 def failures(trials: pd.DataFrame, by: list[str]) -> pd.DataFrame:
     """What did not finish: one row an arm and status, in the order they appear.
 
@@ -319,58 +255,3 @@ def failures(trials: pd.DataFrame, by: list[str]) -> pd.DataFrame:
     columns = ["status", "trials", "seeds", "epochs", "error"]
     frame = pd.DataFrame(rows, columns=[*by, *columns])
     return frame.assign(**levels_of([row[: len(by)] for row in rows], by))
-
-
-def tuned(trials: pd.DataFrame, by: list[str], nuisance: dict[str, tuple], metric: str) -> pd.DataFrame:
-    """One row an arm, in the order the arms appear: the combination of nuisance levels with the best mean.
-
-    Trials that diverged or timed out have a failure's score, see `failure_scores`; a combination with a trial that
-    crashed is not chosen. Of equals, but for rounding, the one with the fewest failures is, and of those the first in
-    the order of the levels.
-
-    Args:
-        trials: a trials frame with a column for each nuisance factor.
-        by: the factors that make the arms.
-        nuisance: nuisance factor -> its levels.
-        metric: one of `studies.record.METRICS`, on validation data.
-
-    Returns:
-        the columns `by` and those of `nuisance`, null where nothing can be chosen; value: the best mean, NaN there;
-        edge: the nuisance factors whose best level is the least or the greatest of several numbers.
-    """
-    frame = trials.assign(value=scored(trials, metric), failed=trials["status"] != "finished")
-    rows = []
-    for arm, part in grouped(frame, by):
-        tried = dict(grouped(part, list(nuisance)))
-        found = [
-            (levels, some["value"].mean(skipna=False), some["failed"].sum())
-            for levels in itertools.product(
-                *((*levels, None) for levels in nuisance.values())
-            )  # None: it has no such one
-            if (some := tried.get(tuple(map(as_level, levels)))) is not None
-        ]
-        best, best_value = _best(found, len(nuisance), metric)
-        edge = [factor for factor, level in zip(nuisance, best, strict=True) if _on_edge(level, nuisance[factor])]
-        rows.append((*arm, *best, best_value, edge))
-    names = [*by, *nuisance, "value", "edge"]
-    return pd.DataFrame(
-        {
-            name: pd.Series([row[place] for row in rows], dtype=float if name == "value" else object)
-            for place, name in enumerate(names)
-        }
-    )
-
-
-def _best(found: list[tuple], count: int, metric: str) -> tuple[tuple, float]:
-    """Of combinations, their means and failures the best combination and its mean; nulls where there is none."""
-    sign = 1 if higher_is_better(metric) else -1
-    found = [(levels, mean, failed) for levels, mean, failed in found if mean == mean]
-    top = max((sign * mean for _, mean, _ in found), default=np.nan)
-    equals = [each for each in found if sign * each[1] >= top - RESOLUTION * abs(top)]
-    best = min(equals, key=lambda each: each[2], default=((None,) * count, np.nan, 0))
-    return best[:2]
-
-
-def _on_edge(level, levels) -> bool:
-    numbers = [other for other in levels if isinstance(other, int | float) and not isinstance(other, bool)]
-    return len(numbers) == len(levels) > 1 and level in (min(numbers), max(numbers))
