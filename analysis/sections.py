@@ -247,23 +247,23 @@ def training(found: Findings) -> Section:
 def weights(found: Findings) -> Section:
     """Distributions, norms, updates and gradients by layer and epoch; early warnings."""
     section = Section("weights", "Weights")
-    trials, arms = found.trials, found.detailed
+    trials, detailed = found.trials, found.detailed
     number, every = arms.arms_of(trials, found.by)
-    shown = {tuple(arms.as_level(level) for level in arm.values()) for arm in arms}
+    shown = {tuple(arms.as_level(level) for level in arm.values()) for arm in detailed}
     mine = trials[[every[n] in shown for n in number]]
     wanted = (*dynamics.QUANTILE_COLUMNS, *plots.LAYER_STATISTICS)
     layers = load.layers(found.study.name, found.root, list(mine["key"]), wanted)
     if len(layers):
-        spaced = "Arms are evenly spaced from best to worst. " if len(found.compared) > len(arms) else ""
+        spaced = "Arms are evenly spaced from best to worst. " if len(found.compared) > len(detailed) else ""
         section.figure(
             "weights",
-            plots.ridgelines(arms, dynamics.densities(mine, layers, found.by)),
+            plots.ridgelines(detailed, dynamics.densities(mine, layers, found.by)),
             f"{spaced}Distribution of a kernel's weights, from the first epoch (top) to the last; quantiles averaged "
             "over seeds.",
         )
         section.figure(
             "layers",
-            plots.layer_maps(arms, dynamics.medians(mine, layers, found.by, list(plots.LAYER_STATISTICS))),
+            plots.layer_maps(detailed, dynamics.medians(mine, layers, found.by, list(plots.LAYER_STATISTICS))),
             f"{spaced}Each kernel by layer (input at the top) and epoch: norm, mean update ratio and gradient norm of "
             "its steps; medians over seeds. Orange is exactly zero: nothing reaches these weights. Blank is not finite "
             "or after the end. Norms are not comparable across layers that are normalized or rescaled.",

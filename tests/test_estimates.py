@@ -56,8 +56,8 @@ def test_fewer_than_two_values_have_no_interval(values):
 @pytest.mark.parametrize("n", [5, 10])
 def test_the_t_interval_covers_a_normal_mean_as_often_as_it_says(n):
     samples = np.random.default_rng(0).normal(size=(10_000, n))
-    intervals = np.array([intervals.t_interval(sample) for sample in samples])
-    covered = np.mean((intervals[:, 0] < 0) & (intervals[:, 1] > 0))
+    low, high = np.array([intervals.t_interval(sample) for sample in samples]).T
+    covered = np.mean((low < 0) & (high > 0))
     assert covered == pytest.approx(0.95, abs=0.0065)  # three standard errors
 
 
