@@ -185,8 +185,9 @@ def test_a_study_survives_a_killed_process_and_goes_on_after_its_driver_was_stop
 
 
 def heeding():
-    """Before a process begins: let it heed Ctrl-C, which what a shell runs in its background ignores."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    """Before a process begins: let it heed what a shell's background, or nohup, has these tests ignore."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
 
 
 def catches(pid, number):
@@ -214,7 +215,10 @@ def test_a_command_can_be_ended_at_any_moment(tmp_path, delay):
     workers = processes_of(driver.pid)
     driver.send_signal(number)
     driver.send_signal(number)  # as impatience has it
-    _, errors = driver.communicate(timeout=60)
+    try:
+        _, errors = driver.communicate(timeout=60)
+    finally:
+        driver.kill()
     assert driver.returncode == 128 + number
     assert re.fullmatch(r"interrupted[^\n]*\n", errors), errors
     assert list((tmp_path / "tmp").iterdir()) == []
