@@ -7,7 +7,8 @@ from datetime import datetime
 
 import pandas as pd
 
-from analysis import command, load, tables
+from analysis import command, load
+from analysis.show import tables
 from studies.record import METRICS, Study, StudyError, arm_label, listed
 
 
@@ -120,8 +121,8 @@ def answer(
         planned: how many trials the study has, if these are to be all of them.
         where, since: how these trials were selected, see `selected`.
     """
-    from analysis import answers
     from analysis.estimate import arms, comparison, history, tuning
+    from analysis.show import answers
 
     by, metric = list(study.factors) if by is None else by, metric or study.metric
     over = arms.averaged_over(study, by)
@@ -192,8 +193,8 @@ def across(
     Raises:
         StudyError: a factor is not in all of them, or they have no metric in common.
     """
-    from analysis import answers
     from analysis.estimate import arms, comparison
+    from analysis.show import answers
 
     studies = [study for study, _ in chosen]
     shared = [factor for factor in studies[0].factors if all(factor in study.factors for study in studies)]

@@ -8,10 +8,11 @@ import jinja2
 import pandas as pd
 from markupsafe import Markup
 
-from analysis import answers, command, load, style
+from analysis import command, load
 from analysis.estimate import comparison, history
 from analysis.read import runs
-from analysis.sections import SECTIONS, Findings
+from analysis.show import answers, style
+from analysis.show.sections import SECTIONS, Findings
 from studies.record import StudyError
 
 FILE = "report.html"
@@ -83,7 +84,10 @@ def report(execution: load.Execution, trials: pd.DataFrame, root) -> Report:
         f"seed{'s' * (len(study.seeds) > 1)}, {len(trials)} of {len(execution.keys)} trials; metric: {study.metric}"
     )
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True, lstrip_blocks=True
+        loader=jinja2.FileSystemLoader(Path(__file__).parent / "show"),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
     answer = answers.answer(found.compared, found.by, study.metric, study.baseline)
     if len(found.views) > 1:

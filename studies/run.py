@@ -111,7 +111,7 @@ def _end_sweep(jobs: sweep.Sweep, outcomes: list[sweep.Outcome], code: int) -> N
     """Print how the jobs of a multirun compare, and end their runs in the stores."""
     if not any(outcome.swept and outcome.seeds for outcome in outcomes):
         return
-    from analysis import tables
+    from analysis.show import tables
     from studies.store import writer
 
     rows = [

@@ -4,8 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis import answers
 from analysis.estimate import comparison, intervals
+from analysis.show import answers
 
 NAN = float("nan")
 

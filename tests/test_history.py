@@ -9,8 +9,9 @@ import pandas as pd
 import pytest
 from test_report import CONFIG, Page, grid, records
 
-from analysis import compare, load, report, tables
+from analysis import compare, load, report
 from analysis.estimate import comparison, history
+from analysis.show import tables
 from studies.record import Result, Study, Trial
 from studies.store import writer
 

@@ -8,8 +8,8 @@ import pytest
 from IPython.core.formatters import DisplayFormatter
 from matplotlib.colors import to_hex
 
-from analysis import plots, style
 from analysis.estimate import comparison, dynamics, tuning
+from analysis.show import plots, style
 from studies.record import QUANTILES
 
 pytestmark = pytest.mark.filterwarnings("error")

@@ -7,8 +7,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis import tables
 from analysis.estimate import comparison
+from analysis.show import tables
 
 BY = ["initializer", "model.depth"]
 pytestmark = pytest.mark.filterwarnings("error")

@@ -26,8 +26,9 @@ import numpy as np
 import pandas as pd
 from IPython.display import HTML
 
-from analysis import answers, load, plots, tables
+from analysis import load
 from analysis.estimate import comparison, dynamics, intervals
+from analysis.show import answers, plots, tables
 
 study = load.execution("init_comparison").study
 trials = load.trials("init_comparison")

@@ -25,8 +25,9 @@ os.chdir(next(folder for folder in (Path.cwd(), *Path.cwd().parents) if (folder 
 import numpy as np
 from IPython.display import HTML
 
-from analysis import answers, load, plots, tables
+from analysis import load
 from analysis.estimate import comparison, dynamics
+from analysis.show import answers, plots, tables
 
 optimizers = load.execution("optimizer_comparison").study
 trials, epochs = load.trials(optimizers.name), load.epochs(optimizers.name)

@@ -24,8 +24,9 @@ os.chdir(next(folder for folder in (Path.cwd(), *Path.cwd().parents) if (folder 
 import numpy as np
 import pandas as pd
 
-from analysis import load, plots
+from analysis import load
 from analysis.estimate import dynamics
+from analysis.show import plots
 
 by = ["initializer", "model.depth"]
 trials, layers = load.trials("init_comparison"), load.layers("init_comparison")

@@ -35,8 +35,9 @@ from pathlib import Path
 
 os.chdir(next(folder for folder in (Path.cwd(), *Path.cwd().parents) if (folder / "pyproject.toml").exists()))
 
-from analysis import answers, load, plots
+from analysis import load
 from analysis.estimate import comparison, dynamics
+from analysis.show import answers, plots
 
 folder = tempfile.TemporaryDirectory()
 store = Path(folder.name) / "store"

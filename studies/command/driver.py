@@ -227,8 +227,9 @@ class Driver:
 
     def _choose(self, trials) -> list[dict]:
         """Each arm's best nuisance levels, printed and kept."""
-        from analysis import load, tables
+        from analysis import load
         from analysis.estimate import tuning
+        from analysis.show import tables
 
         study, by, nuisance = self.study, list(self.study.factors), list(self.study.nuisance)
         frame = load.trials(study.name, self.root, {trial.key: trial.levels for trial in trials})

@@ -10,7 +10,7 @@ import pandas as pd
 from analysis.estimate.arms import arms_of, as_level
 from analysis.estimate.history import Choices
 from analysis.estimate.intervals import LEAST_PAIRS, LEVEL, RESOLUTION, higher_is_better
-from analysis.tables import interval, rounded, words
+from analysis.show.tables import interval, rounded, words
 from studies.record import arm_label, listed
 
 MOST_CONTEXTS = 8

@@ -9,11 +9,11 @@ from matplotlib.colors import LogNorm, Normalize
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from analysis import style
 from analysis.estimate.arms import arms_of
 from analysis.estimate.intervals import higher_is_better
-from analysis.style import COLOURS, DASHES, INK, INTERVAL, MAP, MARKERS, Figure, Style, brief, styled
-from analysis.tables import level_text, rounded, words
+from analysis.show import style
+from analysis.show.style import COLOURS, DASHES, INK, INTERVAL, MAP, MARKERS, Figure, Style, brief, styled
+from analysis.show.tables import level_text, rounded, words
 from studies.record import arm_label, short
 
 

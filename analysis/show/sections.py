@@ -8,11 +8,12 @@ from functools import cached_property
 
 import pandas as pd
 
-from analysis import answers, load, plots, style, tables
+from analysis import load
 from analysis.estimate import arms, dynamics, intervals
 from analysis.estimate import comparison as estimates
 from analysis.estimate.tuning import rate_curve, rate_range, tuned
-from analysis.tables import words
+from analysis.show import answers, plots, style, tables
+from analysis.show.tables import words
 from studies.record import Study
 
 MOST_PANELS = 12
@@ -58,7 +59,7 @@ class Section:
         self.blocks.append(Block("text", words))
 
     def table(self, html: str, caption: str = "", fold: str = "") -> None:
-        """Add a table that `analysis.tables` rendered as HTML."""
+        """Add a table that `tables` rendered as HTML."""
         self.blocks.append(Block("table", html, caption, fold))
 
     def figure(self, name: str, figure, caption: str) -> None:
