@@ -191,17 +191,17 @@ class Engine:
             sums = [total + more for total, more in zip(update_sums, done, strict=True)]
             return place + 1, loss_sum + loss, accuracy_sum + accuracy, *sums
 
-        # Squares are summed element by element, all kernels in one tensor, and reduced after the loop: a reduction in
-        # every step costs half a step, and each operation more half a microsecond.
+        # Squares are summed element by element and reduced after the loop: a reduction in every step costs half a step.
         sizes = [math.prod(v.shape) for v in self.kernels]
-        zeros = [tf.zeros(sum(sizes) if self.observe else 0, tf.float64)] * 2
+        zeros = [tf.zeros_like(squared) for squared in self._squares(self.kernels)] * 2
         steps = order.shape[0]
         _, loss, accuracy, updates, clipped, *squares = _loop(steps, step, *[tf.zeros(())] * 4, *zeros)
         updates = tf.maximum(updates, 1)
         means = tf.zeros((2, 0), tf.float64)
         if self.observe:
-            norms = [[tf.reduce_sum(squared) for squared in tf.split(total, sizes)] for total in squares]
-            means = tf.stack(norms) / tf.cast(updates, tf.float64)
+            totals = tf.split(_flat(squares), sizes * 2)
+            sums = tf.stack([tf.reduce_sum(squared) for squared in totals])
+            means = tf.reshape(sums, (2, -1)) / tf.cast(updates, tf.float64)
         return loss / steps, accuracy / steps, clipped / updates, self.flat_weights(), means
 
     def _gradients(self, images, targets):
@@ -245,8 +245,17 @@ class Engine:
         self.optimizer.apply(gradients, weights)
         self.rules.change("after", self.kernels, rate)
         updates = [v.value.read_value() - w for v, w in zip(self.kernels, before)]
-        squares = [_squares(raw), _squares(updates)] if self.observe else [tf.zeros(0, tf.float64)] * 2
-        return tf.ones(()), share, *squares
+        return tf.ones(()), share, *self._squares(raw), *self._squares(updates)
+
+    def _squares(self, tensors) -> list:
+        """Each entry's square, if observed; in double precision, since float32 has none below 1e-45 and above 1e38.
+
+        Kernel by kernel with XLA, which puts them into the loops that make the entries; else all end to end, since each
+        operation more costs a microsecond.
+        """
+        if not self.observe:
+            return []
+        return [tf.square(tf.cast(t, tf.float64)) for t in (tensors if self.xla else [_flat(tensors)])]
 
     def _sums(self, x, y, scale, shift, order, weight, member):
         """Of each part: the loss's sum, how many are right, how many there are."""
@@ -401,11 +410,6 @@ def _built_slots(optimizer, weights) -> list:
 
 def _loop(times, body, *start):
     return tf.while_loop(lambda place, *_: place < times, body, (tf.constant(0), *start), parallel_iterations=1)
-
-
-def _squares(tensors):
-    """Each entry's square, end to end; in double precision, since float32 has none below 1e-45 and above 1e38."""
-    return tf.square(tf.cast(_flat(tensors), tf.float64))
 
 
 def _flat(tensors):
