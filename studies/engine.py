@@ -126,7 +126,9 @@ class Engine:
         epoch = tf.function(self._epoch, jit_compile=self.xla, autograph=False)
         self.epoch = epoch.get_concrete_function(*data, order, rates, momenta, *drawn)
         chunks = tf.TensorSpec([None, None], tf.int32), tf.TensorSpec([None, None]), tf.TensorSpec([None, None])
-        self.sums = tf.function(self._sums, autograph=False).get_concrete_function(*data, *chunks)
+        chunks += (tf.TensorSpec([2], tf.int32),)
+        sums = tf.function(self._sums, jit_compile=self.xla, autograph=False)
+        self.sums = sums.get_concrete_function(*data, *chunks)
         of_average = tf.function(self._sums_of_average, autograph=False)
         self.sums_of_average = of_average.get_concrete_function(*data, *chunks) if self.averages else None
 
@@ -148,16 +150,22 @@ class Engine:
         given = (course.order, course.rates, course.momenta, *course.drawn)
         return Epoch(*self.epoch(x, y, scale, shift, *map(tf.constant, given)))
 
-    def evaluate(self, x, y, scale, shift, order, weight, member, average: bool = False) -> list[tuple[float, float]]:
+    def evaluate(
+        self, x, y, scale, shift, order, weight, member, span=None, average=False
+    ) -> list[tuple[float, float]]:
         """Mean loss and accuracy of each part, in inference mode.
 
         Args:
             order, weight, member: the parts, as `chunked` gives them.
+            span: the first chunk to evaluate and the one after the last; parts outside have no result. All by default.
             average: of the optimizer's average of the weights.
         """
         sums = self.sums_of_average if average else self.sums
-        losses, right, counts = (total.numpy() for total in sums(x, y, scale, shift, order, weight, member))
-        return list(zip((losses / counts).tolist(), (right / counts).tolist(), strict=True))
+        span = tf.constant((0, len(order)) if span is None else span)
+        losses, right, counts = (total.numpy() for total in sums(x, y, scale, shift, order, weight, member, span))
+        there = counts > 0
+        means = (total[there] / counts[there] for total in (losses, right))
+        return list(zip(*(mean.tolist() for mean in means), strict=True))
 
     def state(self) -> list:
         """Values of the model's and the optimizer's variables."""
@@ -254,22 +262,22 @@ class Engine:
             return []
         return [tf.square(tf.cast(t, tf.float64)) for t in (tensors if self.xla else [_flat(tensors)])]
 
-    def _sums(self, x, y, scale, shift, order, weight, member):
-        """Of each part: the loss's sum, how many are right, how many there are."""
+    def _sums(self, x, y, scale, shift, order, weight, member, span):
+        """Of each part in a span of chunks: the loss's sum, how many are right, how many there are."""
 
-        def chunk(place, losses, right):
+        def chunk(place, losses, right, counts):
             labels = tf.gather(y, order[place])
             outputs = self.model(_images(tf.gather(x, order[place]), scale, shift), training=False)
             loss = self.loss(labels, outputs, sample_weight=weight[place]) * tf.cast(tf.size(labels), tf.float32)
             correct = tf.reduce_sum(_correct(labels, outputs) * weight[place])
-            part = tf.cast(member[place], tf.float64)
-            losses, right = losses + part * tf.cast(loss, tf.float64), right + part * tf.cast(correct, tf.float64)
-            return place + 1, losses, right
+            of_it = member[place] > 0
+            sums = losses, right, counts
+            more = loss, correct, tf.reduce_sum(weight[place])
+            added = (old + tf.cast(new, tf.float64) for old, new in zip(sums, more, strict=True))
+            return place + 1, *(tf.where(of_it, new, old) for new, old in zip(added, sums, strict=True))
 
         none = tf.zeros(tf.shape(member)[1], tf.float64)
-        _, losses, right = _loop(tf.shape(order)[0], chunk, none, none)
-        counts = tf.linalg.matvec(member, tf.reduce_sum(weight, axis=1), transpose_a=True)
-        return losses, right, tf.cast(counts, tf.float64)
+        return _loop(span[1], chunk, none, none, none, first=span[0])[1:]
 
     def _sums_of_average(self, *data_and_chunks):
         """As `_sums`, with the optimizer's average of the weights in place of the weights, for the time of it."""
@@ -368,7 +376,7 @@ def weight_name(variable, model) -> tuple[str, str]:
 
 
 def chunked(*parts: np.ndarray, batch: int = EVALUATION_BATCH) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Parts of the examples as equal chunks of at most `batch`.
+    """Parts of the examples as equal chunks of at most `batch`, which the first part fills evenly.
 
     Args:
         parts: their indices.
@@ -377,8 +385,7 @@ def chunked(*parts: np.ndarray, batch: int = EVALUATION_BATCH) -> tuple[np.ndarr
         indices, `(chunks, size)`; weights, `(chunks, size)`: 1 for an example, 0 for padding; 1 for the part that a
         chunk belongs to and 0 for the others, `(chunks, parts)`.
     """
-    longest = max(map(len, parts))
-    size = -(-longest // -(-longest // batch))
+    size = -(-len(parts[0]) // -(-len(parts[0]) // batch))
     counts = [-(-len(part) // size) for part in parts]
     order, weight = np.zeros((sum(counts), size), np.int32), np.zeros((sum(counts), size), np.float32)
     for part, end, count in zip(parts, np.cumsum(counts), counts, strict=True):
@@ -412,8 +419,10 @@ def _assign(variables, values) -> None:
         (inner if isinstance(inner, tf.Variable) else variable).assign(value, read_value=False)
 
 
-def _loop(times, body, *start):
-    return tf.while_loop(lambda place, *_: place < times, body, (tf.constant(0), *start), parallel_iterations=1)
+def _loop(end, body, *start, first=0):
+    return tf.while_loop(
+        lambda place, *_: place < end, body, (tf.convert_to_tensor(first), *start), parallel_iterations=1
+    )
 
 
 def _flat(tensors):

@@ -249,6 +249,27 @@ def test_parts_evaluated_together_have_each_their_own(deep):
         assert together[0] == engine.evaluate(*data, *chunked(*parts[:2], batch=batch))[0]
 
 
+@pytest.mark.parametrize("xla", [False, True])
+def test_a_part_has_the_same_bits_whatever_is_evaluated_with_it(tf, compiled, xla):
+    import keras
+
+    from studies.engine import chunked
+
+    engine, (_, y, scale, shift) = compiled(network(), keras.optimizers.SGD(), xla=xla)
+    engine.reset(initial_values(engine.model))
+    sizes = np.where(np.arange(EXAMPLES) < 40, 16, 3e38).astype(np.float32)  # logits beyond float32
+    data = tf.constant(sizes[:, None, None, None] * (X > 8)), y, scale * 16, shift
+    engine.compile(*data, STEPS, BATCH)
+    for batch in (6, 1000):
+        order, weight, member = chunked(*np.split(np.arange(EXAMPLES), [20, 40]), batch=batch)
+        ends = [0, *np.cumsum(member.sum(axis=0)).astype(int)]
+        first, second, ruined = engine.evaluate(*data, order, weight, member)
+        assert np.isfinite([first, second]).all() and not np.isfinite(ruined[0])
+        for place, part in enumerate((first, second)):
+            assert engine.evaluate(*data, order, weight, member, (ends[place], ends[place + 1])) == [part]
+        assert engine.evaluate(*data, order, weight, member, (0, ends[2])) == [first, second]
+
+
 @pytest.mark.parametrize("end", ["logits", "activation", "Activation", "Softmax"])
 def test_a_network_may_end_in_logits_or_probabilities(tf, end):
     import keras
