@@ -376,7 +376,7 @@ def weight_name(variable, model) -> tuple[str, str]:
 
 
 def chunked(*parts: np.ndarray, batch: int = EVALUATION_BATCH) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Parts of the examples as equal chunks of at most `batch`, which the first part fills evenly.
+    """Parts of the examples as equal chunks of at most `batch`, which the first part fills evenly if it is not small.
 
     Args:
         parts: their indices.
@@ -385,7 +385,8 @@ def chunked(*parts: np.ndarray, batch: int = EVALUATION_BATCH) -> tuple[np.ndarr
         indices, `(chunks, size)`; weights, `(chunks, size)`: 1 for an example, 0 for padding; 1 for the part that a
         chunk belongs to and 0 for the others, `(chunks, parts)`.
     """
-    size = -(-len(parts[0]) // -(-len(parts[0]) // batch))
+    first, longest = (-(-size // -(-size // batch)) for size in (len(parts[0]), max(map(len, parts))))
+    size = max(first, longest // 4)  # a few examples to validate are padded, not thousands to test taken by the few
     counts = [-(-len(part) // size) for part in parts]
     order, weight = np.zeros((sum(counts), size), np.int32), np.zeros((sum(counts), size), np.float32)
     for part, end, count in zip(parts, np.cumsum(counts), counts, strict=True):

@@ -236,6 +236,15 @@ def test_padding_keeps_every_index_once(tf, count, batch):
     assert weight.sum() == count and order.size - count < order.shape[0]
 
 
+@pytest.mark.parametrize(("counts", "size", "chunks"), [((287, 287, 359), 287, 4), ((20, 20, 9999), 125, 82)])
+def test_chunks_fit_what_is_evaluated_most_and_are_never_many(tf, counts, size, chunks):
+    from studies.engine import chunked
+
+    order, weight, member = chunked(*map(np.arange, counts))
+    assert order.shape == weight.shape == (chunks, size)
+    assert member.shape == (chunks, 3) and (weight.sum(axis=1) @ member).tolist() == list(counts)
+
+
 def test_parts_evaluated_together_have_each_their_own(deep):
     from studies.engine import chunked
 
