@@ -454,10 +454,23 @@ def test_random_labels_are_learned_by_heart_and_say_nothing_of_others(run, tmp_p
     assert 0.05 < result.test_accuracy < 0.5
 
 
-def test_digits_are_read_as_well_as_such_networks_do(run):
+def test_digits_are_read_as_well_as_such_networks_do(run, trial_of):
+    """By 1.2 points better than logistic regression, on the same images: .981 and .969 over random splits."""
+    from sklearn.linear_model import LogisticRegression
+
+    from studies.factors.data import digits, split
+    from studies.train.parts import streams
+
     settings = ("model.depth=2", "model.width=128", "optimizer=momentum", "training.epochs=30", "diagnostics=none")
-    accuracy = [run(*settings, seed=seed)[2].test_accuracy for seed in range(3)]
-    assert np.mean(accuracy) == pytest.approx(0.981, abs=0.015)
+    node, dataset, gains = trial_of(settings).config["data"], digits(), []
+    images = dataset.x.reshape(len(dataset.x), -1) / 16
+    for seed in range(3):
+        parts = split(dataset, node, np.random.default_rng(streams(seed, {})["split"]))
+        linear = LogisticRegression(max_iter=500).fit(images[parts.train], dataset.y[parts.train])
+        gains.append(
+            run(*settings, seed=seed)[2].test_accuracy - linear.score(images[parts.test], dataset.y[parts.test])
+        )
+    assert np.mean(gains) == pytest.approx(0.012, abs=0.015), gains
 
 
 def test_lenet_300_100_reads_mnist(run, mnist_root):
