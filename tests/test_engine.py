@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from studies.contract import STATISTICS
 from studies.factors import targets
-from studies.record import STATISTICS
 
 CONF = Path(__file__).parent.parent / "conf"
 OPTIMIZERS = sorted(option.stem for option in (CONF / "optimizer").glob("*.yaml"))

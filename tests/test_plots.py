@@ -10,7 +10,7 @@ from matplotlib.colors import to_hex
 
 from analysis.estimate import comparison, dynamics, tuning
 from analysis.show import plots, style
-from studies.record import QUANTILES
+from studies.contract import QUANTILES
 
 pytestmark = pytest.mark.filterwarnings("error")
 

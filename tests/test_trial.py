@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from studies.record import SEED_STREAMS, STATISTICS, EpochRecord, LayerRecord, Result, Work
+from studies.contract import STATISTICS
+from studies.record import SEED_STREAMS, EpochRecord, LayerRecord, Result, Work
 
 ROOT = Path(__file__).parent.parent
 CONF = ROOT / "conf"

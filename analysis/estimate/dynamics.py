@@ -10,7 +10,7 @@ from scipy.special import stdtrit
 from analysis.estimate.arms import arms_of, labelled
 from analysis.estimate.comparison import failure_scores, scored
 from analysis.estimate.intervals import LEVEL, bounded
-from studies.record import QUANTILES
+from studies.contract import QUANTILES
 
 QUANTILE_COLUMNS = ("min", *(f"q{round(100 * q):02d}" for q in QUANTILES), "max")
 """The columns of the layers frame from which a density is drawn."""

@@ -21,17 +21,9 @@ import numpy as np
 import yaml
 from filelock import FileLock
 
-from studies.record import (
-    CIRCUMSTANCES,
-    EPOCH_COLUMNS,
-    IDENTITY,
-    LAYER_COLUMNS,
-    METRICS,
-    STATISTICS,
-    StudyError,
-    content_key,
-    listed,
-)
+from studies import contract
+from studies.contract import CIRCUMSTANCES, EPOCH_COLUMNS, LAYER_COLUMNS, STATISTICS
+from studies.record import IDENTITY, METRICS, StudyError, content_key, listed
 from studies.store import database
 from studies.store.client import ClientStore
 from studies.store.sql import Store
@@ -283,7 +275,7 @@ def end_sweep(root, study: str, sweep: str, status: str, table: str) -> None:
 
 def _opened(root, study: str):
     file = Path(root).resolve() / "mlflow.db"
-    kind = Store if database.version(file) in database.KNOWN_VERSIONS else ClientStore
+    kind = Store if database.version(file) in contract.SCHEMAS else ClientStore
     return kind(file, study)
 
 

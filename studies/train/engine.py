@@ -12,9 +12,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from studies.contract import STATISTICS
 from studies.factors.optimizers import taken_over
 from studies.observe.weights import weight_statistics
-from studies.record import STATISTICS
 from studies.train.steps import Rules
 
 EVALUATION_BATCH = 500
