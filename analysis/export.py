@@ -8,7 +8,8 @@ from pathlib import Path
 import pandas as pd
 
 from analysis import command, load
-from studies.record import QUANTILES, SPARSITY_THRESHOLDS, StudyError, listed, shown
+from studies.contract import QUANTILES, SPARSITY_THRESHOLDS
+from studies.record import StudyError, listed, shown
 
 EPOCH = {
     "key": "the trial, as in the trials frame",

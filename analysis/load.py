@@ -12,18 +12,8 @@ import pandas as pd
 
 from analysis.read import runs
 from analysis.read.runs import Run
-from studies.record import (
-    CIRCUMSTANCES,
-    EPOCH_COLUMNS,
-    LAYER_COLUMNS,
-    METRICS,
-    STATISTICS,
-    STATUSES,
-    Result,
-    Study,
-    StudyError,
-    listed,
-)
+from studies.contract import CIRCUMSTANCES, EPOCH_COLUMNS, LAYER_COLUMNS, STATISTICS
+from studies.record import METRICS, STATUSES, Result, Study, StudyError, listed
 
 TEXTS = ("key", "status", "error")
 NUMBERS = tuple(dict.fromkeys((*METRICS, *(f.name for f in fields(Result) if f.name not in TEXTS))))
@@ -121,7 +111,7 @@ def trials(
     until: int | None = None,
 ) -> pd.DataFrame:
     """One row a trial: key, study, role, status, the factors by their config keys, seed, metrics, seconds, what it was
-    trained by (`studies.record.CIRCUMSTANCES`), error.
+    trained by (`studies.contract.CIRCUMSTANCES`), error.
 
     A factor with null among its levels has the dtype object, so that its other levels stay what they are. Numbers that
     an earlier version did not store are NaN.

@@ -7,9 +7,10 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from studies.contract import STATISTICS
 from studies.execute.task import Task
 from studies.execute.worker import environment
-from studies.record import STATISTICS, EpochRecord, Result, Started, Study, Trial
+from studies.record import EpochRecord, Result, Started, Study, Trial
 from studies.store import database as database
 from studies.store import writer
 

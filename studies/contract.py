@@ -1,4 +1,4 @@
-"""What the writer and the readers of a store agree on: where it is, and which of a database's experiments are ours."""
+"""What the writer and the readers of a store agree on: its columns, where it is, and which experiments are ours."""
 
 import os
 import re
@@ -6,6 +6,55 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from studies.record import StudyError, shown
+
+SCHEMAS = ("dc11669786a5",)
+"""The versions of MLflow's database whose tables are known; others are gone through MLflow's client."""
+
+EPOCH_COLUMNS = (
+    "key",
+    "epoch",
+    "examples",
+    "learning_rate",
+    "running_loss",
+    "running_accuracy",
+    "val_loss",
+    "val_accuracy",
+    "seconds",
+    "train_loss",
+    "train_accuracy",
+    "ema_val_loss",
+    "ema_val_accuracy",
+    "clipped",
+)
+
+QUANTILES = (0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99)
+
+SPARSITY_THRESHOLDS = ("0", "1e-4", "1e-3", "1e-2")
+
+STATISTICS = (
+    "mean",
+    "sd",
+    "min",
+    "max",
+    "l1",
+    "l2",
+    "max_norm",
+    "skew",
+    "kurtosis",
+    *(f"q{round(100 * q):02d}" for q in QUANTILES),
+    *(f"sparsity_{t}" for t in SPARSITY_THRESHOLDS),
+    "distance",
+    "cosine_distance",
+    "gradient_norm",
+    "update_norm",
+    "update_ratio",
+)
+"""The columns of the layers frame after `key epoch layer tensor`."""
+
+LAYER_COLUMNS = ("key", "epoch", "layer", "tensor", *STATISTICS)
+
+CIRCUMSTANCES = ("version.tensorflow", "version.keras", "version.numpy", "processor", "device")
+"""Tags of a trial that name what may change its numbers and is no part of its key, or none that others can have."""
 
 STUDY, ROOT = "studies.name", "studies.root"
 """An experiment's tags: the study that it holds, whatever it is called now; the folder that it was last written in."""

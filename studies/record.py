@@ -25,53 +25,8 @@ IDENTITY = (
 )
 """The parts of a config that can change a trial's numbers."""
 
-CIRCUMSTANCES = ("version.tensorflow", "version.keras", "version.numpy", "processor", "device")
-"""Tags of a trial that name what may change its numbers and is no part of its key, or none that others can have."""
-
 EPOCHS = re.compile(r"(\d+(?:\.\d+)?) epochs?")
 """A length of a schedule in epochs, such as `5 epochs`; as a number it is a share of the run."""
-
-EPOCH_COLUMNS = (
-    "key",
-    "epoch",
-    "examples",
-    "learning_rate",
-    "running_loss",
-    "running_accuracy",
-    "val_loss",
-    "val_accuracy",
-    "seconds",
-    "train_loss",
-    "train_accuracy",
-    "ema_val_loss",
-    "ema_val_accuracy",
-    "clipped",
-)
-
-QUANTILES = (0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99)
-SPARSITY_THRESHOLDS = ("0", "1e-4", "1e-3", "1e-2")
-
-STATISTICS = (
-    "mean",
-    "sd",
-    "min",
-    "max",
-    "l1",
-    "l2",
-    "max_norm",
-    "skew",
-    "kurtosis",
-    *(f"q{round(100 * q):02d}" for q in QUANTILES),
-    *(f"sparsity_{t}" for t in SPARSITY_THRESHOLDS),
-    "distance",
-    "cosine_distance",
-    "gradient_norm",
-    "update_norm",
-    "update_ratio",
-)
-"""The columns of the layers frame after `key epoch layer tensor`."""
-
-LAYER_COLUMNS = ("key", "epoch", "layer", "tensor", *STATISTICS)
 
 METRICS = (
     "running_loss",

@@ -6,8 +6,8 @@ import scipy.stats
 from hypothesis import given
 from hypothesis import strategies as st
 
+from studies.contract import QUANTILES, SPARSITY_THRESHOLDS, STATISTICS
 from studies.observe.weights import STEP_STATISTICS, TABLE, weight_statistics
-from studies.record import QUANTILES, SPARSITY_THRESHOLDS, STATISTICS
 
 WEIGHT_STATISTICS = STATISTICS[:-3]
 """Without the norms of gradients and updates, which the engine adds."""

@@ -6,7 +6,7 @@ import pytest
 from scipy import stats
 
 from analysis.estimate import dynamics, intervals
-from studies.record import QUANTILES
+from studies.contract import QUANTILES
 
 pytestmark = pytest.mark.filterwarnings("error")
 

@@ -4,8 +4,9 @@ import math
 
 import pytest
 
+from studies.contract import STATISTICS
 from studies.observe.early_warnings import TABLE, early_warnings
-from studies.record import STATISTICS, EpochRecord, LayerRecord
+from studies.record import EpochRecord, LayerRecord
 
 NAN = math.nan
 GOOD = dict(

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from studies.contract import STATISTICS
 from studies.factors import targets
-from studies.record import STATISTICS
 
 CONF = Path(__file__).parent.parent / "conf"
 OPTIMIZERS = sorted(option.stem for option in (CONF / "optimizer").glob("*.yaml"))
@@ -237,6 +237,15 @@ def test_padding_keeps_every_index_once(tf, count, batch):
     assert weight.sum() == count and order.size - count < order.shape[0]
 
 
+@pytest.mark.parametrize(("counts", "size", "chunks"), [((287, 287, 359), 287, 4), ((20, 20, 9999), 125, 82)])
+def test_chunks_fit_what_is_evaluated_most_and_are_never_many(tf, counts, size, chunks):
+    from studies.engine import chunked
+
+    order, weight, member = chunked(*map(np.arange, counts))
+    assert order.shape == weight.shape == (chunks, size)
+    assert member.shape == (chunks, 3) and (weight.sum(axis=1) @ member).tolist() == list(counts)
+
+
 def test_parts_evaluated_together_have_each_their_own(deep):
     from studies.train.engine import chunked
 
@@ -248,6 +257,26 @@ def test_parts_evaluated_together_have_each_their_own(deep):
         alone = [engine.evaluate(*data, *chunked(part, batch=batch))[0] for part in parts]
         np.testing.assert_allclose(together, alone, rtol=1e-6)
         assert together[0] == engine.evaluate(*data, *chunked(*parts[:2], batch=batch))[0]
+
+
+@pytest.mark.parametrize("xla", [False, True])
+def test_a_part_has_the_same_bits_whatever_is_evaluated_with_it(tf, compiled, xla):
+    import keras
+    from studies.engine import chunked
+
+    engine, (_, y, scale, shift) = compiled(network(), keras.optimizers.SGD(), xla=xla)
+    engine.reset(initial_values(engine.model))
+    sizes = np.where(np.arange(EXAMPLES) < 40, 16, 3e38).astype(np.float32)  # logits beyond float32
+    data = tf.constant(sizes[:, None, None, None] * (X > 8)), y, scale * 16, shift
+    engine.compile(*data, STEPS, BATCH)
+    for batch in (6, 1000):
+        order, weight, member = chunked(*np.split(np.arange(EXAMPLES), [20, 40]), batch=batch)
+        ends = [0, *np.cumsum(member.sum(axis=0)).astype(int)]
+        first, second, ruined = engine.evaluate(*data, order, weight, member)
+        assert np.isfinite([first, second]).all() and not np.isfinite(ruined[0])
+        for place, part in enumerate((first, second)):
+            assert engine.evaluate(*data, order, weight, member, (ends[place], ends[place + 1])) == [part]
+        assert engine.evaluate(*data, order, weight, member, (0, ends[2])) == [first, second]
 
 
 @pytest.mark.parametrize("end", ["logits", "activation", "Activation", "Softmax"])

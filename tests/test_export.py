@@ -10,7 +10,7 @@ import pytest
 from test_tracking import STUDY, made_up_trials, records
 
 from analysis import export, load
-from studies.record import EPOCH_COLUMNS, LAYER_COLUMNS
+from studies.contract import EPOCH_COLUMNS, LAYER_COLUMNS
 from studies.store import writer
 
 LEVELS = {"model.widths": (None, [8, 16], 3, "3"), "optimizer.nesterov": (True, False), "optimizer.rate": (1, 0.5)}

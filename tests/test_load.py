@@ -15,7 +15,8 @@ import pytest
 from test_tracking import CONFIG, STUDY, made_up_trials, records, written
 
 from analysis import load
-from studies.record import EPOCH_COLUMNS, LAYER_COLUMNS, STATISTICS, Result, StudyError
+from studies.contract import EPOCH_COLUMNS, LAYER_COLUMNS, STATISTICS
+from studies.record import Result, StudyError
 from studies.store import database, writer
 
 

@@ -12,7 +12,8 @@ import pytest
 import test_tracking as tracked
 
 from analysis import compare, load, report
-from studies.record import STATISTICS, EpochRecord, LayerRecord, Result, Study, StudyError, Trial
+from studies.contract import STATISTICS
+from studies.record import EpochRecord, LayerRecord, Result, Study, StudyError, Trial
 from studies.store import writer
 
 pytestmark = pytest.mark.filterwarnings("error")

@@ -18,20 +18,11 @@ from rich.console import Console
 
 from analysis import load
 from analysis.estimate import comparison
-from analysis.read import runs
+from studies import contract
 from studies.command.sweep import Sweep
+from studies.contract import EPOCH_COLUMNS, LAYER_COLUMNS, STATISTICS
 from studies.factors import data
-from studies.record import (
-    EPOCH_COLUMNS,
-    LAYER_COLUMNS,
-    STATISTICS,
-    EpochRecord,
-    LayerRecord,
-    Result,
-    Study,
-    StudyError,
-    Trial,
-)
+from studies.record import EpochRecord, LayerRecord, Result, Study, StudyError, Trial
 from studies.store import database, writer
 
 EPOCHS = 30
@@ -114,14 +105,13 @@ def seen_by_mlflow(root):
 
 
 def test_a_database_made_here_is_one_of_a_known_version(fresh):
-    assert database.version(fresh / "mlflow.db") in database.KNOWN_VERSIONS
-    assert database.KNOWN_VERSIONS == runs.KNOWN_SCHEMAS
+    assert database.version(fresh / "mlflow.db") in contract.SCHEMAS
 
 
 def test_sql_and_mlflows_client_write_the_same(fresh, tmp_path, monkeypatch):
     seen = []
-    for known in (database.KNOWN_VERSIONS, ()):
-        monkeypatch.setattr("studies.store.database.KNOWN_VERSIONS", known)
+    for known in (contract.SCHEMAS, ()):
+        monkeypatch.setattr("studies.contract.SCHEMAS", known)
         root = tmp_path / str(len(known))
         root.mkdir()
         shutil.copy(fresh / "mlflow.db", root)
@@ -189,7 +179,7 @@ def test_the_studys_metric_and_factors_come_first(root):
 def test_sql_and_mlflows_client_read_the_same(root, monkeypatch):
     written(root)
     by_sql = load.trials(STUDY.name, root)
-    monkeypatch.setattr(runs, "KNOWN_SCHEMAS", ())
+    monkeypatch.setattr("studies.contract.SCHEMAS", ())
     pd.testing.assert_frame_equal(by_sql, load.trials(STUDY.name, root), check_exact=True)
 
 
@@ -241,8 +231,8 @@ def test_children_are_nested_and_charted_at_a_dozen_epochs(root):
 
 
 def test_a_killed_driver_leaves_nothing_half_written(root, monkeypatch):
-    for known in (database.KNOWN_VERSIONS, ()):
-        monkeypatch.setattr("studies.store.database.KNOWN_VERSIONS", known)
+    for known in (contract.SCHEMAS, ()):
+        monkeypatch.setattr("studies.contract.SCHEMAS", known)
         trials = made_up_trials()
         killed = writer.Execution(root, STUDY, trials, "")
         killed.store.begin("depth=1 seed=0", {"trial.key": trials[0].key, "trial.status": "finished"}, 0)
@@ -255,8 +245,8 @@ def test_a_killed_driver_leaves_nothing_half_written(root, monkeypatch):
 
 
 def test_a_job_leaves_the_runs_of_its_sweeps_other_jobs_alone_and_shares_their_parent(root, monkeypatch):
-    for known in (database.KNOWN_VERSIONS, ()):
-        monkeypatch.setattr("studies.store.database.KNOWN_VERSIONS", known)
+    for known in (contract.SCHEMAS, ()):
+        monkeypatch.setattr("studies.contract.SCHEMAS", known)
         jobs = Sweep(Path(f"sweep-{len(known)}"), ["-m", "seed=0,1"], False)
         executions = [writer.Execution(root, STUDY, made_up_trials(), "", jobs) for _ in range(2)]
         client = MlflowClient(database.uri(root))

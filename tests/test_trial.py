@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from studies.record import SEED_STREAMS, STATISTICS, EpochRecord, LayerRecord, Result, Work
+from studies.contract import STATISTICS
+from studies.record import SEED_STREAMS, EpochRecord, LayerRecord, Result, Work
 
 ROOT = Path(__file__).parent.parent
 CONF = ROOT / "conf"
@@ -321,7 +322,7 @@ def test_observations_do_not_depend_on_how_many_are_kept_for_a_joint_one(run, mo
 def test_observing_changes_no_number_of_the_training(run):
     seen, unseen = run(*SMALL), run(*SMALL, "diagnostics=none")
     for one, other in zip(seen[0][1:], unseen[0][1:], strict=True):
-        assert (one.running_loss, one.val_loss) == pytest.approx((other.running_loss, other.val_loss), rel=1e-6)
+        assert (one.running_loss, one.val_loss) == (other.running_loss, other.val_loss)
 
 
 def test_a_result_sums_up_its_epochs(run):
@@ -454,10 +455,23 @@ def test_random_labels_are_learned_by_heart_and_say_nothing_of_others(run, tmp_p
     assert 0.05 < result.test_accuracy < 0.5
 
 
-def test_digits_are_read_as_well_as_such_networks_do(run):
+def test_digits_are_read_as_well_as_such_networks_do(run, trial_of):
+    """By 1.2 points better than logistic regression, on the same images: .981 and .969 over random splits."""
+    from sklearn.linear_model import LogisticRegression
+
+    from studies.factors.data import digits, split
+    from studies.train.parts import streams
+
     settings = ("model.depth=2", "model.width=128", "optimizer=momentum", "training.epochs=30", "diagnostics=none")
-    accuracy = [run(*settings, seed=seed)[2].test_accuracy for seed in range(3)]
-    assert np.mean(accuracy) == pytest.approx(0.981, abs=0.015)
+    node, dataset, gains = trial_of(settings).config["data"], digits(), []
+    images = dataset.x.reshape(len(dataset.x), -1) / 16
+    for seed in range(3):
+        parts = split(dataset, node, np.random.default_rng(streams(seed, {})["split"]))
+        linear = LogisticRegression(max_iter=500).fit(images[parts.train], dataset.y[parts.train])
+        gains.append(
+            run(*settings, seed=seed)[2].test_accuracy - linear.score(images[parts.test], dataset.y[parts.test])
+        )
+    assert np.mean(gains) == pytest.approx(0.012, abs=0.015), gains
 
 
 def test_lenet_300_100_reads_mnist(run, mnist_root):

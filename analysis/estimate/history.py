@@ -9,7 +9,8 @@ import pandas as pd
 import yaml
 
 from analysis import load
-from studies.record import CIRCUMSTANCES, Study, StudyError, arm_label, listed
+from studies.contract import CIRCUMSTANCES
+from studies.record import Study, StudyError, arm_label, listed
 
 COMMIT = "mlflow.source.git.commit"
 

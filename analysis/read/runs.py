@@ -12,9 +12,6 @@ from urllib.parse import unquote, urlsplit
 from studies import contract
 from studies.record import StudyError
 
-KNOWN_SCHEMAS = ("dc11669786a5",)
-"""MLflow database versions that are read by SQL, 25 times faster than through MLflow's client."""
-
 HAS_TABLES = "SELECT 1 FROM sqlite_master WHERE name = 'alembic_version'"
 
 PATIENCE = 60
@@ -84,7 +81,7 @@ class Folder:
             if not connection or not connection.execute(HAS_TABLES).fetchone():
                 return []
             [version] = connection.execute("SELECT version_num FROM alembic_version").fetchone()
-            if version in KNOWN_SCHEMAS:
+            if version in contract.SCHEMAS:
                 return self._runs_by_sql(connection, study, tuple(metrics), params)
         from mlflow.exceptions import MlflowException
 

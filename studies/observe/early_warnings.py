@@ -7,7 +7,8 @@ from functools import cached_property
 
 import numpy as np
 
-from studies.record import STATISTICS, EpochRecord, LayerRecord
+from studies.contract import STATISTICS
+from studies.record import EpochRecord, LayerRecord
 
 TINY_UPDATE = 1e-5
 LARGE_UPDATE = 0.1

@@ -8,7 +8,7 @@ from functools import cached_property
 
 import numpy as np
 
-from studies.record import QUANTILES, SPARSITY_THRESHOLDS, STATISTICS
+from studies.contract import QUANTILES, SPARSITY_THRESHOLDS, STATISTICS
 
 
 class Rows:

@@ -23,8 +23,6 @@ from studies import contract
 from studies.contract import uri
 from studies.record import StudyError
 
-KNOWN_VERSIONS = ("dc11669786a5",)
-
 PATIENCE = 60
 """Seconds that a database may be locked by another program."""
 

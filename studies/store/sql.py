@@ -16,7 +16,7 @@ class Store:
     """Runs of a study's experiment, written by SQL.
 
     Args:
-        database: an MLflow database of a version in `database.KNOWN_VERSIONS`.
+        database: an MLflow database of a version in `contract.SCHEMAS`.
         study: the study's name; its experiment is made if it is not there, restored if it was deleted.
 
     Raises:

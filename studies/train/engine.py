@@ -12,9 +12,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from studies.contract import STATISTICS
 from studies.factors.optimizers import taken_over
 from studies.observe.weights import weight_statistics
-from studies.record import STATISTICS
 from studies.train.steps import Rules
 
 EVALUATION_BATCH = 500
@@ -126,7 +126,9 @@ class Engine:
         epoch = tf.function(self._epoch, jit_compile=self.xla, autograph=False)
         self.epoch = epoch.get_concrete_function(*data, order, rates, momenta, *drawn)
         chunks = tf.TensorSpec([None, None], tf.int32), tf.TensorSpec([None, None]), tf.TensorSpec([None, None])
-        self.sums = tf.function(self._sums, autograph=False).get_concrete_function(*data, *chunks)
+        chunks += (tf.TensorSpec([2], tf.int32),)
+        sums = tf.function(self._sums, jit_compile=self.xla, autograph=False)
+        self.sums = sums.get_concrete_function(*data, *chunks)
         of_average = tf.function(self._sums_of_average, autograph=False)
         self.sums_of_average = of_average.get_concrete_function(*data, *chunks) if self.averages else None
 
@@ -138,10 +140,8 @@ class Engine:
 
     def reset(self, values: list) -> None:
         """Start over from `values`, one array for each of `model.variables`, with a fresh optimizer."""
-        for variable, value in zip(self.model.variables, values, strict=True):
-            variable.assign(value)
-        for slot, value in zip(self.optimizer.variables, self.fresh_slots, strict=True):
-            slot.assign(value)
+        _assign(self.model.variables, values)
+        _assign(self.optimizer.variables, self.fresh_slots)
         if self.waiting:
             self.waiting.reset()
 
@@ -150,16 +150,22 @@ class Engine:
         given = (course.order, course.rates, course.momenta, *course.drawn)
         return Epoch(*self.epoch(x, y, scale, shift, *map(tf.constant, given)))
 
-    def evaluate(self, x, y, scale, shift, order, weight, member, average: bool = False) -> list[tuple[float, float]]:
+    def evaluate(
+        self, x, y, scale, shift, order, weight, member, span=None, average=False
+    ) -> list[tuple[float, float]]:
         """Mean loss and accuracy of each part, in inference mode.
 
         Args:
             order, weight, member: the parts, as `chunked` gives them.
+            span: the first chunk to evaluate and the one after the last; parts outside have no result. All by default.
             average: of the optimizer's average of the weights.
         """
         sums = self.sums_of_average if average else self.sums
-        losses, right, counts = (total.numpy() for total in sums(x, y, scale, shift, order, weight, member))
-        return list(zip((losses / counts).tolist(), (right / counts).tolist(), strict=True))
+        span = tf.constant((0, len(order)) if span is None else span)
+        losses, right, counts = (total.numpy() for total in sums(x, y, scale, shift, order, weight, member, span))
+        there = counts > 0
+        means = (total[there] / counts[there] for total in (losses, right))
+        return list(zip(*(mean.tolist() for mean in means), strict=True))
 
     def state(self) -> list:
         """Values of the model's and the optimizer's variables."""
@@ -167,8 +173,7 @@ class Engine:
 
     def restore(self, state: list) -> None:
         """Go back to what `state` gave."""
-        for variable, value in zip(self.variables, state, strict=True):
-            variable.assign(value)
+        _assign(self.variables, state)
 
     def flat_weights(self):
         """All trainable weights end to end, `(weights,)`."""
@@ -191,17 +196,17 @@ class Engine:
             sums = [total + more for total, more in zip(update_sums, done, strict=True)]
             return place + 1, loss_sum + loss, accuracy_sum + accuracy, *sums
 
-        # Squares are summed element by element, all kernels in one tensor, and reduced after the loop: a reduction in
-        # every step costs half a step, and each operation more half a microsecond.
+        # Squares are summed element by element and reduced after the loop: a reduction in every step costs half a step.
         sizes = [math.prod(v.shape) for v in self.kernels]
-        zeros = [tf.zeros(sum(sizes) if self.observe else 0, tf.float64)] * 2
+        zeros = [tf.zeros_like(squared) for squared in self._squares(self.kernels)] * 2
         steps = order.shape[0]
         _, loss, accuracy, updates, clipped, *squares = _loop(steps, step, *[tf.zeros(())] * 4, *zeros)
         updates = tf.maximum(updates, 1)
         means = tf.zeros((2, 0), tf.float64)
         if self.observe:
-            norms = [[tf.reduce_sum(squared) for squared in tf.split(total, sizes)] for total in squares]
-            means = tf.stack(norms) / tf.cast(updates, tf.float64)
+            totals = tf.split(_flat(squares), sizes * 2)
+            sums = tf.stack([tf.reduce_sum(squared) for squared in totals])
+            means = tf.reshape(sums, (2, -1)) / tf.cast(updates, tf.float64)
         return loss / steps, accuracy / steps, clipped / updates, self.flat_weights(), means
 
     def _gradients(self, images, targets):
@@ -245,25 +250,34 @@ class Engine:
         self.optimizer.apply(gradients, weights)
         self.rules.change("after", self.kernels, rate)
         updates = [v.value.read_value() - w for v, w in zip(self.kernels, before)]
-        squares = [_squares(raw), _squares(updates)] if self.observe else [tf.zeros(0, tf.float64)] * 2
-        return tf.ones(()), share, *squares
+        return tf.ones(()), share, *self._squares(raw), *self._squares(updates)
 
-    def _sums(self, x, y, scale, shift, order, weight, member):
-        """Of each part: the loss's sum, how many are right, how many there are."""
+    def _squares(self, tensors) -> list:
+        """Each entry's square, if observed; in double precision, since float32 has none below 1e-45 and above 1e38.
 
-        def chunk(place, losses, right):
+        Kernel by kernel with XLA, which puts them into the loops that make the entries; else all end to end, since each
+        operation more costs a microsecond.
+        """
+        if not self.observe:
+            return []
+        return [tf.square(tf.cast(t, tf.float64)) for t in (tensors if self.xla else [_flat(tensors)])]
+
+    def _sums(self, x, y, scale, shift, order, weight, member, span):
+        """Of each part in a span of chunks: the loss's sum, how many are right, how many there are."""
+
+        def chunk(place, losses, right, counts):
             labels = tf.gather(y, order[place])
             outputs = self.model(_images(tf.gather(x, order[place]), scale, shift), training=False)
             loss = self.loss(labels, outputs, sample_weight=weight[place]) * tf.cast(tf.size(labels), tf.float32)
             correct = tf.reduce_sum(_correct(labels, outputs) * weight[place])
-            part = tf.cast(member[place], tf.float64)
-            losses, right = losses + part * tf.cast(loss, tf.float64), right + part * tf.cast(correct, tf.float64)
-            return place + 1, losses, right
+            of_it = member[place] > 0
+            sums = losses, right, counts
+            more = loss, correct, tf.reduce_sum(weight[place])
+            added = (old + tf.cast(new, tf.float64) for old, new in zip(sums, more, strict=True))
+            return place + 1, *(tf.where(of_it, new, old) for new, old in zip(added, sums, strict=True))
 
         none = tf.zeros(tf.shape(member)[1], tf.float64)
-        _, losses, right = _loop(tf.shape(order)[0], chunk, none, none)
-        counts = tf.linalg.matvec(member, tf.reduce_sum(weight, axis=1), transpose_a=True)
-        return losses, right, tf.cast(counts, tf.float64)
+        return _loop(span[1], chunk, none, none, none, first=span[0])[1:]
 
     def _sums_of_average(self, *data_and_chunks):
         """As `_sums`, with the optimizer's average of the weights in place of the weights, for the time of it."""
@@ -362,7 +376,7 @@ def weight_name(variable, model) -> tuple[str, str]:
 
 
 def chunked(*parts: np.ndarray, batch: int = EVALUATION_BATCH) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Parts of the examples as equal chunks of at most `batch`.
+    """Parts of the examples as equal chunks of at most `batch`, which the first part fills evenly if it is not small.
 
     Args:
         parts: their indices.
@@ -371,8 +385,8 @@ def chunked(*parts: np.ndarray, batch: int = EVALUATION_BATCH) -> tuple[np.ndarr
         indices, `(chunks, size)`; weights, `(chunks, size)`: 1 for an example, 0 for padding; 1 for the part that a
         chunk belongs to and 0 for the others, `(chunks, parts)`.
     """
-    longest = max(map(len, parts))
-    size = -(-longest // -(-longest // batch))
+    first, longest = (-(-size // -(-size // batch)) for size in (len(parts[0]), max(map(len, parts))))
+    size = max(first, longest // 4)  # a few examples to validate are padded, not thousands to test taken by the few
     counts = [-(-len(part) // size) for part in parts]
     order, weight = np.zeros((sum(counts), size), np.int32), np.zeros((sum(counts), size), np.float32)
     for part, end, count in zip(parts, np.cumsum(counts), counts, strict=True):
@@ -382,7 +396,7 @@ def chunked(*parts: np.ndarray, batch: int = EVALUATION_BATCH) -> tuple[np.ndarr
 
 
 def _built_slots(optimizer, weights) -> list:
-    """Build an optimizer; what each of its variables starts as: an array, or the weight that it is a copy of.
+    """Build an optimizer; what each of its variables starts as: a tensor, or the weight that it is a copy of.
 
     The weights are random meanwhile, so that a copy (schedule-free Adam keeps one) is told from a constant.
     """
@@ -393,19 +407,23 @@ def _built_slots(optimizer, weights) -> list:
     starts = []
     for slot in optimizer.variables:
         copied = [w for w in weights if w.shape == slot.shape and np.array_equal(w, slot)]
-        starts.append(copied[0] if copied else slot.numpy().copy())
+        starts.append(copied[0] if copied else tf.constant(slot.numpy().copy()))
     for weight, value in zip(weights, values, strict=True):
         weight.assign(value)
     return starts
 
 
-def _loop(times, body, *start):
-    return tf.while_loop(lambda place, *_: place < times, body, (tf.constant(0), *start), parallel_iterations=1)
+def _assign(variables, values) -> None:
+    """Give variables of Keras or TensorFlow their values; Keras's own `assign` takes four times as long."""
+    for variable, value in zip(variables, values, strict=True):
+        inner = getattr(variable, "value", None)
+        (inner if isinstance(inner, tf.Variable) else variable).assign(value, read_value=False)
 
 
-def _squares(tensors):
-    """Each entry's square, end to end; in double precision, since float32 has none below 1e-45 and above 1e38."""
-    return tf.square(tf.cast(_flat(tensors), tf.float64))
+def _loop(end, body, *start, first=0):
+    return tf.while_loop(
+        lambda place, *_: place < end, body, (tf.convert_to_tensor(first), *start), parallel_iterations=1
+    )
 
 
 def _flat(tensors):

@@ -120,7 +120,15 @@ class Examples:
         train = self.split.train  # class after class: evenly spaced ones have each class in proportion
         count = min(len(self.split.val), len(train))
         some = train[np.linspace(0, len(train) - 1, count).round().astype(int)]
-        return {"train": some, "val": self.split.val, "test": self.split.test}
+        return {"val": self.split.val, "train": some, "test": self.split.test}
+
+    @functools.cached_property
+    def chunks(self) -> tuple[tuple, dict[str, tuple[int, int]]]:
+        """All parts as an engine evaluates them, and where each begins and ends: one shape, so one compiled graph."""
+        order, weight, member = chunked(*self.parts.values())
+        ends = np.cumsum(member.sum(axis=0)).astype(int).tolist()
+        spans = dict(zip(self.parts, zip([0, *ends[:-1]], ends, strict=True), strict=True))
+        return tuple(map(tf.constant, (order, weight, member))), spans
 
 
 class Parts:
@@ -150,7 +158,7 @@ class Parts:
         self.engine, drawing = self._engine(trial)
         self._start(drawing, config["initializer"])
         self.rates, self.momenta = self._rates(config["optimizer"]["learning_rate"])
-        self.kept, self.chunks = 1.0, {}
+        self.kept = 1.0
 
     @property
     def data(self) -> tuple:
@@ -158,14 +166,15 @@ class Parts:
         return self.examples.tensors
 
     def evaluate(self, *names: str, average: bool = False) -> list[tuple[float, float]]:
-        """Loss and accuracy of the network now, in inference mode, on each of `train`, `val` and `test` named.
+        """Loss and accuracy of the network now, in inference mode, on each part named.
 
         Args:
+            names: of `val`, `train` and `test`, in this order and without a gap.
             average: of the weights' average, which the optimizer has to keep.
         """
-        if names not in self.chunks:
-            self.chunks[names] = tuple(map(tf.constant, chunked(*(self.examples.parts[name] for name in names))))
-        return self.engine.evaluate(*self.data, *self.chunks[names], average=average)
+        chunks, spans = self.examples.chunks
+        span = spans[names[0]][0], spans[names[-1]][1]
+        return self.engine.evaluate(*self.data, *chunks, span, average=average)
 
     def hear(self, val_loss: float) -> None:
         """Tell the schedule of an epoch's validation loss: it may have a say in the rates to come."""
