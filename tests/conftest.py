@@ -71,6 +71,31 @@ def cli(monkeypatch, capsys, tmp_path):
     return call
 
 
+class Lasting(dict):
+    """Executors by their configs, which a command does not close."""
+
+    def values(self):
+        return ()
+
+    def clear(self):
+        pass
+
+
+@pytest.fixture(scope="session")
+def lasting():
+    executors = Lasting()
+    yield executors
+    for executor in dict.values(executors):
+        executor.close()
+
+
+@pytest.fixture
+def planned(cli, lasting, monkeypatch):
+    """As `cli`, for plans: their workers, which build each model that nobody has built yet, live on."""
+    monkeypatch.setattr(run, "EXECUTORS", lasting)
+    return lambda *arguments: cli(*arguments, "plan=true")
+
+
 @pytest.fixture(scope="session")
 def trial_of(config):
     """A function from Hydra overrides and a seed to the one trial of that study."""

@@ -178,16 +178,16 @@ def test_bad_input_is_answered_in_one_paragraph(cli, tmp_path, arguments, receiv
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
-def test_what_was_typed_is_what_is_trained_or_a_line_says_otherwise(cli, arguments, notes):
-    code, output, error = cli(*arguments, "plan=true")
+def test_what_was_typed_is_what_is_trained_or_a_line_says_otherwise(planned, arguments, notes):
+    code, output, error = planned(*arguments)
     assert (code, error) == (0, "")
     said = re.findall(r"^note: (.*)$", output, re.M)
     assert len(said) == len(notes) and all(line.startswith(note) for line, note in zip(said, notes, strict=True)), said
 
 
-def test_the_plan_says_how_many_combinations_an_arm_is_tuned_at(cli):
+def test_the_plan_says_how_many_combinations_an_arm_is_tuned_at(planned):
     tuned = "+study.nuisance={optimizer.learning_rate: [.01, .1, 1], optimizer.momentum: [.5, .9]}"
-    _, output, _ = cli("+study.factors={optimizer: [momentum, adam]}", tuned, "plan=true")
+    _, output, _ = planned("+study.factors={optimizer: [momentum, adam]}", tuned)
     assert "27 tuning trials, 2 arms at 3 to 6 combinations and 3 seeds" in output
 
 
@@ -323,8 +323,8 @@ def test_help_names_the_groups_and_ends_well(cli):
     assert "init_comparison" in output
 
 
-def test_a_plan_prints_every_trial_and_creates_nothing(cli, tmp_path, config):
-    code, output, error = cli(STUDY, "plan=true", "study.seeds=2", "initializer=zeros")
+def test_a_plan_prints_every_trial_and_creates_nothing(planned, tmp_path):
+    code, output, error = planned(STUDY, "study.seeds=2", "initializer=zeros")
     assert (code, error) == (0, "")
     trials = re.findall(r"^  ([0-9a-f]{16})  graph ([0-9a-f]{8})  (.*)$", output, re.MULTILINE)
     assert [label for *_, label in trials] == [f"depth={depth} seed={seed}" for depth in (2, 8, 16) for seed in (0, 1)]
@@ -335,8 +335,8 @@ def test_a_plan_prints_every_trial_and_creates_nothing(cli, tmp_path, config):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_plan_of_a_study_that_tunes_shows_the_tuning_trials_and_counts_the_others(cli):
-    code, output, error = cli("+study=init_comparison", "plan=true", "+study.nuisance={model.width: [8, 16]}")
+def test_the_plan_of_a_study_that_tunes_shows_the_tuning_trials_and_counts_the_others(planned):
+    code, output, error = planned("+study=init_comparison", "+study.nuisance={model.width: [8, 16]}")
     assert (code, error) == (0, "")
     assert len(re.findall(r"^  [0-9a-f]{16} .* width=\d+ seed=10[012]$", output, re.MULTILINE)) == 24 * 2 * 3
     assert "144 tuning trials, 24 arms at 2 combinations and 3 seeds" in output
@@ -407,8 +407,8 @@ def test_jobs_that_differ_in_nothing_that_is_trained_are_named(cli, trained):
     assert "note" not in cli("-m", "optimizer=sgd,adam", "model.depth=1,2")[1]
 
 
-def test_seeds_can_be_swept(cli, tmp_path):
-    code, output, error = cli("-m", "optimizer=sgd,adam", "seed=range(2)", "plan=true")
+def test_seeds_can_be_swept(planned, tmp_path):
+    code, output, error = planned("-m", "optimizer=sgd,adam", "seed=range(2)")
     assert (code, error) == (0, "")
     assert re.findall(r"defaults seed=(\d)$", output, re.MULTILINE) == ["0", "1"] * 2
     assert len(set(re.findall(r"^  ([0-9a-f]{16}) ", output, re.MULTILINE))) == 4

@@ -133,7 +133,7 @@ def commands(draw):
 
 
 @pytest.fixture
-def answered(cli, monkeypatch, tmp_path_factory):
+def answered(planned, monkeypatch, tmp_path_factory):
     """A function that gives words to the command line, and holds its answer against the rule."""
     folder = tmp_path_factory.mktemp("datasets")
     images, labels = np.zeros((30, 28, 28), np.uint8), np.arange(30) % 10
@@ -144,7 +144,7 @@ def answered(cli, monkeypatch, tmp_path_factory):
     monkeypatch.chdir(elsewhere)
 
     def call(words):
-        code, output, error = cli(*words, "plan=true")
+        code, output, error = planned(*words)
         assert list(elsewhere.iterdir()) == []
         if code == 0:
             assert error == "" and re.search(r"^estimated time: about ", output, re.MULTILINE)
