@@ -247,7 +247,8 @@ class Result:
         best_val_loss, best_val_accuracy: over the epochs, the untrained network left out.
         parameters: all of the model's weights, trained or not.
         classes: number of classes.
-        chance_val, chance_test: the accuracy of guessing the commonest class of these examples.
+        chance_train, chance_val, chance_test: the accuracy of always guessing the commonest class of these examples; of
+            those trained on by the labels trained by.
         error: of a crash, its reason in the first line and its traceback; else empty.
     """
 
@@ -272,6 +273,7 @@ class Result:
     ema_test_accuracy: float = math.nan
     parameters: int = 0
     classes: int = 0
+    chance_train: float = math.nan
     chance_val: float = math.nan
     chance_test: float = math.nan
     seconds_build: float = math.nan

@@ -153,7 +153,7 @@ class Driver:
                         layers[trial.key] += record
                     case Result():
                         course = epochs.pop(trial.key), layers.pop(trial.key)
-                        warning = early_warnings(*course, record.classes)
+                        warning = early_warnings(*course, record.classes, record.chance_train)
                         with terminal.held():
                             self.execution.write(trial, *course, record, warning)
                         self.statuses[record.status] += 1

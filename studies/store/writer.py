@@ -43,6 +43,7 @@ FINAL = (
     "epochs",
     "parameters",
     "classes",
+    "chance_train",
     "chance_val",
     "chance_test",
     "seconds_build",

@@ -101,6 +101,7 @@ def _ends(parts: Parts, status: str, history: list[EpochRecord], stopping: Early
         "best_val_accuracy": max(record.val_accuracy for record in history),
         "parameters": sum(math.prod(v.shape) for v in parts.engine.model.weights),
         "classes": parts.examples.dataset.classes,
+        "chance_train": parts.examples.chance("train"),
         "chance_val": parts.examples.chance("val"),
         "chance_test": parts.examples.chance("test"),
     }
