@@ -43,10 +43,10 @@ def begin() -> None:
             os.open(os.devnull, os.O_RDWR)
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:
-            setattr(sys, name, open(os.devnull, "w"))
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
     sys.stdout.reconfigure(errors="replace")
     if os.path.expanduser("~") == "~":
-        os.environ["HOME"] = os.environ.get("TMPDIR", "/tmp")
+        os.environ["HOME"] = os.environ.get("TMPDIR", "/tmp")  # noqa: S108
 
 
 @contextmanager

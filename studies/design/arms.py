@@ -183,7 +183,7 @@ def _is_level(value) -> bool:
     """Whether it can be a level: a name, a finite number, true, false or null, or a list of such."""
     if isinstance(value, list):
         return all(map(_is_level, value))
-    return not (isinstance(value, dict) or isinstance(value, float) and not math.isfinite(value))
+    return not (isinstance(value, dict) or (isinstance(value, float) and not math.isfinite(value)))
 
 
 def _list(node, path, example) -> list:

@@ -214,7 +214,7 @@ def _assemble(base, levels) -> dict:
     for factor, level, change in sorted(levels, key=lambda entry: "." in entry[0]):
         if "." in factor and factor not in flat:
             group = factor.partition(".")[0]
-            option = dict((f, v) for f, v, _ in levels).get(group)
+            option = {f: v for f, v, _ in levels}.get(group)
             there = [path.partition(".")[2] for path in flat if path.startswith(f"{group}.") and "_target_" not in path]
             raise StudyError(f"{factor}={level} does not fit {group}={option}, which has {listed(there)}")
         for path, value in change.items():

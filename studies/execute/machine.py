@@ -69,7 +69,7 @@ def _groups(root: Path, controller: str) -> Iterator[Path]:
 
 def _cpu_quota(folder: Path) -> tuple[int, int]:
     """Microseconds of CPU that a control group has in each period, and the period; 0 without a limit."""
-    quota, period = (_words(folder / "cpu.max") + ["", ""])[:2]
+    quota, period = [*_words(folder / "cpu.max"), "", ""][:2]
     if not quota:
         quota, period = ("".join(_words(folder / f"cpu.cfs_{name}_us")) for name in ("quota", "period"))
     return (int(quota), int(period)) if quota.isdecimal() and period.isdecimal() else (0, 0)

@@ -111,7 +111,7 @@ def _become_worker(variables, descriptors, function, folder, forked) -> None:
     if not forked:
         for each in descriptors[:2]:
             os.set_inheritable(each, True)
-        os.execv(sys.executable, [sys.executable, "-c", WORKER, json.dumps(sys.path), *arguments])
+        os.execv(sys.executable, [sys.executable, "-c", WORKER, json.dumps(sys.path), *arguments])  # noqa: S606
     code = 1
     try:
         random.seed()

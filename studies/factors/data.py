@@ -599,7 +599,7 @@ def _numbers(path, x) -> tuple[np.ndarray, float, tuple[str, ...]]:
         raise StudyError(f"{described}, beyond what training computes with: divide them, such as by their largest")
     if x.dtype.kind != "f" and low >= 0 and high <= 255:
         return x.astype(np.uint8), 1 / 255, (f"{described}, and are divided by 255 as bytes are",)
-    unlike = x.dtype.kind != "f" or low >= 0 and 1 < high <= 255 and (x == np.floor(x)).all()
+    unlike = x.dtype.kind != "f" or (low >= 0 and 1 < high <= 255 and (x == np.floor(x)).all())
     said = f"{described}, and are not divided by anything: data.standardize=true gives them mean 0 and sd 1"
     return x.astype(np.float32), 1.0, (said,) * bool(unlike)
 

@@ -316,7 +316,7 @@ def _said(names, layout) -> list[str]:
 
 
 def _is_passed_over(parts) -> bool:
-    return any(part.startswith(".") and part != ".." or part.lower() in PASSED_OVER for part in parts)
+    return any((part.startswith(".") and part != "..") or part.lower() in PASSED_OVER for part in parts)
 
 
 def _members(path) -> Iterator[tuple]:

@@ -23,7 +23,7 @@ def number(low=-math.inf, high=math.inf, *, above=None, below=None) -> Callable:
     def settle(value):
         if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= sys.float_info.max:
             raise ValueError(expected)
-        if not floor <= value <= ceiling or value == above or value == below:
+        if not floor <= value <= ceiling or value in (above, below):
             raise ValueError(expected)
         return float(value)
 
@@ -445,7 +445,7 @@ def settled(config: dict) -> dict:
     """
     result = _settled(config, "")
     for part, node in config.items():
-        if part in PLAIN or isinstance(node, dict) and "_target_" in node:
+        if part in PLAIN or (isinstance(node, dict) and "_target_" in node):
             _check_settings(part, node)
         elif isinstance(node, dict) and node:
             raise StudyError(

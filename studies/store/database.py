@@ -86,7 +86,7 @@ def _trouble(error: Exception, setting: str) -> str:
             f"another program has kept mlflow.db locked for {PATIENCE} s. End it: what is finished is kept, and the "
             f"same command goes on"
         )
-    if code in BROKEN or isinstance(error, sqlite3.DatabaseError) and not code:
+    if code in BROKEN or (isinstance(error, sqlite3.DatabaseError) and not code):
         return (
             f"mlflow.db is damaged, or not an SQLite database of MLflow's ({error}). Restore it from a copy, or name "
             f"another store with tracking.root=FOLDER"
