@@ -59,9 +59,9 @@ def table(
         StudyError: there is no such study, factor or metric, or no such trial.
     """
     planned = len(load.execution(study, root).keys) if where is None and since is None else 0
-    study, trials = selected(study, root, where, since)
-    by = list(dict.fromkeys(_factor(name, study.factors) for name in by or study.factors))
-    return answer(study, trials, root, by, metric, format, planned, where, since)
+    design, trials = selected(study, root, where, since)
+    by = list(dict.fromkeys(_factor(name, design.factors) for name in by or design.factors))
+    return answer(design, trials, root, by, metric, format, planned, where, since)
 
 
 def selected(
@@ -252,17 +252,15 @@ def executions(study: str, root="mlruns", metric: str | None = None, format: str
     parts += ["the config is the same" if changes.empty else tables.frame_table(changes, format)]
     by = [factor for factor in new.study.factors if factor in old.study.factors]
     frames = [load.trials(study, root, each.arms, each.end_time) for each in (old, new)]
-    shared = history.shared(*frames, by) if all(len(frame) for frame in frames) else frames
+    shared = history.shared(frames[0], frames[1], by) if all(len(frame) for frame in frames) else frames
     if all(len(frame) for frame in shared):
         metric = metric or new.study.metric
-        means = history.mean_changes(
-            *(
-                comparison.comparison(frame, by, metric, {}, arms.averaged_over(each.study, by))
-                for each, frame in zip((old, new), shared, strict=True)
-            ),
-            by,
-        )
-        parts += [f"{tables.words(metric)}, mean over the seeds that both had", tables.frame_table(means, format)]
+        means = [
+            comparison.comparison(frame, by, metric, {}, arms.averaged_over(each.study, by))
+            for each, frame in zip((old, new), shared, strict=True)
+        ]
+        changed = tables.frame_table(history.mean_changes(means[0], means[1], by), format)
+        parts += [f"{tables.words(metric)}, mean over the seeds that both had", changed]
     return "\n\n".join(parts)
 
 

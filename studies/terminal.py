@@ -4,6 +4,7 @@ The packages' `__init__` imports it before anything else, so that Ctrl-C is answ
 it needs little of the standard library.
 """
 
+import io
 import os
 import signal
 import sys
@@ -44,7 +45,8 @@ def begin() -> None:
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
-    sys.stdout.reconfigure(errors="replace")
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")
     if os.path.expanduser("~") == "~":
         os.environ["HOME"] = os.environ.get("TMPDIR", "/tmp")  # noqa: S108
 

@@ -136,7 +136,7 @@ class Condition:
             case ast.UnaryOp(ast.Not(), operand):
                 return not self._value(operand, row)
             case ast.UnaryOp(_, operand):
-                return -operand.value
+                return -self._value(operand, row)
             case ast.BoolOp(op, values):
                 return (all if isinstance(op, ast.And) else any)(self._value(each, row) for each in values)
         sides = [self._value(side, row) for side in (node.left, *node.comparators)]

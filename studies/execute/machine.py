@@ -77,8 +77,10 @@ def _cpu_quota(folder: Path) -> tuple[int, int]:
 
 def _memory_limit(folder: Path) -> Iterator[tuple[int, int]]:
     """A control group's limit and what of it is used, in bytes; the page cache, which makes room, is not counted."""
-    names = (("memory.max", "memory.current", "inactive_file"),)
-    names += (("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),)
+    names = (
+        ("memory.max", "memory.current", "inactive_file"),
+        ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+    )
     for limit, used, cached in names:
         limit, used = "".join(_words(folder / limit)), "".join(_words(folder / used))
         if limit.isdecimal() and used.isdecimal():

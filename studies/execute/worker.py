@@ -75,7 +75,7 @@ def _preload(function: str) -> None:
     """Import what `function` needs; what cannot be imported, the first task will say."""
     gc.disable()  # collections take a fifth of the import
     absent = [name for name in NEEDLESS if name not in sys.modules]
-    sys.modules.update(dict.fromkeys(absent))
+    sys.modules.update(dict.fromkeys(absent))  # type: ignore[arg-type]
     with suppress(Exception):
         resolve(function)
     for name in absent:

@@ -4,13 +4,15 @@ A penalty takes a kernel and gives a number to add to the loss. What is random i
 drawn ahead.
 """
 
+from collections.abc import Callable
+
 import numpy as np
 import tensorflow as tf
 
 from studies.factors.rules import Rule, Step, unit_norms
 
 
-def orthogonal(factor: float):
+def orthogonal(factor: float) -> Callable[[tf.Tensor], tf.Tensor]:
     """Factor · ‖WᵀW − I‖²_F a unit's weights in a column; WWᵀ if there are more units (Brock et al. 2017, eq. 2)."""
 
     def penalty(kernel):

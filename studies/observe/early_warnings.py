@@ -60,7 +60,8 @@ def no_gradient(course: Course) -> np.ndarray:
 def tiny_updates(course: Course) -> np.ndarray:
     """The steps move no kernel by more than a hundred-thousandth of its norm."""
     ratios = course.steps["update_ratio"]
-    return ((ratios < TINY_UPDATE) | np.isnan(ratios)).all(axis=1) & (ratios < TINY_UPDATE).any(axis=1)
+    tiny: np.ndarray = ratios < TINY_UPDATE
+    return (tiny | np.isnan(ratios)).all(axis=1) & tiny.any(axis=1)
 
 
 def large_updates(course: Course) -> np.ndarray:
