@@ -38,6 +38,19 @@ def words(figure):
     return [e.text for e in ET.fromstring(style.svg(figure)).iter("{http://www.w3.org/2000/svg}text")]
 
 
+def drawn(svg):
+    """All that an SVG shows, in any order: texts, paths and marks with their places and colours."""
+    root = ET.fromstring(svg)
+    named, seen = {e.get("id"): e.attrib for e in root.iter()}, []
+    hidden = {e for defs in root.iter("{http://www.w3.org/2000/svg}defs") for e in defs.iter()}
+    for e in root.iter():
+        if e not in hidden and e.tag.rpartition("}")[2] in ("text", "path", "use"):
+            shape = named.get(e.get("{http://www.w3.org/1999/xlink}href", "")[1:], {})
+            kept = {k: v for k, v in (shape | e.attrib).items() if k != "id" and "href" not in k and k != "clip-path"}
+            seen.append((e.tag, e.text, shape.get("d"), *sorted(kept.items())))
+    return sorted(map(str, seen))
+
+
 def labelled(axes, label):
     return [line for line in axes.lines if line.get_label() == label]
 
@@ -216,6 +229,35 @@ def test_sensitivity_has_a_line_an_arm_over_rates_on_a_logarithmic_axis():
     assert list(axes.lines[0].get_xdata()) == [0.001, 0.1] and len(axes.collections) == 2
     assert whole["low"].min() < axes.get_ylim()[0] < whole["mean"].min()  # bands of few seeds do not set the limits
     assert "learning rate" in figure.get_supxlabel()
+
+
+def log_figures():
+    """A logarithmic axis across, one up, and scales of colours."""
+    some = pd.concat([trials(depths=(2,)).assign(**{"optimizer.learning_rate": r}) for r in (0.1, 0.001)])
+    whole = compared(some, ["initializer", "optimizer.learning_rate"])
+    yield plots.sensitivity(plots.Arms(whole, ["initializer"]), whole, "optimizer.learning_rate", "val_accuracy")
+    some = trials()
+    epochs = pd.DataFrame(
+        [(k, e, 10.0**-e) for k in some["key"] for e in range(4)], columns=["key", "epoch", "val_loss"]
+    )
+    yield plots.curves(arms_of(some), dynamics.curves(some, epochs, BY, "val_loss"), "val_loss")
+    arms = [{"initializer": "zeros"}, {"initializer": "he"}]
+    rows = [(arm["initializer"], "dense", e, 10.0**e, 0.1, 0.2) for arm in arms for e in range(5)]
+    yield plots.layer_maps(
+        arms, pd.DataFrame(rows, columns=["initializer", "kernel", "epoch", *plots.LAYER_STATISTICS])
+    )
+
+
+def test_what_is_drawn_the_fast_way_is_what_matplotlib_draws(monkeypatch):
+    fast = [style.svg(figure) for figure in log_figures()]
+    monkeypatch.setattr(style, "_settle", lambda axes: None)
+    for some, whole in zip(fast, map(style.svg, log_figures()), strict=True):
+        assert drawn(some) == drawn(whole) and len(drawn(some)) > 20
+
+
+def test_a_figure_can_be_drawn_again():
+    for figure in log_figures():
+        assert style.svg(figure) == style.svg(figure)
 
 
 RATES = np.geomspace(0.001, 10, 9)

@@ -101,12 +101,18 @@ def test_only_what_is_between_the_readmes_marks_is_made_anew():
             readme.filled(broken, "new")
 
 
-def test_every_file_of_the_readmes_map_is_there_and_every_module_is_in_it():
+def test_every_place_of_the_readmes_map_is_there_and_every_folder_and_module_above_them_is_in_it():
     lines = README.partition("## The map")[2].partition("##")[0].splitlines()
     named = " ".join(line for line in lines if line.startswith("    "))
-    for folder in ("studies", "analysis"):
-        for module in (ROOT / folder).glob("*.py"):
-            assert module.name in named or module.name == "__init__.py", module
+    for place in re.findall(r"\b(?:conf|studies|analysis|benchmarks|tests)/[\w./]*", named):
+        assert (ROOT / place.rstrip(".")).exists(), place
+    words = set(re.findall(r"\w+", named))
+    for package in ("studies", "analysis"):
+        for place in (ROOT / package).iterdir():
+            if place.is_dir() and any(place.glob("*.py")):
+                assert f"{package}/{place.name}/" in named, place
+            elif place.suffix == ".py" and place.stem not in ("__init__", "command"):
+                assert place.stem in words, place
 
 
 def test_the_lock_names_no_registry():

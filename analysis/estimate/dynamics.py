@@ -86,10 +86,10 @@ def densities(trials: pd.DataFrame, layers: pd.DataFrame, by: list[str]) -> pd.D
         values, below = _steps(quantiles, levels)
         edges = np.union1d(np.linspace(values[0], values[-1], DENSITY_CELLS + 1), values)
         cells = np.diff(PchipInterpolator(values, below)(edges)) / np.diff(edges)
-        weight, density = np.repeat(edges, 2)[1:-1], np.repeat(cells, 2)
-        parts.append(pd.DataFrame({"place": place, "weight": weight, "density": density}))
-    points = pd.concat(parts) if parts else pd.DataFrame({"place": [], "weight": [], "density": []})
-    return means.drop(columns=names).merge(points, left_index=True, right_on="place").drop(columns="place")
+        parts.append((np.full(2 * len(cells), place), np.repeat(edges, 2)[1:-1], np.repeat(cells, 2)))
+    place, weight, density = map(np.concatenate, zip(*parts, strict=True)) if parts else ([], [], [])
+    points = means.drop(columns=names).iloc[place]
+    return points.assign(weight=weight, density=density).reset_index(drop=True)
 
 
 def _steps(quantiles: np.ndarray, levels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -9,7 +9,7 @@ from matplotlib.colors import LogNorm, Normalize
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from analysis.estimate.arms import arms_of
+from analysis.estimate.arms import arms_of, as_level
 from analysis.estimate.intervals import higher_is_better
 from analysis.show import style
 from analysis.show.style import COLOURS, DASHES, INK, INTERVAL, MAP, MARKERS, Figure, Style, brief, styled
@@ -48,10 +48,11 @@ class Arms:
         return arm_label(dict(zip(self.panel_factors, panel, strict=True)), whole=True) if self.panel_factors else ""
 
     def of(self, frame: pd.DataFrame, panel: tuple) -> list[tuple[tuple, pd.DataFrame]]:
-        """The rows of each arm in a panel, in the arms' order; none for an arm without any."""
+        """The rows of each arm in a panel, without its levels, in the arms' order; none for an arm without any."""
         places = pd.Series(list(zip(_arms(frame, self.panel_factors), _arms(frame, self.colour), strict=True)))
         groups = frame.groupby(places.map({p: n for n, p in enumerate(dict.fromkeys(places))}).to_numpy())
-        rows = {places.iloc[part[0]]: frame.iloc[part] for part in groups.indices.values()} if len(frame) else {}
+        values = frame.drop(columns=self.by)  # texts are slow to take apart
+        rows = {places.iloc[part[0]]: values.iloc[part] for part in groups.indices.values()} if len(frame) else {}
         return [(arm, rows[panel, arm]) for arm in self.styles if (panel, arm) in rows]
 
 
@@ -100,8 +101,8 @@ def comparison(arms: Arms, compared: pd.DataFrame, units: pd.DataFrame, metric: 
                 label="mean",
             )  # fmt: skip
         axes.set_ylim(len(names) - 0.4, -0.6)
-        axes.set_yticks(range(len(names)), names if place % 3 == 0 else [""] * len(names))
         axes.tick_params(axis="y", length=0)
+        axes.set_yticks(range(len(names)), names if place % 3 == 0 else [""] * len(names))
     means = compared["mean"][np.isfinite(compared["mean"]) & (compared["mean"] > 0)]
     if not higher_is_better(metric) and len(means) and means.max() > 100 * means.min():
         for axes in panels:
@@ -149,11 +150,12 @@ def heat(
                 colour = "white" if dark else "black"
                 panel_axes.text(j, i, text, ha="center", va="center", fontsize=7.5, color=colour)
         turn = {"rotation": 40, "ha": "right", "rotation_mode": "anchor"} if turned else {}
+        style.bare(panel_axes)
         panel_axes.set_xticks(range(len(heads)), heads, **turn)
-        panel_axes.set_yticks(range(len(names)), names if place % 3 == 0 else [""] * len(names))
+        named = names if place % 3 == 0 else []
+        panel_axes.set_yticks(range(len(named)), named)
         panel_axes.set_xlabel(", ".join(columns) if place // 3 == (len(over) - 1) // 3 else "")
         panel_axes.set_ylabel(", ".join(rows) if place % 3 == 0 else "")
-        style.bare(panel_axes)
     style.scale(figure, image, f"mean {words(metric)}")
     return figure
 
@@ -222,7 +224,7 @@ def layer_maps(arms: list[dict], frame: pd.DataFrame, statistics: Iterable[str] 
             as after a trial diverged, is left blank.
     """
     statistics = list(statistics)
-    tables = [_rows_of(frame, arm) for arm in arms]
+    tables = _rows_of(frame, arms)
     kernels = [list(dict.fromkeys(table["kernel"])) for table in tables]
     alike = all(names == kernels[0] for names in kernels)
     left = style.margin(brief(name, 16) for names in kernels for name in names)
@@ -252,18 +254,18 @@ def layer_maps(arms: list[dict], frame: pd.DataFrame, statistics: Iterable[str] 
                 shown, cmap=colours, norm=norm, aspect="auto", interpolation="none",
                 extent=(*across, len(names) - 0.5, -0.5),
             )  # fmt: skip
+            style.bare(axes)
             every_nth = max(1, -(-len(names) // 8))
             ticks = sorted({*range(0, len(names) - 1, every_nth), len(names) - 1}) if names else []
-            labels = [brief(names[t], 16) if column == 0 or not alike else "" for t in ticks]
-            axes.set_yticks(ticks, labels, fontsize=7)
+            ticks = ticks if column == 0 or not alike else []
+            axes.set_yticks(ticks, [brief(names[t], 16) for t in ticks], fontsize=7)
             if row < len(statistics) - 1:
-                axes.set_xticklabels([])
-            style.bare(axes)
+                axes.set_xticks([])
+            else:
+                axes.xaxis.set_major_locator(MaxNLocator(3, integer=True))
         zeros = "min" if (every == 0).any() else "neither"
         style.scale(figure, image, LAYER_STATISTICS.get(statistic, words(statistic)), axes, zeros, foot)
     style.share(panels, "x")
-    for axes in panels:
-        axes.xaxis.set_major_locator(MaxNLocator(3, integer=True))
     figure.supxlabel("epoch", fontsize=9)
     return figure
 
@@ -274,9 +276,12 @@ def _wrapped(arms: list[dict], width: float) -> tuple[list[str], int]:
     return names, max((name.count("\n") + 1 for name in names), default=1)
 
 
-def _rows_of(frame: pd.DataFrame, arm: dict) -> pd.DataFrame:
-    wanted = tuple(tuple(level) if isinstance(level, list) else level for level in arm.values())
-    return frame[np.array([this == wanted for this in _arms(frame, list(arm))], dtype=bool)]
+def _rows_of(frame: pd.DataFrame, arms: list[dict]) -> list[pd.DataFrame]:
+    """Each arm's rows."""
+    number, there = arms_of(frame, list(arms[0]) if arms else [])
+    places = {levels: place for place, levels in enumerate(there)}
+    wanted = [places.get(tuple(map(as_level, arm.values())), -1) for arm in arms]
+    return [frame[number == place] for place in wanted]
 
 
 @styled
@@ -288,7 +293,7 @@ def ridgelines(arms: list[dict], frame: pd.DataFrame, layers: int = 4) -> Figure
         frame: from `dynamics.densities`.
         layers: how many of an arm's are shown, the first and the last among them.
     """
-    tables = [_rows_of(frame, arm) for arm in arms]
+    tables = _rows_of(frame, arms)
     kernels = [some(list(dict.fromkeys(table["kernel"])), layers) for table in tables]
     rows = max(map(len, kernels), default=1) or 1
     headings, lines = _wrapped(arms, 1.75)
@@ -297,26 +302,29 @@ def ridgelines(arms: list[dict], frame: pd.DataFrame, layers: int = 4) -> Figure
     )
     epochs = sorted(frame["epoch"].unique())
     colours = matplotlib.colormaps[MAP](np.linspace(0.05, 0.9, max(len(epochs), 1)))
+    ridges = [dict(list(table.groupby(["kernel", "epoch"], sort=False)[["weight", "density"]])) for table in tables]
     for place, axes in enumerate(panels):
         row, column = divmod(place, len(arms))
-        names, table = kernels[column], tables[column]
+        names = kernels[column]
         heading = f"{headings[column]}\n" if row == 0 else ""
         if row >= max(len(names), 1):
             axes.remove()
             continue
         axes.set_title(heading + (brief(names[row], 23) if names else "all weights alike"), loc="left")
         for height, epoch in enumerate(epochs):
-            ridge = table[(table["kernel"] == names[row]) & (table["epoch"] == epoch)] if names else table.iloc[:0]
+            ridge = ridges[column].get((names[row], epoch)) if names else None
+            weight, density = np.empty((2, 0)) if ridge is None else ridge.to_numpy().T
             axes.fill_between(
-                ridge["weight"], -height, 2.2 * ridge["density"] / ridge["density"].max() - height,
+                weight, -height, 2.2 * density / density.max(initial=0) - height,
                 facecolor=colours[height], alpha=0.75, edgecolor=INK, linewidth=0.4, zorder=height + 2,
             )  # fmt: skip
-        axes.set_yticks([-p for p in range(len(epochs))], map(str, epochs) if column == 0 else [""] * len(epochs))
-        axes.set_ylim(-len(epochs) + 0.6, 2.4)
         axes.grid(False)
         axes.spines["left"].set_visible(False)
         axes.tick_params(axis="y", length=0, labelsize=7)
         axes.tick_params(axis="x", labelsize=7)
+        named = epochs if column == 0 else []
+        axes.set_yticks([-p for p in range(len(named))], map(str, named))
+        axes.set_ylim(-len(epochs) + 0.6, 2.4)
         axes.xaxis.set_major_locator(MaxNLocator(3))
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.3g}"))
     figure.supxlabel("weight; each ridge has its own height", fontsize=9)

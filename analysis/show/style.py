@@ -9,12 +9,14 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from html import escape
 
+import matplotlib.backends.backend_svg  # loaded here, and not only when a figure is drawn
 import matplotlib.figure
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+from matplotlib.lines import TICKDOWN, TICKLEFT, Line2D
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator, ScalarFormatter
 
 from analysis.estimate.intervals import higher_is_better
 
@@ -147,6 +149,7 @@ def plain_log(axis) -> None:
         axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axis.set_minor_formatter(NullFormatter())
+    axis.set_tick_params(which="minor", label1On=False)  # else each of a hundred empty labels is laid out
 
 
 def share(panels: list[Axes], axis: str) -> None:
@@ -203,14 +206,50 @@ def svg(figure: Figure) -> str:
     """A figure as SVG on white, the same text for the same figure."""
     text = io.StringIO()
     with matplotlib.rc_context(STYLE), warnings.catch_warnings():
+        for axes in figure.axes:
+            _settle(axes)
         # The text stays text: who reads it has the font.
         warnings.filterwarnings("ignore", "Glyph .* missing from font")
         figure.savefig(text, format="svg", transparent=True, metadata={"Date": None})
     drawn = re.sub(r'<g id="[^"]*">', "<g>", text.getvalue())
     # Two digits are a hundredth of a point: half the size, and nobody sees the rest.
-    drawn = re.sub(r' d="[^"]*"', lambda path: re.sub(r"(\.\d\d)\d+", r"\1", path[0]), drawn)
+    drawn = re.sub(r' d="[^"]*"', lambda path: re.sub(r"(?<=\.\d\d)\d+", "", path[0]), drawn)
     drawn = drawn.replace("<image ", '<image image-rendering="pixelated" ')
     return drawn.replace("<svg ", '<svg style="background:#fff" ', 1)
+
+
+def _settle(axes: Axes) -> None:
+    """Have Matplotlib look for no place for what has one, or is not there: it would lay out all tick labels for each.
+
+    A title starts on the axes' top, unless a number that all of an axis's ticks have in common may be there.
+    """
+    title = axes.get_title(loc="left")
+    if title and not isinstance(axes.yaxis.get_major_formatter(), ScalarFormatter):
+        axes.set_title(title, loc="left", y=1.0)
+    for axis in (axes.xaxis, axes.yaxis):
+        _draw_minor_marks(axis)
+        if not axis.get_label_text():
+            axis.set_label_coords(0, 0)
+
+
+def _draw_minor_marks(axis) -> None:
+    """Have one line draw a logarithmic axis's minor marks, for which Matplotlib makes five artists each."""
+    if not isinstance(axis.get_minor_locator(), LogLocator) or axis.get_ticks_position() == "right":
+        return
+    low, high = sorted(axis.get_view_interval())
+    places = [place for place in axis.get_minorticklocs() if low <= place <= high]
+    name, rc, panel = axis.axis_name, matplotlib.rcParams, axis.axes
+    along = (places, [0] * len(places))
+    if name == "x":
+        marker, transform = TICKDOWN, panel.get_xaxis_transform("tick1")
+    else:
+        marker, transform, along = TICKLEFT, panel.get_yaxis_transform("tick1"), along[::-1]
+    marks = Line2D(
+        *along, color=INK, linestyle="none", marker=marker, markersize=rc[f"{name}tick.minor.size"],
+        markeredgewidth=rc[f"{name}tick.minor.width"], transform=transform, clip_on=False, zorder=0.5,
+    )  # fmt: skip
+    panel.add_artist(marks)
+    axis.set_minor_locator(NullLocator())
 
 
 def inline(svg: str, description: str) -> str:
