@@ -4,6 +4,7 @@ import json
 import sys
 from dataclasses import asdict
 from datetime import datetime
+from pathlib import Path
 
 import pandas as pd
 
@@ -46,7 +47,7 @@ def _asked(options) -> str:
 
 def table(
     study: str,
-    root="mlruns",
+    root: str | Path = "mlruns",
     by: list[str] | None = None,
     metric: str | None = None,
     format: str = "terminal",
@@ -65,7 +66,7 @@ def table(
 
 
 def selected(
-    study: str, root="mlruns", where: str | None = None, since: str | None = None
+    study: str, root: str | Path = "mlruns", where: str | None = None, since: str | None = None
 ) -> tuple[Study, pd.DataFrame]:
     """A study, and the trials frame of its latest execution, or of some of its trials.
 
@@ -103,9 +104,9 @@ def selected(
 
 def answer(
     study: Study,
-    trials,
-    root,
-    by=None,
+    trials: pd.DataFrame,
+    root: str | Path,
+    by: list[str] | None = None,
     metric: str | None = None,
     format: str = "terminal",
     planned: int = 0,
@@ -178,7 +179,7 @@ def across(
     by: list[str] | None = None,
     metric: str | None = None,
     format: str = "terminal",
-    root="mlruns",
+    root: str | Path = "mlruns",
     where: str | None = None,
     since: str | None = None,
 ) -> str:
@@ -231,7 +232,7 @@ def across(
     return "\n\n".join([tables.noted(text, lines, format), *notes])
 
 
-def executions(study: str, root="mlruns", metric: str | None = None, format: str = "terminal") -> str:
+def executions(study: str, root: str | Path = "mlruns", metric: str | None = None, format: str = "terminal") -> str:
     """A study's executions, and what changed from the last but one to the last; as CSV or JSON the executions only.
 
     Means are those of when each of the two ended, over the arms and seeds whose trials both had then.

@@ -78,7 +78,7 @@ def _uncollected() -> Iterator[None]:
 
 
 @_uncollected()
-def report(execution: load.Execution, trials: pd.DataFrame, root) -> Report:
+def report(execution: load.Execution, trials: pd.DataFrame, root: str | Path) -> Report:
     """The report of an execution.
 
     Args:

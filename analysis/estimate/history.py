@@ -4,6 +4,7 @@ import itertools
 from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
 
 import pandas as pd
 import yaml
@@ -58,7 +59,7 @@ def choices(
     study: Study,
     executions: list[load.Execution],
     keys: Collection[str],
-    root,
+    root: str | Path,
     by: list[str] | None = None,
     metric: str | None = None,
     where: str | None = None,

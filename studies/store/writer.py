@@ -28,7 +28,11 @@ from studies.record import (
     LAYER_COLUMNS,
     METRICS,
     STATISTICS,
+    EpochRecord,
+    LayerRecord,
+    Result,
     StudyError,
+    Trial,
     content_key,
     listed,
 )
@@ -116,8 +120,8 @@ class Execution:
         compared=None,
     ):
         self.study, self.root = study, Path(root).resolve()
-        nodes = {content_key(trial.config["data"]): trial.config["data"] for trial in trials} if entry else {}
-        self.datasets = {key: entry(node) for key, node in nodes.items()}
+        nodes = {content_key(trial.config["data"]): trial.config["data"] for trial in trials}
+        self.datasets = {key: entry(node) for key, node in nodes.items()} if entry else {}
         self._begin(trials, config, jobs, provenance, compared)
 
     @_writing
@@ -196,7 +200,7 @@ class Execution:
         return self._artifacts(self.parent)
 
     @_writing
-    def keep_design(self, trials) -> None:
+    def keep_design(self, trials: list[Trial]) -> None:
         """Keep which trials the execution compares, and each one's arm in its design: key -> factor -> level."""
         self.keep({"trials.json": json.dumps({trial.key: trial.levels for trial in trials})})
 
@@ -209,7 +213,9 @@ class Execution:
             new.replace(self.artifacts / name)  # whole, whoever reads meanwhile
 
     @_writing
-    def write(self, trial, epochs, layers, result, warning: str = "") -> None:
+    def write(
+        self, trial: Trial, epochs: list[EpochRecord], layers: list[LayerRecord], result: Result, warning: str = ""
+    ) -> None:
         """Write one ended trial.
 
         Args:
@@ -272,7 +278,7 @@ class Execution:
         return _artifacts(self.folder, run)
 
 
-def end_sweep(root, study: str, sweep: str, status: str, table: str) -> None:
+def end_sweep(root: str | Path, study: str, sweep: str, status: str, table: str) -> None:
     """End a sweep's run among a study's, if it has one, and keep the table of its jobs in Markdown."""
     with _guarded(root):
         opened = _opened(root, study)
