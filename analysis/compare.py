@@ -131,6 +131,7 @@ def answer(
     chosen = _choices(study, trials, root, by, metric, where, since, planned)
     lines = answers.answer(compared, by, metric, study.baseline)
     lines += answers.left_out(*arms.left_out(trials, by, over), over)
+    lines += answers.one_runs(arms.one_runs(trials, by), by)
     lines = answers.chosen(answers.so_far(lines, len(trials), planned), chosen, study.metric)
     if format == "json":
         return _json(study, by, metric, lines + history.mixed(trials), chosen, compared)

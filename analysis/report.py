@@ -12,7 +12,7 @@ import pandas as pd
 from markupsafe import Markup
 
 from analysis import command, load
-from analysis.estimate import comparison, history
+from analysis.estimate import arms, comparison, history
 from analysis.read import runs
 from analysis.show import answers, style
 from analysis.show.sections import SECTIONS, Findings
@@ -109,6 +109,7 @@ def report(execution: load.Execution, trials: pd.DataFrame, root: str | Path) ->
     if len(found.views) > 1:
         spans = [(view.arms.by, comparison.span(view.units, view.arms.by, study.metric)) for view in found.views]
         answer += answers.spans(spans)
+    answer += answers.one_runs(arms.one_runs(trials, found.by), found.by)
     answer = answers.so_far(answer, len(trials), len(execution.keys))
     before = [each for each in load.executions(study.name, root) if each.start_time < execution.start_time]
     choices = history.choices(study, before, execution.keys, root)

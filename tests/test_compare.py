@@ -311,6 +311,19 @@ def test_arms_that_were_tried_with_another_factor_too_are_not_merged_by_their_na
 
 
 @pytest.mark.usefixtures("unseen")
+def test_seeds_that_are_one_run_are_one_seed():
+    study = Study("x", "?", {"x": ("a", "b")}, tuple(range(5)), {"x": "a"}, "test_accuracy")
+    values = [("a", s, 0.9 + 0.01 * s) for s in range(5)] + [("b", s, 0.99) for s in range(5)]
+    trials = frame(values, ["x"]).assign(running_loss=[*map(float, range(5)), *[7.5] * 5], val_loss=0.25)
+    text = compare.answer(study, trials, None)
+    table = rows(compare.answer(study, trials, None, format="csv"))
+    assert [row["seeds"] for row in table] == ["5", "1"] and table[1]["low"] == ""
+    assert "The 5 seeds of x=b are one run, 5 times, and count as one: all that is drawn is pinned." in text
+    assert "clearly" not in text
+    assert "one run" not in compare.answer(study, trials.assign(running_loss=np.arange(10.0)), None)
+
+
+@pytest.mark.usefixtures("unseen")
 def test_factors_that_always_move_together_are_one():
     factors = {"optimizer": ("sgd", "adam"), "optimizer.learning_rate": (0.1, 0.001)}
     study = Study("x", "?", factors, (0, 1, 2), {"optimizer": "sgd"}, "test_accuracy", zip=(tuple(factors),))

@@ -103,6 +103,27 @@ def _common(rows: set[frozenset]) -> set[frozenset]:
     return ({a & b for a in rows for b in rows} | {frozenset.intersection(*rows)}) - {frozenset()} if rows else set()
 
 
+def repeats(trials: pd.DataFrame, by: list[str]) -> np.ndarray:
+    """Whether each trial is, number for number, an earlier one of its arm at another seed, `(trials,)`.
+
+    So are trials all of whose streams are pinned: they are one run, and one seed, however often it was done.
+    """
+    if not {"running_loss", "val_loss"} <= set(trials):
+        return np.full(len(trials), False)
+    numbers = trials[["running_loss", "val_loss"]].astype(float)
+    same = numbers.assign(arm=arms_of(trials, by)[0]).duplicated().to_numpy()
+    return same & np.isfinite(numbers.to_numpy()).all(axis=1) & (trials["status"] == "finished").to_numpy()
+
+
+def one_runs(trials: pd.DataFrame, by: list[str]) -> list[tuple[tuple, int]]:
+    """The arms whose seeds are one run, and how many seeds that is."""
+    found = []
+    for levels, part in grouped(trials, by):
+        if len(part) > 1 and repeats(part, by).sum() == len(part) - 1:
+            found.append((levels, len(part)))
+    return found
+
+
 def left_out(trials: pd.DataFrame, by: list[str], over: Iterable[str]) -> tuple[list[tuple], list[int], bool]:
     """What `comparable` leaves out: combinations of the levels of `over`, seeds; and whether that is everything."""
     over, kept = list(over), comparable(trials, by, over)

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 import numpy as np
 import pandas as pd
 
-from analysis.estimate.arms import arms_of, as_level, counted, grouped, labelled, levels_of
+from analysis.estimate.arms import arms_of, as_level, counted, grouped, labelled, levels_of, repeats
 from analysis.estimate.intervals import (
     LEAST_PAIRS,
     LEVEL,
@@ -83,9 +83,12 @@ def by_seed(trials: pd.DataFrame, by: list[str], metric: str, over: Iterable[str
     Args:
         over: factors that are averaged over, as `comparable` has it.
 
+    Seeds that are one run, see `repeats`, are one seed.
+
     Returns:
         the columns `by`, seed, value, trials, and failures: those of them that did not finish.
     """
+    trials = trials[~repeats(trials, [*by, *over])]
     chosen = counted(trials, by, list(over))
     values, some = scored(trials, metric)[chosen], trials[chosen]
     arms = arms_of(trials, by)[1]

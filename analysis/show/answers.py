@@ -128,6 +128,15 @@ def spans(found: list[tuple[list[str], dict | None]]) -> list[str]:
     return [line for _, line in sorted(lines)]
 
 
+def one_runs(found: list[tuple[tuple, int]], by: list[str]) -> list[str]:
+    """That seeds are one run, in a sentence, if any are: from `arms.one_runs`."""
+    named = [(arm_label(dict(zip(by, levels, strict=True)), whole=True), count) for levels, count in found]
+    return [
+        f"The {count} seeds of {arm} are one run, {count} times, and count as one: all that is drawn is pinned."
+        for arm, count in named
+    ]
+
+
 def left_out(contexts: list[tuple], seeds: list[int], everything: bool, over: list[str]) -> list[str]:
     """What averages are not of, in a sentence, if anything: from `estimates.left_out`, over these factors."""
     if everything:
