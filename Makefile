@@ -14,6 +14,7 @@ test: lint
 lint: $(STAMP)
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
+	$(RUN) -m mypy
 
 ui: $(STAMP)
 	$(RUN) -m analysis.ui
@@ -47,4 +48,4 @@ lock: $(STAMP)
 		--no-annotate --quiet --output-file requirements.lock
 
 clean:
-	rm -rf .venv .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv .pytest_cache .ruff_cache .mypy_cache .hypothesis

@@ -14,7 +14,7 @@ from pathlib import Path
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
 from studies import contract, terminal
@@ -81,7 +81,7 @@ def _command(wants_traceback: bool) -> int:
     return code
 
 
-def task(composed) -> float:
+def task(composed: DictConfig) -> float:
     """What Hydra calls for each job, in this process or in another.
 
     Returns:
@@ -136,7 +136,7 @@ def _alike(outcomes: list[sweep.Outcome]) -> list[str]:
     return [listed(numbers) for numbers in groups.values() if len(numbers) > 1]
 
 
-def job(composed, outcome: sweep.Outcome, jobs: sweep.Sweep | None) -> sweep.Outcome:
+def job(composed: DictConfig, outcome: sweep.Outcome, jobs: sweep.Sweep | None) -> sweep.Outcome:
     """One composed config: a study, or a study of one trial.
 
     Args:

@@ -123,7 +123,7 @@ def test_settings_that_any_optimizer_takes_have_their_types():
     optimizer = {"_target_": "o", "learning_rate": 1, "sam": 0, "lookahead": 0, "slow_step": 1, "ema": 0}
     settled = limits.settled({"optimizer": optimizer | {"loss_scale_factor": 1024, "clipnorm": 1}})["optimizer"]
     assert type(settled["loss_scale_factor"]) is type(settled["clipnorm"]) is float
-    with pytest.raises(StudyError, match="gradient_accumulation_steps=4.0: expected a whole number"):
+    with pytest.raises(StudyError, match=r"gradient_accumulation_steps=4.0: expected a whole number"):
         limits.settled({"optimizer": optimizer | {"gradient_accumulation_steps": 4.0}})
 
 

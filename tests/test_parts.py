@@ -95,7 +95,7 @@ def test_a_point_up_the_loss_of_accumulated_batches_is_refused(parts, config):
 
 
 def test_a_batch_larger_than_the_training_set_is_refused(parts, trial_of):
-    with pytest.raises(StudyError, match="training.batch_size=101: expected at most 100"):
+    with pytest.raises(StudyError, match=r"training.batch_size=101: expected at most 100"):
         parts.Parts(trial_of(["data.train_size=100", "training.batch_size=101"]))
 
 

@@ -4,6 +4,7 @@ import json
 import math
 import re
 from collections.abc import Callable
+from typing import Any
 
 from studies.design import arms
 from studies.design.study import STUDYS
@@ -59,7 +60,7 @@ def expand(
     for arm, nuisance in _fitting(study, _cells(study, seeds, tunes, chosen), composed):
         given = [*arm.items(), *arms.settings_of(study, arm), *nuisance.items()]
         config, identity, graph = settle({name: part for name, part in composed(given).items() if name not in STUDYS})
-        graph = content_key(graph)
+        graph_key = content_key(graph)
         trials += [
             Trial(
                 key=content_key({"config": identity, "seed": seed, "version": RESULTS_VERSION}),
@@ -69,7 +70,7 @@ def expand(
                 seed=seed,
                 config=config,
                 overrides=(*overrides, *_assignments(given), f"seed={seed}"),
-                graph_key=graph,
+                graph_key=graph_key,
                 nuisance=nuisance,
             )
             for seed in seeds
@@ -183,7 +184,7 @@ def _fitting(study: Study, cells, composed: Callable[[list], dict]) -> list[tupl
     return fitting
 
 
-def written(level) -> str:
+def written(level: Any) -> str:
     """A level in Hydra's override grammar: what Hydra reads as the same value, of the same type."""
     if level is None or isinstance(level, bool | int | float):
         return json.dumps(level)
@@ -214,7 +215,7 @@ def _assemble(base, levels) -> dict:
     for factor, level, change in sorted(levels, key=lambda entry: "." in entry[0]):
         if "." in factor and factor not in flat:
             group = factor.partition(".")[0]
-            option = dict((f, v) for f, v, _ in levels).get(group)
+            option = {f: v for f, v, _ in levels}.get(group)
             there = [path.partition(".")[2] for path in flat if path.startswith(f"{group}.") and "_target_" not in path]
             raise StudyError(f"{factor}={level} does not fit {group}={option}, which has {listed(there)}")
         for path, value in change.items():

@@ -62,12 +62,13 @@ def no_gradient(course: Course) -> np.ndarray:
 def tiny_updates(course: Course) -> np.ndarray:
     """The steps move no kernel by more than a hundred-thousandth of its norm."""
     ratios = course.steps["update_ratio"]
-    return ((ratios < TINY_UPDATE) | np.isnan(ratios)).all(axis=1) & (ratios < TINY_UPDATE).any(axis=1)
+    tiny = ratios < TINY_UPDATE
+    return np.asarray((tiny | np.isnan(ratios)).all(axis=1) & tiny.any(axis=1))
 
 
 def large_updates(course: Course) -> np.ndarray:
     """The steps move some kernel by more than a tenth of its norm."""
-    return (course.steps["update_ratio"] > LARGE_UPDATE).any(axis=1)
+    return np.asarray((course.steps["update_ratio"] > LARGE_UPDATE).any(axis=1))
 
 
 def at_chance(course: Course) -> np.ndarray:
