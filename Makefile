@@ -3,13 +3,16 @@ PYTHON ?= python3
 RUN := .venv/bin/python
 STAMP := .venv/.from-lock
 
-.PHONY: study test lint ui notebooks readme bench lock clean
+.PHONY: study test test-fast lint ui notebooks readme bench lock clean
 
 study: $(STAMP)
 	$(RUN) -m studies.run +study=init_comparison
 
 test: lint
-	$(RUN) -m pytest -n 2 --dist loadfile
+	$(RUN) -m pytest -n 2 --dist worksteal
+
+test-fast: lint
+	$(RUN) -m pytest -n 2 --dist worksteal -m "not slow"
 
 lint: $(STAMP)
 	$(RUN) -m ruff check .

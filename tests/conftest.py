@@ -13,6 +13,7 @@ os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 
 import hydra
 import pytest
+from filelock import FileLock
 from hypothesis import settings
 from omegaconf import OmegaConf
 
@@ -83,19 +84,48 @@ def trial_of(config):
 
 
 @pytest.fixture(scope="session")
-def fresh(tmp_path_factory):
-    """The folder of a fresh database, made once by MLflow: to be copied, not to be written."""
-    root = tmp_path_factory.mktemp("fresh")
-    maker = database.Maker(root)
-    maker.place()
-    maker.discard()
-    return root
+def together(request, tmp_path_factory):
+    """The folder that all processes of these tests share: what one has made there the others find."""
+    folder = tmp_path_factory.getbasetemp()
+    return folder.parent if hasattr(request.config, "workerinput") else folder
+
+
+@pytest.fixture(scope="session")
+def once(together):
+    """A function from a name and what fills a folder to that folder, filled once: to be read or copied, not written."""
+
+    def made(name, fill):
+        folder, done = together / name, together / f"{name}.done"
+        with FileLock(together / f"{name}.lock"):
+            if not done.exists():
+                shutil.rmtree(folder, ignore_errors=True)  # of one that failed
+                folder.mkdir()
+                fill(folder)
+                done.touch()
+        return folder
+
+    return made
+
+
+@pytest.fixture(scope="session")
+def fresh(once):
+    """The folder of a fresh database, made by MLflow."""
+
+    def fill(root):
+        maker = database.Maker(root)
+        try:
+            maker.place()
+        finally:
+            maker.discard()
+
+    return once("fresh", fill)
 
 
 @pytest.fixture(scope="session", autouse=True)
-def cache(tmp_path_factory):
-    """The cache of decoded images, empty at first."""
-    folder = tmp_path_factory.mktemp("cache")
+def cache(together):
+    """The cache of decoded images and compiled graphs, empty at first."""
+    folder = together / "cache"
+    folder.mkdir(mode=0o700, exist_ok=True)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("STUDIES_CACHE", str(folder))
         yield folder

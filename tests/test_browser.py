@@ -25,6 +25,8 @@ LAYERS = ("dense_1", "dense_2", "logits")
 QUIET = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
 QUIET += ["--disable-component-update", "--disable-sync"]
 
+pytestmark = pytest.mark.slow
+
 expect.set_options(timeout=20_000)  # a busy machine's
 
 MLFLOWS_OWN = (

@@ -96,7 +96,7 @@ def assert_one_paragraph(answer, *words):
         (["tracking.root=null"], "tracking.root=null", "a text"),
         (["model._target_=os.system"], "model._target_='os.system'", "targets.allow=[mypackage.]"),
         (["model._target_=os.system", "targets.allow=os."], "targets.allow=os.", "a list"),
-        (["executor._target_=studies.pool.Poll"], "'studies.pool.Poll'", "Pool, "),
+        (["executor._target_=studies.pool.Poll"], "'studies.pool.Poll'", "(studies.serial.Serial, studies.pool.Pool)"),
         (["data=npz"], "data=npz", "data.path=FILE.npz"),
         (["data=npz", "data.path=nosuch.npz"], "data.path=nosuch.npz", ".npz file"),
         (["data.test_fraction=null"], "data.test_fraction=null", "0.2"),
@@ -310,7 +310,7 @@ def test_an_error_of_ours_is_not_taken_for_the_users(cli, monkeypatch):
     def broken(config, *_):
         raise ValueError("a bug")
 
-    monkeypatch.setattr(run.design, "read_study", broken)
+    monkeypatch.setattr(run, "read_study", broken)
     with pytest.raises(ValueError, match="a bug"):
         cli()
 
@@ -355,6 +355,7 @@ def trained(monkeypatch, tmp_path):
         return int(depth == 4), {"seeds": 2, "failures": 0, "mean": depth / 10, "sd": 0.01, "objective": depth / 10}
 
     monkeypatch.setattr(run.driver.Driver, "drive", drive)
+    monkeypatch.setattr("studies.execute.pool.Pool.start", lambda *_: None)
     monkeypatch.setattr(run, "task", lambda composed: gave.append(task(composed)) or gave[-1])
     monkeypatch.setattr("studies.store.writer.end_sweep", lambda *_: None)
     return gave

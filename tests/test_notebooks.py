@@ -108,6 +108,7 @@ def project(copy):
     return copy
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_a_notebook_runs_from_top_to_bottom_and_leaves_the_project_as_it_was(name, project):
     before = {path for path in project.rglob("*") if "__pycache__" not in path.parts}

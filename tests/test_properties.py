@@ -10,7 +10,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from studies.command import compose
-from studies.design import STUDY, written
+from studies.design.grid import written
+from studies.design.study import STUDY
 from studies.factors import data, limits
 from studies.record import FIGURES, IDENTITY, METRICS, StudyError
 

@@ -41,6 +41,7 @@ def parts(text):
     return re.split(f"{readme.BEGIN}|{readme.END}", text)
 
 
+@pytest.mark.slow
 def test_make_study_runs_the_main_job(copy):
     done = make(copy, "study")
     assert done.returncode == 0, done.stderr
@@ -78,6 +79,7 @@ def test_make_study_runs_the_main_job(copy):
     assert "Made on " in after and f"{platform.machine()}, " in after and platform.node() not in after
 
 
+@pytest.mark.slow
 def test_make_test_lints_and_runs_the_tests(copy):
     done = make(copy, "test", PYTEST_ADDOPTS="tests/test_limits.py")
     assert done.returncode == 0, done.stdout + done.stderr

@@ -62,12 +62,17 @@ def assert_each_trial_once(store):
     assert len(counts) == TRIALS and set(counts.values()) == {1}
 
 
-@pytest.fixture(scope="module")
-def pooled(tmp_path_factory):
-    store = tmp_path_factory.mktemp("pooled")
-    done = run(store)
-    assert done.returncode == 0, done.stderr
-    return store, done.stdout
+@pytest.fixture(scope="session")
+def pooled(once):
+    """The study's store, not to be changed, and what the command printed."""
+
+    def fill(folder):
+        done = run(folder / "store")
+        assert done.returncode == 0, done.stderr
+        (folder / "printed").write_text(done.stdout)
+
+    folder = once("pooled", fill)
+    return folder / "store", (folder / "printed").read_text()
 
 
 def processes_of(pid):
@@ -119,13 +124,13 @@ def test_the_finished_study_is_not_run_again(pooled):
     assert table in again.stdout
 
 
-def test_a_finished_study_that_is_asked_for_otherwise_has_an_execution_and_a_report_of_its_own(pooled, tmp_path):
+def test_a_finished_study_that_is_asked_for_otherwise_has_an_execution_and_a_report_of_its_own(cli, pooled, tmp_path):
     store = shutil.copytree(pooled[0], tmp_path / "store")
 
     def asked(*words):
-        done = run(store, *words)
-        assert "0 to run" in done.stdout
-        return Path(re.search(r"^report +(\S+/report.html)$", done.stdout, re.M)[1])
+        _, output, _ = cli(*STUDY, f"tracking.root={store}", *words)
+        assert "0 to run" in output
+        return Path(re.search(r"^report +(\S+/report.html)$", output, re.M)[1])
 
     some = asked("study.seeds=[1]", "model.depth=1", "study.metric=test_accuracy")
     assert "2 arms, 1 seed, 2 of 2 trials; metric: test_accuracy" in some.read_text()

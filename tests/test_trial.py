@@ -592,7 +592,7 @@ def test_the_users_keras_settings_change_nothing(tmp_path):
     code = (
         "import os; from studies.execute.worker import environment\n"
         "os.environ |= environment(threads=1, number=0)\n"
-        "from studies import trial; import keras\n"
+        "from studies.train import trial; import keras\n"
         "config, layer = keras.config, keras.layers.Conv2D(2, 3)\n"
         "print(config.backend(), config.floatx(), config.epsilon(), layer.data_format, layer.dtype)"
     )
