@@ -453,6 +453,7 @@ def settled(config: dict) -> dict:
             raise StudyError(
                 f"{part} is none and takes no settings, but was given {listed(node)}: choose an option, {part}=NAME"
             )
+    _check_lengths(result)
     return result
 
 
@@ -475,6 +476,19 @@ def checks(config: dict) -> list[dict]:
         if group.built_with is not None and config[part]:
             every.append({name: config[name] for name in (part, *group.built_with(config[part]), "targets")})
     return every
+
+
+def _check_lengths(config):
+    """Refuse a schedule's length in epochs that is longer than the run: it would be cut, or never come."""
+    epochs = config.get("training", {}).get("epochs", math.inf)
+    for name, value in config.get("schedule", {}).items():
+        for length in value if isinstance(value, list) else [value]:
+            read = EPOCHS.fullmatch(length) if isinstance(length, str) else None
+            if read and float(read[1]) > epochs:
+                raise StudyError(
+                    f"schedule.{name}={shown(value)}: expected {epochs} epochs at most, which is all of the training. "
+                    f"Train longer with training.epochs=NUMBER, or give a share of it, such as 0.1"
+                )
 
 
 def _check_settings(part, node):
