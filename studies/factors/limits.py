@@ -144,6 +144,10 @@ OF_ANY_OPTIMIZER = {
 """What Keras's optimizers take besides the settings that the options have."""
 
 
+NOISY = ("mixup", "cutmix", "gradient_noise")
+"""The regularizers that draw from the stream `noise`."""
+
+
 def _all_but(*names) -> Callable[[dict], dict]:
     return lambda node: {name: value for name, value in node.items() if name not in names}
 
@@ -467,6 +471,20 @@ def graph(config: dict) -> dict:
     """What of a trial's config shapes its compiled graph: what differs in nothing here can share one."""
     parts = identity(config)
     return {part: shape(parts[part]) for part in IDENTITY if (shape := GROUPS[part].graph)}
+
+
+def drawn(config: dict) -> set[str]:
+    """A seed's streams that are not pinned and that a trial draws from; the user's own parts may draw from any."""
+    model, regularizer = config["model"], config["regularizer"].get("_target_", "")
+    own = regularizer and not regularizer.startswith(("studies.", "keras."))
+    streams = {"split", "init", "order"}
+    if any(config["data"].get(name) for name in ("flip", "crop", "cutout")):
+        streams.add("augment")
+    if not model["_target_"].startswith("studies.") or model.get("dropout") or model.get("spatial_dropout"):
+        streams.add("dropout")
+    if config["data"].get("label_noise") or own or regularizer.rpartition(".")[2] in NOISY:
+        streams.add("noise")
+    return {stream for stream in streams if config["seeds"].get(stream) is None}
 
 
 def checks(config: dict) -> list[dict]:
