@@ -17,6 +17,7 @@ test-fast: lint
 lint: $(STAMP)
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
+	$(RUN) -m mypy
 
 ui: $(STAMP)
 	$(RUN) -m analysis.ui
@@ -50,4 +51,4 @@ lock: $(STAMP)
 		--no-annotate --quiet --output-file requirements.lock
 
 clean:
-	rm -rf .venv .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv .pytest_cache .ruff_cache .mypy_cache .hypothesis

@@ -4,6 +4,7 @@ import json
 import sys
 from dataclasses import asdict
 from datetime import datetime
+from pathlib import Path
 
 import pandas as pd
 
@@ -46,7 +47,7 @@ def _asked(options) -> str:
 
 def table(
     study: str,
-    root="mlruns",
+    root: str | Path = "mlruns",
     by: list[str] | None = None,
     metric: str | None = None,
     format: str = "terminal",
@@ -59,13 +60,13 @@ def table(
         StudyError: there is no such study, factor or metric, or no such trial.
     """
     planned = len(load.execution(study, root).keys) if where is None and since is None else 0
-    study, trials = selected(study, root, where, since)
-    by = list(dict.fromkeys(_factor(name, study.factors) for name in by or study.factors))
-    return answer(study, trials, root, by, metric, format, planned, where, since)
+    design, trials = selected(study, root, where, since)
+    by = list(dict.fromkeys(_factor(name, design.factors) for name in by or design.factors))
+    return answer(design, trials, root, by, metric, format, planned, where, since)
 
 
 def selected(
-    study: str, root="mlruns", where: str | None = None, since: str | None = None
+    study: str, root: str | Path = "mlruns", where: str | None = None, since: str | None = None
 ) -> tuple[Study, pd.DataFrame]:
     """A study, and the trials frame of its latest execution, or of some of its trials.
 
@@ -103,9 +104,9 @@ def selected(
 
 def answer(
     study: Study,
-    trials,
-    root,
-    by=None,
+    trials: pd.DataFrame,
+    root: str | Path,
+    by: list[str] | None = None,
     metric: str | None = None,
     format: str = "terminal",
     planned: int = 0,
@@ -179,7 +180,7 @@ def across(
     by: list[str] | None = None,
     metric: str | None = None,
     format: str = "terminal",
-    root="mlruns",
+    root: str | Path = "mlruns",
     where: str | None = None,
     since: str | None = None,
 ) -> str:
@@ -232,7 +233,7 @@ def across(
     return "\n\n".join([tables.noted(text, lines, format), *notes])
 
 
-def executions(study: str, root="mlruns", metric: str | None = None, format: str = "terminal") -> str:
+def executions(study: str, root: str | Path = "mlruns", metric: str | None = None, format: str = "terminal") -> str:
     """A study's executions, and what changed from the last but one to the last; as CSV or JSON the executions only.
 
     Means are those of when each of the two ended, over the arms and seeds whose trials both had then.
@@ -253,17 +254,15 @@ def executions(study: str, root="mlruns", metric: str | None = None, format: str
     parts += ["the config is the same" if changes.empty else tables.frame_table(changes, format)]
     by = [factor for factor in new.study.factors if factor in old.study.factors]
     frames = [load.trials(study, root, each.arms, each.end_time) for each in (old, new)]
-    shared = history.shared(*frames, by) if all(len(frame) for frame in frames) else frames
+    shared = history.shared(frames[0], frames[1], by) if all(len(frame) for frame in frames) else frames
     if all(len(frame) for frame in shared):
         metric = metric or new.study.metric
-        means = history.mean_changes(
-            *(
-                comparison.comparison(frame, by, metric, {}, arms.averaged_over(each.study, by))
-                for each, frame in zip((old, new), shared, strict=True)
-            ),
-            by,
-        )
-        parts += [f"{tables.words(metric)}, mean over the seeds that both had", tables.frame_table(means, format)]
+        means = [
+            comparison.comparison(frame, by, metric, {}, arms.averaged_over(each.study, by))
+            for each, frame in zip((old, new), shared, strict=True)
+        ]
+        changed = tables.frame_table(history.mean_changes(means[0], means[1], by), format)
+        parts += [f"{tables.words(metric)}, mean over the seeds that both had", changed]
     return "\n\n".join(parts)
 
 

@@ -58,6 +58,7 @@ TRIAL = {
     "epochs": "whole epochs trained",
     "parameters": "number of the model's weights, trained or not",
     "classes": "number of classes; the uniform guess has a loss of log(classes)",
+    "chance_train": "accuracy of guessing the commonest class of the training images, by the labels trained by",
     "chance_val": "accuracy of guessing the commonest class of the validation images",
     "chance_test": "accuracy of guessing the commonest class of the test images",
     "seconds_build": "wall time until the first step: data, model, compilation, in seconds",

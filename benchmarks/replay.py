@@ -52,7 +52,7 @@ def store(root: Path, file: Path, count: int, copies: int = 0) -> None:
     maker.place()
     maker.discard()
     groups = ("data", "model", "initializer", "optimizer", "schedule", "regularizer", "clipping", "training")
-    config = dict.fromkeys(groups, {})
+    config: dict = {group: {} for group in groups}
     study = Study("replayed", "How long does it take?", {"model.depth": tuple(range(count))}, (0,), {}, "val_accuracy")
     trials = [Trial(f"{n:016x}", study.name, "scientific", {"model.depth": n}, 0, config, (), "") for n in range(count)]
     kept, charted = pickle.loads(file.read_bytes()), (writer.CHARTED, writer.CHARTED_EPOCHS)

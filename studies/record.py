@@ -4,6 +4,7 @@ import hashlib
 import json
 import math
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 RESULTS_VERSION = 4
@@ -59,18 +60,18 @@ class StudyError(Exception):
     """Something a user can put right: says what was received, what is allowed, what to do."""
 
 
-def listed(names) -> str:
+def listed(names: Iterable[object]) -> str:
     """Names as `a, b, c`, for an error's list of what is allowed."""
     return ", ".join(shown(name) for name in names)
 
 
-def shown(value) -> str:
+def shown(value: object) -> str:
     """A value as YAML has it: `null`, `true` and `[8, 16]`, not `None`, `True` and `(8, 16)`."""
     value = list(value) if isinstance(value, tuple) else value
     return json.dumps(value) if value is None or isinstance(value, bool) else str(value)
 
 
-def content_key(value) -> str:
+def content_key(value: object) -> str:
     """The first 16 hex digits of the SHA-256 of `value` as canonical JSON.
 
     Raises:
@@ -164,7 +165,7 @@ def arm_label(arm: dict, whole: bool = False) -> str:
     return " ".join(words) or "defaults"
 
 
-def short(factor: str, factors) -> str:
+def short(factor: str, factors: Iterable[str]) -> str:
     """A factor without its group, if that tells it from the other factors: `depth` for `model.depth`."""
     last = factor.rpartition(".")[2]
     return last if sum(other.rpartition(".")[2] == last for other in factors) == 1 else factor
@@ -247,7 +248,8 @@ class Result:
         best_val_loss, best_val_accuracy: over the epochs, the untrained network left out.
         parameters: all of the model's weights, trained or not.
         classes: number of classes.
-        chance_val, chance_test: the accuracy of guessing the commonest class of these examples.
+        chance_train, chance_val, chance_test: the accuracy of always guessing the commonest class of these examples; of
+            those trained on by the labels trained by.
         error: of a crash, its reason in the first line and its traceback; else empty.
     """
 
@@ -272,6 +274,7 @@ class Result:
     ema_test_accuracy: float = math.nan
     parameters: int = 0
     classes: int = 0
+    chance_train: float = math.nan
     chance_val: float = math.nan
     chance_test: float = math.nan
     seconds_build: float = math.nan

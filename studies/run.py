@@ -14,7 +14,7 @@ from pathlib import Path
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
 from studies import contract, terminal
@@ -81,7 +81,7 @@ def _command(wants_traceback: bool) -> int:
     return code
 
 
-def task(composed) -> float:
+def task(composed: DictConfig) -> float:
     """What Hydra calls for each job, in this process or in another.
 
     Returns:
@@ -136,7 +136,7 @@ def _alike(outcomes: list[sweep.Outcome]) -> list[str]:
     return [listed(numbers) for numbers in groups.values() if len(numbers) > 1]
 
 
-def job(composed, outcome: sweep.Outcome, jobs: sweep.Sweep | None) -> sweep.Outcome:
+def job(composed: DictConfig, outcome: sweep.Outcome, jobs: sweep.Sweep | None) -> sweep.Outcome:
     """One composed config: a study, or a study of one trial.
 
     Args:
@@ -159,7 +159,7 @@ def job(composed, outcome: sweep.Outcome, jobs: sweep.Sweep | None) -> sweep.Out
         grid.expand, study, config, choices, overrides, composed_by, compose.settle, compose.refers_to_itself(composed)
     )
     trials = expand()
-    remarks += grid.remarks(study, trials)
+    remarks += grid.remarks(study, trials, limits.drawn)
     if (workers := config["executor"].get("workers") or 0) > len(trials):
         remarks.append(f"executor.workers={workers}: {len(trials)} are started, one a trial")
     for remark in remarks:

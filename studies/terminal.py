@@ -4,6 +4,7 @@ The packages' `__init__` imports it before anything else, so that Ctrl-C is answ
 it needs little of the standard library.
 """
 
+import io
 import os
 import signal
 import sys
@@ -43,10 +44,11 @@ def begin() -> None:
             os.open(os.devnull, os.O_RDWR)
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:
-            setattr(sys, name, open(os.devnull, "w"))
-    sys.stdout.reconfigure(errors="replace")
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")
     if os.path.expanduser("~") == "~":
-        os.environ["HOME"] = os.environ.get("TMPDIR", "/tmp")
+        os.environ["HOME"] = os.environ.get("TMPDIR", "/tmp")  # noqa: S108
 
 
 @contextmanager

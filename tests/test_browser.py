@@ -284,7 +284,7 @@ def test_the_server_is_two_processes_and_ctrl_c_leaves_none(served):
     family = [server, *children(server)]
     assert len(family) == 2
     process.send_signal(signal.SIGINT)
-    out, error = process.communicate(timeout=20)
+    _, error = process.communicate(timeout=20)
     assert process.returncode == 0 and error == ""
     deadline = time.monotonic() + 5
     while any(map(alive, family)) and time.monotonic() < deadline:

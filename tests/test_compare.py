@@ -138,7 +138,7 @@ def test_what_several_studies_do_not_share_is_refused(command):
 def test_where_chooses_trials_by_any_column_and_setting(root, condition, chosen):
     trials = load.trials("first", root)
     expected = trials[chosen(trials)]
-    assert 0 < len(expected)
+    assert len(expected) > 0
     pd.testing.assert_frame_equal(compare.selected("first", root, condition)[1], expected.reset_index(drop=True))
 
 
@@ -261,7 +261,7 @@ def test_trials_that_were_not_trained_by_the_same_are_said_so():
     assert history.mixed(frame) == history.mixed(frame[["seed"]]) == []
     assert history.mixed(frame.assign(processor=["", "A (avx2)", "A (avx2)"])) == []  # not known of the first
     [said] = history.mixed(
-        frame.assign(**{"version.keras": ["3.15.1", "3.14.0", "3.15.1"], "device": list("ab") + ["a"]})
+        frame.assign(**{"version.keras": ["3.15.1", "3.14.0", "3.15.1"], "device": [*list("ab"), "a"]})
     )
     assert "keras 3.15.1 (2) and 3.14.0 (1); device a (2) and b (1):" in said
 

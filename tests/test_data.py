@@ -576,7 +576,7 @@ def test_an_archive_of_text_is_refused(tmp_path):
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("x", "1 2 3")
         archive.writestr("y", "0 1 2")
-    with pytest.raises(StudyError, match="images.npz"):
+    with pytest.raises(StudyError, match=r"images.npz"):
         data.npz(str(path))
 
 
@@ -644,14 +644,14 @@ def test_a_file_that_may_not_be_read_is_refused():
 
 @pytest.mark.parametrize("path", [None, ""])
 def test_an_empty_path_is_refused(path):
-    with pytest.raises(StudyError, match="data.path="):
+    with pytest.raises(StudyError, match=r"data.path="):
         data.npz(path)
 
 
 def test_a_missing_file_is_refused(tmp_path):
-    with pytest.raises(StudyError, match="nowhere.npz"):
+    with pytest.raises(StudyError, match=r"nowhere.npz"):
         data.npz(str(tmp_path / "nowhere.npz"))
-    with pytest.raises(StudyError, match="nowhere.npz"):
+    with pytest.raises(StudyError, match=r"nowhere.npz"):
         data.content(node(tmp_path / "nowhere.npz"))
 
 
@@ -670,7 +670,7 @@ def test_a_truncated_file_is_refused(archives, which, share):
     good = archives[which].read_bytes()
     damaged = archives[which].with_name("truncated.npz")
     damaged.write_bytes(good[: int(share * len(good))])
-    with pytest.raises(StudyError, match="truncated.npz"):
+    with pytest.raises(StudyError, match=r"truncated.npz"):
         data.npz(str(damaged))
 
 
@@ -839,7 +839,8 @@ def test_a_published_set_is_read_where_it_is_and_else_downloaded_once(tmp_path, 
 
     def download(command, **_):
         calls.append(command)
-        np.savez(open(command[-1], "wb"), x_train=X, y_train=Y[:, None], x_test=X + 1, y_test=Y[:, None])
+        with open(command[-1], "wb") as file:
+            np.savez(file, x_train=X, y_train=Y[:, None], x_test=X + 1, y_test=Y[:, None])
         return subprocess.CompletedProcess(command, 0)
 
     monkeypatch.setattr(subprocess, "run", download)
@@ -854,7 +855,7 @@ def test_a_published_set_is_read_where_it_is_and_else_downloaded_once(tmp_path, 
 def test_a_download_that_fails_says_where_to_put_the_file(tmp_path, monkeypatch):
     monkeypatch.setenv("STUDIES_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(subprocess, "run", lambda command, **_: subprocess.CompletedProcess(command, 1))
-    with pytest.raises(StudyError, match="no cifar10.npz in data.root=null.*STUDIES_DATA=FOLDER"):
+    with pytest.raises(StudyError, match=r"no cifar10.npz in data.root=null.*STUDIES_DATA=FOLDER"):
         data.published("cifar10", None)
     assert not list(tmp_path.glob("cache/*.npz"))
 

@@ -34,7 +34,7 @@ BASE = {
         "metric": "val_accuracy",
         "figures": [],
     }
-    | dict.fromkeys(("zip", "skip", "only", "settings"), [])
+    | {"zip": [], "skip": [], "only": [], "settings": []}
     | {"nuisance": {}, "tuning_seeds": [100, 101]},
     "data": {"_target_": "studies.data.npz", "path": "a.npz", "root": None, "content": "c0ffee"},
     "model": {"_target_": "mlp", "depth": 2, "width": 64, "zero_last": False},
@@ -371,7 +371,7 @@ def test_a_factor_that_the_user_set_is_none_and_so_is_one_that_the_chosen_option
 
 
 def test_unknown_and_missing_parts_are_refused():
-    with pytest.raises(StudyError, match="trainin: .* training, "):
+    with pytest.raises(StudyError, match=r"trainin: .* training, "):
         read_study(BASE | {"trainin": {"epochs": 3}})
     with pytest.raises(StudyError, match="model is missing"):
         read_study({name: part for name, part in BASE.items() if name != "model"})
@@ -379,13 +379,13 @@ def test_unknown_and_missing_parts_are_refused():
 
 def test_a_path_that_a_group_does_not_have_is_refused_with_what_it_has():
     with pytest.raises(
-        StudyError, match="optimizer.beta_1=0.5 does not fit optimizer=SGD, which has learning_rate, mom"
+        StudyError, match=r"optimizer.beta_1=0.5 does not fit optimizer=SGD, which has learning_rate, mom"
     ):
         expand({"optimizer": ["Adam", "SGD"], "optimizer.beta_1": [0.5]})
 
 
 def test_arms_that_come_to_the_same_trial_are_refused():
-    with pytest.raises(StudyError, match="depth=2 and depth=2.0 come to the same trial"):
+    with pytest.raises(StudyError, match=r"depth=2 and depth=2.0 come to the same trial"):
         expand({"model.depth": [2, 2.0]}, settle=lambda c: counted(json.loads(json.dumps(c).replace("2.0", "2"))))
 
 
@@ -414,7 +414,7 @@ def test_skip_and_only_choose_arms_of_the_grid():
     whole = [(o, r, d) for o in ("SGD", "Adam") for r in (0.1, 0.01) for d in (2, 8)]
     assert arms() == whole
     skipped = arms(skip=[{"optimizer": "SGD", "model.depth": 8}, {"optimizer.learning_rate": [0.1], "model.depth": 2}])
-    assert skipped == [a for a in whole if not (a[0] == "SGD" and a[2] == 8 or a[1] == 0.1 and a[2] == 2)]
+    assert skipped == [a for a in whole if not ((a[0] == "SGD" and a[2] == 8) or (a[1] == 0.1 and a[2] == 2))]
     kept = arms(only=[{"optimizer": "Adam"}, {"model.depth": [2, 8], "optimizer.learning_rate": 0.01}])
     assert kept == [a for a in whole if a[0] == "Adam" or a[1] == 0.01]
     both = arms(only=[{"optimizer": "Adam"}], skip=[{"model.depth": 2}])
@@ -461,7 +461,7 @@ def test_a_baseline_has_the_levels_that_move_along_with_those_it_names(config=BA
         "optimizer.learning_rate": 0.1,
     }
     with pytest.raises(
-        StudyError, match="optimizer=SGD, which study.zip has 2 times: name optimizer.learning_rate too"
+        StudyError, match=r"optimizer=SGD, which study.zip has 2 times: name optimizer.learning_rate too"
     ):
         baseline({"optimizer": "SGD"})
 
@@ -527,7 +527,9 @@ def test_a_nuisance_factor_applies_where_there_is_such_a_setting(exact):
     final = expand({"optimizer": ["SGD", "Adam"]}, chosen=chosen, **tuned)
     assert [t.nuisance for t in final] == [chosen[0], {"optimizer.learning_rate": 0.01}]
     study = Study("s", "?", {"optimizer": ("SGD", "Adam")}, (0,), {}, "val_accuracy", nuisance=nuisance)
-    assert grid.remarks(study, final) == ["optimizer.momentum is tuned where there is such a setting, so not for Adam"]
+    assert grid.remarks(study, final, limits.drawn) == [
+        "optimizer.momentum is tuned where there is such a setting, so not for Adam"
+    ]
 
 
 def test_a_nuisance_factor_of_a_nuisance_option_applies_to_that_option():
@@ -538,7 +540,7 @@ def test_a_nuisance_factor_of_a_nuisance_option_applies_to_that_option():
 
 
 def test_a_nuisance_factor_that_no_arm_has_is_refused():
-    with pytest.raises(StudyError, match="study.nuisance names optimizer.nosuch, and no arm has such a setting"):
+    with pytest.raises(StudyError, match=r"study.nuisance names optimizer.nosuch, and no arm has such a setting"):
         expand({"optimizer": ["SGD", "Adam"]}, nuisance={"optimizer.nosuch": (1, 2)}, tuning_seeds=(100,))
 
 
@@ -554,8 +556,8 @@ def test_what_is_drawn_of_a_seed_depends_on_what_is_trained(config):
         (["model=application"], {"dropout"}),
         (["+regularizer._target_=mine.rule"], {"noise"}),
     ]:
-        assert grid.drawn(config(overrides)) == always | streams
-    assert grid.drawn(config(["seeds.init=0", "seeds.dropout=0", "model.dropout=0.1"])) == {"split", "order"}
+        assert limits.drawn(config(overrides)) == always | streams
+    assert limits.drawn(config(["seeds.init=0", "seeds.dropout=0", "model.dropout=0.1"])) == {"split", "order"}
 
 
 def test_seeds_that_are_one_run_are_said_to_be_and_refused_if_all_are(config):
@@ -563,11 +565,11 @@ def test_seeds_that_are_one_run_are_said_to_be_and_refused_if_all_are(config):
     options = {"base": config(pins), "overrides": pins, "compose": config, "settle": compose.settle}
     study = Study("s", "?", {"seeds.order": (None, 0)}, (0, 1), {}, "val_accuracy")
     trials = expand(study.factors, study.seeds, **options)
-    [said] = grid.remarks(study, trials)
+    [said] = grid.remarks(study, trials, limits.drawn)
     assert "2 seeds of order=0 are one run" in said
-    assert grid.remarks(study, trials[2:3]) == []
-    with pytest.raises(StudyError, match="2 seeds are one run.*seeds.init=null.*study.seeds=1"):
-        grid.remarks(study, trials[2:])
+    assert grid.remarks(study, trials[2:3], limits.drawn) == []
+    with pytest.raises(StudyError, match=r"2 seeds are one run.*seeds.init=null.*study.seeds=1"):
+        grid.remarks(study, trials[2:], limits.drawn)
 
 
 @pytest.mark.parametrize(

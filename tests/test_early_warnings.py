@@ -16,7 +16,7 @@ GOOD = dict(
 STEADY = {"dense": [(NAN, NAN)] + [(1.0, 1e-3)] * 4, "logits": [(NAN, NAN)] + [(0.5, 2e-3)] * 4}
 
 
-def warned(curves=None, kernels=None, tensor="kernel", classes=10):
+def warned(curves=None, kernels=None, tensor="kernel", classes=10, chance=0.1):
     """The warnings of a course: curves by field, and each layer's gradient norms and update ratios by epoch."""
     curves, kernels = GOOD | (curves or {}), STEADY | (kernels or {})
     epochs = [
@@ -28,7 +28,7 @@ def warned(curves=None, kernels=None, tensor="kernel", classes=10):
         for epoch, (gradient, ratio) in enumerate(steps[: len(epochs)]):
             values = dict.fromkeys(STATISTICS, 0.5) | {"gradient_norm": gradient, "update_ratio": ratio}
             layers.append(LayerRecord("k", epoch, layer, tensor, tuple(values.values())))
-    return early_warnings(epochs, layers, classes)
+    return early_warnings(epochs, layers, classes, chance)
 
 
 def test_a_course_that_is_well_has_no_warning():
@@ -74,15 +74,20 @@ def test_how_near_to_chance_an_accuracy_is_depends_on_the_examples_seen():
     assert warned({"running_accuracy": [NAN, 0.1, 0.13, 0.5, 0.9]}) == ""
 
 
+def test_chance_is_the_commonest_classs_share():
+    stuck = {"running_accuracy": [NAN, 0.4, 0.41, 0.42, 0.41]}
+    assert "at chance" in warned(stuck, chance=0.4) and "at chance" not in warned(stuck, chance=0.1)
+
+
 @pytest.mark.parametrize("length", [0, 1, 2])
 def test_a_trial_that_hardly_began_is_no_reason_to_fail(length):
     assert warned({name: values[:length] for name, values in GOOD.items()}) == ""
-    assert early_warnings([], [], 0) == ""
+    assert early_warnings([], [], 0, NAN) == ""
 
 
 def test_statistics_that_were_not_kept_give_no_sign():
     records = [EpochRecord("k", e, 1000 * e, 0.1, *(GOOD[name][e] for name in GOOD), 0.1) for e in range(5)]
-    assert early_warnings(records, [], 10) == ""
+    assert early_warnings(records, [], 10, 0.1) == ""
 
 
 def test_what_is_read_back_is_what_was_given():

@@ -123,7 +123,7 @@ def test_settings_that_any_optimizer_takes_have_their_types():
     optimizer = {"_target_": "o", "learning_rate": 1, "sam": 0, "lookahead": 0, "slow_step": 1, "ema": 0}
     settled = limits.settled({"optimizer": optimizer | {"loss_scale_factor": 1024, "clipnorm": 1}})["optimizer"]
     assert type(settled["loss_scale_factor"]) is type(settled["clipnorm"]) is float
-    with pytest.raises(StudyError, match="gradient_accumulation_steps=4.0: expected a whole number"):
+    with pytest.raises(StudyError, match=r"gradient_accumulation_steps=4.0: expected a whole number"):
         limits.settled({"optimizer": optimizer | {"gradient_accumulation_steps": 4.0}})
 
 
@@ -138,3 +138,13 @@ def test_a_schedule_of_the_users_own_may_set_the_momentum_and_so_shapes_the_grap
     wanted = [{"schedule", "optimizer", "targets"}, {"schedule", "targets"}]
     for schedule, parts in zip((mine[0], ours[0]), wanted, strict=True):
         assert parts in [set(check) for check in limits.checks(config() | {"schedule": schedule})]
+
+
+def test_a_schedules_length_beyond_the_run_is_refused(config):
+    def settled(*overrides):
+        return limits.settled({name: part for name, part in config(overrides).items() if name != "study"})
+
+    assert settled("schedule.warmup='20 epochs'")
+    for name, value in (("warmup", "'21 epochs'"), ("at", "[0.5, '30 epochs']")):
+        with pytest.raises(StudyError, match=rf"schedule.{name}=.* 20 epochs at most"):
+            settled(f"schedule={'step' if name == 'at' else 'constant'}", f"schedule.{name}={value}")

@@ -137,7 +137,10 @@ def test_where_memory_is_not_known_cores_alone_limit(tmp_path):
 def test_this_machine():
     assert 1 <= default_workers(threads=1) <= os.cpu_count()
     assert 10 < memory_mb() < 10**8
-    code = "import os; os.sched_setaffinity(0, {0}); from studies.execute import machine; print(machine.default_workers(1))"
+    code = (
+        "import os; os.sched_setaffinity(0, {0})\n"
+        "from studies.execute import machine; print(machine.default_workers(1))"
+    )
     pinned = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert pinned.stdout == "1\n"
     assert machine.ROOT.is_dir()

@@ -95,7 +95,7 @@ def test_a_point_up_the_loss_of_accumulated_batches_is_refused(parts, config):
 
 
 def test_a_batch_larger_than_the_training_set_is_refused(parts, trial_of):
-    with pytest.raises(StudyError, match="training.batch_size=101: expected at most 100"):
+    with pytest.raises(StudyError, match=r"training.batch_size=101: expected at most 100"):
         parts.Parts(trial_of(["data.train_size=100", "training.batch_size=101"]))
 
 
@@ -129,11 +129,10 @@ def test_the_training_set_is_evaluated_on_as_much_as_is_held_out_with_every_clas
     assert counts.min() >= len(some) // 10 - 2
 
 
-def test_chance_is_the_share_of_the_commonest_class(parts):
+def test_chance_is_the_share_of_the_commonest_class(parts, tf):
     from studies.factors.data import Dataset, Split
 
     y = np.array([0, 0, 0, 1, 2, 0, 1, 1], np.int32)
-    examples = parts.Examples(
-        Dataset(np.zeros((8, 2, 2, 1)), y, 1.0, 0), Split(*map(np.array, ([0], [0, 1, 2, 3, 4], [5, 6, 7]))), ()
-    )
-    assert examples.chance("val") == 3 / 5 and examples.chance("test") == 2 / 3
+    split = Split(*map(np.array, ([0, 3], [0, 1, 2, 3, 4], [5, 6, 7])))
+    examples = parts.Examples(Dataset(np.zeros((8, 2, 2, 1)), y, 1.0, 0), split, (None, tf.constant(y)))
+    assert examples.chance("val") == 3 / 5 and examples.chance("test") == 2 / 3 and examples.chance("train") == 1 / 2

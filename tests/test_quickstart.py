@@ -99,7 +99,7 @@ def test_only_what_is_between_the_readmes_marks_is_made_anew():
     assert "    new\n" in new and "normal_large" not in parts(new)[1]
     assert readme.filled(new, parts(README)[1]) == README
     for broken in ("", README.replace(readme.END, ""), README.replace(readme.BEGIN, ""), README + readme.BEGIN):
-        with pytest.raises(StudyError, match="README.md: expected one line <!-- made by"):
+        with pytest.raises(StudyError, match=r"README.md: expected one line <!-- made by"):
             readme.filled(broken, "new")
 
 

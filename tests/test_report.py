@@ -232,7 +232,7 @@ NASTY = ("<script>alert(1)</script>", "$x_1$", "a & b", '"quoted"', "{{ 7 * 7 }}
 
 def test_names_are_shown_as_they_are_written(made):
     question = "Is <img src=x onerror=alert(1)> & {{ 7 * 7 }} $x_1$?"
-    html, page = made(grid(initializer=NASTY, model__depth=(2, "</svg>")), question=question)
+    _, page = made(grid(initializer=NASTY, model__depth=(2, "</svg>")), question=question)
     assert "script" not in page.elements and "img" not in page.elements
     for name in (*NASTY, question, "</svg>"):
         assert name in page.text
@@ -275,5 +275,5 @@ def test_what_cannot_be_reported_is_one_line(made, tmp_path, capsys):
     assert report.main(["made up", "--root", str(tmp_path), "--to", str(tmp_path / "no" / "page.html")]) == 2
     assert "cannot be written" in capsys.readouterr().err
     execution = load.execution("made up", tmp_path)
-    with pytest.raises(StudyError, match="no trial of made up .* has ended yet"):
+    with pytest.raises(StudyError, match=r"no trial of made up .* has ended yet"):
         report.report(execution, load.trials("made up", tmp_path, []), tmp_path)

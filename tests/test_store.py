@@ -382,7 +382,7 @@ def test_a_disk_that_fills_up_is_one_paragraph_and_what_was_finished_is_kept(fre
 
 def test_no_room_for_a_fresh_database_is_one_paragraph(tmp_path, monkeypatch):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "nowhere"))
-    with pytest.raises(StudyError, match="nowhere.* TMPDIR=FOLDER"):
+    with pytest.raises(StudyError, match=r"nowhere.* TMPDIR=FOLDER"):
         database.Maker(tmp_path)
     with pytest.raises(StudyError, match="no room left"), database.guarded(tmp_path):
         raise OSError(errno.EDQUOT, "Disk quota exceeded")

@@ -154,7 +154,7 @@ def test_a_target_has_one_name_wherever_its_module_stands(monkeypatch):
         assert targets.place_of(name) == targets.place_of(place) == place
     assert targets.canonical_name("studies.executors.Pool") == "studies.pool.Pool"
     assert targets.canonical_name("studies.optimizers.clip_by_norm") == "studies.clipping.clip_by_norm"
-    long, short = ({"a": [{"_target_": name, "b": {"_target_": name}}]} for name in list(names.items())[0][::-1])
+    long, short = ({"a": [{"_target_": name, "b": {"_target_": name}}]} for name in next(iter(names.items()))[::-1])
     assert targets.canonical(long) == targets.canonical(short) == short
     targets.refuse_unlisted({"model": {"_target_": "studies.factors.models.mlp"}}, [])
 
@@ -244,7 +244,7 @@ def watch(event, arguments):
     if WATCHERS and event in ("open", "exec", "compile", "subprocess.Popen", "os.system", "socket.connect", "import"):
         place = str(arguments[0])
         own = event in ("open", "exec", "compile", "import") and "trap_of_tests" not in place
-        if not own or event == "open" and set(str(arguments[1])) & set("wax+"):
+        if not own or (event == "open" and set(str(arguments[1])) & set("wax+")):
             WATCHERS[-1].append((event, place))
 
 

@@ -254,7 +254,7 @@ def test_a_network_ruined_by_its_last_step_has_diverged(run):
 
 
 def test_a_trial_out_of_time_ends_after_its_epoch(run):
-    epochs, layers, result = run(*SMALL, "training.epochs=5", "training.timeout=1e-9")
+    _, layers, result = run(*SMALL, "training.epochs=5", "training.timeout=1e-9")
     assert result.status == "timeout" and result.epochs == 1
     assert np.isfinite(result.val_loss) and np.isnan(result.test_accuracy)
     assert observed(layers) == [0, 1]
@@ -424,7 +424,7 @@ def test_a_schedule_cannot_cycle_a_momentum_that_is_not_there(tf, config):
         nodes = config([f"optimizer={optimizer}", *cycles])
         errors = list(parts.check({name: nodes[name] for name in ("schedule", "optimizer", "targets")}))
         assert len(errors) == refused
-        assert not refused or "schedule.low_momentum=0.8" in errors[0] and "optimizer=momentum" in errors[0]
+        assert not refused or ("schedule.low_momentum=0.8" in errors[0] and "optimizer=momentum" in errors[0])
 
 
 def test_a_cycled_momentum_makes_a_graph_of_its_own(watched):

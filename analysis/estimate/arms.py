@@ -38,7 +38,7 @@ def grouped(frame: pd.DataFrame, by: list[str]):
         yield levels, frame.iloc[places[arm]]
 
 
-def as_level(level):
+def as_level(level: object) -> object:
     """A level as a key: a list as a tuple, pandas's NaN as the null it was."""
     if isinstance(level, list):
         return tuple(level)

@@ -80,13 +80,13 @@ def densities(trials: pd.DataFrame, layers: pd.DataFrame, by: list[str]) -> pd.D
     rows = layers[layers["epoch"].isin(wanted) & np.isfinite(layers[names]).all(axis=1)]
     levels, parts = np.array([0.0, *QUANTILES, 1.0]), []
     means = _over_trials(trials, rows, by, names, "mean")
-    for place, quantiles in enumerate(means[names].to_numpy()):
+    for row, quantiles in enumerate(means[names].to_numpy()):
         if len(np.unique(quantiles)) < 2:
             continue
         values, below = _steps(quantiles, levels)
         edges = np.union1d(np.linspace(values[0], values[-1], DENSITY_CELLS + 1), values)
         cells = np.diff(PchipInterpolator(values, below)(edges)) / np.diff(edges)
-        parts.append((np.full(2 * len(cells), place), np.repeat(edges, 2)[1:-1], np.repeat(cells, 2)))
+        parts.append((np.full(2 * len(cells), row), np.repeat(edges, 2)[1:-1], np.repeat(cells, 2)))
     place, weight, density = map(np.concatenate, zip(*parts, strict=True)) if parts else ([], [], [])
     points = means.drop(columns=names).iloc[place]
     return points.assign(weight=weight, density=density).reset_index(drop=True)

@@ -4,6 +4,7 @@ import itertools
 from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
 
 import pandas as pd
 import yaml
@@ -59,7 +60,7 @@ def choices(
     study: Study,
     executions: list[load.Execution],
     keys: Collection[str],
-    root,
+    root: str | Path,
     by: list[str] | None = None,
     metric: str | None = None,
     where: str | None = None,
@@ -79,12 +80,14 @@ def choices(
     for each in executions:
         view = _view(each.study, each.keys)
         if view != now and view not in found and not view[0].isdisjoint(now[0]) and _was_shown(each, root):
-            found[view] = _look(each.study, each.keys, f"{datetime.fromtimestamp(each.end_time / 1000):%Y-%m-%d}")
-    own_by = by is None or set(by) == set(study.factors)
+            found[view] = _look(
+                each.study, each.keys, f"{datetime.fromtimestamp((each.end_time or 0) / 1000):%Y-%m-%d}"
+            )
+    other_by = None if by is None or set(by) == set(study.factors) else tuple(by)
     return Choices(
         where,
         since,
-        None if own_by else tuple(by),
+        other_by,
         None if metric in (None, study.metric) else metric,
         tuple(found.values()),
         _look(study, keys, ""),
@@ -132,14 +135,14 @@ def listing(executions: list[load.Execution]) -> pd.DataFrame:
 
 def config_changes(old: str, new: str) -> pd.DataFrame:
     """One row a config key whose value changed, was added or removed (–), from two configs as YAML."""
-    old, new = (dict(_flat(yaml.safe_load(text) or {})) for text in (old, new))
+    before, after = (dict(_flat(yaml.safe_load(text) or {})) for text in (old, new))
     rows = [
         (
             key,
-            *(_yaml(config[key]) if key in config else "–" for config in (old, new)),
+            *(_yaml(config[key]) if key in config else "–" for config in (before, after)),
         )
-        for key in dict.fromkeys([*old, *new])
-        if key not in old or key not in new or old[key] != new[key]
+        for key in dict.fromkeys([*before, *after])
+        if key not in before or key not in after or before[key] != after[key]
     ]
     return pd.DataFrame(rows, columns=["config key", "before", "after"])
 

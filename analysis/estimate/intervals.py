@@ -30,8 +30,8 @@ def mean_interval(values: np.ndarray, metric: str) -> tuple[float, float]:
     """The interval for the mean of a metric's values `(n,)`, which knows its bounds, see `bounded`."""
     low, high = t_interval(values)
     mean = np.mean(values) if len(values) else np.nan
-    low, high = bounded(mean, (high - low) / 2, metric)
-    return float(low), float(high)
+    ends = bounded(mean, (high - low) / 2, metric)
+    return float(ends[0]), float(ends[1])
 
 
 def bounded(mean, half, metric: str) -> tuple[np.ndarray, np.ndarray]:

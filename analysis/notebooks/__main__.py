@@ -65,7 +65,7 @@ def main() -> int:
     if unknown := [name for name in names if name not in scripts]:
         print(f"error: no notebook {listed(unknown)}: expected some of {listed(scripts)}", file=sys.stderr)
         return 2
-    for script in map(scripts.get, names):
+    for script in (scripts[name] for name in names):
         try:
             notebook = executed(script)
         except CellExecutionError as error:

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 from urllib.parse import unquote, urlsplit
 
 from studies import contract
@@ -41,13 +42,25 @@ class Run:
     params: dict[str, str] = field(default_factory=dict)
 
 
+class HasFiles(Protocol):
+    """A run, or what was made of one."""
+
+    @property
+    def run_id(self) -> str:
+        """MLflow's."""
+
+    @property
+    def folder(self) -> Path:
+        """Of its files; of a server's run, on the server's machine."""
+
+
 def opened(root: str | Path) -> "Folder | Server":
     """The store at `root`: a folder, by its path or URI, or the address of a tracking server.
 
     Raises:
         StudyError: there is no MLflow server at the address, or it is a URI of another kind.
     """
-    return Server(root) if is_server(root) else Folder(contract.folder(root))
+    return Server(str(root)) if is_server(root) else Folder(contract.folder(root))
 
 
 def is_server(root: str | Path) -> bool:
@@ -93,7 +106,7 @@ class Folder:
                 f"or bring a copy of it up to date with mlflow db upgrade"
             ) from error
 
-    def content(self, run: Run, name: str) -> bytes:
+    def content(self, run: HasFiles, name: str) -> bytes:
         """One of a run's files.
 
         Raises:
@@ -199,7 +212,7 @@ class Server:
         """The runs of a study, with the last values of these metrics, and with their params."""
         return self._asked(_runs_by_client, self.client, study, metrics, _path)
 
-    def content(self, run: Run, name: str) -> bytes:
+    def content(self, run: HasFiles, name: str) -> bytes:
         """One of a run's files.
 
         Raises:
@@ -254,16 +267,22 @@ def _connected(database: Path) -> Iterator[sqlite3.Connection | None]:
 
 def _connection(database) -> sqlite3.Connection:
     """One that cannot write; unless the last writer was killed in the middle, whose half SQLite first takes back."""
-    for mode in ("ro", "rw"):
-        uri = f"{database.resolve().as_uri()}?mode={mode}"
-        connection = sqlite3.connect(uri, uri=True, timeout=PATIENCE)
-        try:
-            connection.execute(HAS_TABLES)
-            return connection
-        except sqlite3.OperationalError as error:
-            connection.close()
-            if mode == "rw" or error.sqlite_errorcode != sqlite3.SQLITE_READONLY_ROLLBACK:
-                raise
+    try:
+        return _connection_as(database, "ro")
+    except sqlite3.OperationalError as error:
+        if error.sqlite_errorcode != sqlite3.SQLITE_READONLY_ROLLBACK:
+            raise
+    return _connection_as(database, "rw")
+
+
+def _connection_as(database, mode: str) -> sqlite3.Connection:
+    connection = sqlite3.connect(f"{database.resolve().as_uri()}?mode={mode}", uri=True, timeout=PATIENCE)
+    try:
+        connection.execute(HAS_TABLES)
+    except sqlite3.OperationalError:
+        connection.close()
+        raise
+    return connection
 
 
 def _client(uri: str):

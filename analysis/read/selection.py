@@ -5,6 +5,7 @@ import operator
 import re
 from collections.abc import Collection, Iterator
 from datetime import datetime, timedelta
+from itertools import pairwise
 
 import pandas as pd
 
@@ -135,11 +136,11 @@ class Condition:
             case ast.UnaryOp(ast.Not(), operand):
                 return not self._value(operand, row)
             case ast.UnaryOp(_, operand):
-                return -operand.value
+                return -self._value(operand, row)
             case ast.BoolOp(op, values):
                 return (all if isinstance(op, ast.And) else any)(self._value(each, row) for each in values)
         sides = [self._value(side, row) for side in (node.left, *node.comparators)]
-        return all(self._compared(op, *pair) for op, pair in zip(node.ops, zip(sides, sides[1:]), strict=True))
+        return all(self._compared(op, *pair) for op, pair in zip(node.ops, pairwise(sides), strict=True))
 
     def _compared(self, op, left, right) -> bool:
         if (left is None or right is None) and isinstance(op, ast.Lt | ast.LtE | ast.Gt | ast.GtE):

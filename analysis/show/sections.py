@@ -5,8 +5,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
+from pathlib import Path
+from typing import Any
 
 import pandas as pd
+from matplotlib.figure import Figure
 
 from analysis import load
 from analysis.estimate import arms, dynamics, intervals
@@ -40,7 +43,7 @@ class Block:
     """
 
     kind: str
-    body: object
+    body: Any
     caption: str = ""
     fold: str = ""
     name: str = ""
@@ -62,7 +65,7 @@ class Section:
         """Add a table that `tables` rendered as HTML."""
         self.blocks.append(Block("table", html, caption, fold))
 
-    def figure(self, name: str, figure, caption: str) -> None:
+    def figure(self, name: str, figure: Figure, caption: str) -> None:
         """Add a figure, which is kept as a file of that name too."""
         self.blocks.append(Block("figure", style.svg(figure), caption, name=name))
 
@@ -89,7 +92,7 @@ class Findings:
 
     execution: load.Execution
     trials: pd.DataFrame
-    root: object
+    root: str | Path
 
     @property
     def study(self) -> Study:
@@ -155,7 +158,7 @@ class Findings:
         return some
 
 
-def split(dimensions: list[list[str]], baseline) -> tuple[list[str], list[str]]:
+def split(dimensions: list[list[str]], baseline: dict) -> tuple[list[str], list[str]]:
     """The factors told apart by colour, the one that has the baseline or else the first, and those told by panel."""
     compared = [d for d in dimensions if any(factor in baseline for factor in d)]
     colour = (compared if len(compared) == 1 else dimensions)[:1]
@@ -208,8 +211,8 @@ def interactions(found: Findings) -> Section:
     section, metric = Section("factors", "Factors together"), found.study.metric
     every = sorted(found.dimensions, key=found.levels, reverse=True)
     if len(every) in (2, 3):
-        rows, columns, *panels = every
-        panels = [factor for d in panels for factor in d]
+        rows, columns, *others = every
+        panels = [factor for d in others for factor in d]
         caption = f"Mean {words(metric)} by {_and(rows)} and {_and(columns)}"
         figure = plots.heat(found.compared, rows, columns, metric, panels)
         section.figure("factors", figure, caption + (f", a map for each {_and(panels)}." if panels else "."))

@@ -205,7 +205,7 @@ def sweep_table(jobs: list[dict], format: str = "terminal") -> str:
     return tabulate(rows, headers, tablefmt=STYLES[format], colalign=aligned, disable_numparse=True)
 
 
-def level_text(level) -> str:
+def level_text(level: object) -> str:
     """A level as text; a list without brackets, which LaTeX would take for an argument at the start of a row."""
     if isinstance(level, list | tuple):
         return ", ".join(map(level_text, level))

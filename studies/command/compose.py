@@ -4,10 +4,11 @@ import functools
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import hydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from studies.command import provenance
 from studies.design import grid
@@ -53,9 +54,10 @@ def merged(overrides: list[str], config: dict) -> list[str]:
 
 def _at(config: dict, path: str):
     """What a config has at a path, None if there is no such place."""
+    found: Any = config
     for name in path.split("."):
-        config = config.get(name) if isinstance(config, dict) else None
-    return config
+        found = found.get(name) if isinstance(found, dict) else None
+    return found
 
 
 def _leaves(path: str, value) -> Iterator[tuple[str, object]]:
@@ -120,17 +122,17 @@ def body(group: str, option: str | None) -> dict | None:
 
 
 @functools.cache
-def defaults():
+def defaults() -> DictConfig:
     """config.yaml as it is written."""
     return OmegaConf.load(CONF / "config.yaml")
 
 
-def resolved(composed) -> dict:
+def resolved(composed: DictConfig) -> dict:
     """A composed config as plain dictionaries and lists."""
     return OmegaConf.to_container(composed, resolve=True, throw_on_missing=True)
 
 
-def refers_to_itself(composed) -> bool:
+def refers_to_itself(composed: DictConfig) -> bool:
     """Whether a value is taken from another by interpolation, so that a level may change more than its own key."""
     return bool(SELF_REFERENCE.search(OmegaConf.to_yaml(composed, resolve=False)))
 

@@ -7,12 +7,14 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
 from studies import terminal
 from studies.command import cost, provenance, sweep
 from studies.design import arms
+from studies.execute.task import Executor, Task
 from studies.factors import data, limits
 from studies.record import EpochRecord, Result, Started, Study, StudyError, Trial, Work, content_key, listed
 from studies.store import database
@@ -23,7 +25,7 @@ COUNTED = 12
 """Of models that are not known, so many are built for a plan: the others are taken for the mean."""
 
 
-def plan(study: Study, trials: list[Trial], executor) -> None:
+def plan(study: Study, trials: list[Trial], executor: Executor) -> None:
     """Print the trials, or those that tune and how many follow, and the time that they should take.
 
     Models that no worker has built yet are built by one now, some of them, to count what they cost.
@@ -61,11 +63,22 @@ class Driver:
         jobs: the sweep that this is a job of, if it is.
     """
 
-    def __init__(self, study: Study, executor, root, config: str, console: Console, jobs: sweep.Sweep | None = None):
+    def __init__(
+        self,
+        study: Study,
+        executor: Executor,
+        root: str | Path,
+        config: str,
+        console: Console,
+        jobs: sweep.Sweep | None = None,
+    ):
         self.study, self.executor, self.root, self.config, self.console = study, executor, root, config, console
         self.jobs = jobs
-        self.execution, self.statuses, self.files = None, Counter(), {}
-        self.compared, self.recorded = None, None
+        self.statuses: Counter[str] = Counter()
+        self.files: dict[str, str] = {}
+        self.execution: Any = None  # a `writer.Execution`, whose module is imported while the workers start
+        self.compared: list[Trial] | None = None
+        self.recorded: Any = None  # a `load.Execution`
 
     def drive(self, trials: list[Trial], expand: Callable[[list[dict]], list[Trial]]) -> tuple[int, dict]:
         """Run what is not finished yet.
@@ -114,7 +127,6 @@ class Driver:
         """Check every part of the pending trials in the workers, then train them and write what comes back."""
         from analysis import load
         from analysis.estimate import comparison
-        from studies.execute.task import Task
         from studies.observe.early_warnings import early_warnings
 
         known = load.finished_keys(study.name, self.root)
@@ -153,7 +165,7 @@ class Driver:
                         layers[trial.key] += record
                     case Result():
                         course = epochs.pop(trial.key), layers.pop(trial.key)
-                        warning = early_warnings(*course, record.classes)
+                        warning = early_warnings(*course, record.classes, record.chance_train)
                         with terminal.held():
                             self.execution.write(trial, *course, record, warning)
                         self.statuses[record.status] += 1
@@ -322,14 +334,12 @@ def check_sizes(trials: list[Trial]) -> None:
             )
 
 
-def checked(trials: list[Trial], executor) -> None:
+def checked(trials: list[Trial], executor: Executor) -> None:
     """Have workers build each different part of the trials, or pair of parts, once, and keep what models cost.
 
     Raises:
         StudyError: a part is refused.
     """
-    from studies.execute.task import Task
-
     tasks = {}
     for trial in trials:
         for parts in limits.checks(trial.config):

@@ -27,7 +27,7 @@ def _unread(error: Exception) -> str:
     """What is wrong with the text of a config file, if Hydra fell over one."""
     words = {word.lstrip("+") for word in sys.argv[1:]}
     named = {path: f"{path.parent.name}={path.stem}" in words for path in compose.CONF.rglob("*.yaml")}
-    for path in sorted(named, key=named.get, reverse=True):
+    for path in sorted(named, key=lambda path: named[path], reverse=True):
         if named[path] and path.read_bytes().startswith(codecs.BOM_UTF8):
             return f"{path} begins with a byte-order mark, which hides its first line: save it as UTF-8 without one"
         if isinstance(error, UnicodeDecodeError | yaml.YAMLError):

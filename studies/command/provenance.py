@@ -141,7 +141,8 @@ def _imported(text: bytes) -> set[str]:
     except (SyntaxError, ValueError):
         return set()
     names = [alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names]
-    names += [node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and not node.level]
+    froms = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and not node.level]
+    names += [node.module for node in froms if node.module]
     return {name.partition(".")[0] for name in names}
 
 

@@ -3,7 +3,7 @@
 import itertools
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Set
 
 from studies.record import IDENTITY, Study, StudyError, listed, shown
 
@@ -55,7 +55,7 @@ def settings_of(study: Study, arm: dict) -> list[tuple]:
     return list(values.items())
 
 
-def zipped(node, factors: dict, left_out: set[str]) -> tuple:
+def zipped(node: object, factors: dict, left_out: set[str]) -> tuple:
     """The groups of factors that move together, without those that the user has fixed."""
     groups = []
     for group in _list(node, "study.zip", "[[optimizer, optimizer.learning_rate]]"):
@@ -90,7 +90,7 @@ def moved_along(baseline: dict, zipped: tuple, factors: dict) -> dict:
     return others
 
 
-def rules(node, path: str, factors: dict, left_out: set[str], say: Callable[[str], object]) -> tuple:
+def rules(node: object, path: str, factors: dict, left_out: set[str], say: Callable[[str], object]) -> tuple:
     """Rules over arms; one that names a factor which the user has fixed is void, and said to be."""
     example = "[{initializer: zeros, model.depth: [8, 16]}]"
     read = [_rule(rule, f"{path}[{place}]", factors, left_out) for place, rule in enumerate(_list(node, path, example))]
@@ -98,7 +98,9 @@ def rules(node, path: str, factors: dict, left_out: set[str], say: Callable[[str
     return tuple(rule for rule in read if rule)
 
 
-def settings(node, factors: dict, left_out: set[str], overridden: set[str], say: Callable[[str], object]) -> tuple:
+def settings(
+    node: object, factors: dict, left_out: set[str], overridden: Set[str], say: Callable[[str], object]
+) -> tuple:
     """Pairs of `when` and `set`; what the user set on the command line stays as it is."""
     read, void = [], []
     example = "[{when: {optimizer: adam}, set: {optimizer.learning_rate: 0.001}}]"
@@ -126,7 +128,7 @@ def _say_void(path, places, say) -> None:
         say(f"{path} {listed(places)} (from 0): void, since what it is about is not compared")
 
 
-def levels(path: str, node, repeats: bool = False) -> tuple:
+def levels(path: str, node: object, repeats: bool = False) -> tuple:
     """A factor's levels, named in errors by their path; they may repeat if the factor moves together with others."""
     _, kind, factor = path.split(".", 2)
     if isinstance(node, dict):
@@ -147,14 +149,14 @@ def levels(path: str, node, repeats: bool = False) -> tuple:
     return tuple(node)
 
 
-def mapping(node, path: str, example: str) -> dict:
+def mapping(node: object, path: str, example: str) -> dict:
     """A part of the study that is a mapping; null is an empty one."""
     if node is not None and not isinstance(node, dict):
         raise StudyError(f"{path}={shown(node)}: expected a mapping, such as {{{example}}}")
     return dict(node or {})
 
 
-def same(value, other) -> bool:
+def same(value: object, other: object) -> bool:
     """Equal, and of one type: 1, 1.0 and true are three levels."""
     return json.dumps(value) == json.dumps(other)
 
@@ -183,7 +185,7 @@ def _is_level(value) -> bool:
     """Whether it can be a level: a name, a finite number, true, false or null, or a list of such."""
     if isinstance(value, list):
         return all(map(_is_level, value))
-    return not (isinstance(value, dict) or isinstance(value, float) and not math.isfinite(value))
+    return not (isinstance(value, dict) or (isinstance(value, float) and not math.isfinite(value)))
 
 
 def _list(node, path, example) -> list:

@@ -4,6 +4,7 @@ import json
 import math
 import re
 from collections.abc import Callable
+from typing import Any
 
 from studies.design import arms
 from studies.design.study import STUDYS
@@ -16,9 +17,6 @@ from studies.record import (
     content_key,
     listed,
 )
-
-NOISY = ("mixup", "cutmix", "gradient_noise")
-"""The regularizers that draw from the stream `noise`."""
 
 Compose = Callable[[list[str]], dict]
 
@@ -59,7 +57,7 @@ def expand(
     for arm, nuisance in _fitting(study, _cells(study, seeds, tunes, chosen), composed):
         given = [*arm.items(), *arms.settings_of(study, arm), *nuisance.items()]
         config, identity, graph = settle({name: part for name, part in composed(given).items() if name not in STUDYS})
-        graph = content_key(graph)
+        graph_key = content_key(graph)
         trials += [
             Trial(
                 key=content_key({"config": identity, "seed": seed, "version": RESULTS_VERSION}),
@@ -69,7 +67,7 @@ def expand(
                 seed=seed,
                 config=config,
                 overrides=(*overrides, *_assignments(given), f"seed={seed}"),
-                graph_key=graph,
+                graph_key=graph_key,
                 nuisance=nuisance,
             )
             for seed in seeds
@@ -114,8 +112,11 @@ def _composed(study, base, choices, overrides, compose, exact) -> Callable[[list
     return composed
 
 
-def remarks(study: Study, trials: list[Trial]) -> list[str]:
+def remarks(study: Study, trials: list[Trial], drawn: Callable[[dict], set[str]]) -> list[str]:
     """What one might not expect of a study's trials, a line each.
+
+    Args:
+        drawn: gives the streams that a config draws from, those that are pinned left out.
 
     Raises:
         StudyError: the seeds of every arm are one and the same run.
@@ -138,20 +139,6 @@ def remarks(study: Study, trials: list[Trial]) -> list[str]:
             f"the {len(seeds)} seeds of {'; '.join(alike)} are one run, {len(seeds)} times: all that is drawn is pinned"
         )
     return lines
-
-
-def drawn(config: dict) -> set[str]:
-    """A seed's streams that are not pinned and that a trial draws from; the user's own parts may draw from any."""
-    model, regularizer = config["model"], config["regularizer"].get("_target_", "")
-    own = regularizer and not regularizer.startswith(("studies.", "keras."))
-    streams = {"split", "init", "order"}
-    if any(config["data"].get(name) for name in ("flip", "crop", "cutout")):
-        streams.add("augment")
-    if not model["_target_"].startswith("studies.") or model.get("dropout") or model.get("spatial_dropout"):
-        streams.add("dropout")
-    if config["data"].get("label_noise") or own or regularizer.rpartition(".")[2] in NOISY:
-        streams.add("noise")
-    return {stream for stream in streams if config["seeds"].get(stream) is None}
 
 
 def _assignments(given) -> list[str]:
@@ -183,7 +170,7 @@ def _fitting(study: Study, cells, composed: Callable[[list], dict]) -> list[tupl
     return fitting
 
 
-def written(level) -> str:
+def written(level: Any) -> str:
     """A level in Hydra's override grammar: what Hydra reads as the same value, of the same type."""
     if level is None or isinstance(level, bool | int | float):
         return json.dumps(level)
@@ -214,7 +201,7 @@ def _assemble(base, levels) -> dict:
     for factor, level, change in sorted(levels, key=lambda entry: "." in entry[0]):
         if "." in factor and factor not in flat:
             group = factor.partition(".")[0]
-            option = dict((f, v) for f, v, _ in levels).get(group)
+            option = {f: v for f, v, _ in levels}.get(group)
             there = [path.partition(".")[2] for path in flat if path.startswith(f"{group}.") and "_target_" not in path]
             raise StudyError(f"{factor}={level} does not fit {group}={option}, which has {listed(there)}")
         for path, value in change.items():

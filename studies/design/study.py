@@ -1,7 +1,7 @@
 """A study as its YAML declares it, read and checked. Pure: no TensorFlow, no MLflow, no Hydra."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Set
 
 from studies.design import arms
 from studies.record import FIGURES, IDENTITY, METRICS, Study, StudyError, listed, shown
@@ -31,7 +31,7 @@ STUDY = (
 
 
 def read_study(
-    config: dict, overridden: set[str] = frozenset(), say: Callable[[str], object] = lambda remark: None
+    config: dict, overridden: Set[str] = frozenset(), say: Callable[[str], object] = lambda remark: None
 ) -> Study:
     """The study that a composed config declares.
 

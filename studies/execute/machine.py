@@ -69,7 +69,7 @@ def _groups(root: Path, controller: str) -> Iterator[Path]:
 
 def _cpu_quota(folder: Path) -> tuple[int, int]:
     """Microseconds of CPU that a control group has in each period, and the period; 0 without a limit."""
-    quota, period = (_words(folder / "cpu.max") + ["", ""])[:2]
+    quota, period = [*_words(folder / "cpu.max"), "", ""][:2]
     if not quota:
         quota, period = ("".join(_words(folder / f"cpu.cfs_{name}_us")) for name in ("quota", "period"))
     return (int(quota), int(period)) if quota.isdecimal() and period.isdecimal() else (0, 0)
@@ -77,8 +77,10 @@ def _cpu_quota(folder: Path) -> tuple[int, int]:
 
 def _memory_limit(folder: Path) -> Iterator[tuple[int, int]]:
     """A control group's limit and what of it is used, in bytes; the page cache, which makes room, is not counted."""
-    names = (("memory.max", "memory.current", "inactive_file"),)
-    names += (("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),)
+    names = (
+        ("memory.max", "memory.current", "inactive_file"),
+        ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+    )
     for limit, used, cached in names:
         limit, used = "".join(_words(folder / limit)), "".join(_words(folder / used))
         if limit.isdecimal() and used.isdecimal():

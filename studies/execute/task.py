@@ -8,6 +8,7 @@ import importlib
 import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 from studies.record import Result
 
@@ -25,8 +26,25 @@ class Task:
     key: str
     group: str
     threads: int
-    payload: object
+    payload: Any
     cost: float = 1.0
+
+
+class Executor(Protocol):
+    """What runs tasks."""
+
+    @property
+    def workers(self) -> int:
+        """So many run at once."""
+
+    def start(self, function: str, count: int, threads: int = 1) -> None:
+        """Begin to start what `count` tasks need, if anything; returns at once."""
+
+    def run(self, function: str, tasks: list[Task]) -> Iterator[tuple[Task, Any]]:
+        """Run the tasks; yields `(task, record)`, a `Started` before a task's others."""
+
+    def close(self) -> None:
+        """End whatever was started."""
 
 
 @dataclass(frozen=True)

@@ -75,7 +75,7 @@ def _preload(function: str) -> None:
     """Import what `function` needs; what cannot be imported, the first task will say."""
     gc.disable()  # collections take a fifth of the import
     absent = [name for name in NEEDLESS if name not in sys.modules]
-    sys.modules.update(dict.fromkeys(absent))
+    sys.modules.update(dict.fromkeys(absent))  # type: ignore[arg-type]
     with suppress(Exception):
         resolve(function)
     for name in absent:
@@ -111,7 +111,7 @@ def _become_worker(variables, descriptors, function, folder, forked) -> None:
     if not forked:
         for each in descriptors[:2]:
             os.set_inheritable(each, True)
-        os.execv(sys.executable, [sys.executable, "-c", WORKER, json.dumps(sys.path), *arguments])
+        os.execv(sys.executable, [sys.executable, "-c", WORKER, json.dumps(sys.path), *arguments])  # noqa: S606
     code = 1
     try:
         random.seed()

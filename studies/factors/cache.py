@@ -10,7 +10,7 @@ from studies.contract import cache_folder
 from studies.record import StudyError
 
 
-def kept(name: str, make: Callable[[Path], None]) -> Path:
+def kept(name: str, make: Callable[[Path], object]) -> Path:
     """The cache's file `name`; where it is not there, one process makes it while others wait for it.
 
     Args:

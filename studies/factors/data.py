@@ -8,10 +8,12 @@ import subprocess
 import sys
 import zipfile
 import zlib
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -95,19 +97,20 @@ class Split:
     test: np.ndarray
 
 
-def digits(**_) -> Dataset:
+def digits(**_: object) -> Dataset:
     """scikit-learn's digits: 1,797 real 8×8 images of 10 classes, inside the package."""
-    [package] = find_spec("sklearn").submodule_search_locations  # to import it takes a second, in every worker
+    # To import it takes a second, in every worker.
+    [package] = find_spec("sklearn").submodule_search_locations  # type: ignore[union-attr, misc]
     table = np.loadtxt(Path(package) / "datasets" / "data" / "digits.csv.gz", delimiter=",", dtype=np.int32)
     return Dataset(table[:, :-1].reshape(-1, 8, 8, 1).astype(np.uint8), table[:, -1].copy(), 1 / 16, 0)
 
 
-def npz(path: str, **_) -> Dataset:
+def npz(path: str, **_: object) -> Dataset:
     """The user's own arrays: `x_train y_train`, perhaps `x_val y_val` and `x_test y_test`; or `x y`."""
     return _read_npz(_npz_file(path))
 
 
-def image_folder(path: str, image_size: int | None = None, **node) -> Dataset:
+def image_folder(path: str, image_size: int | None = None, **node: object) -> Dataset:
     """The user's own images: `train/CLASS/FILE`, perhaps `val/…` and `test/…`, in a folder or an archive.
 
     Args:
@@ -116,7 +119,7 @@ def image_folder(path: str, image_size: int | None = None, **node) -> Dataset:
     return _read_images(_image_folder(path), image_size, **node)
 
 
-def published(name: str, root: str | None, **node) -> Dataset:
+def published(name: str, root: str | None, **node: object) -> Dataset:
     """A set that Keras knows, with its published test set: `root/NAME.npz` or `root/NAME.tar.xz`, or a download."""
     file = _published_file(name, root)
     return _read_npz(file) if file.suffix == ".npz" else _read_images(file, None, **node)
@@ -377,10 +380,10 @@ def _share(fraction, members, least):
 
 def _is_bounded(pool, node, name) -> bool:
     """Whether a class has another number of examples in the test or validation set than its share of them."""
-    sizes = np.bincount(pool.y[: len(pool.y) - pool.fixed_val - pool.fixed_test])
+    sizes = np.bincount(pool.y[: len(pool.y) - pool.fixed_val - pool.fixed_test]).tolist()
     fraction, least = node[f"{name}_fraction"], {"test": 2, "validation": 1}[name]
     if name == "validation" and not pool.fixed_test:
-        sizes = [size - _share(node["test_fraction"], size, 2) for size in sizes.tolist()]
+        sizes = [size - _share(node["test_fraction"], size, 2) for size in sizes]
     return any(_share(fraction, size, least) != round(fraction * size) for size in sizes)
 
 
@@ -449,12 +452,13 @@ def _read_images(path, side, content=None, **_) -> Dataset:
     content = content or images.content(path)
 
     def decode(file):
+        arrays: dict[str, Any] = images.read(path, side)
         with open(file, "wb") as decoded:
-            np.savez(decoded, **images.read(path, side))
+            np.savez(decoded, **arrays)
 
     decoded = cache.kept(f"images-{DECODING}-{content}-{side or 'as-they-are'}.npz", decode)
     with np.load(decoded, allow_pickle=False) as arrays:
-        hashes, *notes = arrays["hashes"], *arrays["notes"].tolist()
+        hashes, notes = arrays["hashes"], arrays["notes"].tolist()
         left_out = images.left_out(path) if path.is_dir() else arrays["left_out"].tolist()
     said = (*notes, *(f"{path}: {line}" for line in left_out))
     return replace(_read_npz(decoded, path), hashes=hashes, notes=said)
@@ -599,12 +603,12 @@ def _numbers(path, x) -> tuple[np.ndarray, float, tuple[str, ...]]:
         raise StudyError(f"{described}, beyond what training computes with: divide them, such as by their largest")
     if x.dtype.kind != "f" and low >= 0 and high <= 255:
         return x.astype(np.uint8), 1 / 255, (f"{described}, and are divided by 255 as bytes are",)
-    unlike = x.dtype.kind != "f" or low >= 0 and 1 < high <= 255 and (x == np.floor(x)).all()
+    unlike = x.dtype.kind != "f" or (low >= 0 and 1 < high <= 255 and (x == np.floor(x)).all())
     said = f"{described}, and are not divided by anything: data.standardize=true gives them mean 0 and sd 1"
     return x.astype(np.float32), 1.0, (said,) * bool(unlike)
 
 
-FILES = {
+FILES: dict[str, tuple[Callable[..., Path], Callable[..., Dataset]]] = {
     "studies.data.npz": (_npz_file, npz),
     "studies.data.image_folder": (_image_folder, image_folder),
     "studies.data.published": (_published_file, published),

@@ -21,6 +21,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
@@ -43,7 +44,7 @@ GREY = ("1", "L", "LA")
 PARTS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 """What each part of a dataset may be called, in letters of any case."""
 
-ORIENTATIONS = {
+ORIENTATIONS: dict[int | None, Image.Transpose] = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -78,7 +79,7 @@ class _Layout:
     prefix: tuple[str, ...] = ()
     flat: bool = False
 
-    def place(self, parts) -> tuple[str, ...] | None:
+    def place(self, parts: tuple[str, ...]) -> tuple[str, ...] | None:
         """A file's part, class and name, and more if it is too deep; None if it is no image."""
         below = parts[len(self.prefix) :]
         if parts[: len(self.prefix)] != self.prefix or not below:
@@ -148,7 +149,10 @@ def read(path: Path, side: int | None) -> dict[str, np.ndarray]:
         f"{path}: the transparency of {len(transparent)} images is left out, such as that of {name!r}"
         for name in transparent[:1]
     ]
-    return arrays | {"notes": np.array(notes, str), "left_out": np.array(_said(names, _layout(path, names)), str)}
+    return arrays | {
+        "notes": np.array(notes, np.str_),
+        "left_out": np.array(_said(names, _layout(path, names)), np.str_),
+    }
 
 
 def hashes(x: np.ndarray) -> np.ndarray:
@@ -195,12 +199,11 @@ def _decoded(where, encoded, side) -> tuple[np.ndarray, bool]:
                 )
             if _is_deep(header):
                 raise StudyError(f"{where} has more than 8 bits a channel: save it with 8, or give arrays (data=npz)")
-            if header.format in ("GIF", "PNG", "TIFF", "WEBP") and getattr(header, "n_frames", 1) > 1:
-                raise StudyError(
-                    f"{where} has {header.n_frames} frames: expected one. Save one of them, or take it out"
-                )
+            frames = getattr(header, "n_frames", 1) if header.format in ("GIF", "PNG", "TIFF", "WEBP") else 1
+            if frames > 1:
+                raise StudyError(f"{where} has {frames} frames: expected one. Save one of them, or take it out")
             image = header.convert("L" if header.mode in GREY else "RGB")
-            transparent = header.has_transparency_data and header.convert("RGBA").getextrema()[3][0] < 255
+            transparent = header.has_transparency_data and bool(np.asarray(header.convert("RGBA"))[..., 3].min() < 255)
             orientation = ORIENTATIONS.get(_orientation(header))
         image = image if orientation is None else image.transpose(orientation)
         return np.asarray(image.resize((side, side), Image.Resampling.BILINEAR) if side else image), transparent
@@ -241,8 +244,8 @@ def _files(path, names: list) -> Iterator[tuple[tuple[str, str, str], str, bytes
         yield from _pass(path, layout, [], read=True)
 
 
-def _pass(path, layout, names, read=False) -> Iterator[tuple[tuple[str, str, str], str, bytes | None]]:
-    """As `_files`, for one layout; what no image folder has is refused."""
+def _pass(path, layout, names, read=False) -> Iterator[tuple[tuple[str, str, str], str, bytes]]:
+    """As `_files`, for one layout, without contents unless they are read; what no image folder has is refused."""
     seen, total = set(), 0
     try:
         for member, kind, size, read_member in _members(path):
@@ -271,7 +274,7 @@ def _pass(path, layout, names, read=False) -> Iterator[tuple[tuple[str, str, str
                 raise StudyError(f"{path}: {member!r} {fault}: {LAYOUT}, and no links. Take it out")
             if place:
                 seen.add(place)
-                yield place, "/".join(parts), read_member() if read else None
+                yield place, "/".join(parts), read_member() if read else b""
     except (
         OSError, EOFError, ValueError, KeyError, RuntimeError, OverflowError, tarfile.TarError, zipfile.BadZipFile,
         lzma.LZMAError, zlib.error,
@@ -316,7 +319,7 @@ def _said(names, layout) -> list[str]:
 
 
 def _is_passed_over(parts) -> bool:
-    return any(part.startswith(".") and part != ".." or part.lower() in PASSED_OVER for part in parts)
+    return any((part.startswith(".") and part != "..") or part.lower() in PASSED_OVER for part in parts)
 
 
 def _members(path) -> Iterator[tuple]:
@@ -347,7 +350,7 @@ def _of_folder(path):
 def _of_tar(path, open_stream):
     kinds = {tarfile.SYMTYPE: "symbolic link", tarfile.LNKTYPE: "hard link"}
     with open_stream(path, "rb") as stream:
-        bounded = _Bounded(stream)
+        bounded: Any = _Bounded(stream)
         with tarfile.open(fileobj=bounded, mode="r:") as archive:
             for member in archive:
                 kind = "folder" if member.isdir() else "file" if member.isreg() else kinds.get(member.type, "device")
@@ -380,16 +383,16 @@ class _Bounded:
     def __init__(self, stream):
         self.stream, self.last = stream, b""
 
-    def read(self, size):
+    def read(self, size: int) -> bytes:
         if not 0 <= size <= MEMBER_BYTES or self.stream.tell() > TOTAL_BYTES:
             raise tarfile.ReadError(f"it unpacks to more than {TOTAL_BYTES} bytes, or says so")
         self.last = self.stream.read(size)
         return self.last
 
-    def seek(self, place):
+    def seek(self, place: int) -> int:
         return self.stream.seek(place)
 
-    def tell(self):
+    def tell(self) -> int:
         return self.stream.tell()
 
 

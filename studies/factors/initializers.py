@@ -5,6 +5,7 @@ An initializer takes a kernel's shape, inputs before outputs, and gives its weig
 
 import hashlib
 import math
+from collections.abc import Callable
 
 import keras
 import numpy as np
@@ -14,14 +15,17 @@ from studies.factors import targets
 SEED_STATE = "seed_generator_state"
 
 
-def scaled(initializer: str, gain: float, seed: int | None = None):
+def scaled(initializer: str, gain: float, seed: int | None = None) -> Callable:
     """One of Keras's initializers by its name, times `gain`: for studies of the initial scale."""
     draw = keras.initializers.get({"class_name": initializer, "config": {"seed": seed}})
     return lambda shape, dtype="float32": gain * draw(shape, dtype=dtype)
 
 
-def sparse(connections: int, stddev: float, seed: int | None = None):
-    """Each unit has `connections` incoming weights from N(0, stddev²), all others zero (Martens 2010, section 5)."""
+def sparse(connections: int, stddev: float, seed: int | None = None) -> Callable:
+    """Each unit has `connections` incoming weights from N(0, stddev²), all others zero (Martens 2010, section 5).
+
+    A unit with fewer inputs than that, as in a first convolution, has all its weights drawn.
+    """
 
     def draw(shape, dtype="float32"):
         fan_in, units = math.prod(shape[:-1]), shape[-1]
@@ -35,7 +39,7 @@ def sparse(connections: int, stddev: float, seed: int | None = None):
     return draw
 
 
-def delta_orthogonal(gain: float, seed: int | None = None):
+def delta_orthogonal(gain: float, seed: int | None = None) -> Callable:
     """An orthogonal matrix in the centre of a convolution's window, zeros around it (Xiao et al. 2018, section 2.3).
 
     A dense kernel is orthogonal. Where there are fewer outputs than inputs only the outputs' weights are orthonormal.
@@ -66,7 +70,7 @@ class LSUV:
         """A kernel before its scaling."""
         return self.orthogonal(shape, dtype=dtype)
 
-    def adapt(self, model, images) -> None:
+    def adapt(self, model: keras.Model, images: np.ndarray) -> None:
         """Scale the kernels of a model's own layers, from the input on, by their outputs for `images`."""
         for layer in model.layers:
             if getattr(layer, "kernel", None) is None:

@@ -11,7 +11,9 @@ from dataclasses import dataclass, field
 from studies.record import EPOCHS, IDENTITY, SEED_STREAMS, StudyError, listed, shown
 
 
-def number(low=-math.inf, high=math.inf, *, above=None, below=None) -> Callable:
+def number(
+    low: float = -math.inf, high: float = math.inf, *, above: float | None = None, below: float | None = None
+) -> Callable:
     """A float, from `low` to `high` or strictly between `above` and `below`; a whole number becomes a float."""
     floor, ceiling = (low if above is None else above), (high if below is None else below)
     expected = "a number"
@@ -23,7 +25,7 @@ def number(low=-math.inf, high=math.inf, *, above=None, below=None) -> Callable:
     def settle(value):
         if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= sys.float_info.max:
             raise ValueError(expected)
-        if not floor <= value <= ceiling or value == above or value == below:
+        if not floor <= value <= ceiling or value in (above, below):
             raise ValueError(expected)
         return float(value)
 
@@ -41,28 +43,28 @@ def whole(low: int) -> Callable:
     return settle
 
 
-def text(value):
+def text(value: object) -> str:
     """Words, not empty."""
     if not isinstance(value, str) or not value:
         raise ValueError("a text")
     return value
 
 
-def prefix(value):
+def prefix(value: object) -> str:
     """The name of a package, with its dot."""
     if not isinstance(value, str) or not value.strip(".") or not value.endswith("."):
         raise ValueError("prefixes that end in a dot, such as [mypackage.]")
     return value
 
 
-def flag(value):
+def flag(value: object) -> bool:
     """True or false."""
     if type(value) is not bool:
         raise ValueError("true or false")
     return value
 
 
-def one_of(*names) -> Callable:
+def one_of(*names: object) -> Callable:
     """One of some names."""
 
     def settle(value):
@@ -73,7 +75,7 @@ def one_of(*names) -> Callable:
     return settle
 
 
-def length(value):
+def length(value: object) -> float | str:
     """A length of a schedule: a share of the run, or a number of epochs as a text."""
     if isinstance(value, str) and EPOCHS.fullmatch(value):
         return value
@@ -140,6 +142,10 @@ OF_ANY_OPTIMIZER = {
     "gradient_accumulation_steps": optional(whole(2)),
 }
 """What Keras's optimizers take besides the settings that the options have."""
+
+
+NOISY = ("mixup", "cutmix", "gradient_noise")
+"""The regularizers that draw from the stream `noise`."""
 
 
 def _all_but(*names) -> Callable[[dict], dict]:
@@ -445,12 +451,13 @@ def settled(config: dict) -> dict:
     """
     result = _settled(config, "")
     for part, node in config.items():
-        if part in PLAIN or isinstance(node, dict) and "_target_" in node:
+        if part in PLAIN or (isinstance(node, dict) and "_target_" in node):
             _check_settings(part, node)
         elif isinstance(node, dict) and node:
             raise StudyError(
                 f"{part} is none and takes no settings, but was given {listed(node)}: choose an option, {part}=NAME"
             )
+    _check_lengths(result)
     return result
 
 
@@ -463,7 +470,21 @@ def identity(config: dict) -> dict:
 def graph(config: dict) -> dict:
     """What of a trial's config shapes its compiled graph: what differs in nothing here can share one."""
     parts = identity(config)
-    return {part: GROUPS[part].graph(parts[part]) for part in IDENTITY if GROUPS[part].graph}
+    return {part: shape(parts[part]) for part in IDENTITY if (shape := GROUPS[part].graph)}
+
+
+def drawn(config: dict) -> set[str]:
+    """A seed's streams that are not pinned and that a trial draws from; the user's own parts may draw from any."""
+    model, regularizer = config["model"], config["regularizer"].get("_target_", "")
+    own = regularizer and not regularizer.startswith(("studies.", "keras."))
+    streams = {"split", "init", "order"}
+    if any(config["data"].get(name) for name in ("flip", "crop", "cutout")):
+        streams.add("augment")
+    if not model["_target_"].startswith("studies.") or model.get("dropout") or model.get("spatial_dropout"):
+        streams.add("dropout")
+    if config["data"].get("label_noise") or own or regularizer.rpartition(".")[2] in NOISY:
+        streams.add("noise")
+    return {stream for stream in streams if config["seeds"].get(stream) is None}
 
 
 def checks(config: dict) -> list[dict]:
@@ -473,6 +494,19 @@ def checks(config: dict) -> list[dict]:
         if group.built_with is not None and config[part]:
             every.append({name: config[name] for name in (part, *group.built_with(config[part]), "targets")})
     return every
+
+
+def _check_lengths(config):
+    """Refuse a schedule's length in epochs that is longer than the run: it would be cut, or never come."""
+    epochs = config.get("training", {}).get("epochs", math.inf)
+    for name, value in config.get("schedule", {}).items():
+        for length in value if isinstance(value, list) else [value]:
+            read = EPOCHS.fullmatch(length) if isinstance(length, str) else None
+            if read and float(read[1]) > epochs:
+                raise StudyError(
+                    f"schedule.{name}={shown(value)}: expected {epochs} epochs at most, which is all of the training. "
+                    f"Train longer with training.epochs=NUMBER, or give a share of it, such as 0.1"
+                )
 
 
 def _check_settings(part, node):

@@ -4,6 +4,7 @@ Layers are named by their place from the input, so that a layer's initial draw d
 """
 
 import math
+from collections.abc import Callable
 
 import keras
 from keras import layers
@@ -17,7 +18,16 @@ EPSILON = 1e-5
 """Added to a group's variance (Wu & He 2018's code); Keras's own .001 would leave small signals small."""
 
 
-def mlp(input_shape, classes, *, depth: int, width: int, activation: str, normalization: str, dropout: float):
+def mlp(
+    input_shape: tuple[int, ...],
+    classes: int,
+    *,
+    depth: int,
+    width: int,
+    activation: str,
+    normalization: str,
+    dropout: float,
+) -> keras.Model:
     """`depth` hidden layers of `width` units, each dense, (norm,) activation(, dropout)."""
     inputs = keras.Input(input_shape)
     x = layers.Flatten(name="flatten")(inputs)
@@ -28,7 +38,7 @@ def mlp(input_shape, classes, *, depth: int, width: int, activation: str, normal
     return keras.Model(inputs, layers.Dense(classes, name="logits")(x))
 
 
-def lenet_300_100(input_shape, classes, *, activation: str):
+def lenet_300_100(input_shape: tuple[int, ...], classes: int, *, activation: str) -> keras.Model:
     """LeCun et al. 1998's fully connected net: 266,610 parameters on 28×28 images and 10 classes."""
     inputs = keras.Input(input_shape)
     x = layers.Flatten(name="flatten")(inputs)
@@ -38,8 +48,8 @@ def lenet_300_100(input_shape, classes, *, activation: str):
 
 
 def cnn(
-    input_shape,
-    classes,
+    input_shape: tuple[int, ...],
+    classes: int,
     *,
     filters: list[int],
     kernel_size: int,
@@ -49,7 +59,7 @@ def cnn(
     normalization: str,
     spatial_dropout: float,
     dropout: float,
-):
+) -> keras.Model:
     """Convolutions, normed if wanted, with 2×2 max pooling after each, a dense layer, logits.
 
     Args:
@@ -70,7 +80,7 @@ def cnn(
     return keras.Model(inputs, layers.Dense(classes, name="logits")(x))
 
 
-def lenet5(input_shape, classes, *, activation: str):
+def lenet5(input_shape: tuple[int, ...], classes: int, *, activation: str) -> keras.Model:
     """LeCun et al. 1998's convolutional net as it is used today: max pooling, all maps connected, 61,706 parameters."""
     inputs = keras.Input(input_shape)
     x = layers.Conv2D(6, 5, padding="same", activation=activation, name="conv_1")(inputs)
@@ -83,7 +93,7 @@ def lenet5(input_shape, classes, *, activation: str):
     return keras.Model(inputs, layers.Dense(classes, name="logits")(x))
 
 
-def c3d3(input_shape, classes, *, activation: str):
+def c3d3(input_shape: tuple[int, ...], classes: int, *, activation: str) -> keras.Model:
     """DeepOBS's 3c3d (Schneider et al. 2019): three convolutions, three dense; 895,210 parameters on CIFAR-10."""
     inputs = keras.Input(input_shape)
     x = inputs
@@ -97,8 +107,8 @@ def c3d3(input_shape, classes, *, activation: str):
 
 
 def vgg_small(
-    input_shape,
-    classes,
+    input_shape: tuple[int, ...],
+    classes: int,
     *,
     filters: list[int],
     dense: int,
@@ -106,7 +116,7 @@ def vgg_small(
     normalization: str,
     spatial_dropout: float,
     dropout: float,
-):
+) -> keras.Model:
     """Blocks of two 3×3 convolutions and a pooling, as in VGG (Simonyan & Zisserman 2015), and a dense layer."""
     inputs = keras.Input(input_shape)
     x = inputs
@@ -125,8 +135,8 @@ def vgg_small(
 
 
 def resnet(
-    input_shape,
-    classes,
+    input_shape: tuple[int, ...],
+    classes: int,
     *,
     blocks: int,
     width: int,
@@ -134,7 +144,7 @@ def resnet(
     normalization: str,
     shortcut: bool,
     zero_last: bool,
-):
+) -> keras.Model:
     """He et al. 2016's nets for CIFAR-10 (section 4.2): 6 · `blocks` + 2 layers, 269,722 trained parameters at 3 · 16.
 
     Args:
@@ -164,7 +174,7 @@ def resnet(
     return keras.Model(inputs, layers.Dense(classes, name="logits")(x))
 
 
-def row_rnn(input_shape, classes, *, cell: str, width: int):
+def row_rnn(input_shape: tuple[int, ...], classes: int, *, cell: str, width: int) -> keras.Model:
     """A recurrent layer that reads an image row by row (Le et al. 2015 read it pixel by pixel).
 
     Args:
@@ -177,7 +187,17 @@ def row_rnn(input_shape, classes, *, cell: str, width: int):
     return keras.Model(inputs, layers.Dense(classes, name="logits")(layer(width, name="rnn_1")(rows)))
 
 
-def vit(input_shape, classes, *, patch: int, width: int, depth: int, heads: int, activation: str, zero_last: bool):
+def vit(
+    input_shape: tuple[int, ...],
+    classes: int,
+    *,
+    patch: int,
+    width: int,
+    depth: int,
+    heads: int,
+    activation: str,
+    zero_last: bool,
+) -> keras.Model:
     """A small vision transformer (Dosovitskiy et al. 2021): pre-norm blocks, learned positions, mean of the tokens.
 
     Args:
@@ -287,7 +307,7 @@ def _norm(normalization, channels, name):
             return layers.RMSNormalization(name=name)
 
 
-def standardized(kernel, gain):
+def standardized(kernel: keras.KerasTensor, gain: float) -> keras.KerasTensor:
     """Each unit's weights with mean 0 and variance gain² / fan-in, which keeps the signal's (Brock et al. 2021, eq. 1).
 
     Qiao et al. 2019 standardize to variance 1 and leave the scale to a norm; here there is none.
@@ -301,8 +321,10 @@ def standardized(kernel, gain):
 class _Standardized:
     """Weight standardization of a layer: its kernel is trained, and used standardized."""
 
+    activation: Callable
+
     @property
-    def gain(self):
+    def gain(self) -> float:
         """What makes up for the activation: a ReLU's output of N(0, 1) has variance (1 − 1/π) / 2."""
         return math.sqrt(2 / (1 - 1 / math.pi)) if self.activation is keras.activations.relu else 1.0
 
@@ -310,7 +332,7 @@ class _Standardized:
 class StandardizedDense(_Standardized, layers.Dense):
     """A dense layer under weight standardization."""
 
-    def call(self, inputs, training=None):
+    def call(self, inputs: keras.KerasTensor, training: bool | None = None) -> keras.KerasTensor:
         """The activation of `(batch, units)`."""
         return self.activation(keras.ops.matmul(inputs, standardized(self.kernel, self.gain)) + self.bias)
 
@@ -318,7 +340,7 @@ class StandardizedDense(_Standardized, layers.Dense):
 class StandardizedConv2D(_Standardized, layers.Conv2D):
     """A convolution under weight standardization."""
 
-    def convolution_op(self, inputs, kernel):
+    def convolution_op(self, inputs: keras.KerasTensor, kernel: keras.KerasTensor) -> keras.KerasTensor:
         """The convolution, before bias and activation."""
         return super().convolution_op(inputs, standardized(kernel, self.gain))
 
@@ -326,12 +348,12 @@ class StandardizedConv2D(_Standardized, layers.Conv2D):
 class Positions(layers.Layer):
     """Adds a learned vector to each token: N(0, .02²) at first."""
 
-    def build(self, shape):
+    def build(self, shape: tuple[int | None, ...]) -> None:
         """Make the vectors, `(tokens, width)`."""
         self.embedding = self.add_weight(
             shape=shape[1:], initializer=keras.initializers.RandomNormal(stddev=0.02), name="embedding"
         )
 
-    def call(self, x):
+    def call(self, x: keras.KerasTensor) -> keras.KerasTensor:
         """The tokens, `(batch, tokens, width)`, with their places."""
         return x + self.embedding

@@ -1,5 +1,8 @@
 """What Keras's optimizers lack: what goes around any of them, and a momentum that changes."""
 
+from collections.abc import Callable
+from typing import Any
+
 import keras
 import tensorflow as tf
 
@@ -18,7 +21,9 @@ INSTEAD = {
 """Arguments of Keras's optimizers that a node may not have, and what to do."""
 
 
-def optimizer_of(node: dict, build):
+def optimizer_of(
+    node: dict, build: Callable[[dict], keras.optimizers.Optimizer]
+) -> "keras.optimizers.Optimizer | Lookahead":
     """An optimizer node's optimizer, not built yet, with what config.yaml puts around any of them.
 
     Args:
@@ -48,12 +53,12 @@ def rules(node: dict) -> list[Rule]:
     return [sharpness_aware(node["sam"])] if node["sam"] else []
 
 
-def taken_over(optimizer) -> tuple[int, float]:
+def taken_over(optimizer: "keras.optimizers.Optimizer | Lookahead") -> tuple[int, float]:
     """Batches an update and the loss's factor, which the engine sees to: Keras's settings of them are cleared.
 
     In Keras's `apply` an accumulating step decays, and in its `fit` alone the loss is scaled.
     """
-    own = getattr(optimizer, "optimizer", optimizer)
+    own: Any = getattr(optimizer, "optimizer", optimizer)
     batches, scale = own.gradient_accumulation_steps or 1, own.loss_scale_factor or 1.0
     own.gradient_accumulation_steps = own.loss_scale_factor = None
     return batches, scale
@@ -72,7 +77,7 @@ class Lookahead:
         self.optimizer, self.every, self.slow_step = optimizer, every, slow_step
         self.finalize_variable_values = optimizer.finalize_variable_values
 
-    def build(self, weights) -> None:
+    def build(self, weights: list[keras.Variable]) -> None:
         """Make the optimizer's slots, and the slow weights as copies."""
         self.optimizer.build(weights)
         self.slow = [keras.Variable(weight.numpy(), trainable=False, name=f"{weight.name}_slow") for weight in weights]
@@ -83,21 +88,21 @@ class Lookahead:
         return [*self.optimizer.variables, *self.slow]
 
     @property
-    def learning_rate(self):
+    def learning_rate(self) -> keras.Variable:
         """The optimizer's variable."""
         return self.optimizer.learning_rate
 
     @property
-    def use_ema(self):
+    def use_ema(self) -> bool:
         """Whether the optimizer keeps an average of the weights."""
         return self.optimizer.use_ema
 
     @property
-    def iterations(self):
+    def iterations(self) -> keras.Variable:
         """Steps done, a variable."""
         return self.optimizer.iterations
 
-    def apply(self, gradients, weights) -> None:
+    def apply(self, gradients: list, weights: list[keras.Variable]) -> None:
         """A step of the optimizer's; after every k-th the slow weights follow, and both are one."""
         self.optimizer.apply(gradients, weights)
         meets = self.iterations % self.every == 0  # algorithm 1

@@ -53,7 +53,7 @@ class Rule:
     one_pass: bool = True
 
 
-def norm_of(tensor, axis: list[int] | None = None):
+def norm_of(tensor: tf.Tensor, axis: list[int] | None = None) -> tf.Tensor:
     """√Σ x² over `axis`, or over all, whose dimensions are kept.
 
     Taken of the entries as shares of the largest: float32 squares are zero below 1e-22 and infinite above 1e19.
@@ -63,11 +63,11 @@ def norm_of(tensor, axis: list[int] | None = None):
     return scale * tf.sqrt(tf.reduce_sum(tf.square(tensor / scale), axis=axis, keepdims=True))
 
 
-def joint_norm(tensors: list):
+def joint_norm(tensors: list) -> tf.Tensor:
     """√Σ x² over all the tensors, a scalar."""
     return tf.squeeze(norm_of(tf.stack([tf.squeeze(norm_of(tensor)) for tensor in tensors])))
 
 
-def unit_norms(tensor):
+def unit_norms(tensor: tf.Tensor) -> tf.Tensor:
     """The norm of each unit's incoming weights, kept in the kernel's rank; of a bias as a whole."""
     return norm_of(tensor, list(range(len(tensor.shape) - 1)) or None)

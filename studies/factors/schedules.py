@@ -10,6 +10,7 @@ A length is a share of the run (0.1), or epochs as a text ("5 epochs").
 
 import functools
 import inspect
+from collections.abc import Callable
 
 import numpy as np
 
@@ -33,24 +34,24 @@ def _warmed(schedule):
 
     own = inspect.signature(schedule)
     warmup = inspect.signature(builder, follow_wrapped=False).parameters["warmup"]
-    builder.__signature__ = own.replace(parameters=[*own.parameters.values(), warmup])
+    vars(builder)["__signature__"] = own.replace(parameters=[*own.parameters.values(), warmup])
     return builder
 
 
 def in_steps(length: float | str, steps: int, epoch: int) -> float:
     """A length in steps, of a run of `steps` with `epoch` steps an epoch."""
-    epochs = EPOCHS.fullmatch(length) if isinstance(length, str) else None
-    return float(epochs[1]) * epoch if epochs else length * steps
+    epochs = EPOCHS.fullmatch(str(length))
+    return float(epochs[1]) * epoch if epochs else float(length) * steps
 
 
 @_warmed
-def constant():
+def constant() -> Callable:
     """The optimizer's own rate throughout."""
     return lambda step, steps, epoch: np.ones(len(step))
 
 
 @_warmed
-def step(factor: float = 0.1, at: tuple[float | str, ...] = (0.5, 0.75)):
+def step(factor: float = 0.1, at: tuple[float | str, ...] = (0.5, 0.75)) -> Callable:
     """Multiplied by `factor` at each of the lengths `at` (He et al. 2016, section 4.2)."""
 
     def course(step, steps, epoch):
@@ -61,31 +62,31 @@ def step(factor: float = 0.1, at: tuple[float | str, ...] = (0.5, 0.75)):
 
 
 @_warmed
-def exponential(final: float = 0.01):
+def exponential(final: float = 0.01) -> Callable:
     """final^t, with t from 0 to 1 over the run."""
     return lambda step, steps, epoch: final ** (step / steps)
 
 
 @_warmed
-def polynomial(power: float = 1.0, final: float = 0.0):
+def polynomial(power: float = 1.0, final: float = 0.0) -> Callable:
     """final + (1 − final) (1 − t)^power, with t from 0 to 1 over the run; a straight line at power 1."""
     return lambda step, steps, epoch: final + (1 - final) * (1 - step / steps) ** power
 
 
 @_warmed
-def inverse_sqrt(scale: float | str = "1 epoch"):
+def inverse_sqrt(scale: float | str = "1 epoch") -> Callable:
     """1 / √(1 + step / scale), the decay of Vaswani et al. 2017 (section 5.3) with its warmup as scale."""
     return lambda step, steps, epoch: 1 / np.sqrt(1 + step / max(1, in_steps(scale, steps, epoch)))
 
 
 @_warmed
-def cosine(final: float = 0.0):
+def cosine(final: float = 0.0) -> Callable:
     """Half a cosine down to `final` (Loshchilov & Hutter 2017, eq. 5 without restarts)."""
     return lambda step, steps, epoch: _descent(step / steps, final)
 
 
 @_warmed
-def cosine_restarts(period: float | str = 0.1, growth: float = 2.0, decay: float = 1.0, final: float = 0.0):
+def cosine_restarts(period: float | str = 0.1, growth: float = 2.0, decay: float = 1.0, final: float = 0.0) -> Callable:
     """Half cosines down to `final`, one after the other (Loshchilov & Hutter 2017, eq. 5).
 
     Args:
@@ -108,13 +109,13 @@ def cosine_restarts(period: float | str = 0.1, growth: float = 2.0, decay: float
 
 
 @_warmed
-def triangular(period: float | str = 0.2, low: float = 0.1):
+def triangular(period: float | str = 0.2, low: float = 0.1) -> Callable:
     """Straight up from `low` and down again, once a `period` (Smith 2017, section 3.2)."""
     return lambda step, steps, epoch: low + (1 - low) * _triangle(step, in_steps(period, steps, epoch))[1]
 
 
 @_warmed
-def triangular2(period: float | str = 0.2, low: float = 0.1):
+def triangular2(period: float | str = 0.2, low: float = 0.1) -> Callable:
     """Triangular, with half the height in every period that follows (Smith 2017, section 3.2)."""
 
     def course(step, steps, epoch):
@@ -125,7 +126,7 @@ def triangular2(period: float | str = 0.2, low: float = 0.1):
 
 
 @_warmed
-def exp_range(period: float | str = 0.2, low: float = 0.1, final: float = 0.1):
+def exp_range(period: float | str = 0.2, low: float = 0.1, final: float = 0.1) -> Callable:
     """Triangular, with a height that falls exponentially to `final` at the run's end (Smith 2017, section 3.2)."""
 
     def course(step, steps, epoch):
@@ -136,7 +137,7 @@ def exp_range(period: float | str = 0.2, low: float = 0.1, final: float = 0.1):
 
 
 @_warmed
-def plateau(factor: float = 0.1, patience: int = 5, threshold: float = 0.0001):
+def plateau(factor: float = 0.1, patience: int = 5, threshold: float = 0.0001) -> Callable:
     """Multiplied by `factor` when the validation loss has not fallen by `threshold` for `patience` epochs."""
     lowest, waited = np.inf, 0
 
@@ -152,11 +153,13 @@ def plateau(factor: float = 0.1, patience: int = 5, threshold: float = 0.0001):
     def course(step, steps, epoch):
         return np.ones(len(step))
 
-    course.feedback = feedback
+    vars(course).update(feedback=feedback)
     return course
 
 
-def one_cycle(peak: float | str = 0.3, start: float = 0.04, final: float = 0.0001, low_momentum: float | None = None):
+def one_cycle(
+    peak: float | str = 0.3, start: float = 0.04, final: float = 0.0001, low_momentum: float | None = None
+) -> Callable:
     """Half a cosine up from `start` to 1 at the length `peak`, half a cosine down to `final` (Smith & Topin 2019).
 
     Args:
@@ -176,11 +179,11 @@ def one_cycle(peak: float | str = 0.3, start: float = 0.04, final: float = 0.000
         return high - (high - low_momentum) * halves(step, steps, epoch, 0, 0)
 
     if low_momentum is not None:
-        course.momentum = momentum
+        vars(course).update(momentum=momentum)
     return course
 
 
-def range_test(low: float = 0.0001):
+def range_test(low: float = 0.0001) -> Callable:
     """Exponentially up from `low` to 1 at the last step: the learning-rate range test (Smith 2017, section 3.3)."""
     return lambda step, steps, epoch: low ** (1 - step / max(1, steps - 1))
 

@@ -7,8 +7,9 @@ YAML may give it or the full address.
 import functools
 import importlib
 import inspect
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import FunctionType
+from typing import Any
 
 from studies.factors.limits import GROUPS, INNER
 from studies.record import StudyError, listed, shown
@@ -44,7 +45,7 @@ SERIALIZED = ("class_name", "module", "registered_name")
 """The keys by which Keras would import something and call it, if it were given such a mapping."""
 
 
-def nodes(config, path: str = "") -> Iterator[tuple[str, dict]]:
+def nodes(config: object, path: str = "") -> Iterator[tuple[str, dict]]:
     """Every node of `config` that names a `_target_`, with its dotted path."""
     if isinstance(config, dict):
         if "_target_" in config:
@@ -56,7 +57,7 @@ def nodes(config, path: str = "") -> Iterator[tuple[str, dict]]:
             yield from nodes(value, f"{path}[{index}]")
 
 
-def canonical(config):
+def canonical(config: Any) -> Any:
     """A config whose targets, the inner ones too, have their canonical names."""
     if isinstance(config, dict):
         return {
@@ -117,7 +118,7 @@ def users(config: dict, allow: list[str]) -> list[str]:
     return sorted({target.partition(".")[0] for target in named if _is_users(target, allow) and not _is_known(target)})
 
 
-def build(node: dict | None, path: str, allow: list[str], **arguments):
+def build(node: dict | None, path: str, allow: list[str], **arguments: object) -> Any:
     """The object that `node` describes, or None for an empty node.
 
     Args:
@@ -148,11 +149,15 @@ def build(node: dict | None, path: str, allow: list[str], **arguments):
         settings = listed(f"{name}={value!r}" for name, value in node.items() if name != "_target_")
         raise StudyError(
             f"{path}: {node['_target_']}({settings}) was refused: {_first_line(error)}. It takes "
-            f"{inspect.signature(target)}; change the setting with {path}.NAME=VALUE"
+            f"{_arguments(target)}; change the setting with {path}.NAME=VALUE"
         ) from error
 
 
-def takes(target, name: str) -> bool:
+def _arguments(target) -> str:
+    return str(inspect.signature(target).replace(return_annotation=inspect.Signature.empty))
+
+
+def takes(target: Callable, name: str) -> bool:
     """Whether a callable accepts the keyword argument `name`."""
     parameters = inspect.signature(target).parameters
     return name in parameters or any(p.kind is p.VAR_KEYWORD for p in parameters.values())
@@ -166,6 +171,7 @@ def _find(target: str, path: str, allow: list[str]):
     except Exception as error:  # a user's module may raise anything
         reason = f"the module {module_name} cannot be imported: {_first_line(error)}"
         raise StudyError(f"{path}._target_={target!r} was not found: {reason}") from error
+    is_wanted: Callable[[object], bool]
     if _is_users(target, allow):
         is_wanted, what = callable, "callable"
     else:

@@ -27,10 +27,11 @@ class Course:
     Args:
         epochs, layers: its records.
         classes: number of classes.
+        chance: the accuracy of guessing the commonest class of the training examples.
     """
 
-    def __init__(self, epochs: list[EpochRecord], layers: list[LayerRecord], classes: int):
-        self.epochs, self.layers, self.classes = epochs, layers, classes
+    def __init__(self, epochs: list[EpochRecord], layers: list[LayerRecord], classes: int, chance: float):
+        self.epochs, self.layers, self.classes, self.chance = epochs, layers, classes, chance
 
     def of(self, name: str) -> np.ndarray:
         """A field of the epoch records, `(epochs,)`."""
@@ -61,17 +62,18 @@ def no_gradient(course: Course) -> np.ndarray:
 def tiny_updates(course: Course) -> np.ndarray:
     """The steps move no kernel by more than a hundred-thousandth of its norm."""
     ratios = course.steps["update_ratio"]
-    return ((ratios < TINY_UPDATE) | np.isnan(ratios)).all(axis=1) & (ratios < TINY_UPDATE).any(axis=1)
+    tiny = ratios < TINY_UPDATE
+    return np.asarray((tiny | np.isnan(ratios)).all(axis=1) & tiny.any(axis=1))
 
 
 def large_updates(course: Course) -> np.ndarray:
     """The steps move some kernel by more than a tenth of its norm."""
-    return (course.steps["update_ratio"] > LARGE_UPDATE).any(axis=1)
+    return np.asarray((course.steps["update_ratio"] > LARGE_UPDATE).any(axis=1))
 
 
 def at_chance(course: Course) -> np.ndarray:
     """After two epochs the training accuracy is still one that guessing could have."""
-    chance, seen = 1 / course.classes, np.diff(course.of("examples"), prepend=0)
+    chance, seen = course.chance, np.diff(course.of("examples"), prepend=0)
     sd = np.sqrt(chance * (1 - chance) / np.maximum(seen, 1))
     return (course.of("running_accuracy") <= chance + SURE * sd) & (course.of("epoch") >= PATIENCE)
 
@@ -108,9 +110,13 @@ TABLE = {
 }
 
 
-def early_warnings(epochs: list[EpochRecord], layers: list[LayerRecord], classes: int) -> str:
-    """The signs that are seen, with their first epochs: `at chance from epoch 2; loss rises from epoch 5`."""
-    course, seen = Course(epochs, layers, classes), []
+def early_warnings(epochs: list[EpochRecord], layers: list[LayerRecord], classes: int, chance: float) -> str:
+    """The signs that are seen, with their first epochs: `at chance from epoch 2; loss rises from epoch 5`.
+
+    Args:
+        classes, chance: as `Course` has them.
+    """
+    course, seen = Course(epochs, layers, classes, chance), []
     for name, sign in TABLE.items() if epochs and classes else ():
         with np.errstate(invalid="ignore"):
             there = np.flatnonzero(sign(course))

@@ -26,104 +26,104 @@ class Rows:
         self.w, self.start = w, start
 
     @cached_property
-    def unit(self):
+    def unit(self) -> np.ndarray:
         """Of each row, float64."""
         return _unit(np.maximum(-self.min, self.max))
 
     @cached_property
-    def scaled(self):
+    def scaled(self) -> np.ndarray:
         """W in its rows' units, to the bit: ±1 at most."""
         return self.w * (1 / self.unit)[:, None].astype(self.w.dtype)
 
     @cached_property
-    def ordered(self):
+    def ordered(self) -> np.ndarray:
         """Each row in rising order."""
         return np.sort(self.w, axis=-1)
 
     @cached_property
-    def min(self):
+    def min(self) -> np.ndarray:
         """Each row's smallest."""
         return self.w.min(axis=-1)
 
     @cached_property
-    def max(self):
+    def max(self) -> np.ndarray:
         """Each row's largest."""
         return self.w.max(axis=-1)
 
     @cached_property
-    def norm(self):
+    def norm(self) -> np.ndarray:
         """√Σ w²."""
         return self.unit * np.sqrt(np.square(self.scaled).sum(axis=-1))
 
     @cached_property
-    def mean(self):
+    def mean(self) -> np.ndarray:
         """Σ w / n in units."""
         return self.scaled.mean(axis=-1)
 
     @cached_property
-    def centred(self):
+    def centred(self) -> np.ndarray:
         """W − mean w in units."""
         # A rounded mean can lie outside the row: equal weights then had a spread, and a skew of ±1.
         low, high = self.scaled.min(axis=-1), self.scaled.max(axis=-1)
         return self.scaled - np.clip(self.mean, low, high)[:, None]
 
     @cached_property
-    def squares(self):
+    def squares(self) -> np.ndarray:
         """(w − mean w)² in units."""
         return np.square(self.centred)
 
     @cached_property
-    def variance(self):
+    def variance(self) -> np.ndarray:
         """Of the population, divided by n, in units; float64."""
         return self.squares.mean(axis=-1).astype(np.float64)
 
 
-def mean(rows):
+def mean(rows: Rows) -> np.ndarray:
     """Σ w / n."""
     return rows.unit * rows.mean
 
 
-def sd(rows):
+def sd(rows: Rows) -> np.ndarray:
     """Of the population: divided by n."""
     return rows.unit * np.sqrt(rows.variance)
 
 
-def smallest(rows):
+def smallest(rows: Rows) -> np.ndarray:
     """Min w."""
     return rows.min
 
 
-def largest(rows):
+def largest(rows: Rows) -> np.ndarray:
     """Max w."""
     return rows.max
 
 
-def l1(rows):
+def l1(rows: Rows) -> np.ndarray:
     """Σ |w|."""
     return rows.unit * np.abs(rows.scaled).sum(axis=-1)
 
 
-def l2(rows):
+def l2(rows: Rows) -> np.ndarray:
     """√Σ w²."""
     return rows.norm
 
 
-def max_norm(rows):
+def max_norm(rows: Rows) -> np.ndarray:
     """Max |w|."""
     return np.maximum(-rows.min, rows.max)
 
 
-def skew(rows):
+def skew(rows: Rows) -> np.ndarray:
     """m₃ / m₂^1.5, with central moments mₖ."""
     return (rows.squares * rows.centred).mean(axis=-1) / rows.variance**1.5
 
 
-def kurtosis(rows):
+def kurtosis(rows: Rows) -> np.ndarray:
     """m₄ / m₂² − 3: in excess of the normal distribution."""
     return np.square(rows.squares).mean(axis=-1) / rows.variance**2 - 3
 
 
-def quantiles(rows):
+def quantiles(rows: Rows) -> np.ndarray:
     """By linear interpolation between order statistics (Hyndman & Fan 1996, type 7)."""
     last = rows.w.shape[-1] - 1
     position = np.array(QUANTILES) * last
@@ -132,7 +132,7 @@ def quantiles(rows):
     return (1 - part) * rows.ordered[:, below] + part * rows.ordered[:, np.minimum(below + 1, last)]
 
 
-def sparsity(rows):
+def sparsity(rows: Rows) -> np.ndarray:
     """Share of weights no larger than a fraction of the largest: exact zeros at fraction 0."""
     limits = max_norm(rows)[:, None] * np.array(SPARSITY_THRESHOLDS, np.float32)
     limits = np.column_stack([limits, np.nextafter(-limits, np.float32(-np.inf))])
@@ -141,13 +141,13 @@ def sparsity(rows):
     return (upper - lower) / np.float32(rows.w.shape[-1])
 
 
-def distance(rows):
+def distance(rows: Rows) -> np.ndarray:
     """‖w − w₀‖ / ‖w₀‖; missing (NaN) for weights that start at zero."""
     start = _norm(rows.start)
     return _norm(rows.w - rows.start) / start if start else np.full(len(rows.w), np.nan)
 
 
-def cosine_distance(rows):
+def cosine_distance(rows: Rows) -> np.ndarray:
     """1 − cos(w, w₀), the layer rotation (Carbonnelle & De Vleeschouwer 2019).
 
     Taken as half the squared distance of the unit vectors, which keeps its digits where 1 − cos would lose them.

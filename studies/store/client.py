@@ -18,10 +18,9 @@ class ClientStore:
         self.client = MlflowClient(contract.uri(file.parent))
         with FileLock(file.with_name(".mlflow.lock")):  # jobs of one sweep make it once
             with database.transaction(file) as connection:
-                self.experiment, self.location = database.found(connection, file.parent, study)
-            if self.experiment is None:
-                tags = {contract.STUDY: study, contract.ROOT: file.parent.as_uri()}
-                self.experiment = self.client.create_experiment(study, self.location, tags)
+                known, self.location = database.found(connection, file.parent, study)
+            tags = {contract.STUDY: study, contract.ROOT: file.parent.as_uri()}
+            self.experiment = self.client.create_experiment(study, self.location, tags) if known is None else str(known)
         if self.client.get_experiment(self.experiment).lifecycle_stage == "deleted":
             self.client.restore_experiment(self.experiment)
             for run in self._runs():  # they were deleted with it, and it alone is wanted again
@@ -36,16 +35,18 @@ class ClientStore:
             token = page.token or ""
         return runs
 
-    def describe(self, tags) -> None:
+    def describe(self, tags: dict[str, str]) -> None:
         """Give the experiment tags, its description among them."""
         for key, value in tags.items():
             self.client.set_experiment_tag(self.experiment, key, value)
 
-    def begin(self, name, tags, start) -> str:
+    def begin(self, name: str, tags: dict[str, str], start: int) -> str:
         """A new run's id; it is RUNNING until its `write` says otherwise."""
         return self.client.create_run(self.experiment, start_time=start, run_name=name, tags=tags).info.run_id
 
-    def write(self, run, status, end, params, metrics, dataset=None) -> None:
+    def write(
+        self, run: str, status: str, end: int | None, params: dict[str, str], metrics: list, dataset: dict | None = None
+    ) -> None:
         """Write a run's params, metrics and dataset, and end it last unless it is RUNNING."""
         from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param
 
@@ -61,12 +62,12 @@ class ClientStore:
         if status != "RUNNING":
             self.client.set_terminated(run, status, end_time=end)
 
-    def end(self, run, status, note) -> None:
+    def end(self, run: str, status: str, note: str) -> None:
         """End a run that was written as RUNNING."""
         self.client.set_tag(run, "mlflow.note.content", note)
         self.client.set_terminated(run, status)
 
-    def end_leftovers(self, sweep) -> None:
+    def end_leftovers(self, sweep: str) -> None:
         """Runs that a killed driver left RUNNING: executions were killed, trials were not written whole and go."""
         for run in self._runs("attributes.status = 'RUNNING'"):
             if sweep and run.data.tags.get("sweep") == sweep:
@@ -76,7 +77,7 @@ class ClientStore:
             else:
                 self.client.delete_run(run.info.run_id)
 
-    def sweep_run(self, sweep) -> str | None:
+    def sweep_run(self, sweep: str) -> str | None:
         """The run that the executions of a sweep are nested in, if there is one yet."""
         query = f"tags.sweep = '{sweep}' AND tags.`trial.role` = 'sweep'"
         found = self.client.search_runs([self.experiment], query)

@@ -84,12 +84,12 @@ def _trouble(error: Exception, setting: str) -> str:
             f"another program has kept mlflow.db locked for {PATIENCE} s. End it: what is finished is kept, and the "
             f"same command goes on"
         )
-    if code in BROKEN or isinstance(error, sqlite3.DatabaseError) and not code:
+    if code in BROKEN or (isinstance(error, sqlite3.DatabaseError) and not code):
         return (
             f"mlflow.db is damaged, or not an SQLite database of MLflow's ({error}). Restore it from a copy, or name "
             f"another store with tracking.root=FOLDER"
         )
-    reason = f"{error.filename}: {error.strerror}" if getattr(error, "filename", None) else error
+    reason = f"{error.filename}: {error.strerror}" if isinstance(error, OSError) and error.filename else error
     return f"the store cannot be written ({reason}). Name a folder of your own with {setting}=FOLDER"
 
 
@@ -175,7 +175,8 @@ class Maker:
     """
 
     def __init__(self, root: str | Path):
-        self.database, self.process = Path(root).resolve() / "mlflow.db", None
+        self.database = Path(root).resolve() / "mlflow.db"
+        self.process: subprocess.Popen | None = None
         if _has_content(self.database):
             return
         with guarded("the temporary folder", "TMPDIR"):
@@ -197,9 +198,10 @@ class Maker:
         Raises:
             StudyError: MLflow could not make it, or there is no room for it.
         """
-        if self.process is None:
+        if self.process is None or self.process.stdout is None:
             return
         if not self.process.stdout.readline():
+            self.process.wait()
             raise StudyError(f"MLflow could not make its database in {self.folder.parent}: {self._last_words()}")
         with guarded(self.database.parent), FileLock(self.database.with_name(".mlflow.lock")):
             if not _has_content(self.database):  # another study may have been faster
@@ -216,13 +218,13 @@ class Maker:
             self.process.kill()
             self.process.wait()
             for pipe in (self.process.stdin, self.process.stdout, self.errors):
-                pipe.close()
+                if pipe:
+                    pipe.close()
             shutil.rmtree(self.folder, ignore_errors=True)
             self.process = None
 
     def _last_words(self) -> str:
         """The last line of what it said that names an error."""
-        self.process.wait()
         self.errors.seek(0)
         lines = self.errors.read().decode(errors="replace").strip().splitlines() or ["it did not say why"]
         return next((line for line in reversed(lines) if "Error" in line), lines[-1])
@@ -296,7 +298,7 @@ def _here(place: str | None, root: Path, study: str, below: str = "") -> str | N
     return None
 
 
-def mark(connection, experiment, study, root) -> None:
+def mark(connection: sqlite3.Connection, experiment: int | None, study: str, root: Path) -> None:
     """Tag an experiment as ours."""
     statement = "INSERT OR REPLACE INTO experiment_tags (key, value, experiment_id) VALUES (?, ?, ?)"
     tags = {contract.STUDY: study, contract.ROOT: root.as_uri()}

@@ -63,8 +63,8 @@ class Store:
         """
         name, tags, start = self._begun
         now = _now()
-        in_order = dict.fromkeys(entry[0] for entry in metrics)
-        latest = in_order | {entry[0]: entry for entry in sorted(metrics, key=lambda entry: entry[2])}
+        latest = {entry[0]: entry for entry in metrics}  # in their order
+        latest |= {entry[0]: entry for entry in sorted(metrics, key=lambda entry: entry[2])}
         with transaction(self.database) as connection:
             connection.execute(
                 "INSERT INTO runs (run_uuid, name, source_type, source_name, entry_point_name, user_id, status, "

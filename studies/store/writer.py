@@ -23,7 +23,17 @@ from filelock import FileLock
 
 from studies import contract
 from studies.contract import CIRCUMSTANCES, EPOCH_COLUMNS, LAYER_COLUMNS, STATISTICS
-from studies.record import IDENTITY, METRICS, StudyError, content_key, listed
+from studies.record import (
+    IDENTITY,
+    METRICS,
+    EpochRecord,
+    LayerRecord,
+    Result,
+    StudyError,
+    Trial,
+    content_key,
+    listed,
+)
 from studies.store import database
 from studies.store.client import ClientStore
 from studies.store.sql import Store
@@ -43,6 +53,7 @@ FINAL = (
     "epochs",
     "parameters",
     "classes",
+    "chance_train",
     "chance_val",
     "chance_test",
     "seconds_build",
@@ -108,8 +119,8 @@ class Execution:
         compared=None,
     ):
         self.study, self.root = study, Path(root).resolve()
-        nodes = {content_key(trial.config["data"]): trial.config["data"] for trial in trials} if entry else {}
-        self.datasets = {key: entry(node) for key, node in nodes.items()}
+        nodes = {content_key(trial.config["data"]): trial.config["data"] for trial in trials}
+        self.datasets = {key: entry(node) for key, node in nodes.items()} if entry else {}
         self._begin(trials, config, jobs, provenance, compared)
 
     @_writing
@@ -188,7 +199,7 @@ class Execution:
         return self._artifacts(self.parent)
 
     @_writing
-    def keep_design(self, trials) -> None:
+    def keep_design(self, trials: list[Trial]) -> None:
         """Keep which trials the execution compares, and each one's arm in its design: key -> factor -> level."""
         self.keep({"trials.json": json.dumps({trial.key: trial.levels for trial in trials})})
 
@@ -201,7 +212,9 @@ class Execution:
             new.replace(self.artifacts / name)  # whole, whoever reads meanwhile
 
     @_writing
-    def write(self, trial, epochs, layers, result, warning: str = "") -> None:
+    def write(
+        self, trial: Trial, epochs: list[EpochRecord], layers: list[LayerRecord], result: Result, warning: str = ""
+    ) -> None:
         """Write one ended trial.
 
         Args:
@@ -264,7 +277,7 @@ class Execution:
         return _artifacts(self.folder, run)
 
 
-def end_sweep(root, study: str, sweep: str, status: str, table: str) -> None:
+def end_sweep(root: str | Path, study: str, sweep: str, status: str, table: str) -> None:
     """End a sweep's run among a study's, if it has one, and keep the table of its jobs in Markdown."""
     with _guarded(root):
         opened = _opened(root, study)
@@ -298,7 +311,7 @@ def charted(epochs: list[int]) -> set[int]:
     """About a dozen of the epochs, log-spaced: the first and the last among them.
 
     >>> sorted(charted(list(range(31))))
-    [0, 1, 2, 3, 4, 5, 7, 9, 12, 16, 22, 30]
+    [0, 1, 2, 3, 4, 5, 6, 8, 11, 15, 21, 30]
     """
     if len(epochs) <= CHARTED_EPOCHS:
         return set(epochs)

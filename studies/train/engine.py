@@ -7,6 +7,7 @@ initializer, rate and schedule; weights and optimizer slots are reset by assignm
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import keras
 import numpy as np
@@ -95,7 +96,7 @@ class Engine:
         xla: compile the epoch with XLA.
     """
 
-    def __init__(self, model, optimizer, rules: Rules = None, *, cycle=None, observe=True, xla=False):
+    def __init__(self, model, optimizer, rules: Rules | None = None, *, cycle=None, observe=True, xla=False):
         if tf.config.list_physical_devices("GPU"):
             tf.config.experimental.enable_op_determinism()  # else a GPU adds up in whatever order comes
         self.model, self.optimizer, self.rules = model, optimizer, rules or Rules()
@@ -125,12 +126,12 @@ class Engine:
         # AutoGraph would rewrite this file and what it calls, which takes longer than the trace.
         epoch = tf.function(self._epoch, jit_compile=self.xla, autograph=False)
         self.epoch = epoch.get_concrete_function(*data, order, rates, momenta, *drawn)
-        chunks = tf.TensorSpec([None, None], tf.int32), tf.TensorSpec([None, None]), tf.TensorSpec([None, None])
-        chunks += (tf.TensorSpec([2], tf.int32),)
+        floats = tf.TensorSpec([None, None])
+        chunks = tf.TensorSpec([None, None], tf.int32), floats, floats, tf.TensorSpec([2], tf.int32)
         sums = tf.function(self._sums, jit_compile=self.xla, autograph=False)
         self.sums = sums.get_concrete_function(*data, *chunks)
         of_average = tf.function(self._sums_of_average, autograph=False)
-        self.sums_of_average = of_average.get_concrete_function(*data, *chunks) if self.averages else None
+        self.sums_of_average: Any = of_average.get_concrete_function(*data, *chunks) if self.averages else None
 
     @property
     def variables(self) -> list:
@@ -175,7 +176,7 @@ class Engine:
         """Go back to what `state` gave."""
         _assign(self.variables, state)
 
-    def flat_weights(self):
+    def flat_weights(self) -> tf.Tensor:
         """All trainable weights end to end, `(weights,)`."""
         return _flat([v.value for v in self.weights])
 
@@ -369,7 +370,7 @@ class Waiting:
         return tf.cond(self.count + 1 == batches, now, later)
 
 
-def weight_name(variable, model) -> tuple[str, str]:
+def weight_name(variable: keras.Variable, model: keras.Model) -> tuple[str, str]:
     """A weight's layer and tensor: `dense_1`, `kernel`. Nested layers keep their path, the model's own name goes."""
     layer, _, tensor = variable.path.removeprefix(f"{model.name}/").rpartition("/")
     return layer, tensor

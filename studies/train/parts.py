@@ -110,8 +110,8 @@ class Examples:
     tensors: tuple
 
     def chance(self, part: str) -> float:
-        """The accuracy of always guessing the commonest class of a part of the split."""
-        labels = self.dataset.y[getattr(self.split, part)]
+        """The accuracy of always guessing the commonest class of a part of the split, by the labels trained by."""
+        labels = self.tensors[1].numpy()[getattr(self.split, part)]
         return float(np.bincount(labels).max() / len(labels))
 
     @functools.cached_property

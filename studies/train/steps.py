@@ -1,5 +1,7 @@
 """The rules of a step, in the order in which they act: on images, on targets, on gradients, on kernels."""
 
+from collections.abc import Callable, Sequence
+
 import numpy as np
 import tensorflow as tf
 
@@ -20,7 +22,7 @@ def rules(config: dict, allow: list[str]) -> "Rules":
 class Rules:
     """An ordered list of rules as one; what was drawn is a list too, an entry for each."""
 
-    def __init__(self, rules: list[Rule] = ()):
+    def __init__(self, rules: Sequence[Rule] = ()):
         self.rules = tuple(rules)
 
     @property
@@ -47,7 +49,7 @@ class Rules:
             for rule in self.rules
         ]
 
-    def examples(self, images, labels, classes: int, drawn: list):
+    def examples(self, images: tf.Tensor, labels: tf.Tensor, classes: int, drawn: list) -> tuple[tf.Tensor, tf.Tensor]:
         """Images and targets of a batch: labels `(batch,)` until a rule asks for shares of the classes."""
         targets = labels
         for rule, numbers in zip(self.rules, drawn, strict=True):
@@ -62,7 +64,9 @@ class Rules:
         """What is added to the loss."""
         return [rule.penalty(kernel.value) for rule in self.rules if rule.penalty for kernel in kernels]
 
-    def gradients(self, gradients: list, weights: list, number, gradients_now, drawn: list):
+    def gradients(
+        self, gradients: list, weights: list, number: tf.Tensor, gradients_now: Callable[[], list], drawn: list
+    ) -> tuple[list, tf.Tensor]:
         """Gradients to go by, and the share that was clipped."""
         share = tf.zeros(())
         for rule, numbers in zip(self.rules, drawn, strict=True):
@@ -72,7 +76,7 @@ class Rules:
                 gradients, share = rule.clip(gradients, [weight.value for weight in weights])
         return gradients, share
 
-    def change(self, when: str, kernels: list, rate) -> None:
+    def change(self, when: str, kernels: list, rate: tf.Tensor) -> None:
         """Change kernels `before` or `after` the update."""
         for rule in self.rules:
             if change := getattr(rule, when):

@@ -5,6 +5,7 @@ import math
 import resource
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 
@@ -62,10 +63,10 @@ def run(trial: Trial) -> Iterator[EpochRecord | list[LayerRecord] | Result]:
         if ended:
             break
 
-    seconds = {"seconds_build": built - started, "seconds_train": time.perf_counter() - built}
+    times: dict[str, Any] = {"seconds_build": built - started, "seconds_train": time.perf_counter() - built}
     ends = _ends(parts, status, history, stopping)
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    yield Result(trial.key, status, **ends, **seconds, seconds_total=time.perf_counter() - started, memory_mb=memory)
+    yield Result(trial.key, status, **ends, **times, seconds_total=time.perf_counter() - started, memory_mb=memory)
 
 
 def scores(parts: Parts, *names: str, average: bool = False) -> dict[str, float]:
@@ -101,6 +102,7 @@ def _ends(parts: Parts, status: str, history: list[EpochRecord], stopping: Early
         "best_val_accuracy": max(record.val_accuracy for record in history),
         "parameters": sum(math.prod(v.shape) for v in parts.engine.model.weights),
         "classes": parts.examples.dataset.classes,
+        "chance_train": parts.examples.chance("train"),
         "chance_val": parts.examples.chance("val"),
         "chance_test": parts.examples.chance("test"),
     }
