@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
-from test_tracking import CONFIG, records
+from test_writer import CONFIG, records
 
 from analysis import compare, load
 from analysis.estimate import comparison, history

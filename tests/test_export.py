@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pandas as pd
 import pytest
-from test_tracking import STUDY, made_up_trials, records
+from test_writer import STUDY, made_up_trials, records
 
 from analysis import export, load
 from studies.contract import EPOCH_COLUMNS, LAYER_COLUMNS

@@ -12,7 +12,7 @@ from dataclasses import fields, replace
 
 import pandas as pd
 import pytest
-from test_tracking import CONFIG, STUDY, made_up_trials, records, written
+from test_writer import CONFIG, STUDY, made_up_trials, records, written
 
 from analysis import load
 from studies.contract import EPOCH_COLUMNS, LAYER_COLUMNS, STATISTICS

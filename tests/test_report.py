@@ -9,7 +9,7 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
-import test_tracking as tracked
+import test_writer as tracked
 
 from analysis import compare, load, report
 from studies.contract import STATISTICS

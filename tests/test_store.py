@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 from mlflow.tracking import MlflowClient
 from rich.console import Console
-from test_tracking import STUDY, made_up_trials, records, written
+from test_writer import STUDY, made_up_trials, records, written
 
 from analysis import load
 from analysis.read import runs

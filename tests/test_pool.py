@@ -12,7 +12,7 @@ from studies.execute.task import Task
 from studies.execute.worker import environment
 from studies.record import Result, Started, StudyError
 
-HERE = "tests.test_executors:"
+HERE = "tests.test_pool:"
 
 
 def double(payload):
