@@ -1,4 +1,4 @@
-"""What the writer and the readers of a store agree on: its columns and tags, where it is, which experiments are ours."""
+"""What the writer and the readers of a store agree on: columns, tags, where it is, which experiments are ours."""
 
 import os
 import re
