@@ -239,7 +239,7 @@ def test_padding_keeps_every_index_once(tf, count, batch):
 
 @pytest.mark.parametrize(("counts", "size", "chunks"), [((287, 287, 359), 287, 4), ((20, 20, 9999), 125, 82)])
 def test_chunks_fit_what_is_evaluated_most_and_are_never_many(tf, counts, size, chunks):
-    from studies.engine import chunked
+    from studies.train.engine import chunked
 
     order, weight, member = chunked(*map(np.arange, counts))
     assert order.shape == weight.shape == (chunks, size)
@@ -262,7 +262,7 @@ def test_parts_evaluated_together_have_each_their_own(deep):
 @pytest.mark.parametrize("xla", [False, True])
 def test_a_part_has_the_same_bits_whatever_is_evaluated_with_it(tf, compiled, xla):
     import keras
-    from studies.engine import chunked
+    from studies.train.engine import chunked
 
     engine, (_, y, scale, shift) = compiled(network(), keras.optimizers.SGD(), xla=xla)
     engine.reset(initial_values(engine.model))
