@@ -262,6 +262,7 @@ def test_parts_evaluated_together_have_each_their_own(deep):
 @pytest.mark.parametrize("xla", [False, True])
 def test_a_part_has_the_same_bits_whatever_is_evaluated_with_it(tf, compiled, xla):
     import keras
+
     from studies.train.engine import chunked
 
     engine, (_, y, scale, shift) = compiled(network(), keras.optimizers.SGD(), xla=xla)
