@@ -159,7 +159,7 @@ def job(composed: DictConfig, outcome: sweep.Outcome, jobs: sweep.Sweep | None) 
         grid.expand, study, config, choices, overrides, composed_by, compose.settle, compose.refers_to_itself(composed)
     )
     trials = expand()
-    remarks += grid.remarks(study, trials)
+    remarks += grid.remarks(study, trials, limits.drawn)
     if (workers := config["executor"].get("workers") or 0) > len(trials):
         remarks.append(f"executor.workers={workers}: {len(trials)} are started, one a trial")
     for remark in remarks:

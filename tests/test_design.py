@@ -527,7 +527,9 @@ def test_a_nuisance_factor_applies_where_there_is_such_a_setting(exact):
     final = expand({"optimizer": ["SGD", "Adam"]}, chosen=chosen, **tuned)
     assert [t.nuisance for t in final] == [chosen[0], {"optimizer.learning_rate": 0.01}]
     study = Study("s", "?", {"optimizer": ("SGD", "Adam")}, (0,), {}, "val_accuracy", nuisance=nuisance)
-    assert grid.remarks(study, final) == ["optimizer.momentum is tuned where there is such a setting, so not for Adam"]
+    assert grid.remarks(study, final, limits.drawn) == [
+        "optimizer.momentum is tuned where there is such a setting, so not for Adam"
+    ]
 
 
 def test_a_nuisance_factor_of_a_nuisance_option_applies_to_that_option():
@@ -554,8 +556,8 @@ def test_what_is_drawn_of_a_seed_depends_on_what_is_trained(config):
         (["model=application"], {"dropout"}),
         (["+regularizer._target_=mine.rule"], {"noise"}),
     ]:
-        assert grid.drawn(config(overrides)) == always | streams
-    assert grid.drawn(config(["seeds.init=0", "seeds.dropout=0", "model.dropout=0.1"])) == {"split", "order"}
+        assert limits.drawn(config(overrides)) == always | streams
+    assert limits.drawn(config(["seeds.init=0", "seeds.dropout=0", "model.dropout=0.1"])) == {"split", "order"}
 
 
 def test_seeds_that_are_one_run_are_said_to_be_and_refused_if_all_are(config):
@@ -563,11 +565,11 @@ def test_seeds_that_are_one_run_are_said_to_be_and_refused_if_all_are(config):
     options = {"base": config(pins), "overrides": pins, "compose": config, "settle": compose.settle}
     study = Study("s", "?", {"seeds.order": (None, 0)}, (0, 1), {}, "val_accuracy")
     trials = expand(study.factors, study.seeds, **options)
-    [said] = grid.remarks(study, trials)
+    [said] = grid.remarks(study, trials, limits.drawn)
     assert "2 seeds of order=0 are one run" in said
-    assert grid.remarks(study, trials[2:3]) == []
+    assert grid.remarks(study, trials[2:3], limits.drawn) == []
     with pytest.raises(StudyError, match=r"2 seeds are one run.*seeds.init=null.*study.seeds=1"):
-        grid.remarks(study, trials[2:])
+        grid.remarks(study, trials[2:], limits.drawn)
 
 
 @pytest.mark.parametrize(

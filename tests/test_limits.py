@@ -138,3 +138,13 @@ def test_a_schedule_of_the_users_own_may_set_the_momentum_and_so_shapes_the_grap
     wanted = [{"schedule", "optimizer", "targets"}, {"schedule", "targets"}]
     for schedule, parts in zip((mine[0], ours[0]), wanted, strict=True):
         assert parts in [set(check) for check in limits.checks(config() | {"schedule": schedule})]
+
+
+def test_a_schedules_length_beyond_the_run_is_refused(config):
+    def settled(*overrides):
+        return limits.settled({name: part for name, part in config(overrides).items() if name != "study"})
+
+    assert settled("schedule.warmup='20 epochs'")
+    for name, value in (("warmup", "'21 epochs'"), ("at", "[0.5, '30 epochs']")):
+        with pytest.raises(StudyError, match=rf"schedule.{name}=.* 20 epochs at most"):
+            settled(f"schedule={'step' if name == 'at' else 'constant'}", f"schedule.{name}={value}")

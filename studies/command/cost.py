@@ -15,11 +15,11 @@ GUESS = Work(layers=4, dense=10_000, convolution=0)
 
 _counted: dict[str, Work] = {}
 
-START = 8.0
-"""Seconds until the workers have imported TensorFlow."""
+START = 4.0
+"""Seconds until the workers have imported TensorFlow and checked a study's parts, and for its report."""
 
 COMPILE = 3.0
-"""Seconds to compile a graph."""
+"""Seconds to compile a graph of which nothing was kept."""
 
 STEP = 60e-6
 STEP_LAYER = 25e-6

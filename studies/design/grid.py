@@ -18,9 +18,6 @@ from studies.record import (
     listed,
 )
 
-NOISY = ("mixup", "cutmix", "gradient_noise")
-"""The regularizers that draw from the stream `noise`."""
-
 Compose = Callable[[list[str]], dict]
 
 Settle = Callable[[dict], tuple[dict, dict, dict]]
@@ -115,8 +112,11 @@ def _composed(study, base, choices, overrides, compose, exact) -> Callable[[list
     return composed
 
 
-def remarks(study: Study, trials: list[Trial]) -> list[str]:
+def remarks(study: Study, trials: list[Trial], drawn: Callable[[dict], set[str]]) -> list[str]:
     """What one might not expect of a study's trials, a line each.
+
+    Args:
+        drawn: gives the streams that a config draws from, those that are pinned left out.
 
     Raises:
         StudyError: the seeds of every arm are one and the same run.
@@ -139,20 +139,6 @@ def remarks(study: Study, trials: list[Trial]) -> list[str]:
             f"the {len(seeds)} seeds of {'; '.join(alike)} are one run, {len(seeds)} times: all that is drawn is pinned"
         )
     return lines
-
-
-def drawn(config: dict) -> set[str]:
-    """A seed's streams that are not pinned and that a trial draws from; the user's own parts may draw from any."""
-    model, regularizer = config["model"], config["regularizer"].get("_target_", "")
-    own = regularizer and not regularizer.startswith(("studies.", "keras."))
-    streams = {"split", "init", "order"}
-    if any(config["data"].get(name) for name in ("flip", "crop", "cutout")):
-        streams.add("augment")
-    if not model["_target_"].startswith("studies.") or model.get("dropout") or model.get("spatial_dropout"):
-        streams.add("dropout")
-    if config["data"].get("label_noise") or own or regularizer.rpartition(".")[2] in NOISY:
-        streams.add("noise")
-    return {stream for stream in streams if config["seeds"].get(stream) is None}
 
 
 def _assignments(given) -> list[str]:

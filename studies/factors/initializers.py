@@ -22,7 +22,10 @@ def scaled(initializer: str, gain: float, seed: int | None = None) -> Callable:
 
 
 def sparse(connections: int, stddev: float, seed: int | None = None) -> Callable:
-    """Each unit has `connections` incoming weights from N(0, stddev²), all others zero (Martens 2010, section 5)."""
+    """Each unit has `connections` incoming weights from N(0, stddev²), all others zero (Martens 2010, section 5).
+
+    A unit with fewer inputs than that, as in a first convolution, has all its weights drawn.
+    """
 
     def draw(shape, dtype="float32"):
         fan_in, units = math.prod(shape[:-1]), shape[-1]

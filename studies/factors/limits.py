@@ -144,6 +144,10 @@ OF_ANY_OPTIMIZER = {
 """What Keras's optimizers take besides the settings that the options have."""
 
 
+NOISY = ("mixup", "cutmix", "gradient_noise")
+"""The regularizers that draw from the stream `noise`."""
+
+
 def _all_but(*names) -> Callable[[dict], dict]:
     return lambda node: {name: value for name, value in node.items() if name not in names}
 
@@ -453,6 +457,7 @@ def settled(config: dict) -> dict:
             raise StudyError(
                 f"{part} is none and takes no settings, but was given {listed(node)}: choose an option, {part}=NAME"
             )
+    _check_lengths(result)
     return result
 
 
@@ -468,6 +473,20 @@ def graph(config: dict) -> dict:
     return {part: shape(parts[part]) for part in IDENTITY if (shape := GROUPS[part].graph)}
 
 
+def drawn(config: dict) -> set[str]:
+    """A seed's streams that are not pinned and that a trial draws from; the user's own parts may draw from any."""
+    model, regularizer = config["model"], config["regularizer"].get("_target_", "")
+    own = regularizer and not regularizer.startswith(("studies.", "keras."))
+    streams = {"split", "init", "order"}
+    if any(config["data"].get(name) for name in ("flip", "crop", "cutout")):
+        streams.add("augment")
+    if not model["_target_"].startswith("studies.") or model.get("dropout") or model.get("spatial_dropout"):
+        streams.add("dropout")
+    if config["data"].get("label_noise") or own or regularizer.rpartition(".")[2] in NOISY:
+        streams.add("noise")
+    return {stream for stream in streams if config["seeds"].get(stream) is None}
+
+
 def checks(config: dict) -> list[dict]:
     """Parts of a trial's config that are to be built together, each once whatever else differs."""
     every = []
@@ -475,6 +494,19 @@ def checks(config: dict) -> list[dict]:
         if group.built_with is not None and config[part]:
             every.append({name: config[name] for name in (part, *group.built_with(config[part]), "targets")})
     return every
+
+
+def _check_lengths(config):
+    """Refuse a schedule's length in epochs that is longer than the run: it would be cut, or never come."""
+    epochs = config.get("training", {}).get("epochs", math.inf)
+    for name, value in config.get("schedule", {}).items():
+        for length in value if isinstance(value, list) else [value]:
+            read = EPOCHS.fullmatch(length) if isinstance(length, str) else None
+            if read and float(read[1]) > epochs:
+                raise StudyError(
+                    f"schedule.{name}={shown(value)}: expected {epochs} epochs at most, which is all of the training. "
+                    f"Train longer with training.epochs=NUMBER, or give a share of it, such as 0.1"
+                )
 
 
 def _check_settings(part, node):
