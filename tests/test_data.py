@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from studies.factors import data, images
+from studies.factors import data, images, targets
 from studies.factors.data import Dataset
 from studies.record import StudyError
 
@@ -877,7 +877,7 @@ def test_an_entry_says_by_its_digest_whether_two_trials_train_on_the_same(tmp_pa
     np.savez(places[2], **arrays)
 
     def entry(*overrides):
-        node = config(overrides)["data"]
+        node = targets.canonical(config(overrides)["data"])
         return data.entry(node | {"content": data.content(node)})
 
     here, there, other = (entry("data=npz", f"data.path={place}", "data.test_fraction=0.2") for place in places)

@@ -108,7 +108,7 @@ def test_restarts_of_any_growth_follow_their_recursion(growth):
 def test_a_schedule_equals_that_of_keras(tf, name, settings, keras_name, keras_settings):
     import keras
 
-    from studies.train.trial import fractions
+    from studies.train.parts import fractions
 
     same = getattr(keras.optimizers.schedules, keras_name)(initial_learning_rate=1.0, **keras_settings)
     np.testing.assert_allclose(factors(BUILDERS[name](**settings)), fractions(same, STEPS, EPOCH), atol=2e-6)
@@ -117,7 +117,7 @@ def test_a_schedule_equals_that_of_keras(tf, name, settings, keras_name, keras_s
 def test_steps_equal_the_piecewise_constants_of_keras(tf):
     import keras
 
-    from studies.train.trial import fractions
+    from studies.train.parts import fractions
 
     same = keras.optimizers.schedules.PiecewiseConstantDecay([99, 149], [1.0, 0.1, 0.01])  # Keras counts up to and with
     np.testing.assert_allclose(factors(schedules.step()), fractions(same, STEPS, EPOCH), rtol=1e-6)
