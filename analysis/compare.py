@@ -10,6 +10,7 @@ import pandas as pd
 
 from analysis import command, load
 from analysis.show import tables
+from studies.contract import Tag
 from studies.record import METRICS, Study, StudyError, arm_label, listed
 
 
@@ -86,7 +87,7 @@ def selected(
 
         if since is not None:
             earliest = selection.since(since, datetime.now().astimezone())
-            late = {run.tags["trial.key"] for run in load.ended(study, root) if (run.end_time or 0) >= earliest}
+            late = {run.tags[Tag.KEY] for run in load.ended(study, root) if (run.end_time or 0) >= earliest}
             trials = trials[trials["key"].isin(late)]
         if where is not None:
             condition = selection.Condition(where)

@@ -12,7 +12,7 @@ import pandas as pd
 
 from analysis.read import runs
 from analysis.read.runs import Run
-from studies.contract import CIRCUMSTANCES, EPOCH_COLUMNS, LAYER_COLUMNS, STATISTICS
+from studies.contract import CIRCUMSTANCES, EPOCH_COLUMNS, LAYER_COLUMNS, STATISTICS, Tag
 from studies.record import METRICS, STATUSES, Result, Study, StudyError, listed
 
 TEXTS = ("key", "status", "error")
@@ -128,7 +128,7 @@ def trials(
     if until is not None:
         found = [run for run in found if run.end_time is not None and run.end_time <= until]
     arms = keys if isinstance(keys, Mapping) else {}
-    wanted = [_row(run, arms.get(run.tags["trial.key"])) for run in _chosen(found, keys)]
+    wanted = [_row(run, arms.get(run.tags[Tag.KEY])) for run in _chosen(found, keys)]
     frame = pd.DataFrame(wanted)
     for name in frame:
         if any(row.get(name) is None for row in wanted):
@@ -172,13 +172,13 @@ def settings(study: str, root: str | Path = "mlruns", keys: Iterable[str] | None
     rows = [{name: _value(text) for name, text in run.params.items()} for run in selected]
     names = list(dict.fromkeys(name for row in rows for name in row))
     frame = pd.DataFrame({name: pd.Series([row.get(name) for row in rows], dtype=object) for name in names})
-    frame.insert(0, "key", [run.tags["trial.key"] for run in selected])
+    frame.insert(0, "key", [run.tags[Tag.KEY] for run in selected])
     return frame
 
 
 def finished_keys(study: str, root: str | Path = "mlruns") -> set[str]:
     """The keys of trials that need not run again: all that ended but for crashes."""
-    return {run.tags["trial.key"] for run in ended(study, root) if run.tags["trial.status"] != "crashed"}
+    return {run.tags[Tag.KEY] for run in ended(study, root) if run.tags[Tag.STATUS] != "crashed"}
 
 
 def ended(study: str, root: str | Path = "mlruns") -> list[Run]:
@@ -187,7 +187,7 @@ def ended(study: str, root: str | Path = "mlruns") -> list[Run]:
 
 
 def _parents(store, study, found) -> list[Run]:
-    parents = [run for run in found if run.tags.get("trial.role") == "execution" and _is_whole(run)]
+    parents = [run for run in found if run.tags.get(Tag.ROLE) == "execution" and _is_whole(run)]
     if not parents:
         known = store.studies()
         near = difflib.get_close_matches(study, known, 1)
@@ -202,7 +202,7 @@ def _parents(store, study, found) -> list[Run]:
 
 
 def _execution(store, run) -> Execution:
-    design = json.loads(run.tags["study.design"])
+    design = json.loads(run.tags[Tag.DESIGN])
     for role in ("factors", "nuisance"):
         design[role] = {factor: tuple(levels) for factor, levels in design.get(role, {}).items()}
     for seeds in ("seeds", "tuning_seeds"):
@@ -212,7 +212,7 @@ def _execution(store, run) -> Execution:
     design["figures"] = tuple(design.get("figures", ()))
     return Execution(
         Study(**design),
-        run.tags["study.hash"],
+        run.tags[Tag.HASH],
         _arms(store, run),
         run.status,
         run.folder,
@@ -231,7 +231,7 @@ def _arms(store, run) -> dict[str, dict | None]:
 
 
 def _ended(found) -> list[Run]:
-    ended = [run for run in found if "trial.key" in run.tags and run.status != "RUNNING" and _is_whole(run)]
+    ended = [run for run in found if Tag.KEY in run.tags and run.status != "RUNNING" and _is_whole(run)]
     return sorted(ended, key=lambda run: run.start_time)
 
 
@@ -239,12 +239,12 @@ def _is_whole(run) -> bool:
     """Whether a trial's run, or an execution's, still has what it was written with: MLflow's pages edit tags."""
     tags = run.tags
     try:
-        if "trial.key" not in tags:
+        if Tag.KEY not in tags:
             needed = {"name", "question", "factors", "seeds", "baseline", "metric"}
-            return needed <= json.loads(tags["study.design"]).keys() and "study.hash" in tags
-        arm, nuisance = json.loads(tags["trial.arm"]), json.loads(tags.get("trial.nuisance", "{}"))
-        of_one = isinstance(arm, dict) and isinstance(nuisance, dict) and int(tags["trial.seed"]) >= 0
-        return of_one and {"study", "trial.role"} <= tags.keys() and tags["trial.status"] in STATUSES
+            return needed <= json.loads(tags[Tag.DESIGN]).keys() and Tag.HASH in tags
+        arm, nuisance = json.loads(tags[Tag.ARM]), json.loads(tags.get(Tag.NUISANCE, "{}"))
+        of_one = isinstance(arm, dict) and isinstance(nuisance, dict) and int(tags[Tag.SEED]) >= 0
+        return of_one and {"study", Tag.ROLE} <= tags.keys() and tags[Tag.STATUS] in STATUSES
     except (KeyError, ValueError, AttributeError):
         return False
 
@@ -256,7 +256,7 @@ def _selected(store, study, keys, **more) -> list[Run]:
 
 
 def _chosen(found: list[Run], keys: Iterable[str]) -> list[Run]:
-    latest = {run.tags["trial.key"]: run for run in _ended(found)}
+    latest = {run.tags[Tag.KEY]: run for run in _ended(found)}
     return [latest[key] for key in keys if key in latest]
 
 
@@ -264,20 +264,20 @@ def _row(run: Run, arm: dict | None) -> dict:
     """A row of the trials frame; `arm` is the trial's in the design at hand, which need not be that it was run for."""
     tags = run.tags
     identity = {
-        "key": tags["trial.key"],
+        "key": tags[Tag.KEY],
         "study": tags["study"],
-        "role": tags["trial.role"],
-        "status": tags["trial.status"],
+        "role": tags[Tag.ROLE],
+        "status": tags[Tag.STATUS],
     }
     places = _places(NUMBERS, run.metrics)
     numbers = {name: run.metrics[places[name]] if name in places else float("nan") for name in NUMBERS}
     return (
         identity
-        | (json.loads(tags["trial.arm"]) | json.loads(tags.get("trial.nuisance", "{}")) if arm is None else arm)
-        | {"seed": int(tags["trial.seed"])}
+        | (json.loads(tags[Tag.ARM]) | json.loads(tags.get(Tag.NUISANCE, "{}")) if arm is None else arm)
+        | {"seed": int(tags[Tag.SEED])}
         | numbers
         | {name: tags.get(name, "") for name in CIRCUMSTANCES}
-        | {"error": tags.get("trial.error", ""), "warning": tags.get("trial.warning", ""), "folder": run.folder}
+        | {"error": tags.get(Tag.ERROR, ""), "warning": tags.get(Tag.WARNING, ""), "folder": run.folder}
     )
 
 

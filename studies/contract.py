@@ -1,4 +1,4 @@
-"""What the writer and the readers of a store agree on: its columns, where it is, and which experiments are ours."""
+"""What the writer and the readers of a store agree on: columns, tags, where it is, which experiments are ours."""
 
 import os
 import re
@@ -55,6 +55,23 @@ LAYER_COLUMNS = ("key", "epoch", "layer", "tensor", *STATISTICS)
 
 CIRCUMSTANCES = ("version.tensorflow", "version.keras", "version.numpy", "processor", "device")
 """Tags of a trial that name what may change its numbers and is no part of its key, or none that others can have."""
+
+
+class Tag:
+    """The names of a run's tags: of a trial's, and of an execution's."""
+
+    KEY = "trial.key"
+    SEED = "trial.seed"
+    ROLE = "trial.role"
+    STATUS = "trial.status"
+    ARM = "trial.arm"
+    NUISANCE = "trial.nuisance"
+    OVERRIDES = "trial.overrides"
+    WARNING = "trial.warning"
+    ERROR = "trial.error"
+    DESIGN = "study.design"
+    HASH = "study.hash"
+
 
 STUDY, ROOT = "studies.name", "studies.root"
 """An experiment's tags: the study that it holds, whatever it is called now; the folder that it was last written in."""

@@ -13,6 +13,7 @@ from rich.console import Console
 
 from studies import terminal
 from studies.command import cost, provenance, sweep
+from studies.contract import Tag
 from studies.design import arms
 from studies.execute.task import Executor, Task
 from studies.factors import data, limits
@@ -179,7 +180,7 @@ class Driver:
         from analysis import load
         from analysis.estimate import history
 
-        tags = {run.tags["trial.key"]: run.tags for run in load.ended(self.study.name, self.root)} if finished else {}
+        tags = {run.tags[Tag.KEY]: run.tags for run in load.ended(self.study.name, self.root)} if finished else {}
         if said := history.changed([tags[key] for key in finished], provenance.circumstances()):
             self.console.print(f"warning: {said}", markup=False, highlight=False, soft_wrap=True)
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from filelock import FileLock
 
 from studies import contract
+from studies.contract import Tag
 from studies.store import database
 
 
@@ -72,7 +73,7 @@ class ClientStore:
         for run in self._runs("attributes.status = 'RUNNING'"):
             if sweep and run.data.tags.get("sweep") == sweep:
                 continue  # it may live
-            if run.data.tags.get("trial.role") in ("execution", "sweep"):
+            if run.data.tags.get(Tag.ROLE) in ("execution", "sweep"):
                 self.client.set_terminated(run.info.run_id, "KILLED")
             else:
                 self.client.delete_run(run.info.run_id)

@@ -22,7 +22,7 @@ import yaml
 from filelock import FileLock
 
 from studies import contract
-from studies.contract import CIRCUMSTANCES, EPOCH_COLUMNS, LAYER_COLUMNS, STATISTICS
+from studies.contract import CIRCUMSTANCES, EPOCH_COLUMNS, LAYER_COLUMNS, STATISTICS, Tag
 from studies.record import (
     IDENTITY,
     METRICS,
@@ -135,9 +135,9 @@ class Execution:
             self.versions["sweep"] = jobs.id
         tags = {
             "study": study.name,
-            "study.design": json.dumps(asdict(study)),
-            "study.hash": content_key([trial.key for trial in trials] + ([study.seeds] if study.nuisance else [])),
-            "trial.role": "execution",
+            Tag.DESIGN: json.dumps(asdict(study)),
+            Tag.HASH: content_key([trial.key for trial in trials] + ([study.seeds] if study.nuisance else [])),
+            Tag.ROLE: "execution",
             "mlflow.note.content": _whole_lines(study.question),
             **{name: value[:TAG_LENGTH] for name, value in (provenance or {}).items()},
             **self.versions,
@@ -188,7 +188,7 @@ class Execution:
         with FileLock(self.root / ".mlflow.lock"):
             run = self.store.sweep_run(jobs.id)
             if run is None:
-                tags = {"study": self.study.name, "trial.role": "sweep", "sweep": jobs.id}
+                tags = {"study": self.study.name, Tag.ROLE: "sweep", "sweep": jobs.id}
                 run = self.store.begin(jobs.name[:250], tags, _now())
                 self.store.write(run, "RUNNING", None, {}, [])
         return run
@@ -226,22 +226,22 @@ class Execution:
         seconds = 0 if math.isnan(result.seconds_total) else result.seconds_total
         tags = {
             "study": self.study.name,
-            "trial.key": trial.key,
-            "trial.seed": str(trial.seed),
-            "trial.role": trial.role,
-            "trial.status": result.status,
-            "trial.arm": json.dumps(trial.arm),
-            "trial.nuisance": json.dumps(trial.nuisance),
+            Tag.KEY: trial.key,
+            Tag.SEED: str(trial.seed),
+            Tag.ROLE: trial.role,
+            Tag.STATUS: result.status,
+            Tag.ARM: json.dumps(trial.arm),
+            Tag.NUISANCE: json.dumps(trial.nuisance),
             "mlflow.parentRunId": self.parent,
             **self.versions,
         }
         overrides = json.dumps(trial.overrides)
         if len(overrides) <= TAG_LENGTH:  # else in config.yaml only
-            tags["trial.overrides"] = overrides
+            tags[Tag.OVERRIDES] = overrides
         if warning:
-            tags["trial.warning"] = warning[:TAG_LENGTH]
+            tags[Tag.WARNING] = warning[:TAG_LENGTH]
         if result.error:
-            tags["trial.error"] = result.error[:TAG_LENGTH]
+            tags[Tag.ERROR] = result.error[:TAG_LENGTH]
         run = self.store.begin(f"{trial.label()} seed={trial.seed}", tags, now - int(1000 * seconds))
 
         folder = self._artifacts(run)
