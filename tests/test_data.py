@@ -403,7 +403,9 @@ def test_what_is_not_used_of_a_file_is_said(written):
 def test_what_is_to_be_said_of_data_is_said_once_before_training(written, cli):
     path = written(x=X.astype(np.uint8), y=Y, ids=Y)
     factors = "+study.factors={data.standardize:[true,false],data.imbalance:[1,9]}"
-    code, out, err = cli("data=npz", f"data.path={path}", factors, "study.name=notes", "plan=true")
+    code, out, err = cli(
+        "data=npz", f"data.path={path}", factors, "study.name=notes", "plan=true", "training.batch_size=2"
+    )
     assert code == 0 and "4 trials" in out and "note:" not in out
     assert err.splitlines() == [
         f"note: {path}: not used, since it is no part of x_train y_train x_val y_val x_test y_test: ids",
