@@ -6,7 +6,7 @@ What several trials can share is built once a process: datasets, and engines by 
 import functools
 import json
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import keras
@@ -17,7 +17,7 @@ from studies.factors import targets
 from studies.factors.data import Dataset, Split, noisy_labels, scaling, source, split
 from studies.factors.initializers import Drawing
 from studies.factors.models import work
-from studies.factors.optimizers import Cycle, optimizer_of
+from studies.factors.optimizers import Cycle, Lookahead, optimizer_of
 from studies.record import SEED_STREAMS, StudyError, Trial, Work
 from studies.train import steps
 from studies.train.engine import XLA_STEPS, Course, Engine, chunked, wants_xla, weight_name
@@ -107,7 +107,7 @@ class Examples:
 
     dataset: Dataset
     split: Split
-    tensors: tuple
+    tensors: tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]
 
     def chance(self, part: str) -> float:
         """The accuracy of always guessing the commonest class of a part of the split, by the labels trained by."""
@@ -123,12 +123,12 @@ class Examples:
         return {"val": self.split.val, "train": some, "test": self.split.test}
 
     @functools.cached_property
-    def chunks(self) -> tuple[tuple, dict[str, tuple[int, int]]]:
+    def chunks(self) -> tuple[tuple[tf.Tensor, tf.Tensor, tf.Tensor], dict[str, tuple[int, int]]]:
         """All parts as an engine evaluates them, and where each begins and ends: one shape, so one compiled graph."""
         order, weight, member = chunked(*self.parts.values())
         ends = np.cumsum(member.sum(axis=0)).astype(int).tolist()
         spans = dict(zip(self.parts, zip([0, *ends[:-1]], ends, strict=True), strict=True))
-        return tuple(map(tf.constant, (order, weight, member))), spans
+        return (tf.constant(order), tf.constant(weight), tf.constant(member)), spans
 
 
 class Parts:
@@ -161,7 +161,7 @@ class Parts:
         self.kept = 1.0
 
     @property
-    def data(self) -> tuple:
+    def data(self) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]:
         """Images, labels, scale and shift, as the engine takes them."""
         return self.examples.tensors
 
@@ -198,7 +198,7 @@ class Parts:
         parts = split(dataset, node, self.random["split"])
         y = noisy_labels(dataset, parts.train, node["label_noise"], self.random["noise"])
         scale, shift = scaling(dataset, parts.train, node["standardize"])
-        return Examples(dataset, parts, (x, *map(tf.constant, (y, scale, shift))))
+        return Examples(dataset, parts, (x, tf.constant(y), tf.constant(scale), tf.constant(shift)))
 
     def _engine(self, trial: Trial) -> tuple[Engine, Drawing]:
         """A compiled engine for the trial's graph, made once and kept, and what draws its initial weights."""
@@ -246,7 +246,7 @@ class Parts:
         return rate * fractions(self.schedule, updates, epoch)[of_step], momenta[of_step]
 
 
-def fractions(schedule, updates: int, epoch: float) -> np.ndarray:
+def fractions(schedule: Callable, updates: int, epoch: float) -> np.ndarray:
     """What a schedule leaves of the rate at each update, `(updates,)`; those of Keras take one at a time."""
     if isinstance(schedule, keras.optimizers.schedules.LearningRateSchedule):
         every = tf.function(lambda: tf.map_fn(schedule, tf.range(updates, dtype=tf.float32)))
@@ -302,12 +302,12 @@ def _fault(model, classes: int) -> str:
     return ""
 
 
-def build_optimizer(node: dict, allow: list[str]):
+def build_optimizer(node: dict, allow: list[str]) -> keras.optimizers.Optimizer | Lookahead:
     """An optimizer node's optimizer, not built yet, with what goes around any of them."""
     return optimizer_of(node, lambda own: targets.build(own, "optimizer", allow))
 
 
-def cycle_of(schedule, optimizer, node: dict) -> Cycle | None:
+def cycle_of(schedule: Callable, optimizer: keras.optimizers.Optimizer | Lookahead, node: dict) -> Cycle | None:
     """What sets the optimizer's momentum, if the schedule does.
 
     Raises:
