@@ -68,6 +68,7 @@ TRIAL = {
     "version.tensorflow": "of TensorFlow, by which it was trained",
     "version.keras": "of Keras, by which it was trained",
     "version.numpy": "of NumPy, by which it was drawn",
+    "version.pillow": "of Pillow, by which images were decoded",
     "processor": "that it was trained on, with the instruction sets that matter",
     "device": "that it was trained on, cpu or gpu",
     "error": "of a crashed trial its reason and traceback; else empty",

@@ -53,7 +53,7 @@ STATISTICS = (
 
 LAYER_COLUMNS = ("key", "epoch", "layer", "tensor", *STATISTICS)
 
-CIRCUMSTANCES = ("version.tensorflow", "version.keras", "version.numpy", "processor", "device")
+CIRCUMSTANCES = ("version.tensorflow", "version.keras", "version.numpy", "version.pillow", "processor", "device")
 """Tags of a trial that name what may change its numbers and is no part of its key, or none that others can have."""
 
 

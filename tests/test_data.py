@@ -895,3 +895,18 @@ def test_an_entry_says_by_its_digest_whether_two_trials_train_on_the_same(tmp_pa
 def test_an_entry_of_data_that_nobody_has_seen_yet_claims_nothing():
     entry = data.entry({"_target_": "mine.images", "size": 3, "content": ""})
     assert entry["name"] == "images" and json.loads(entry["profile"]) == {"size": 3}
+
+
+def test_what_a_dataset_of_the_users_own_reads_is_told_apart_by_its_content(tmp_path):
+    one, other = tmp_path / "one.bin", tmp_path / "other.bin"
+    one.write_bytes(b"1")
+    other.write_bytes(b"2")
+    own = COMMON | {"_target_": "mine.load", "path": str(one)}
+    known = {data.content(own), data.content(own | {"path": str(other)}), data.content(own | {"path": None})}
+    assert len(known) == 3 and "" in known
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    before = data.content(own | {"path": str(folder)})
+    (folder / "a.bin").write_bytes(b"1")
+    assert data.content(own | {"path": str(folder)}) != before
+    assert not data.is_known(own) and data.is_known(COMMON | {"_target_": "studies.data.digits"})

@@ -148,3 +148,19 @@ def test_a_schedules_length_beyond_the_run_is_refused(config):
     for name, value in (("warmup", "'21 epochs'"), ("at", "[0.5, '30 epochs']")):
         with pytest.raises(StudyError, match=rf"schedule.{name}=.* 20 epochs at most"):
             settled(f"schedule={'step' if name == 'at' else 'constant'}", f"schedule.{name}={value}")
+
+
+def test_a_place_counts_where_no_content_does(config):
+    parts = {name: part for name, part in config([]).items() if name != "study"}
+
+    def identity(**node):
+        return limits.identity(parts | {"data": parts["data"] | node})
+
+    assert identity(path="a", content="") != identity(path="b", content="")
+    assert identity(path="a", content="c") == identity(path="b", content="c") != identity(path="a", content="d")
+
+
+@pytest.mark.parametrize("value", [0, 0.0, "0 epochs", 1.0])
+def test_a_period_is_not_nothing(value):
+    assert not taken(limits.LIMITS["schedule.period"], value) and taken(limits.LIMITS["schedule.period"], 0.1)
+    assert taken(limits.LIMITS["schedule.warmup"], value) == (value != 1.0)

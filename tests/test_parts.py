@@ -53,6 +53,8 @@ def own(tf):
         "no_model": lambda input_shape, classes: 7,
         "fine": lambda input_shape, classes: keras.Model(*dense(input_shape, classes)),
     }
+    builders["shorten"] = lambda: lambda gradients, weights: ([0.5 * g for g in gradients], 1.0)
+    builders["nothing"] = lambda: 3
     for name, made in {**builders, "cycling": Cycling}.items():
         made.__module__, made.__qualname__, made.__name__ = module.__name__, name, name
         setattr(module, name, made)
@@ -136,3 +138,22 @@ def test_chance_is_the_share_of_the_commonest_class(parts, tf):
     split = Split(*map(np.array, ([0, 3], [0, 1, 2, 3, 4], [5, 6, 7])))
     examples = parts.Examples(Dataset(np.zeros((8, 2, 2, 1)), y, 1.0, 0), split, (None, tf.constant(y)))
     assert examples.chance("val") == 3 / 5 and examples.chance("test") == 2 / 3 and examples.chance("train") == 1 / 2
+
+
+def test_a_function_of_a_users_own_is_what_its_group_takes(own, parts):
+    from studies.train import steps
+
+    clip = steps.option({"_target_": "mine_of_parts.shorten"}, "clipping", ["mine_of_parts."])
+    assert clip.clip and not clip.penalty
+    for group, function in (("clipping", "nothing"), ("pruning", "shorten")):
+        with pytest.raises(StudyError, match=f"{group}._target_=mine_of_parts.{function} gives a"):
+            steps.option({"_target_": f"mine_of_parts.{function}"}, group, ["mine_of_parts."])
+
+
+def test_an_update_of_more_batches_than_there_are_is_refused(trial_of):
+    from studies.command.driver import check_sizes
+
+    settings = ["data.train_size=100", "training.batch_size=10", "training.epochs=3"]
+    check_sizes([trial_of([*settings, "+optimizer.gradient_accumulation_steps=30"])])
+    with pytest.raises(StudyError, match="gradient_accumulation_steps=31: expected at most 30"):
+        check_sizes([trial_of([*settings, "+optimizer.gradient_accumulation_steps=31"])])

@@ -366,6 +366,16 @@ def test_early_stopping_ends_with_the_best_weights(run):
         assert getattr(result, name) == getattr(as_long, name), name
 
 
+def test_a_trial_that_stops_early_when_its_time_is_over_has_finished(run, monkeypatch):
+    settings = (*SMALL, "optimizer.learning_rate=1e-30", "training.epochs=9", "training.early_stopping=1")
+    result = run(*settings, "training.timeout=1e-9")[2]
+    assert result.epochs == 1 and result.status == "timeout"  # the first epoch is always the lowest
+    from studies.train import stopping
+
+    monkeypatch.setattr(stopping.EarlyStopping, "due", property(lambda self: True))
+    assert run(*settings, "training.timeout=1e-9")[2].status == "finished"
+
+
 def test_an_average_of_the_weights_is_evaluated_beside_them_and_changes_nothing(run):
     noisy = (*SMALL, "optimizer.learning_rate=0.2", "training.epochs=4")
     epochs, layers, result = run(*noisy, "optimizer.ema=0.95")

@@ -1,6 +1,7 @@
 """One invocation of a study: tune, train what is not finished yet, record it, show what came out."""
 
 import json
+import math
 import shlex
 import sys
 from collections import Counter
@@ -319,19 +320,26 @@ def say_notes(trials: list[Trial]) -> None:
 
 
 def check_sizes(trials: list[Trial]) -> None:
-    """See that the data are there, and have as many examples as a batch.
+    """See that the data are there, have as many examples as a batch, and as many batches as an update takes.
 
     Raises:
-        StudyError: they cannot be used, or a batch is larger than the training set.
+        StudyError: they cannot be used, or there are too few of them.
     """
     sizes = {}
     for trial in trials:
         node, batch = trial.config["data"], trial.config["training"]["batch_size"]
         if (key := content_key(node)) not in sizes:
-            sizes[key], _ = data.size(node)
+            sizes[key] = data.size(node)[0] if data.is_known(node) else math.inf
         if batch > sizes[key]:
             raise StudyError(
                 f"training.batch_size={batch}: expected at most {sizes[key]}, the number of training examples"
+            )
+        accumulated = trial.config["optimizer"].get("gradient_accumulation_steps") or 1
+        batches = sizes[key] // batch * trial.config["training"]["epochs"]
+        if accumulated > batches:
+            raise StudyError(
+                f"optimizer.gradient_accumulation_steps={accumulated}: expected at most {batches:.0f}, the batches of "
+                f"all epochs; no update would be made"
             )
 
 

@@ -1,6 +1,7 @@
 """What an execution was run by: the command, the code, the machine. Asked once an execution, in 10 ms."""
 
 import ast
+import ctypes.util
 import functools
 import getpass
 import hashlib
@@ -11,6 +12,7 @@ import shlex
 import subprocess
 import sys
 import sysconfig
+from contextlib import suppress
 from importlib.machinery import ModuleSpec
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -34,8 +36,8 @@ BITS = (
 )
 """Variables of the environment by which a user can choose other arithmetic, hence other last bits."""
 
-CACHES = "--tf_xla_persistent_cache"
-"""How the flags begin that say where XLA keeps what it has compiled, which changes no number."""
+NEUTRAL = ("--tf_xla_persistent_cache", "--xla_dump")
+"""How the flags begin that change no number: where XLA keeps, or writes down, what it has compiled."""
 
 
 def tags(words: list[str], root: Path = ROOT) -> dict[str, str]:
@@ -59,15 +61,16 @@ def tags(words: list[str], root: Path = ROOT) -> dict[str, str]:
 
 def circumstances() -> dict[str, str]:
     """What may change a trial's last bits besides its config, as tags: versions, the processor, the device."""
-    versions = {f"version.{name}": _version(name) for name in ("tensorflow", "keras", "numpy")}
-    return versions | {"processor": _processor_kind(), "device": device()}
+    versions = {f"version.{name}": _version(name) for name in ("tensorflow", "keras", "numpy", "pillow")}
+    model = _gpu_model() if device() == "gpu" else ""
+    return versions | {"processor": _processor_kind(), "device": f"{device()} ({model})" if model else device()}
 
 
 def engine() -> dict:
     """What of the surroundings is of a trial's identity: the kind of device, and arithmetic that the user chose."""
     chosen = {}
     for name in BITS:
-        words = [word for word in os.environ.get(name, "").split() if not word.startswith(CACHES)]
+        words = [word for word in os.environ.get(name, "").split() if not word.startswith(NEUTRAL)]
         if words:
             chosen[name] = " ".join(words)
     return {"device": device(), "environment": chosen}
@@ -84,7 +87,25 @@ def device() -> str:
 
 @functools.cache
 def _has_gpu() -> bool:
-    return any(Path("/dev").glob("nvidia[0-9]*"))
+    """Whether there is a GPU, of NVIDIA's, Windows's or AMD's, and what TensorFlow needs to use it."""
+    nodes = ("nvidia[0-9]*", "dxg", "kfd")
+    return any(any(Path("/dev").glob(node)) for node in nodes) and _has_gpu_libraries()
+
+
+def _has_gpu_libraries() -> bool:
+    """Those that `tensorflow[and-cuda]` brings, or the system's; the lock has none."""
+    with suppress(ModuleNotFoundError):
+        if importlib.util.find_spec("nvidia.cudnn"):
+            return True
+    return any(ctypes.util.find_library(name) for name in ("cudnn", "MIOpen"))
+
+
+def _gpu_model() -> str:
+    """The names of the GPUs, of NVIDIA's."""
+    names = set()
+    for facts in sorted(Path("/proc/driver/nvidia/gpus").glob("*/information")):
+        names |= {line.partition(":")[2].strip() for line in facts.read_text().splitlines() if line.startswith("Model")}
+    return ", ".join(sorted(names))
 
 
 def source(module: str) -> str:

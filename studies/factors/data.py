@@ -11,6 +11,7 @@ import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
+from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -133,14 +134,31 @@ def source(node: dict) -> dict:
 def content(node: dict) -> str:
     """What identifies the data whatever its path: the hash of its file, or nothing for data inside a package.
 
+    A folder that a dataset of the user's own reads is known by its files' names, sizes and times.
+
     Raises:
         StudyError: the file cannot be read, or the dataset has no such setting.
     """
     _refuse_unknown(node)
     if node["_target_"] not in FILES:
-        return ""
+        return _own_content(node.get("path") or node.get("root"))
     find, _ = FILES[node["_target_"]]
     return images.content(find(**node))
+
+
+def _own_content(path: str | None) -> str:
+    place = Path(path).expanduser() if path else None
+    if place is None or not place.exists():
+        return ""
+    if place.is_file():
+        return images.content(place)
+    listed = [(str(file.relative_to(place)), file.stat()) for file in sorted(place.rglob("*")) if file.is_file()]
+    return content_key([(name, found.st_size, found.st_mtime_ns) for name, found in listed])
+
+
+def is_known(node: dict) -> bool:
+    """Whether the driver can tell how many examples there are: not of a dataset of the user's own."""
+    return _pool(node) is not None
 
 
 def size(node: dict) -> tuple[int, tuple[int, ...]]:
@@ -456,7 +474,7 @@ def _read_images(path, side, content=None, **_) -> Dataset:
         with open(file, "wb") as decoded:
             np.savez(decoded, **arrays)
 
-    decoded = cache.kept(f"images-{DECODING}-{content}-{side or 'as-they-are'}.npz", decode)
+    decoded = cache.kept(f"images-{DECODING}-{version('pillow')}-{content}-{side or 'as-they-are'}.npz", decode)
     with np.load(decoded, allow_pickle=False) as arrays:
         hashes, notes = arrays["hashes"], arrays["notes"].tolist()
         left_out = images.left_out(path) if path.is_dir() else arrays["left_out"].tolist()

@@ -85,6 +85,13 @@ def length(value: object) -> float | str:
         raise ValueError("a share of the run from 0 to below 1, or epochs, such as '5 epochs'") from None
 
 
+def long(value: object) -> float | str:
+    """A length that is not nothing."""
+    if (read := length(value)) == 0 or (isinstance(read, str) and not float(read.split()[0])):
+        raise ValueError("a share of the run above 0 and below 1, or epochs, such as '5 epochs'")
+    return read
+
+
 def optional(rule: Callable) -> Callable:
     """Null, or what `rule` takes."""
     return lambda value: None if value is None else rule(value)
@@ -330,12 +337,12 @@ GROUPS: dict[str, Group] = {
             "factor": number(above=0),
             "at": many(length),
             "power": number(above=0),
-            "scale": length,
-            "period": length,
+            "scale": long,
+            "period": long,
             "growth": number(1),
             "decay": number(0, 1),
             "low": number(0, 1),
-            "peak": length,
+            "peak": long,
             "start": number(0, 1),
             "low_momentum": optional(share),
             "patience": whole(1),
@@ -463,7 +470,10 @@ def settled(config: dict) -> dict:
 
 def identity(config: dict) -> dict:
     """What of a trial's config can change its numbers; the source of the user's own modules is of it too."""
-    parts = {part: _all_but(*GROUPS[part].places)(config[part]) for part in IDENTITY}
+    parts = {part: config[part] for part in IDENTITY}
+    for part in IDENTITY:
+        if parts[part].get("content"):  # which counts wherever it is; else the place is all that tells data apart
+            parts[part] = _all_but(*GROUPS[part].places)(parts[part])
     return parts | {"source": config["targets"].get("source", {})}
 
 

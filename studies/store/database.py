@@ -45,7 +45,7 @@ print("made", flush=True)
 watch.join()
 """
 
-OURS = (sqlite3.ProgrammingError, sqlite3.IntegrityError, sqlite3.NotSupportedError)
+MISTAKES = (sqlite3.ProgrammingError, sqlite3.IntegrityError, sqlite3.NotSupportedError)
 """Errors that would be mistakes here."""
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -66,7 +66,7 @@ def guarded(place: str | Path, setting: str = "tracking.root") -> Iterator[None]
     try:
         yield
     except (OSError, sqlite3.DatabaseError) as error:
-        if isinstance(error, OURS):
+        if isinstance(error, MISTAKES):
             raise
         raise StudyError(f"{place}: {_trouble(error, setting)}") from error
 

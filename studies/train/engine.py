@@ -107,6 +107,8 @@ class Engine:
         self.soft_loss = keras.losses.CategoricalCrossentropy(from_logits)
         self.cycle, self.observe, self.xla = cycle, observe, xla
         self.accumulated, self.loss_scale = taken_over(optimizer)
+        if self.accumulated > 1 and not self.rules.need_one_pass:
+            raise ValueError("a rule that takes a batch's gradients twice cannot have those of accumulated batches")
         self.averages = optimizer.use_ema
         self.fresh_slots = _built_slots(optimizer, self.weights)
         self.waiting = Waiting(self.weights) if self.accumulated > 1 else None

@@ -49,9 +49,12 @@ def check(config: dict) -> Iterator[str | Work]:
     """Build every part of a config once and train nothing: gives a model's work, or why a part is refused."""
     allow = config["targets"]["allow"]
     try:
-        for group in ("initializer", "schedule", *steps.GROUPS):
+        for group in ("initializer", "schedule"):
             if group in config:
                 targets.build(config[group], group, allow)
+        for group in steps.GROUPS:
+            if config.get(group):
+                steps.option(config[group], group, allow)
         if "optimizer" in config:
             optimizer = build_optimizer(config["optimizer"], allow)
             if "schedule" in config:

@@ -7,16 +7,33 @@ import tensorflow as tf
 
 from studies.factors import augmentation, optimizers, targets
 from studies.factors.rules import Rule, Step
+from studies.record import StudyError
 
-GROUPS = ("clipping", "regularizer", "pruning")
-"""The config groups whose options are rules, or penalties on a kernel."""
+GROUPS = {"clipping": "clip", "regularizer": "penalty", "pruning": None}
+"""The config groups whose options act at a step -> the field of `Rule` that a plain function of theirs is."""
 
 
 def rules(config: dict, allow: list[str]) -> "Rules":
     """Those of a trial's config: what is done to any dataset, then what goes around any optimizer, then `GROUPS`."""
-    built = [targets.build(config[group], group, allow) for group in GROUPS]
-    options = [option if isinstance(option, Rule) else Rule(penalty=option) for option in built if option is not None]
+    options = [option(config[group], group, allow) for group in GROUPS if config[group]]
     return Rules([*augmentation.rules(config["data"]), *optimizers.rules(config["optimizer"]), *options])
+
+
+def option(node: dict, group: str, allow: list[str]) -> Rule:
+    """The rule that a node of one of `GROUPS` is.
+
+    Raises:
+        StudyError: it is refused, or gives what is no rule.
+    """
+    built, field = targets.build(node, group, allow), GROUPS[group]
+    if isinstance(built, Rule):
+        return built
+    if not field or not callable(built):
+        raise StudyError(
+            f"{group}._target_={node['_target_']} gives a {type(built).__name__}: expected a studies.factors.rules.Rule"
+            + (f", or a function as its field {field} takes" if field else "")
+        )
+    return Rule(**{field: built})
 
 
 class Rules:

@@ -3,6 +3,7 @@
 import gc
 import math
 import resource
+import sys
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -40,9 +41,10 @@ def run(trial: Trial) -> Iterator[EpochRecord | list[LayerRecord] | Result]:
         stopping.hear(found["val_loss"], parts.engine)
         if not math.isfinite(float(done.loss) + found["val_loss"]):
             status = "diverged"
-        elif epoch < parts.epochs and training["timeout"] and time.perf_counter() - started > training["timeout"]:
+        over = epoch == parts.epochs or stopping.due
+        if status == "finished" and not over and time.perf_counter() - started > (training["timeout"] or math.inf):
             status = "timeout"
-        ended = status != "finished" or epoch == parts.epochs or stopping.due
+        ended = status != "finished" or over
         if ended and not observed:
             found |= scores(parts, "train")
         history.append(
@@ -65,7 +67,8 @@ def run(trial: Trial) -> Iterator[EpochRecord | list[LayerRecord] | Result]:
 
     times: dict[str, Any] = {"seconds_build": built - started, "seconds_train": time.perf_counter() - built}
     ends = _ends(parts, status, history, stopping)
-    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    unit = 2**20 if sys.platform == "darwin" else 2**10  # which macOS counts bytes in, Linux kilobytes
+    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
     yield Result(trial.key, status, **ends, **times, seconds_total=time.perf_counter() - started, memory_mb=memory)
 
 
