@@ -96,7 +96,11 @@ def assert_one_paragraph(answer, *words):
         (["tracking.root=null"], "tracking.root=null", "a text"),
         (["model._target_=os.system"], "model._target_='os.system'", "targets.allow=[mypackage.]"),
         (["model._target_=os.system", "targets.allow=os."], "targets.allow=os.", "a list"),
-        (["executor._target_=studies.pool.Poll"], "'studies.pool.Poll'", "(studies.serial.Serial, studies.pool.Pool)"),
+        (
+            ["executor._target_=studies.pool.Poll"],
+            "'studies.pool.Poll'",
+            "(studies.execute.serial.Serial, studies.execute.pool.Pool)",
+        ),
         (["data=npz"], "data=npz", "data.path=FILE.npz"),
         (["data=npz", "data.path=nosuch.npz"], "data.path=nosuch.npz", ".npz file"),
         (["data.test_fraction=null"], "data.test_fraction=null", "0.2"),

@@ -57,10 +57,10 @@ def test_cold_warm_damaged_and_unwritable_give_the_same_bits(folder, train):
     cold = train()
     assert cold[1] == 1
     first = kept(folder)
-    assert sorted(name.rpartition(".")[2] for name in first) == ["pb", "sha256"]
+    assert sorted(name.rpartition(".")[2] for name in first) == ["pb"] * 2 + ["sha256"] * 2  # an epoch, an evaluation
     assert train() == cold and kept(folder) == first  # read, not made again
 
-    [file] = folder.glob("*.pb")
+    file = max(folder.glob("*.pb"), key=lambda file: file.stat().st_size)
     file.write_bytes(file.read_bytes()[:1000])
     file.with_suffix(".sha256").unlink()
     compiled.seal(folder)

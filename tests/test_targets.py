@@ -71,7 +71,7 @@ def test_further_arguments_reach_only_those_who_take_them():
 def test_a_target_outside_its_groups_list_is_refused_at_any_depth_and_imports_nothing():
     hidden = {"_target_": "studies.models.mlp", "filters": [{"x": {"_target_": "mine_of_tests.Thing"}}]}
     message = refusal({"_target_": "mine_of_tests.Thing"}, allow=())
-    for part in ("model._target_='mine_of_tests.Thing'", "studies.models.mlp, ", "targets.allow=[mypackage.]"):
+    for part in ("model._target_='mine_of_tests.Thing'", "studies.factors.models.mlp, ", "targets.allow=[mypackage.]"):
         assert part in message
     assert "model.filters[0].x._target_='mine_of_tests.Thing'" in refusal(hidden, allow=())
     assert "mine_of_tests" not in sys.modules

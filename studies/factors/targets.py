@@ -233,10 +233,13 @@ def _is_option(target, group: str) -> bool:
 
 
 def _offers(groups: tuple[str, ...]) -> list[str]:
-    """What groups allow, for an error: our own by their names, Keras's by their module."""
+    """What groups allow, for an error: our own by their addresses, Keras's by their module."""
     tables = [GROUPS[group].targets for group in groups if group in GROUPS]
     return [
-        f"{module}.{name}" for table in tables for module, names in table.items() for name in sorted(names) or ("NAME",)
+        place_of(f"{module}.{name}")
+        for table in tables
+        for module, names in table.items()
+        for name in sorted(names) or ("NAME",)
     ]
 
 
