@@ -130,6 +130,22 @@ def test_every_task_yields_its_records_in_order(kind):
         executor.close()
 
 
+def test_one_process_runs_tasks_of_one_number_of_threads(monkeypatch):
+    monkeypatch.setattr("studies.execute.serial.threads", None)
+    for name in environment(1, number=0):
+        monkeypatch.setenv(name, "")
+    one, three = (tasks(["OMP_NUM_THREADS"], threads=threads) for threads in (1, 3))
+
+    def refused(work, message):
+        with pytest.raises(StudyError, match=message):
+            next(Serial().run(HERE + "double", work))
+
+    refused([*one, *three], r"engine\.threads=3: expected 1, .*; use executor=pool")  # before any has run
+    assert records(Serial(), "variable", three) == {"t0": ["3"]}
+    refused(one, r"engine\.threads=1: expected 3, .*; use executor=pool")
+    assert records(Serial(), "variable", three) == {"t0": ["3"]}
+
+
 def test_a_pool_keeps_its_workers_between_runs(pool):
     first = records(pool, "where", tasks(range(4)))
     second = records(pool, "where", tasks(range(4)))
