@@ -1,8 +1,10 @@
 import os
+import random
 import signal
 import subprocess
 import sys
 import time
+from collections import Counter, deque
 
 import pytest
 
@@ -52,6 +54,23 @@ def quick_then_die(path):
     if path and not os.path.exists(path):
         open(path, "w").close()
         time.sleep(0.2)
+        os.kill(os.getpid(), signal.SIGKILL)
+    yield "done"
+
+
+def last_to_die(payload):
+    """Slow at first, as if it compiled; one task dies when both workers have done theirs and one is idle."""
+    folder, dies = payload
+    warm = folder / str(os.getpid())
+    if not warm.exists():
+        time.sleep(0.3)
+        warm.touch()
+    if dies and not (folder / "died").exists():
+        deadline = time.monotonic() + 20
+        while len(list(folder.iterdir())) < 2 and time.monotonic() < deadline:
+            time.sleep(0.01)
+        time.sleep(0.3)
+        (folder / "died").touch()
         os.kill(os.getpid(), signal.SIGKILL)
     yield "done"
 
@@ -109,6 +128,22 @@ def test_every_task_yields_its_records_in_order(kind):
         assert records(executor, "double", []) == {}
     finally:
         executor.close()
+
+
+def test_one_process_runs_tasks_of_one_number_of_threads(monkeypatch):
+    monkeypatch.setattr("studies.execute.serial.threads", None)
+    for name in environment(1, number=0):
+        monkeypatch.setenv(name, "")
+    one, three = (tasks(["OMP_NUM_THREADS"], threads=threads) for threads in (1, 3))
+
+    def refused(work, message):
+        with pytest.raises(StudyError, match=message):
+            next(Serial().run(HERE + "double", work))
+
+    refused([*one, *three], r"engine\.threads=3: expected 1, .*; use executor=pool")  # before any has run
+    assert records(Serial(), "variable", three) == {"t0": ["3"]}
+    refused(one, r"engine\.threads=1: expected 3, .*; use executor=pool")
+    assert records(Serial(), "variable", three) == {"t0": ["3"]}
 
 
 def test_a_pool_keeps_its_workers_between_runs(pool):
@@ -212,6 +247,21 @@ def test_a_task_that_waits_at_a_worker_that_dies_loses_nothing(tmp_path):
     finally:
         pool.close()
     assert attempts == [Started(f"t{i}", n) for i, n in ((0, 1), (1, 1), (2, 1), (3, 1), (3, 2), (4, 1), (5, 1))]
+
+
+@pytest.mark.parametrize("place", [-1, -2], ids=["last", "with one ahead"])
+def test_a_task_whose_worker_dies_is_done_by_one_that_has_run_dry(pool, tmp_path, place):
+    payloads = [(tmp_path, False)] * 12
+    payloads[place] = (tmp_path, True)
+    found = records(pool, "last_to_die", tasks(payloads))
+    assert found == {f"t{i}": ["done"] for i in range(12)}
+    assert len(list(tmp_path.iterdir())) == 3  # that one of them died, and no third worker had to become warm
+
+
+def test_no_run_ends_while_tasks_wait(monkeypatch, pool):
+    monkeypatch.setattr(_Queue, "take", lambda *_: None)
+    with pytest.raises(RuntimeError, match="3 tasks were never given"):
+        records(pool, "double", tasks(range(3)))
 
 
 @pytest.mark.parametrize("size", [10, AHEAD_BYTES - 500, 2 * PIPE_BYTES])
@@ -331,7 +381,7 @@ class Idle:
     """What a queue knows of a worker."""
 
     def __init__(self, groups=()):
-        self.groups, self.compiled, self.open, self.tasks = set(groups), set(), [], []
+        self.groups, self.compiled, self.open, self.tasks = set(groups), set(), {}, []
 
     def done(self):
         return 1.0
@@ -370,3 +420,48 @@ def test_a_worker_joins_a_group_only_while_that_ends_it_sooner():
     assert joins(waiting=1, first=3.0, later=60.0)
     unknown = _Queue(tasks(range(2)), [Idle(), Idle()])
     assert unknown.take(Idle(), [Idle()]) and unknown.take(Idle(), [Idle(["g"])])  # nobody knows how long it takes
+
+
+class Mortal(Idle):
+    """A worker of no process; of a group it does not know, the first task takes long."""
+
+    def __init__(self, groups=(), threads=1):
+        super().__init__(groups)
+        self.threads, self.tasks = threads, deque()
+
+    def done(self):
+        return 0.01 if self.tasks.popleft().group in self.compiled else 5.0
+
+
+@pytest.mark.parametrize("seed", range(200))
+def test_every_task_is_done_once_whoever_dies(seed):
+    rng = random.Random(seed)
+    groups = [f"g{i}" for i in range(rng.randint(1, 4))]
+    work = [
+        Task(str(i), rng.choice(groups), rng.choice((1, 1, 1, 2)), None, cost=rng.choice((0.1, 1.0, 7.0)))
+        for i in range(rng.randint(1, 40))
+    ]
+    crew = [Mortal(rng.sample(groups, rng.randint(0, len(groups)))) for _ in range(rng.randint(1, 4))]
+    queue, done, deaths = _Queue(work, crew), Counter(), rng.randint(0, 12)
+    while True:
+        for place, worker in enumerate(crew):
+            if not worker.tasks and (task := queue.take(worker, crew)):
+                if worker.threads != task.threads:
+                    worker = crew[place] = Mortal(threads=task.threads)
+                worker.tasks.append(task)
+            if len(worker.tasks) == 1 and (task := queue.ahead(worker)):
+                worker.tasks.append(task)
+        busy = [worker for worker in crew if worker.tasks]
+        if not busy:
+            break
+        worker = rng.choice(busy)
+        if deaths and (rng.random() < 0.2 or len(busy) == 1):  # the last that works: the others have run dry
+            deaths -= 1
+            crew[crew.index(worker)] = Mortal(threads=worker.threads)
+            for task in reversed(worker.tasks):
+                queue.put(task, crew)
+        else:
+            task = worker.tasks[0]
+            queue.note(worker, task)
+            done[task.key] += 1
+    assert done == Counter(task.key for task in work)

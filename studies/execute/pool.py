@@ -70,7 +70,11 @@ class Pool:
             self.crew.append(self._hire(function, threads))
 
     def run(self, function: str, tasks: list[Task]) -> Iterator[tuple[Task, object]]:
-        """Run the tasks; yields `(task, record)` as they come, a `Started` first at each attempt."""
+        """Run the tasks; yields `(task, record)` as they come, a `Started` first at each attempt.
+
+        Raises:
+            RuntimeError: every worker is idle and tasks wait still, which is a fault of this module.
+        """
         if not tasks:
             return
         if not self.crew:
@@ -93,6 +97,8 @@ class Pool:
                     worker.give(function, task)
             busy = [worker for worker in self.crew if worker.tasks]
             if not busy:
+                if lost := queue.count():
+                    raise RuntimeError(f"{lost} tasks were never given to a worker")
                 return
             ready = wait([worker.records for worker in busy])
             for worker in busy:
@@ -103,9 +109,9 @@ class Pool:
                     ending = worker.stop()
                     self.crew[self.crew.index(worker)] = self._hire(function, worker.threads, keeps=False)
                     for unstarted in list(worker.tasks)[1:]:
-                        queue.put(unstarted)
+                        queue.put(unstarted, self.crew)
                     if attempts[task.key] < ATTEMPTS:
-                        queue.put(task)
+                        queue.put(task, self.crew)
                     else:
                         error = f"its worker died {ATTEMPTS} times, the last time {ending}"
                         yield task, Result(task.key, "crashed", error=error)
@@ -152,32 +158,40 @@ class _Queue:
         known = {group for worker in crew for group in worker.groups}
         self.fresh = [group for group in by_cost if group not in known]
         for worker in crew:
-            worker.open = [group for group in by_cost if group in worker.groups]
+            worker.open = {group: None for group in by_cost if group in worker.groups}
         self.most = sorted((-self.left[group], group) for group in by_cost)
 
-    def put(self, task: Task) -> None:
-        """Have a task wait again, as the next of its group."""
+    def count(self) -> int:
+        """How many tasks wait."""
+        return sum(map(len, self.waiting.values()))
+
+    def put(self, task: Task, crew: list["_Worker"]) -> None:
+        """Have a task wait again, as the next of its group, also for those of the crew who know it and had run dry."""
         self.waiting[task.group].append(task)
         self.left[task.group] += task.cost
         heapq.heappush(self.most, (-self.left[task.group], task.group))
+        for worker in crew:
+            if task.group in worker.groups:
+                worker.open[task.group] = None
 
     def take(self, worker: "_Worker", crew: list["_Worker"]) -> Task | None:
         """From a group the worker knows, else one that nobody knows, else any: the one with most left to do.
 
         None: nothing waits, or those who know its graph will be done with it before this worker would have compiled it.
+        They are busy, or take one as soon as they are asked.
         """
-        for groups in (worker.open, self.fresh):
-            while groups and not self.waiting[groups[-1]]:
-                groups.pop()
+        while worker.open and not self.waiting[next(reversed(worker.open))]:
+            worker.open.popitem()
+        while self.fresh and not self.waiting[self.fresh[-1]]:
+            self.fresh.pop()
         if worker.open:
-            group = worker.open[-1]
+            group = next(reversed(worker.open))
         elif self.fresh:
             group = self.fresh.pop()
         elif (group := self._most_left()) is None or not self._repays(group, crew):
             return None
-        if group not in worker.groups:
-            worker.groups.add(group)
-            worker.open.append(group)
+        worker.groups.add(group)
+        worker.open[group] = None
         return self._pop(group)
 
     def ahead(self, worker: "_Worker") -> Task | None:
@@ -218,7 +232,7 @@ class _Queue:
 
     def _repays(self, group: str, crew: list["_Worker"]) -> bool:
         """Whether one more worker would have its first task of the group done before the others have done them all."""
-        others = sum(group in worker.groups for worker in crew)
+        others = sum(group in worker.open for worker in crew)  # not all who know it: one that is dry will not come
         seconds, count = self.later[group]
         if not others or not count:
             return True
@@ -279,13 +293,13 @@ class _Worker:
         tasks: the one it works at, and perhaps the next.
         groups: those it has taken a task of.
         compiled: those it has done one of.
-        open: groups it knows that may have tasks, the next one last.
+        open: groups it knows that may have tasks, the next one last; a dictionary without values.
     """
 
     def __init__(self, server: _Server, threads: int, number: int, keeps: bool):
         self.server, self.threads, self.number = server, threads, number
         self.tasks: deque[Task] = deque()
-        self.groups, self.compiled, self.open, self.since = set(), set(), [], 0.0
+        self.groups, self.compiled, self.open, self.since = set(), set(), {}, 0.0
         self.stderr = tempfile.TemporaryFile()
         its_tasks, self.connection = Pipe(duplex=False)
         self.records, its_records = Pipe(duplex=False)

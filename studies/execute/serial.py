@@ -5,11 +5,17 @@ from collections.abc import Iterator
 
 from studies.execute.task import Task, attempt
 from studies.execute.worker import environment
-from studies.record import Started
+from studies.record import Started, StudyError
+
+threads: int | None = None
+"""With how many the first task ran in this process, whichever executor or job that was of; None: none has."""
 
 
 class Serial:
-    """One task after another in this process: for debugging, with the trials' TensorFlow in the driver."""
+    """One task after another in this process: for debugging, with the trials' TensorFlow in the driver.
+
+    TensorFlow reads its number of threads once, so all that a process runs have the same.
+    """
 
     workers = 1
 
@@ -17,10 +23,23 @@ class Serial:
         """Nothing to start."""
 
     def run(self, function: str, tasks: list[Task]) -> Iterator[tuple[Task, object]]:
-        """Run the tasks by group; yields `(task, record)`, a `Started` first."""
-        for task in sorted(tasks, key=lambda task: task.group):
+        """Run the tasks by group; yields `(task, record)`, a `Started` first.
+
+        Raises:
+            StudyError: a task wants another number of threads than the first that this process ran.
+        """
+        global threads
+        tasks = sorted(tasks, key=lambda task: task.group)
+        for task in tasks:
+            if task.threads != (expected := threads or tasks[0].threads):
+                raise StudyError(
+                    f"engine.threads={task.threads}: expected {expected}, as in the first trial of this process, "
+                    "since TensorFlow reads it once; use executor=pool, or a command for each number of threads"
+                )
+        for task in tasks:
             yield task, Started(task.key, attempt=1)
-            os.environ |= environment(task.threads, number=0)  # TensorFlow reads it once, at the first task
+            threads = task.threads
+            os.environ |= environment(threads, number=0)
             for record in attempt(function, task):
                 yield task, record
 
