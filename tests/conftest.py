@@ -3,6 +3,7 @@
 import functools
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from copy import deepcopy
@@ -17,7 +18,7 @@ from filelock import FileLock
 from hypothesis import settings
 from omegaconf import OmegaConf
 
-from studies import run
+from studies import run, terminal
 from studies.command import compose
 from studies.design import grid
 from studies.record import Study
@@ -28,6 +29,15 @@ CONF = ROOT / "conf"
 
 settings.register_profile("repeatable", deadline=None, derandomize=True, max_examples=50)
 settings.load_profile("repeatable")
+
+
+@pytest.fixture(autouse=True)
+def signals():
+    """What a command that ran in this process made of its signals: as they were, for it and for what it starts."""
+    before = {number: signal.getsignal(number) for number in terminal.ENDINGS}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 @pytest.fixture(scope="session")

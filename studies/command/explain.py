@@ -19,7 +19,8 @@ def refused(error: Exception, wants_traceback: bool) -> int:
     unread = _unread(error)
     if wants_traceback or not (unread or _is_users(error)):
         raise error
-    print("error:", *(unread or explained(error)).split(), file=sys.stderr)
+    words = " ".join((unread or explained(error)).split())
+    sys.stderr.write(f"error: {words}\n")  # at once: jobs in other processes print too
     return 2
 
 
