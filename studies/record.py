@@ -114,8 +114,8 @@ class Study:
 
     @property
     def tuning_metric(self) -> str:
-        """What nuisance factors are tuned by: the metric on validation data, whatever data the study's own is of."""
-        return re.sub("train|test", "val", self.metric)
+        """What choices are made by: the metric on validation data, of final weights, whatever the study's own is."""
+        return re.sub("running|train|test|last_val|best_val", "val", self.metric)
 
 
 @dataclass(frozen=True)

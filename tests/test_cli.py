@@ -386,19 +386,18 @@ def test_jobs_go_on_after_one_with_an_error_and_not_after_an_interruption(cli, t
 
 
 @pytest.mark.parametrize(
-    ("metric", "objective"), [("test_accuracy", 0.3), ("val_accuracy", 0.3), ("train_accuracy", 0.5)]
+    "metric", ["test_accuracy", "val_accuracy", "train_accuracy", "running_accuracy", "best_val_accuracy"]
 )
-def test_no_sweeper_chooses_by_test_data(capsys, metric, objective):
+def test_a_sweeper_chooses_by_validation_data_alone(capsys, metric):
     study = Study("s", "?", {}, (0, 1), {}, metric)
     values = {"val_accuracy": [0.2, 0.4], "test_accuracy": [0.8, 0.9], "train_accuracy": [0.4, 0.6]}
+    values |= {"running_accuracy": [0.5, 0.6], "best_val_accuracy": [0.4, 0.5]}
     frame = pd.DataFrame({"seed": [0, 1], "status": "finished", "classes": 10, "key": ["a", "b"]} | values)
     drive = driver.Driver(study, None, "", "", Console(), jobs=object())
     summary = drive._summary(frame)
-    assert summary["objective"] == pytest.approx(objective) and summary["mean"] == pytest.approx(
-        np.mean(values[metric])
-    )
-    said = "a sweeper is given the mean of val_accuracy" in capsys.readouterr().out
-    assert said == (metric == "test_accuracy")
+    assert summary["objective"] == pytest.approx(0.3) and summary["mean"] == pytest.approx(np.mean(values[metric]))
+    said = "a sweeper is given the mean of val_accuracy, not of" in capsys.readouterr().out
+    assert said == (metric != "val_accuracy")
 
 
 def test_jobs_that_differ_in_nothing_that_is_trained_are_named(cli, trained):

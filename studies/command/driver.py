@@ -293,15 +293,16 @@ class Driver:
             return page.write(execution.folder)
 
     def _summary(self, frame) -> dict:
-        """What all trials come to, over the seeds; a metric of test data is no objective, its like of validation is."""
+        """What all trials come to, over the seeds; the objective is of validation data, whatever the metric."""
         from analysis.estimate import comparison
 
-        metric = self.study.metric
-        objective = metric.replace("test", "val")
+        metric, objective = self.study.metric, self.study.tuning_metric
         means = {m: comparison.comparison(frame, [], m, {}).to_dict("records")[0] for m in {metric, objective}}
         if self.jobs and objective != metric:
             self.console.print(
-                f"a sweeper is given the mean of {objective}: no choice is to be made by test data", highlight=False
+                f"a sweeper is given the mean of {objective}, not of {metric}: choices are made by validation data",
+                highlight=False,
+                soft_wrap=True,
             )
         whole = {name: means[metric][name] for name in ("seeds", "failures", "mean", "sd")}
         return whole | {"objective": means[objective]["mean"]}

@@ -31,7 +31,7 @@ class Outcome:
         root: the store's folder; study, root and metric are empty if it did not get that far.
         seeds: with a value; mean, sd: of the study's metric over them.
         failures: trials that did not finish.
-        objective: what a sweeper optimizes: the mean, or where the metric is of test data that of validation data.
+        objective: what a sweeper optimizes: the mean of the study's `tuning_metric`.
         trials: what identifies its trials, all of them.
     """
 
