@@ -114,8 +114,8 @@ class Study:
 
     @property
     def tuning_metric(self) -> str:
-        """What nuisance factors are tuned by: the metric on validation data, whatever data the study's own is of."""
-        return re.sub("train|test", "val", self.metric)
+        """What choices are made by: the metric on validation data, of final weights, whatever the study's own is."""
+        return re.sub("running|train|test|last_val|best_val", "val", self.metric)
 
 
 @dataclass(frozen=True)
@@ -123,7 +123,7 @@ class Trial:
     """One arm at one seed: everything that a worker needs to train it.
 
     Attributes:
-        key: identity by content, see `studies.design.grid`.
+        key: identity by content, see `studies.design.grid.expand`.
         role: `scientific`, or `nuisance` for one that only tunes.
         arm: factor -> level.
         config: the resolved config, plain dictionaries and lists.

@@ -577,8 +577,11 @@ def test_seeds_that_are_one_run_are_said_to_be_and_refused_if_all_are(config):
     [
         ("test_accuracy", "val_accuracy"),
         ("train_loss", "val_loss"),
+        ("running_loss", "val_loss"),
         ("val_loss", "val_loss"),
-        ("best_val_accuracy", "best_val_accuracy"),
+        ("last_val_loss", "val_loss"),
+        ("best_val_accuracy", "val_accuracy"),
+        ("ema_test_loss", "ema_val_loss"),
     ],
 )
 def test_tuning_is_on_validation_only(metric, by):

@@ -65,6 +65,7 @@ def choices(
     metric: str | None = None,
     where: str | None = None,
     since: str | None = None,
+    left: Collection[str] | None = None,
 ) -> Choices:
     """What an answer was preceded by.
 
@@ -75,11 +76,13 @@ def choices(
         executions: of the study, oldest first; those that came before.
         keys: of the trials at hand, before any condition on them.
         by, metric, where, since: as `analysis.compare` has them.
+        left: keys of the trials that the conditions leave; None for all.
     """
     now, found = _view(study, keys), {}
+    left = now[0] if left is None else frozenset(left)
     for each in executions:
         view = _view(each.study, each.keys)
-        if view != now and view not in found and not view[0].isdisjoint(now[0]) and _was_shown(each, root):
+        if view != now and view not in found and not view[0].isdisjoint(left) and _was_shown(each, root):
             found[view] = _look(
                 each.study, each.keys, f"{datetime.fromtimestamp((each.end_time or 0) / 1000):%Y-%m-%d}"
             )
@@ -158,7 +161,7 @@ def mean_changes(old: pd.DataFrame, new: pd.DataFrame, by: list[str]) -> pd.Data
     """One row an arm that two comparisons have: its mean in either, and the difference.
 
     Args:
-        old, new: from `estimates.comparison`, both by the factors `by`.
+        old, new: from `comparison.comparison`, both by the factors `by`.
     """
     before = {_arm(row, by): row["mean"] for row in old.to_dict("records")}
     rows = [
@@ -181,6 +184,18 @@ def mixed(trials: pd.DataFrame) -> list[str]:
     return [
         f"The trials were not all trained by the same, {'; '.join(unlike)}: that alone changes last bits, and after "
         f"some epochs scores."
+    ]
+
+
+def renamed(trials: pd.DataFrame, metric: str) -> list[str]:
+    """Says where the numbers are now that earlier versions stored as a metric; nothing if any that finished has it."""
+    now = {old: name for name, old in load.RUNNING.items()}.get(metric)
+    finished = trials[trials["status"] == "finished"]
+    if now not in trials or finished[metric].notna().any() or finished[now].isna().all():
+        return []
+    return [
+        f"No trial that finished has {metric}: what earlier versions stored under that name is {now} now, which these "
+        f"trials have."
     ]
 
 

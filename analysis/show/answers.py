@@ -19,13 +19,14 @@ MOST_CONTEXTS = 8
 SURE = 1 - LEVEL
 
 UNACCOUNTED = "p values do not account for that"
+UNCOUNTED = "and only executions are counted as looks: tables that were asked for in between are not"
 
 
 def answer(compared: pd.DataFrame, by: list[str], metric: str, baseline: dict) -> list[str]:
     """The answer in a sentence, and, where the baseline leaves factors open, one for each combination of their levels.
 
     Args:
-        compared: from `estimates.comparison`, of the same factors, metric and baseline.
+        compared: from `comparison.comparison`, of the same factors, metric and baseline.
     """
     if compared["mean"].isna().all():
         return [f"There is no answer: no arm has a {words(metric)} that can be compared."]
@@ -76,12 +77,12 @@ def caveats(choices: Choices, metric: str) -> list[str]:
         named.append(f"to compare by {' and '.join(choices.by) or 'no factor'}, not all that the study varies")
     if choices.metric is not None:
         named.append(f"{words(choices.metric)}, not the study's own {words(metric)}")
-    lines = [f"Chosen after the fact: {'; '.join(named)}; {UNACCOUNTED}."] * bool(named)
+    lines = [f"Chosen after the fact: {'; '.join(named)}; {UNACCOUNTED}"] * bool(named)
     if choices.looks:
         times = "" if len(choices.looks) == 1 else f" {len(choices.looks)} times"
         earlier = "; ".join(_look(look, choices.design) for look in choices.looks)
-        lines.append(f"Looked at before{times}: {earlier}; {UNACCOUNTED}.")
-    return lines
+        lines.append(f"Looked at before{times}: {earlier}; {UNACCOUNTED}")
+    return [*(f"{line}." for line in lines[:-1]), *(f"{line}, {UNCOUNTED}." for line in lines[-1:])]
 
 
 def _limits(choices) -> list[str]:
@@ -110,7 +111,7 @@ def spans(found: list[tuple[list[str], dict | None]]) -> list[str]:
     """How far each factor moves the metric, those that move it most first.
 
     Args:
-        found: factors, and from `estimates.span` what their levels, averaged over the other factors, do.
+        found: factors, and from `comparison.span` what their levels, averaged over the other factors, do.
     """
     lines = []
     for by, span in found:
@@ -132,13 +133,12 @@ def one_runs(found: list[tuple[tuple, int]], by: list[str]) -> list[str]:
     """That seeds are one run, in a sentence, if any are: from `arms.one_runs`."""
     named = [(arm_label(dict(zip(by, levels, strict=True)), whole=True), count) for levels, count in found]
     return [
-        f"The {count} seeds of {arm} are one run, {count} times, and count as one: all that is drawn is pinned."
-        for arm, count in named
+        f"The {count} seeds of {arm} are the same run, number for number, and count as one." for arm, count in named
     ]
 
 
 def left_out(contexts: list[tuple], seeds: list[int], everything: bool, over: list[str]) -> list[str]:
-    """What averages are not of, in a sentence, if anything: from `estimates.left_out`, over these factors."""
+    """What averages are not of, in a sentence, if anything: from `arms.left_out`, over these factors."""
     if everything:
         return [
             f"No combination of {listed(over)} was tried with all arms at one seed, and so no average would be fair to "

@@ -315,6 +315,9 @@ def _sensitivity(section, found, trials, metric, name) -> None:
     over = [f for f in (*arms.averaged_over(found.study, by), *found.study.nuisance) if f in trials and f not in by]
     compared = estimates.comparison(trials, by, metric, {}, over)
     averaged = f"averaged over {_and(over)} and " if over else ""
+    if compared["mean"].isna().all():
+        section.text(f"Nothing to show by learning rate: no combination of {_and(over)} was tried with all arms.")
+        return
     section.figure(
         name,
         plots.sensitivity(plots.Arms(compared, colour, panels), compared, RATE, metric),
@@ -347,7 +350,7 @@ def tuning(found: Findings) -> Section:
     if len(trials):
         chosen = tuned(trials, found.by, study.nuisance, study.tuning_metric)
         section.text(
-            f"Each arm was trained at every combination of {_and(study.nuisance)} at seeds "
+            f"Each arm was trained at every combination of {_and(study.nuisance)}, of those that it has, at seeds "
             f"{', '.join(map(str, study.tuning_seeds))}; the best by {words(study.tuning_metric)} was then measured "
             "at the study's own seeds."
         )

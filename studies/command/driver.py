@@ -128,7 +128,6 @@ class Driver:
     def _train(self, trials, study) -> None:
         """Check every part of the pending trials in the workers, then train them and write what comes back."""
         from analysis import load
-        from analysis.estimate import comparison
         from studies.observe.early_warnings import early_warnings
 
         known = load.finished_keys(study.name, self.root)
@@ -148,8 +147,6 @@ class Driver:
         tasks = [
             Task(t.key, t.graph_key, t.config["engine"]["threads"], t, seconds[t.key] + compiling) for t in pending
         ]
-
-        import pandas as pd
 
         from studies.command import progress
 
@@ -171,10 +168,7 @@ class Driver:
                         with terminal.held():
                             self.execution.write(trial, *course, record, warning)
                         self.statuses[record.status] += 1
-                        value = getattr(record, study.metric)
-                        if record.status != "finished":  # as the tables count it
-                            value = comparison.scored(pd.DataFrame([asdict(record)]), study.metric).item()
-                        display.ended(trial, record, value)
+                        display.ended(trial, record)
 
     def _warn_of_mixing(self, finished: set[str]) -> None:
         """Say that what is finished was trained by other versions, or elsewhere, than the rest will be."""
@@ -294,17 +288,24 @@ class Driver:
             return page.write(execution.folder)
 
     def _summary(self, frame) -> dict:
-        """What all trials come to, over the seeds; a metric of test data is no objective, its like of validation is."""
-        from analysis.estimate import comparison
+        """What all trials come to, over the seeds; the objective is of validation data, whatever the metric.
 
-        metric = self.study.metric
-        objective = metric.replace("test", "val")
+        Where nothing finished there is no mean, and the objective is infinitely bad.
+        """
+        from analysis.estimate import comparison, intervals
+
+        metric, objective = self.study.metric, self.study.tuning_metric
         means = {m: comparison.comparison(frame, [], m, {}).to_dict("records")[0] for m in {metric, objective}}
         if self.jobs and objective != metric:
             self.console.print(
-                f"a sweeper is given the mean of {objective}: no choice is to be made by test data", highlight=False
+                f"a sweeper is given the mean of {objective}, not of {metric}: choices are made by validation data",
+                highlight=False,
+                soft_wrap=True,
             )
         whole = {name: means[metric][name] for name in ("seeds", "failures", "mean", "sd")}
+        if not comparison.succeeded(frame, objective).any():  # chance would be ahead of a poor job that finished
+            worst = -math.inf if intervals.higher_is_better(objective) else math.inf
+            return whole | {"mean": math.nan, "sd": math.nan, "objective": worst}
         return whole | {"objective": means[objective]["mean"]}
 
 
