@@ -349,8 +349,9 @@ def tuning(found: Findings) -> Section:
     trials = load.tuning_trials(found.execution, found.root) if study.nuisance else pd.DataFrame()
     if len(trials):
         chosen = tuned(trials, found.by, study.nuisance, study.tuning_metric)
+        have = " that it has" if chosen[list(study.nuisance)].isna().any(axis=None) else ""
         section.text(
-            f"Each arm was trained at every combination of {_and(study.nuisance)}, of those that it has, at seeds "
+            f"Each arm was trained at every combination of {_and(study.nuisance)}{have} at seeds "
             f"{', '.join(map(str, study.tuning_seeds))}; the best by {words(study.tuning_metric)} was then measured "
             "at the study's own seeds."
         )
