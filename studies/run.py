@@ -85,7 +85,8 @@ def task(composed: DictConfig) -> float:
     """What Hydra calls for each job, in this process or in another.
 
     Returns:
-        what sweepers optimize: the mean over its trials of the study's metric on validation data; NaN if it has none.
+        what sweepers optimize: the mean over its trials of the study's metric on validation data; NaN if it has
+        none, infinitely bad if nothing finished.
     """
     jobs, hydra_config = sweep.current(), HydraConfig.get()
     if any(outcome.code > SIGNALLED for outcome in jobs.outcomes()):

@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 import zipfile
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -19,8 +20,9 @@ from PIL import Image
 from rich.console import Console
 
 from analysis import compare
+from analysis.show import tables
 from studies import run
-from studies.command import compose, driver
+from studies.command import compose, driver, sweep
 from studies.record import Study
 
 ROOT = Path(__file__).parent.parent
@@ -398,6 +400,39 @@ def test_a_sweeper_chooses_by_validation_data_alone(capsys, metric):
     assert summary["objective"] == pytest.approx(0.3) and summary["mean"] == pytest.approx(np.mean(values[metric]))
     said = "a sweeper is given the mean of val_accuracy, not of" in capsys.readouterr().out
     assert said == (metric != "val_accuracy")
+
+
+@pytest.mark.parametrize(
+    ("metric", "value", "worst"),
+    [("val_loss", 5.59, np.inf), ("test_accuracy", 0.05, -np.inf), ("val_loss", 1e39, np.inf)],
+)
+def test_a_job_of_which_nothing_finished_is_ahead_of_no_other(metric, value, worst):
+    study = Study("s", "?", {}, (0, 1), {}, metric)
+    frame = pd.DataFrame({"seed": [0, 1], "classes": 10, "key": ["a", "b"], "status": "finished"})
+    finished = frame.assign(**{metric: value, study.tuning_metric: value})
+    failed = (
+        finished
+        if value > 1e38
+        else finished.assign(status=["diverged", "timeout"], **{metric: np.nan, study.tuning_metric: np.nan})
+    )
+    some = finished.assign(status=["finished", "diverged"])
+    summary = driver.Driver(study, None, "", "", Console())._summary
+    assert summary(failed)["objective"] == summary(failed.assign(status="crashed"))["objective"] == worst
+    assert summary(failed)["failures"] == (0 if value > 1e38 else 2)
+    if value < 1e38:
+        assert summary(finished)["objective"] == summary(some)["objective"] == pytest.approx(value)
+    jobs = [
+        asdict(sweep.Outcome([], True, metric=metric, **summary(each))) | {"optimizer.learning_rate": rate}
+        for rate, each in (("0.1", finished.assign(**{metric: min(value, 9)})), ("1e7", failed))
+    ]
+    assert re.search(r"^1e7 .* failed$", tables.sweep_table(jobs), re.M)
+    assert not re.search(r"^0.1 .* failed$", tables.sweep_table(jobs), re.M)
+
+
+def test_a_job_without_the_metric_has_no_objective():
+    frame = pd.DataFrame({"seed": [0, 1], "classes": 10, "status": "finished", "ema_val_loss": np.nan})
+    summary = driver.Driver(Study("s", "?", {}, (0, 1), {}, "ema_val_loss"), None, "", "", Console())._summary(frame)
+    assert np.isnan(summary["objective"]) and summary["seeds"] == 0
 
 
 def test_jobs_that_differ_in_nothing_that_is_trained_are_named(cli, trained):

@@ -61,8 +61,7 @@ def failure_scores(trials: pd.DataFrame, metric: str) -> pd.Series:
     the accuracy of the guess that always names the largest class, its share of the examples (`chance_val`,
     `chance_test`, where the store has them, else 1 / classes), and the loss of the uniform guess, log(classes).
     """
-    values = trials[metric].astype(float)
-    finished = values[(trials["status"] == "finished") & ~_infinite(values)]
+    finished = trials[metric].astype(float)[succeeded(trials, metric)]
     if len(finished) and finished.isna().all():
         return pd.Series(np.nan, trials.index)  # a metric that this study has not
     classes = trials["classes"].astype(float).where(trials["classes"] > 0)
@@ -70,6 +69,11 @@ def failure_scores(trials: pd.DataFrame, metric: str) -> pd.Series:
         return np.log(classes).fillna(finished.max()).clip(lower=finished.max())
     share = trials.get("chance_test" if "test" in metric else "chance_val", pd.Series(np.nan, trials.index))
     return share.astype(float).fillna(1 / classes).fillna(finished.min()).clip(upper=finished.min())
+
+
+def succeeded(trials: pd.DataFrame, metric: str) -> pd.Series:
+    """Whether each trial finished, and its metric, if there is such a one, is finite."""
+    return (trials["status"] == "finished") & ~_infinite(trials[metric].astype(float))
 
 
 def _infinite(values: pd.Series) -> pd.Series:

@@ -197,12 +197,18 @@ def sweep_table(jobs: list[dict], format: str = "terminal") -> str:
             *(job.get(name, "") for name in names),
             str(job["seeds"]),
             str(job["failures"]),
-            _mean(job) if job["seeds"] else "error" if job["code"] else "–",
+            _outcome(job),
         ]
         for job in jobs
     ]
     aligned = ["left"] * len(names) + ["right"] * 2 + ["left"]
     return tabulate(rows, headers, tablefmt=STYLES[format], colalign=aligned, disable_numparse=True)
+
+
+def _outcome(job) -> str:
+    if not job["seeds"]:
+        return "error" if job["code"] else "–"
+    return "failed" if _missing(job["mean"]) else _mean(job)
 
 
 def level_text(level: object) -> str:

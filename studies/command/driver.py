@@ -1,6 +1,7 @@
 """One invocation of a study: tune, train what is not finished yet, record it, show what came out."""
 
 import json
+import math
 import shlex
 import sys
 from collections import Counter
@@ -293,8 +294,11 @@ class Driver:
             return page.write(execution.folder)
 
     def _summary(self, frame) -> dict:
-        """What all trials come to, over the seeds; the objective is of validation data, whatever the metric."""
-        from analysis.estimate import comparison
+        """What all trials come to, over the seeds; the objective is of validation data, whatever the metric.
+
+        Where nothing finished there is no mean, and the objective is infinitely bad.
+        """
+        from analysis.estimate import comparison, intervals
 
         metric, objective = self.study.metric, self.study.tuning_metric
         means = {m: comparison.comparison(frame, [], m, {}).to_dict("records")[0] for m in {metric, objective}}
@@ -305,6 +309,9 @@ class Driver:
                 soft_wrap=True,
             )
         whole = {name: means[metric][name] for name in ("seeds", "failures", "mean", "sd")}
+        if not comparison.succeeded(frame, objective).any():  # chance would be ahead of a poor job that finished
+            worst = -math.inf if intervals.higher_is_better(objective) else math.inf
+            return whole | {"mean": math.nan, "sd": math.nan, "objective": worst}
         return whole | {"objective": means[objective]["mean"]}
 
 

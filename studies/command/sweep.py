@@ -29,9 +29,9 @@ class Outcome:
         swept: whether it is of a multirun.
         code: its exit code.
         root: the store's folder; study, root and metric are empty if it did not get that far.
-        seeds: with a value; mean, sd: of the study's metric over them.
+        seeds: with a value; mean, sd: of the study's metric over them, NaN if nothing finished.
         failures: trials that did not finish.
-        objective: what a sweeper optimizes: the mean of the study's `tuning_metric`.
+        objective: what a sweeper optimizes: the mean of the `tuning_metric`, infinitely bad if nothing finished.
         trials: what identifies its trials, all of them.
     """
 
