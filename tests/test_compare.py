@@ -315,12 +315,30 @@ def test_seeds_that_are_one_run_are_one_seed():
     study = Study("x", "?", {"x": ("a", "b")}, tuple(range(5)), {"x": "a"}, "test_accuracy")
     values = [("a", s, 0.9 + 0.01 * s) for s in range(5)] + [("b", s, 0.99) for s in range(5)]
     trials = frame(values, ["x"]).assign(running_loss=[*map(float, range(5)), *[7.5] * 5], val_loss=0.25)
+    trials = trials.assign(val_accuracy=0.9, chance_val=0.11)
     text = compare.answer(study, trials, None)
     table = rows(compare.answer(study, trials, None, format="csv"))
     assert [row["seeds"] for row in table] == ["5", "1"] and table[1]["low"] == ""
-    assert "The 5 seeds of x=b are one run, 5 times, and count as one: all that is drawn is pinned." in text
-    assert "clearly" not in text
-    assert "one run" not in compare.answer(study, trials.assign(running_loss=np.arange(10.0)), None)
+    assert "The 5 seeds of x=b are the same run, number for number, and count as one." in text
+    assert "clearly" not in text and "pinned" not in text
+    assert "same run" not in compare.answer(study, trials.assign(running_loss=np.arange(10.0)), None)
+
+
+@pytest.mark.usefixtures("unseen")
+@pytest.mark.parametrize(
+    ("loss", "accuracy", "chance"),
+    [(np.float32(np.log(10)), 0.0956, 0.1125), (np.float32(np.log(10)), 0.2, 0.1125), (14.5, 0.1125, 0.1125),
+     (14.5, 0.0956, float("nan"))],
+)  # fmt: skip
+def test_seeds_at_which_nothing_was_learned_are_not_taken_for_one_run(loss, accuracy, chance):
+    """Outputs that stay uniform, or name one class for sure, have the same loss whatever was drawn."""
+    study = Study("x", "?", {"x": ("zeros", "he")}, tuple(range(5)), {"x": "he"}, "val_accuracy")
+    values = [("zeros", s, accuracy) for s in range(5)] + [("he", s, 0.9 + 0.01 * s) for s in range(5)]
+    trials = frame(values, ["x"], "val_accuracy").assign(chance_val=chance)
+    trials = trials.assign(running_loss=[float(loss)] * 5 + [*map(float, range(5))], val_loss=float(loss))
+    table = rows(compare.answer(study, trials, None, format="csv"))
+    assert [row["seeds"] for row in table] == ["5", "5"] and table[0]["p"]
+    assert "same run" not in compare.answer(study, trials, None)
 
 
 @pytest.mark.usefixtures("unseen")

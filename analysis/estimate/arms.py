@@ -106,17 +106,29 @@ def _common(rows: set[frozenset]) -> set[frozenset]:
 def repeats(trials: pd.DataFrame, by: list[str]) -> np.ndarray:
     """Whether each trial is, number for number, an earlier one of its arm at another seed, `(trials,)`.
 
-    So are trials all of whose streams are pinned: they are one run, and one seed, however often it was done.
+    So are trials all of whose streams are pinned: they are one run, and one seed, however often it was done. Where
+    nothing was learned equal numbers say nothing of what was drawn: outputs that stay uniform have the loss
+    log(classes) at every seed, and those that always name one class its share of the examples.
     """
     if not {"running_loss", "val_loss"} <= set(trials):
         return np.full(len(trials), False)
     numbers = trials[["running_loss", "val_loss"]].astype(float)
     same = numbers.assign(arm=arms_of(trials, by)[0]).duplicated().to_numpy()
-    return same & np.isfinite(numbers.to_numpy()).all(axis=1) & (trials["status"] == "finished").to_numpy()
+    return same & _learned(trials, numbers.to_numpy()) & (trials["status"] == "finished").to_numpy()
+
+
+def _learned(trials: pd.DataFrame, losses: np.ndarray) -> np.ndarray:
+    """Whether each trial's losses `(trials, 2)` are not the uniform guess's, nor its accuracy within reach of one."""
+    unknown = pd.Series(np.nan, trials.index)
+    classes = trials["classes"].astype(float).where(trials["classes"] > 0)
+    uniform = np.isclose(losses, np.log(classes).to_numpy()[:, None], rtol=1e-5).any(axis=1)
+    share = trials.get("chance_val", unknown).astype(float).fillna(1 / classes)
+    guesses = trials.get("val_accuracy", unknown).astype(float) <= share
+    return np.isfinite(losses).all(axis=1) & ~uniform & ~guesses.to_numpy()
 
 
 def one_runs(trials: pd.DataFrame, by: list[str]) -> list[tuple[tuple, int]]:
-    """The arms whose seeds are one run, and how many seeds that is."""
+    """The arms whose seeds are one run, see `repeats`, and how many seeds that is."""
     found = []
     for levels, part in grouped(trials, by):
         if len(part) > 1 and repeats(part, by).sum() == len(part) - 1:

@@ -132,8 +132,7 @@ def one_runs(found: list[tuple[tuple, int]], by: list[str]) -> list[str]:
     """That seeds are one run, in a sentence, if any are: from `arms.one_runs`."""
     named = [(arm_label(dict(zip(by, levels, strict=True)), whole=True), count) for levels, count in found]
     return [
-        f"The {count} seeds of {arm} are one run, {count} times, and count as one: all that is drawn is pinned."
-        for arm, count in named
+        f"The {count} seeds of {arm} are the same run, number for number, and count as one." for arm, count in named
     ]
 
 

@@ -128,7 +128,6 @@ class Driver:
     def _train(self, trials, study) -> None:
         """Check every part of the pending trials in the workers, then train them and write what comes back."""
         from analysis import load
-        from analysis.estimate import comparison
         from studies.observe.early_warnings import early_warnings
 
         known = load.finished_keys(study.name, self.root)
@@ -148,8 +147,6 @@ class Driver:
         tasks = [
             Task(t.key, t.graph_key, t.config["engine"]["threads"], t, seconds[t.key] + compiling) for t in pending
         ]
-
-        import pandas as pd
 
         from studies.command import progress
 
@@ -171,10 +168,7 @@ class Driver:
                         with terminal.held():
                             self.execution.write(trial, *course, record, warning)
                         self.statuses[record.status] += 1
-                        value = getattr(record, study.metric)
-                        if record.status != "finished":  # as the tables count it
-                            value = comparison.scored(pd.DataFrame([asdict(record)]), study.metric).item()
-                        display.ended(trial, record, value)
+                        display.ended(trial, record)
 
     def _warn_of_mixing(self, finished: set[str]) -> None:
         """Say that what is finished was trained by other versions, or elsewhere, than the rest will be."""

@@ -24,7 +24,7 @@ class Display:
         self.study, self.console, self.skipped = study, console, skipped
         self.total, self.done, self.failed = len(trials), 0, 0
         self.left = Counter(trial.label() for trial in trials)
-        self.values: dict[str, list[float]] = {}
+        self.values: dict[str, list[float | None]] = {}
         self.started = time.monotonic()
         self.bar = Progress(
             TextColumn("{task.description}"),
@@ -48,12 +48,12 @@ class Display:
         if not self.done:
             self.bar.update(self.task, state=f"{trial.label()} seed={trial.seed}: epoch {epoch}")
 
-    def ended(self, trial: Trial, result: Result, value: float) -> None:
-        """A trial has ended; `value` is its metric as tables count it: a failure's, if it diverged."""
+    def ended(self, trial: Trial, result: Result) -> None:
+        """A trial has ended: after an arm's last the mean of those that finished is shown, and how many failed."""
         self.done += 1
         self.failed += result.status != "finished"
         label, metric = trial.label(), self.study.metric
-        self.values.setdefault(label, []).append(value)
+        self.values.setdefault(label, []).append(getattr(result, metric) if result.status == "finished" else None)
         self.left[label] -= 1
         elapsed = time.monotonic() - self.started
         state = f"{self.failed} failed, {self.skipped} skipped, {60 * self.done / elapsed:.0f} a minute, "
@@ -64,13 +64,22 @@ class Display:
                 f"{label} seed={trial.seed} crashed: {reason}", style="red", markup=False, highlight=False
             )
         if self.left[label] == 0:
-            values = [value for value in self.values[label] if value == value]
-            mean = f"{statistics.fmean(values):.4f}" if values else "none"
-            line = f"{label}: {metric} {mean}"
+            line = f"{label}: {metric} {_came_to(self.values[label])}"
             place = "" if self.console.is_terminal else f"[{self.done}/{self.total}] "
             tail = "" if self.console.is_terminal else f"  ({state})"
             self.console.print(f"{place}{line}{tail}", markup=False, highlight=False, soft_wrap=True)
         self.bar.update(self.task, completed=self.done, state=state)
+
+
+def _came_to(values) -> str:
+    """The mean of an arm's values, None for what failed, and how many that are."""
+    finished = [value for value in values if value is not None]
+    there = [value for value in finished if value == value]
+    if not finished:
+        return "failed"
+    mean = f"{statistics.fmean(there):.4f}" if there else "none"
+    failed = len(values) - len(finished)
+    return f"{mean}, {failed} of {len(values)} failed" if failed else mean
 
 
 def _duration(seconds: float) -> str:
