@@ -87,6 +87,15 @@ def test_chance_is_the_share_of_the_largest_class():
     np.testing.assert_allclose(comparison.scored(trials, "val_loss")[1], np.log(10))
 
 
+def test_chance_is_of_the_examples_that_the_metric_is_of():
+    trials = frame(("a", 0, 0.9), ("a", 1, NAN, "diverged")).assign(chance_train=0.3, chance_val=0.6)
+    for metric, chance in (("train_accuracy", 0.3), ("running_accuracy", 0.3), ("best_val_accuracy", 0.6)):
+        found = comparison.scored(trials.assign(**{metric: trials["val_accuracy"]}), metric)
+        np.testing.assert_array_equal(found, [0.9, chance])
+        without = trials.drop(columns=["chance_train", "chance_val"]).assign(**{metric: trials["val_accuracy"]})
+        np.testing.assert_array_equal(comparison.scored(without, metric), [0.9, 0.1])
+
+
 def test_what_has_no_classes_or_no_finite_loss_is_a_failure_without_a_warning():
     trials = frame(("a", 0, 0.9), ("a", 1, NAN, "timeout"), ("b", 0, NAN, "crashed"))
     trials = trials.assign(classes=[10, 0, 0], val_loss=[1.797e308, NAN, NAN])  # MLflow's infinity

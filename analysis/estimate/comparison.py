@@ -58,8 +58,9 @@ def failure_scores(trials: pd.DataFrame, metric: str) -> pd.Series:
     """What each trial scores if it diverges or times out: chance, or the worst that finished, whichever is worse.
 
     The worst is that of all the trials in the frame, so that no failure is ahead of anything that finished. Chance is
-    the accuracy of the guess that always names the largest class, its share of the examples (`chance_val`,
-    `chance_test`, where the store has them, else 1 / classes), and the loss of the uniform guess, log(classes).
+    the accuracy of the guess that always names the largest class, its share of the examples (`chance_train`,
+    `chance_val`, `chance_test`, where the store has them, else 1 / classes), and the loss of the uniform guess,
+    log(classes).
     """
     finished = trials[metric].astype(float)[succeeded(trials, metric)]
     if len(finished) and finished.isna().all():
@@ -67,7 +68,8 @@ def failure_scores(trials: pd.DataFrame, metric: str) -> pd.Series:
     classes = trials["classes"].astype(float).where(trials["classes"] > 0)
     if not higher_is_better(metric):
         return np.log(classes).fillna(finished.max()).clip(lower=finished.max())
-    share = trials.get("chance_test" if "test" in metric else "chance_val", pd.Series(np.nan, trials.index))
+    of = "test" if "test" in metric else "val" if "val" in metric else "train"
+    share = trials.get(f"chance_{of}", pd.Series(np.nan, trials.index))
     return share.astype(float).fillna(1 / classes).fillna(finished.min()).clip(upper=finished.min())
 
 
