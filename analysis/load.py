@@ -139,7 +139,7 @@ def trials(
 
 
 def epochs(study: str, root: str | Path = "mlruns", keys: Iterable[str] | None = None) -> pd.DataFrame:
-    """One row a trial and epoch: the columns `studies.record.EPOCH_COLUMNS`; what was not stored then is NaN."""
+    """One row a trial and epoch: the columns `studies.contract.EPOCH_COLUMNS`; what was not stored then is NaN."""
     store = runs.opened(root)
     return _joined(store, _selected(store, study, keys), "epochs.parquet", EPOCH_COLUMNS)
 
@@ -150,10 +150,10 @@ def layers(
     keys: Iterable[str] | None = None,
     statistics: Iterable[str] = STATISTICS,
 ) -> pd.DataFrame:
-    """One row a trial, epoch, layer and tensor: the columns `studies.record.LAYER_COLUMNS`.
+    """One row a trial, epoch, layer and tensor: the columns `studies.contract.LAYER_COLUMNS`.
 
     Args:
-        statistics: those wanted, in the order wanted, some of `studies.record.STATISTICS`.
+        statistics: those wanted, in the order wanted, some of `studies.contract.STATISTICS`.
 
     Raises:
         StudyError: there is no such study or statistic.

@@ -123,7 +123,7 @@ class Trial:
     """One arm at one seed: everything that a worker needs to train it.
 
     Attributes:
-        key: identity by content, see `studies.design.trial_key`.
+        key: identity by content, see `studies.design.grid.expand`.
         role: `scientific`, or `nuisance` for one that only tunes.
         arm: factor -> level.
         config: the resolved config, plain dictionaries and lists.

@@ -1,12 +1,15 @@
 """Who may import whom, by folder, held against the imports themselves, those inside functions too."""
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from studies.factors import targets
 
 ROOT = Path(__file__).parent.parent
 MODULES = {
@@ -152,3 +155,45 @@ def test_the_loop_names_no_factor():
     words |= {node.attr for node in ast.walk(MODULES["studies.train.trial"]) if isinstance(node, ast.Attribute)}
     words |= {str(n.value) for n in ast.walk(MODULES["studies.train.trial"]) if isinstance(n, ast.Constant)}
     assert not words & (groups | options)
+
+
+CONFIG = {"study", "data", "targets"}
+"""Modules that are called as a part of a config is."""
+
+NO_ADDRESSES = (".yaml", ".md", ".html", ".json", ".parquet", ".db", ".NAME")
+
+
+def addresses(tree) -> Iterator[str]:
+    """The addresses of ours in a module's docstrings."""
+    ours = {"studies", "analysis", "estimates"} | {module.rpartition(".")[2] for module in MODULES}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and (text := ast.get_docstring(node)):
+            for address in re.findall(r"`([a-z_]+(?:\.[A-Za-z_]+)+)`", text):
+                if address.partition(".")[0] in ours - CONFIG and not address.endswith(NO_ADDRESSES):
+                    yield address
+
+
+def missing(address: str) -> bool:
+    """Whether there is no such module, by the end of its path, and no such name in one."""
+    path, _, name = address.rpartition(".")
+    path = targets.PLACES.get(path, path)
+    if any(f".{module}".endswith(f".{address}") for module in MODULES):
+        return False
+    return not any(name in named(tree) for module, tree in MODULES.items() if f".{module}".endswith(f".{path}"))
+
+
+def named(tree) -> set[str]:
+    """What a module's body names."""
+    assigned = [node for node in tree.body if isinstance(node, ast.Assign | ast.AnnAssign)]
+    names = {each.id for node in assigned for each in ast.walk(node) if isinstance(each, ast.Name)}
+    return names | {node.name for node in tree.body if isinstance(node, ast.FunctionDef | ast.ClassDef)}
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_what_a_docstring_points_to_is_there(module):
+    assert [address for address in addresses(MODULES[module]) if missing(address)] == []
+
+
+def test_an_address_that_moved_is_seen():
+    tree = ast.parse("def f():\n    'From `estimates.comparison`, `comparison.scored` or `nowhere.at_all`.'")
+    assert [missing(address) for address in addresses(tree)] == [True, False]

@@ -23,7 +23,7 @@ DENSITY_CELLS = 60
 def curves(trials: pd.DataFrame, epochs: pd.DataFrame, by: list[str], metric: str) -> pd.DataFrame:
     """A metric's course as an arm scores it: no trial drops out of the mean when it ends.
 
-    A trial that diverged or timed out has a failure's score (`estimates.failure_scores`) from its last epoch on; one
+    A trial that diverged or timed out has a failure's score (`comparison.failure_scores`) from its last epoch on; one
     that stopped early keeps its last value. Values are averaged over the other factors within a seed, which has none
     where one of its trials crashed.
 

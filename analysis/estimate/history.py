@@ -158,7 +158,7 @@ def mean_changes(old: pd.DataFrame, new: pd.DataFrame, by: list[str]) -> pd.Data
     """One row an arm that two comparisons have: its mean in either, and the difference.
 
     Args:
-        old, new: from `estimates.comparison`, both by the factors `by`.
+        old, new: from `comparison.comparison`, both by the factors `by`.
     """
     before = {_arm(row, by): row["mean"] for row in old.to_dict("records")}
     rows = [

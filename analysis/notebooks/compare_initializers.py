@@ -98,7 +98,7 @@ difference = accuracy["he_normal"] - accuracy["glorot_uniform"]
 by_hand = [difference.mean(), *intervals.t_interval(difference.to_numpy())]
 row = compared[(compared["initializer"] == "he_normal") & (compared["model.depth"] == depth)].iloc[0]
 names = ["difference", "difference_low", "difference_high"]
-pd.DataFrame({"by hand": by_hand, "estimates.comparison": row[names].tolist()}, index=names).round(4)
+pd.DataFrame({"by hand": by_hand, "comparison.comparison": row[names].tolist()}, index=names).round(4)
 
 # %% [markdown]
 # The two columns agree. What pairing is good for is in the standard deviations:

@@ -25,7 +25,7 @@ def answer(compared: pd.DataFrame, by: list[str], metric: str, baseline: dict) -
     """The answer in a sentence, and, where the baseline leaves factors open, one for each combination of their levels.
 
     Args:
-        compared: from `estimates.comparison`, of the same factors, metric and baseline.
+        compared: from `comparison.comparison`, of the same factors, metric and baseline.
     """
     if compared["mean"].isna().all():
         return [f"There is no answer: no arm has a {words(metric)} that can be compared."]
@@ -110,7 +110,7 @@ def spans(found: list[tuple[list[str], dict | None]]) -> list[str]:
     """How far each factor moves the metric, those that move it most first.
 
     Args:
-        found: factors, and from `estimates.span` what their levels, averaged over the other factors, do.
+        found: factors, and from `comparison.span` what their levels, averaged over the other factors, do.
     """
     lines = []
     for by, span in found:
@@ -137,7 +137,7 @@ def one_runs(found: list[tuple[tuple, int]], by: list[str]) -> list[str]:
 
 
 def left_out(contexts: list[tuple], seeds: list[int], everything: bool, over: list[str]) -> list[str]:
-    """What averages are not of, in a sentence, if anything: from `estimates.left_out`, over these factors."""
+    """What averages are not of, in a sentence, if anything: from `arms.left_out`, over these factors."""
     if everything:
         return [
             f"No combination of {listed(over)} was tried with all arms at one seed, and so no average would be fair to "

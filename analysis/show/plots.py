@@ -21,7 +21,7 @@ class Arms:
     """How arms are told apart in every figure: by colour, dashes and markers in a panel; and by panels.
 
     Args:
-        frame: any with a row or more for each arm, in their order, such as `estimates.comparison` gives.
+        frame: any with a row or more for each arm, in their order, such as `comparison.comparison` gives.
         colour: the factors whose combinations have a colour each; with none there is one arm.
         panels: the factors whose combinations have a panel each.
     """
@@ -73,8 +73,8 @@ def comparison(arms: Arms, compared: pd.DataFrame, units: pd.DataFrame, metric: 
     """Every arm's mean with its interval, and every seed, a row an arm.
 
     Args:
-        compared: from `estimates.comparison`.
-        units: from `estimates.by_seed`, with the same factors.
+        compared: from `comparison.comparison`.
+        units: from `comparison.by_seed`, with the same factors.
     """
     names = [brief(arms.name(arm), 40) for arm in arms.styles]
     height = 0.25 + 0.21 * len(names)
@@ -120,7 +120,7 @@ def heat(
     """The means over two factors, or groups of them, as a map; small multiples over others.
 
     Args:
-        compared: from `estimates.comparison` with all of these factors.
+        compared: from `comparison.comparison` with all of these factors.
         rows, columns: the factors down and across.
         panels: the factors that have a map for each combination of their levels.
     """
@@ -344,7 +344,7 @@ def sensitivity(arms: Arms, compared: pd.DataFrame, rate: str, metric: str) -> F
     """A metric against the learning rate, a line an arm, its interval as a band.
 
     Args:
-        compared: from `estimates.comparison` by the arms' factors and the rate.
+        compared: from `comparison.comparison` by the arms' factors and the rate.
         rate: the rate's factor.
     """
     figure, panels = style.grid(
@@ -374,8 +374,8 @@ def loss_by_rate(arms: Arms, curve: pd.DataFrame, ranges: pd.DataFrame) -> Figur
 
     Args:
         arms: with a colour each.
-        curve: from `estimates.rate_curve`.
-        ranges: from `estimates.rate_range`, drawn as vertical lines.
+        curve: from `tuning.rate_curve`.
+        ranges: from `tuning.rate_range`, drawn as vertical lines.
     """
     figure, panels = style.grid([arms.name(arm) or "defaults" for arm in arms.styles], 2.7, 2.2)
     first = curve.groupby("seed")["loss"].first()

@@ -68,7 +68,7 @@ def comparison_table(
     """A comparison as text: an arm a row.
 
     Args:
-        comparison: what `estimates.comparison` gave.
+        comparison: what `comparison.comparison` gave.
         format: one of `FORMATS`; CSV and JSON have every number in full, the others the digits that mean something.
     """
     if format in PLAIN:
@@ -117,7 +117,7 @@ def noted(text: str, lines: list[str], format: str) -> str:
 
 
 def tuning_table(tuned: pd.DataFrame, by: list[str], nuisance: list[str], metric: str, format: str = "terminal") -> str:
-    """What `estimates.tuned` chose, as text: an arm a row."""
+    """What `tuning.tuned` chose, as text: an arm a row."""
     factors = [*by, *nuisance]
     rows = [
         [
@@ -132,7 +132,7 @@ def tuning_table(tuned: pd.DataFrame, by: list[str], nuisance: list[str], metric
 
 
 def rate_table(ranges: pd.DataFrame, by: list[str], format: str = "terminal") -> str:
-    """What `estimates.rate_range` found, as text: an arm a row."""
+    """What `tuning.rate_range` found, as text: an arm a row."""
     names = ("steepest", "lowest", "highest")
     headers = [*(short(factor, by) for factor in by), "seeds"]
     headers += [header for name in names for header in (f"{name} rate", "95 % interval")]
@@ -166,7 +166,7 @@ def warning_table(warnings: pd.DataFrame, metric: str, format: str = "terminal")
 
 
 def failure_table(failures: pd.DataFrame, by: list[str], format: str = "terminal") -> str:
-    """What `estimates.failures` counted, as text: an arm and status a row."""
+    """What `comparison.failures` counted, as text: an arm and status a row."""
     headers = [*(short(factor, by) for factor in by), "status", "trials", "seeds", "epochs", "reason"]
     rows = [
         [
