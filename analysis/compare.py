@@ -134,15 +134,16 @@ def answer(
     lines += answers.left_out(*arms.left_out(trials, by, over), over)
     lines += answers.one_runs(arms.one_runs(trials, by), by)
     lines = answers.chosen(answers.so_far(lines, len(trials), planned), chosen, study.metric)
+    notes = history.renamed(trials, metric) + history.mixed(trials)
     if format == "json":
-        return _json(study, by, metric, lines + history.mixed(trials), chosen, compared)
+        return _json(study, by, metric, lines + notes, chosen, compared)
     text = tables.comparison_table(compared, by, metric, study.baseline, format)
     if format in ("terminal", "markdown"):
         item = "\n- " if format == "markdown" else "\n  "
-        text += f"\n\n{item.join(lines + history.mixed(trials))}"
+        text += f"\n\n{item.join(lines + notes)}"
         text += f"\n\n{tables.interval_note(metric, any(factor in study.baseline for factor in by))}"
     else:
-        text = tables.noted(text, answers.caveats(chosen, study.metric) + history.mixed(trials), format)
+        text = tables.noted(text, answers.caveats(chosen, study.metric) + notes, format)
     if "loss_by_rate" in study.figures and format != "csv":
         curve = tuning.rate_curve(trials, load.epochs(study.name, root, list(trials["key"])), by)
         text += f"\n\n{tables.rate_table(tuning.rate_range(curve, by), by, format)}"
@@ -196,7 +197,7 @@ def across(
     Raises:
         StudyError: a factor is not in all of them, or they have no metric in common.
     """
-    from analysis.estimate import arms, comparison
+    from analysis.estimate import arms, comparison, history
     from analysis.show import answers
 
     studies = [study for study, _ in chosen]
@@ -227,7 +228,8 @@ def across(
     lines = []
     for study, trials in chosen:
         found = _choices(study, trials, root, asked and by, given, where, since)
-        lines += [f"{study.name}: {line}" for line in answers.caveats(found, study.metric)]
+        caveats = answers.caveats(found, study.metric) + history.renamed(trials, metric)
+        lines += [f"{study.name}: {line}" for line in caveats]
     if format == "json":
         return json.dumps({"metric": metric, "chosen_after_the_fact": lines, "arms": json.loads(text)}, indent=2)
     notes = [*notes, tables.interval_note(metric, bool(baseline))] if format in ("terminal", "markdown") else []

@@ -113,7 +113,8 @@ def report(execution: load.Execution, trials: pd.DataFrame, root: str | Path) ->
     answer = answers.so_far(answer, len(trials), len(execution.keys))
     before = [each for each in load.executions(study.name, root) if each.start_time < execution.start_time]
     choices = history.choices(study, before, execution.keys, root)
-    answer = answers.chosen(answer, choices, study.metric) + history.mixed(trials)
+    answer = answers.chosen(answer, choices, study.metric)
+    answer += history.renamed(trials, study.metric) + history.mixed(trials)
     page = environment.get_template("report.html.jinja").render(
         study=study,
         answer=answer,

@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 from test_writer import CONFIG, STUDY, made_up_trials, records, written
 
-from analysis import load
+from analysis import compare, load
 from studies.contract import EPOCH_COLUMNS, LAYER_COLUMNS, STATISTICS
 from studies.record import Result, StudyError
 from studies.store import database, writer
@@ -177,6 +177,12 @@ def test_what_an_earlier_version_stored_has_its_present_name_and_what_it_did_not
         assert expected["running_loss"].notna().any() and frame["val_loss"].notna().any()
         assert frame["train_loss"].isna().all()
     assert trials["best_val_loss"].isna().all() and epochs["clipped"].isna().all()
+    renamed = "what earlier versions stored under that name is running_loss now"
+    for format in ("terminal", "markdown", "json"):
+        assert renamed in compare.table(STUDY.name, old, metric="train_loss", format=format)
+        assert "earlier versions" not in compare.table(STUDY.name, root, metric="train_loss", format=format)
+        assert "earlier versions" not in compare.table(STUDY.name, old, metric="running_loss", format=format)
+        assert "earlier versions" not in compare.table(STUDY.name, old, metric="ema_val_loss", format=format)
 
 
 def test_settings_are_the_configs_values_as_they_were(root):

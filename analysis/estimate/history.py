@@ -184,6 +184,18 @@ def mixed(trials: pd.DataFrame) -> list[str]:
     ]
 
 
+def renamed(trials: pd.DataFrame, metric: str) -> list[str]:
+    """Says where the numbers are now that earlier versions stored as a metric; nothing if any that finished has it."""
+    now = {old: name for name, old in load.RUNNING.items()}.get(metric)
+    finished = trials[trials["status"] == "finished"]
+    if now not in trials or finished[metric].notna().any() or finished[now].isna().all():
+        return []
+    return [
+        f"No trial that finished has {metric}: what earlier versions stored under that name is {now} now, which these "
+        f"trials have."
+    ]
+
+
 def changed(finished: list[dict[str, str]], now: dict[str, str]) -> str:
     """How trials that an execution would add to were trained otherwise than it would train, or nothing.
 
