@@ -1,5 +1,7 @@
 """Estimates against values worked out by hand, by scipy and by simulation."""
 
+import time
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -584,6 +586,31 @@ def test_seeds_are_averaged_over_the_same_combinations():
     table = comparison.comparison(more, ["initializer"], "val_accuracy", {}, ["model.depth"])
     assert list(table["mean"]) == pytest.approx([0.5, 0.5]) and list(table["seeds"]) == [2, 2]
     assert arms.left_out(more, ["initializer"], ["model.depth"]) == ([], [2], False)
+
+
+def test_the_largest_block_may_be_what_three_of_four_seeds_have_in_common():
+    depths = [{*range(5), 5, 6}, {*range(5), 5, 7}, {*range(5), 6, 7}, {8}]
+    rows = [(arm, depth, seed, 0.5) for arm in "ab" for seed, those in enumerate(depths) for depth in sorted(those)]
+    trials = frame(*rows, factors=TWO)
+    kept = arms.comparable(trials, ["initializer"], ["model.depth"])
+    assert len(kept) == 2 * 15 and set(kept["seed"]) == {0, 1, 2} and set(kept["model.depth"]) == set(range(5))
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_no_block_is_larger_than_the_one_kept(seed):
+    there = np.random.default_rng(seed).random((6, 7)) < 0.7
+    rows, columns = arms._block(there)
+    every = [[place for place in range(6) if mask >> place & 1] for mask in range(1, 2**6)]
+    assert there[np.ix_(rows, columns)].all()
+    assert len(rows) * len(columns) == max(len(some) * there[some].all(axis=0).sum() for some in every)
+
+
+def test_a_block_of_many_ragged_seeds_is_found_in_time():
+    there = np.random.default_rng(0).random((200, 60)) < 0.8
+    there[:150, :40] = True
+    start = time.perf_counter()
+    rows, columns = arms._block(there)
+    assert time.perf_counter() - start < 5 and there[np.ix_(rows, columns)].all()
 
 
 def test_a_whole_frame_leaves_nothing_out_and_arms_tried_apart_everything():

@@ -7,6 +7,9 @@ import pandas as pd
 
 from studies.record import Study
 
+MOST_BLOCKS = 4000
+"""So many combinations are looked through for the largest block, which is then the largest of these."""
+
 
 def arms_of(trials: pd.DataFrame, by: list[str]) -> tuple[np.ndarray, list[tuple]]:
     """Each trial's arm as a number, `(trials,)`, and what the numbers stand for: the levels, in order of appearance."""
@@ -87,9 +90,9 @@ def counted(trials: pd.DataFrame, by: list[str], over: Iterable[str]) -> np.ndar
 
 
 def _block(there: np.ndarray) -> tuple[list[int], list[int]]:
-    """The rows and columns of the largest block that is all true, of several the tallest."""
-    rows = {frozenset(np.flatnonzero(row)) for row in there}
-    blocks = {columns: [n for n, row in enumerate(there) if row[list(columns)].all()] for columns in _common(rows)}
+    """The rows and columns of the largest block that is all true, of several the tallest; see `MOST_BLOCKS`."""
+    rows = {frozenset(np.flatnonzero(row).tolist()) for row in there}
+    blocks = {each: np.flatnonzero(there[:, list(each)].all(axis=1)).tolist() for each in _common(rows)}
 
     def size(columns):
         return len(columns) * len(blocks[columns]), len(blocks[columns]), sorted(-n for n in columns)
@@ -99,8 +102,13 @@ def _block(there: np.ndarray) -> tuple[list[int], list[int]]:
 
 
 def _common(rows: set[frozenset]) -> set[frozenset]:
-    """What one, two or all of the sets have in common, if anything."""
-    return ({a & b for a in rows for b in rows} | {frozenset.intersection(*rows)}) - {frozenset()} if rows else set()
+    """What any number of the sets have in common, if anything; not all of it if that is more than `MOST_BLOCKS`."""
+    found = {frozenset.intersection(*rows), *rows} if rows else set()
+    for row in sorted(rows, key=sorted):
+        if len(found) > MOST_BLOCKS:
+            break
+        found |= {row & other for other in found}
+    return found - {frozenset()}
 
 
 def repeats(trials: pd.DataFrame, by: list[str]) -> np.ndarray:
