@@ -157,7 +157,7 @@ def _choices(study, trials, root, by, metric, where, since, planned=0):
     executions = load.executions(study.name, root) if study.factors else []
     latest = executions and (planned or where is not None or since is not None)
     keys = executions[-1].keys if latest else tuple(trials["key"])
-    return history.choices(study, executions, keys, root, by, metric, where, since)
+    return history.choices(study, executions, keys, root, by, metric, where, since, tuple(trials["key"]))
 
 
 def _json(study, by, metric, lines, choices, compared) -> str:

@@ -86,7 +86,10 @@ def test_seeds_that_grew_are_said_with_the_looks_before(root):
     executed(root)
     executed(root, seeds=tuple(range(5)))
     for format, text in everywhere(root).items():
-        assert re.search(rf"Looked at before: with 3 seeds on {DAY}; p values do not account for that\.", text), format
+        assert re.search(
+            rf"Looked at before: with 3 seeds on {DAY}; p values do not account for that, and only", text
+        ), format
+        assert text.count("only executions are counted as looks") == 1, format
     executed(root, seeds=tuple(range(10)))
     for format, text in everywhere(root).items():
         assert re.search(rf"Looked at before 2 times: with 3 seeds on {DAY}; with 5 seeds on {DAY}; p", text), format
@@ -141,10 +144,21 @@ def test_a_filter_is_said_in_the_sentence_that_it_made(root):
             text = compare.table(STUDY.name, root, format=format, where=where, since=since)
             text = json.loads(text)["answer"] if format == "json" else text.replace("&gt;", ">").replace("&lt;", "<")
             text = "\n".join(text) if format == "json" else text
-            assert f"Chosen after the fact: the trials {limits}; p values do not account for that." in text
+            assert (
+                f"Chosen after the fact: the trials {limits}; p values do not account for that, and only executions"
+                in text
+            )
             if format in ("terminal", "markdown", "json"):
                 assert f"Of the trials {limits}, chosen after the fact: " in text
     assert "Looked at before" not in compare.table(STUDY.name, root, where="seed < 2")
+
+
+def test_trials_that_no_look_was_at_are_fresh_however_they_are_chosen(root):
+    executed(root)
+    executed(root, seeds=tuple(range(5)))
+    assert "Looked at before: with 3 seeds" in compare.table(STUDY.name, root, where="seed >= 2")
+    fresh = compare.table(STUDY.name, root, where="seed >= 3")
+    assert "Looked at before" not in fresh and "Chosen after the fact" in fresh
 
 
 def test_factors_and_a_metric_that_are_not_the_studys_own_are_said(root):

@@ -65,6 +65,7 @@ def choices(
     metric: str | None = None,
     where: str | None = None,
     since: str | None = None,
+    left: Collection[str] | None = None,
 ) -> Choices:
     """What an answer was preceded by.
 
@@ -75,11 +76,13 @@ def choices(
         executions: of the study, oldest first; those that came before.
         keys: of the trials at hand, before any condition on them.
         by, metric, where, since: as `analysis.compare` has them.
+        left: keys of the trials that the conditions leave; None for all.
     """
     now, found = _view(study, keys), {}
+    left = now[0] if left is None else frozenset(left)
     for each in executions:
         view = _view(each.study, each.keys)
-        if view != now and view not in found and not view[0].isdisjoint(now[0]) and _was_shown(each, root):
+        if view != now and view not in found and not view[0].isdisjoint(left) and _was_shown(each, root):
             found[view] = _look(
                 each.study, each.keys, f"{datetime.fromtimestamp((each.end_time or 0) / 1000):%Y-%m-%d}"
             )

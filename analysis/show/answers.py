@@ -19,6 +19,7 @@ MOST_CONTEXTS = 8
 SURE = 1 - LEVEL
 
 UNACCOUNTED = "p values do not account for that"
+UNCOUNTED = "and only executions are counted as looks: tables that were asked for in between are not"
 
 
 def answer(compared: pd.DataFrame, by: list[str], metric: str, baseline: dict) -> list[str]:
@@ -76,12 +77,12 @@ def caveats(choices: Choices, metric: str) -> list[str]:
         named.append(f"to compare by {' and '.join(choices.by) or 'no factor'}, not all that the study varies")
     if choices.metric is not None:
         named.append(f"{words(choices.metric)}, not the study's own {words(metric)}")
-    lines = [f"Chosen after the fact: {'; '.join(named)}; {UNACCOUNTED}."] * bool(named)
+    lines = [f"Chosen after the fact: {'; '.join(named)}; {UNACCOUNTED}"] * bool(named)
     if choices.looks:
         times = "" if len(choices.looks) == 1 else f" {len(choices.looks)} times"
         earlier = "; ".join(_look(look, choices.design) for look in choices.looks)
-        lines.append(f"Looked at before{times}: {earlier}; {UNACCOUNTED}.")
-    return lines
+        lines.append(f"Looked at before{times}: {earlier}; {UNACCOUNTED}")
+    return [*(f"{line}." for line in lines[:-1]), *(f"{line}, {UNCOUNTED}." for line in lines[-1:])]
 
 
 def _limits(choices) -> list[str]:
