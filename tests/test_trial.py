@@ -281,6 +281,10 @@ def test_every_normalization_trains_and_reports_its_raw_kernels(run, model, norm
     assert bool(gains) == (normalization not in ("none", "weight"))
 
 
+SHALLOW = {"resnet20": "model.blocks=1", "plain20": "model.blocks=1", "vit": "model.depth=1"}
+"""A block of each kind is enough: what compiles is all that takes time."""
+
+
 @pytest.mark.parametrize("model", MODELS)
 def test_every_model_trains_and_reports_its_kernels(run, tmp_path, model):
     size = 32 if model in ("application", "c3d3", "vgg_small") else 16
@@ -290,6 +294,7 @@ def test_every_model_trains_and_reports_its_kernels(run, tmp_path, model):
     settings = ("data=npz", f"data.path={tmp_path}/images.npz", f"model={model}", "training.batch_size=8")
     if model == "application":
         settings += ("model._target_=keras.applications.MobileNet",)  # the one that compiles fastest
+    settings += (SHALLOW[model],) if model in SHALLOW else ()
     epochs, layers, result = run(*settings, "training.epochs=1", "optimizer=adam")
     assert result.status == "finished" and np.isfinite(epochs[-1].running_loss)
     kernels = [record for record in layers if record.tensor.endswith("kernel") and record.epoch == 1]
