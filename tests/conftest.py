@@ -33,8 +33,12 @@ settings.load_profile("repeatable")
 
 @pytest.fixture(autouse=True)
 def signals():
-    """What a command that ran in this process made of its signals: as they were, for it and for what it starts."""
+    """Undo what a command that ran here made of its signals, and heed what a shell's background ignores."""
     before = {number: signal.getsignal(number) for number in terminal.ENDINGS}
+    for number, handler in before.items():
+        if handler is signal.SIG_IGN:
+            before[number] = signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL
+            signal.signal(number, before[number])
     yield
     for number, handler in before.items():
         signal.signal(number, handler)

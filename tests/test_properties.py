@@ -155,7 +155,7 @@ def answered(planned, monkeypatch, tmp_path_factory):
     return call
 
 
-@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(commands())
 def test_any_command_line_is_answered_by_a_plan_or_by_one_paragraph(answered, words):
     answered(words)
