@@ -27,7 +27,7 @@ QUIET += ["--disable-component-update", "--disable-sync"]
 
 pytestmark = pytest.mark.slow
 
-expect.set_options(timeout=20_000)  # a busy machine's
+expect.set_options(timeout=40_000)  # a busy machine's
 
 MLFLOWS_OWN = (
     # A server without users is asked who the user is.
@@ -74,7 +74,7 @@ def served(root):
     yield process, printed
     if process.poll() is None:
         process.send_signal(signal.SIGINT)
-        process.communicate(timeout=20)
+        process.communicate(timeout=60)
 
 
 @pytest.fixture
@@ -88,7 +88,7 @@ def page(browser, served):
         "request", lambda r: elsewhere.append(r.url) if not re.match(r"(http://127|blob:|data:)", r.url) else None
     )
     opened = context.new_page()
-    opened.set_default_timeout(20_000)
+    opened.set_default_timeout(40_000)
     yield opened
     context.close()
     assert [error for error in errors if not any(re.fullmatch(known, error) for known in MLFLOWS_OWN)] == []
@@ -284,7 +284,7 @@ def test_the_server_is_two_processes_and_ctrl_c_leaves_none(served):
     family = [server, *children(server)]
     assert len(family) == 2
     process.send_signal(signal.SIGINT)
-    _, error = process.communicate(timeout=20)
+    _, error = process.communicate(timeout=60)
     assert process.returncode == 0 and error == ""
     deadline = time.monotonic() + 5
     while any(map(alive, family)) and time.monotonic() < deadline:
