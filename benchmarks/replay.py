@@ -11,8 +11,7 @@ from studies.contract import STATISTICS
 from studies.execute.task import Task
 from studies.execute.worker import environment
 from studies.record import EpochRecord, Result, Started, Study, Trial
-from studies.store import database as database
-from studies.store import writer
+from studies.store import database, writer
 
 ROOT = Path(__file__).parent.parent
 KEY = "0" * 16
@@ -22,8 +21,9 @@ TRAIN = """
 import pickle, sys
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
-from studies import limits, trial
+from studies.factors import limits
 from studies.record import Trial
+from studies.train import trial
 
 with initialize_config_dir(sys.argv[1], version_base="1.3"):
     config = OmegaConf.to_container(compose("config", overrides=sys.argv[4:]), resolve=True)
@@ -48,9 +48,7 @@ def store(root: Path, file: Path, count: int, copies: int = 0) -> None:
         copies: so many times each statistic of each kernel is charted, at three epochs; 0 charts what studies chart.
     """
     root.mkdir()
-    maker = database.Maker(root)
-    maker.place()
-    maker.discard()
+    database.make(root)
     groups = ("data", "model", "initializer", "optimizer", "schedule", "regularizer", "clipping", "training")
     config: dict = {group: {} for group in groups}
     study = Study("replayed", "How long does it take?", {"model.depth": tuple(range(count))}, (0,), {}, "val_accuracy")

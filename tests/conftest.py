@@ -148,16 +148,9 @@ def once(together):
 
 @pytest.fixture(scope="session")
 def fresh(once):
-    """The folder of a fresh database, made by MLflow."""
+    """The folder of a fresh database."""
 
-    def fill(root):
-        maker = database.Maker(root)
-        try:
-            maker.place()
-        finally:
-            maker.discard()
-
-    return once("fresh", fill)
+    return once("fresh", database.make)
 
 
 @pytest.fixture(scope="session", autouse=True)

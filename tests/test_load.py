@@ -15,9 +15,10 @@ import pytest
 from test_writer import CONFIG, STUDY, made_up_trials, records, written
 
 from analysis import compare, load
+from studies import contract
 from studies.contract import EPOCH_COLUMNS, LAYER_COLUMNS, STATISTICS
 from studies.record import Result, StudyError
-from studies.store import database, writer
+from studies.store import writer
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +43,7 @@ def server(root):
         address = f"http://127.0.0.1:{free.getsockname()[1]}"
     command = [sys.executable, "-m", "mlflow", "server", "--workers", "1", "--host", "127.0.0.1"]
     process = subprocess.Popen(
-        [*command, "--port", address.rpartition(":")[2], "--backend-store-uri", database.uri(root)],
+        [*command, "--port", address.rpartition(":")[2], "--backend-store-uri", contract.uri(root)],
         env=os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"},
         cwd=root,
         stdout=subprocess.DEVNULL,

@@ -22,9 +22,7 @@ STUDY = Study("made up", "Does it?", {}, (0,), {}, "val_accuracy")
 @pytest.fixture
 def root(tmp_path):
     """A store with two studies, the first of them executed twice."""
-    maker = database.Maker(tmp_path)
-    maker.place()
-    maker.discard()
+    database.make(tmp_path)
     for name in ("one", "one", "two"):
         writer.Execution(tmp_path, replace(STUDY, name=name), [], "").close("FINISHED")
     return tmp_path

@@ -6,6 +6,7 @@ import json
 import math
 import shutil
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -82,7 +83,7 @@ def written(root, statuses=("finished", "diverged", "crashed", "timeout")):
 
 def seen_by_mlflow(root):
     """All that MLflow's client says of the store's runs, by name, but for ids and times."""
-    client = MlflowClient(database.uri(root))
+    client = MlflowClient(contract.uri(root))
     experiment = client.get_experiment_by_name(STUDY.name)
     [parent] = client.search_runs([experiment.experiment_id], "tags.trial.role = 'execution'")
 
@@ -127,7 +128,7 @@ def test_sql_and_mlflows_client_write_the_same(fresh, tmp_path, monkeypatch):
 
 def test_every_run_has_the_dataset_that_it_trained_on_and_an_execution_the_one_they_share(root):
     trials = written(root)
-    client = MlflowClient(database.uri(root))
+    client = MlflowClient(contract.uri(root))
     [experiment] = [e.experiment_id for e in client.search_experiments() if e.name == STUDY.name]
     found = client.search_runs([experiment], "dataset.name = 'up'")
     assert len(found) == len(trials) + 1
@@ -153,7 +154,7 @@ def test_descriptions_say_what_is_asked_and_where_the_answer_is(root):
     execution = writer.Execution(root, STUDY, made_up_trials(), "")
     table = "\n".join(f"| row {n:04d} of a long table |" for n in range(1000))
     execution.close("FINISHED", table)
-    client = MlflowClient(database.uri(root))
+    client = MlflowClient(contract.uri(root))
     experiment = client.get_experiment_by_name(STUDY.name)
     page = f"#/experiments/{experiment.experiment_id}/runs/{execution.parent}"
     description = experiment.tags["mlflow.note.content"]
@@ -168,7 +169,7 @@ def test_descriptions_say_what_is_asked_and_where_the_answer_is(root):
 
 def test_the_studys_metric_and_factors_come_first(root):
     written(root)
-    client = MlflowClient(database.uri(root))
+    client = MlflowClient(contract.uri(root))
     [run] = client.search_runs([client.get_experiment_by_name(STUDY.name).experiment_id], "params.model.depth = '2'")[
         :1
     ]
@@ -219,7 +220,7 @@ def test_a_level_that_is_null_leaves_the_others_as_they_are(root):
 
 def test_children_are_nested_and_charted_at_a_dozen_epochs(root):
     written(root)
-    client = MlflowClient(database.uri(root))
+    client = MlflowClient(contract.uri(root))
     runs = client.search_runs([client.get_experiment_by_name(STUDY.name).experiment_id])
     (parent,) = [run for run in runs if run.data.tags["trial.role"] == "execution"]
     children = [run for run in runs if run is not parent]
@@ -238,7 +239,7 @@ def test_a_killed_driver_leaves_nothing_half_written(root, monkeypatch):
         killed.store.begin("depth=1 seed=0", {"trial.key": trials[0].key, "trial.status": "finished"}, 0)
         assert load.finished_keys(STUDY.name, root) == set()
         writer.Execution(root, STUDY, trials, "").close("FINISHED")
-        client = MlflowClient(database.uri(root))
+        client = MlflowClient(contract.uri(root))
         runs = client.search_runs([client.get_experiment_by_name(STUDY.name).experiment_id])
         assert {run.data.tags["trial.role"] for run in runs if "trial.role" in run.data.tags} == {"execution"}
         assert not [run for run in runs if run.info.status == "RUNNING"]
@@ -249,7 +250,7 @@ def test_a_job_leaves_the_runs_of_its_sweeps_other_jobs_alone_and_shares_their_p
         monkeypatch.setattr("studies.contract.SCHEMAS", known)
         jobs = Sweep(Path(f"sweep-{len(known)}"), ["-m", "seed=0,1"], False)
         executions = [writer.Execution(root, STUDY, made_up_trials(), "", jobs) for _ in range(2)]
-        client = MlflowClient(database.uri(root))
+        client = MlflowClient(contract.uri(root))
         runs = [client.get_run(execution.parent) for execution in executions]
         assert [run.info.status for run in runs] == ["RUNNING", "RUNNING"]
         [parent] = {run.data.tags["mlflow.parentRunId"] for run in runs}
@@ -319,7 +320,7 @@ def test_a_store_that_was_moved_still_has_its_artifacts(root, tmp_path_factory):
     shutil.move(root, moved)
     assert len(load.layers(STUDY.name, moved)) == 4 * 2 * 3 * (EPOCHS + 1)
     writer.Execution(moved, STUDY, trials, "").close("FINISHED")
-    client = MlflowClient(database.uri(moved))
+    client = MlflowClient(contract.uri(moved))
     for run in client.search_runs([client.get_experiment_by_name(STUDY.name).experiment_id]):
         assert Path(client.download_artifacts(run.info.run_id, "")).is_relative_to(moved)
 
@@ -351,12 +352,13 @@ def test_a_root_that_cannot_be_written_is_refused(tmp_path):
 
 
 def test_two_drivers_that_make_one_database_at_once_share_it(tmp_path):
-    makers = [database.Maker(tmp_path) for _ in range(2)]
-    for maker, name in zip(makers, ("one", "two"), strict=True):
-        maker.place()
-        maker.discard()
+    with ThreadPoolExecutor(4) as drivers:
+        list(drivers.map(database.make, [tmp_path] * 4))
+    for name in ("one", "two"):
+        database.make(tmp_path)
         writer.Execution(tmp_path, replace(STUDY, name=name), [], "").close("FINISHED")
     assert load.studies(tmp_path) == ["one", "two"]
+    assert not (tmp_path / ".mlflow.db.new").exists()
 
 
 def test_files_are_replaced_whole_whoever_reads_meanwhile(root):

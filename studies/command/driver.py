@@ -12,7 +12,7 @@ from typing import Any
 
 from rich.console import Console
 
-from studies import terminal
+from studies import contract, terminal
 from studies.command import cost, provenance, sweep
 from studies.contract import Tag
 from studies.design import arms
@@ -181,16 +181,11 @@ class Driver:
 
     def _open(self, pending) -> None:
         """Have what is pending checked, and this execution in the store, both while the workers start."""
-        with terminal.held():
-            maker = database.Maker(self.root)
-        try:
-            from analysis import report  # noqa: F401  a second, which is had while the workers start
-            from studies.store import writer  # noqa: F401
+        from analysis import report  # noqa: F401  a second, which is had while the workers start
+        from studies.store import writer  # noqa: F401
 
-            checked(pending, self.executor)
-            maker.place()
-        finally:
-            maker.discard()
+        checked(pending, self.executor)
+        database.make(self.root)
         if self.execution is None:
             self._begin()
 
@@ -273,7 +268,7 @@ class Driver:
         print(f"results   {Path(self.root).resolve()}")
         print(f"report    {self._report(frame)}")
         print(f"tables    python -m analysis.compare {shlex.quote(study.name)}{where}")
-        print(f"browse    mlflow ui --backend-store-uri {shlex.quote(database.uri(self.root))}")
+        print(f"browse    mlflow ui --backend-store-uri {shlex.quote(contract.uri(self.root))}")
 
     def _report(self, frame) -> Path:
         """The path of the report: written at the end of an execution, and for a finished study if it has none."""

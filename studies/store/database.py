@@ -1,4 +1,4 @@
-"""MLflow's SQLite database: made by MLflow in a process of its own, since that takes seconds; claimed, opened, moved.
+"""MLflow's SQLite database: made, claimed, opened, moved.
 
 What the file system or SQLite refuses is said in one paragraph.
 """
@@ -6,10 +6,7 @@ What the file system or SQLite refuses is said in one paragraph.
 import errno
 import fcntl
 import os
-import shutil
 import sqlite3
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -20,30 +17,13 @@ from urllib.parse import quote
 from filelock import FileLock
 
 from studies import contract
-from studies.contract import uri
 from studies.record import StudyError
 
 PATIENCE = 60
 """Seconds that a database may be locked by another program."""
 
-MAKE = """
-import gc, os, shutil, sys, threading
-
-def clean_up():
-    os.read(0, 1)  # until whoever started this has what was made, or is dead
-    while os.path.exists(sys.argv[1]):
-        shutil.rmtree(sys.argv[1], ignore_errors=True)
-    os._exit(0)
-
-watch = threading.Thread(target=clean_up, daemon=True)
-watch.start()
-gc.disable()  # it takes a fifth of the time, of a process that ends soon
-sys.modules |= dict.fromkeys(("pandas", "pyarrow", "scipy"))  # as if they were not there: no table needs them
-from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
-SqlAlchemyStore(sys.argv[2], sys.argv[3])
-print("made", flush=True)
-watch.join()
-"""
+TABLES = Path(__file__).with_name("mlflow.sql")
+"""The tables of the MLflow that we depend on, which takes seconds to make them; benchmarks/tables.py writes it."""
 
 MISTAKES = (sqlite3.ProgrammingError, sqlite3.IntegrityError, sqlite3.NotSupportedError)
 """Errors that would be mistakes here."""
@@ -162,72 +142,28 @@ def _claim(file, sweep) -> bool:
     return False
 
 
-class Maker:
-    """A fresh database in the making, in a process of its own; it is in nobody's way until it is put in its place.
-
-    That process has the database in a temporary folder, and removes it when this one ends, however it ends.
-
-    Args:
-        root: the store's folder; nothing is made if there is a database in it already.
+def make(root: str | Path) -> None:
+    """Put a fresh database into a store's folder, unless there is one.
 
     Raises:
         StudyError: there is no room for it.
     """
-
-    def __init__(self, root: str | Path):
-        self.database = Path(root).resolve() / "mlflow.db"
-        self.process: subprocess.Popen | None = None
-        if _has_content(self.database):
+    root = Path(root).resolve()
+    database, near = root / "mlflow.db", root / ".mlflow.db.new"
+    with guarded(root), FileLock(root / ".mlflow.lock"):
+        if _has_content(database):
             return
-        with guarded("the temporary folder", "TMPDIR"):
-            self.errors = tempfile.TemporaryFile()
-            self.folder = Path(tempfile.mkdtemp(prefix="mlflow-"))
-            artifacts = (self.database.parent / "artifacts").as_uri()
-            self.process = subprocess.Popen(
-                [sys.executable, "-c", MAKE, str(self.folder), uri(self.folder), artifacts],
-                env=os.environ | {"PYTHONWARNINGS": ""},
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=self.errors,
-                start_new_session=True,
-            )
-
-    def place(self) -> None:
-        """Wait until it is made, and move it to its place.
-
-        Raises:
-            StudyError: MLflow could not make it, or there is no room for it.
-        """
-        if self.process is None or self.process.stdout is None:
-            return
-        if not self.process.stdout.readline():
-            self.process.wait()
-            raise StudyError(f"MLflow could not make its database in {self.folder.parent}: {self._last_words()}")
-        with guarded(self.database.parent), FileLock(self.database.with_name(".mlflow.lock")):
-            if not _has_content(self.database):  # another study may have been faster
-                near = self.database.with_name(".mlflow.db.new")
-                try:
-                    shutil.copyfile(self.folder / "mlflow.db", near)
-                    near.replace(self.database)  # whole, whoever looks meanwhile
-                finally:
-                    near.unlink(missing_ok=True)
-
-    def discard(self) -> None:
-        """Leave nothing behind."""
-        if self.process is not None:
-            self.process.kill()
-            self.process.wait()
-            for pipe in (self.process.stdin, self.process.stdout, self.errors):
-                if pipe:
-                    pipe.close()
-            shutil.rmtree(self.folder, ignore_errors=True)
-            self.process = None
-
-    def _last_words(self) -> str:
-        """The last line of what it said that names an error."""
-        self.errors.seek(0)
-        lines = self.errors.read().decode(errors="replace").strip().splitlines() or ["it did not say why"]
-        return next((line for line in reversed(lines) if "Error" in line), lines[-1])
+        near.unlink(missing_ok=True)  # of a process that was killed
+        try:
+            with closing(sqlite3.connect(near)) as connection:
+                connection.executescript(TABLES.read_text())
+                now = int(1000 * time.time())
+                default = (0, "Default", f"{root.as_uri()}/artifacts/0", "active", now, now, "default")
+                connection.execute("INSERT INTO experiments VALUES (?, ?, ?, ?, ?, ?, ?)", default)
+                connection.commit()
+            near.replace(database)  # whole, whoever looks meanwhile
+        finally:
+            near.unlink(missing_ok=True)
 
 
 def _has_content(database: Path) -> bool:
