@@ -14,8 +14,8 @@ from markupsafe import Markup
 from analysis import command, load
 from analysis.estimate import arms, comparison, history
 from analysis.read import runs
-from analysis.show import answers, style
-from analysis.show.sections import SECTIONS, Findings
+from analysis.show import answers, beside, style
+from analysis.show.sections import SECTIONS, Findings, weights
 from studies.record import StudyError
 
 FILE = "report.html"
@@ -93,8 +93,8 @@ def report(execution: load.Execution, trials: pd.DataFrame, root: str | Path) ->
     if trials.empty:
         raise StudyError(f"no trial of {study.name} in {root} has ended yet: run it again to go on")
     found = Findings(execution, trials, root)
-    sections = [section for make in SECTIONS if (section := make(found)).blocks]
-    figures = {f"{b.name}.svg": b.body for section in sections for b in section.blocks if b.kind == "figure"}
+    of_weights = beside.begun(lambda: weights(found))  # more than half of the time
+    made = {make: make(found) for make in SECTIONS if make is not weights}
     facts = (
         f"{len(found.compared)} arm{'s' * (len(found.compared) > 1)}, {len(study.seeds)} "
         f"seed{'s' * (len(study.seeds) > 1)}, {len(trials)} of {len(execution.keys)} trials; metric: {study.metric}"
@@ -115,6 +115,9 @@ def report(execution: load.Execution, trials: pd.DataFrame, root: str | Path) ->
     choices = history.choices(study, before, execution.keys, root)
     answer = answers.chosen(answer, choices, study.metric)
     answer += history.renamed(trials, study.metric) + history.mixed(trials)
+    made[weights] = of_weights()
+    sections = [made[make] for make in SECTIONS if made[make].blocks]
+    figures = {f"{b.name}.svg": b.body for section in sections for b in section.blocks if b.kind == "figure"}
     page = environment.get_template("report.html.jinja").render(
         study=study,
         answer=answer,
