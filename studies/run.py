@@ -60,6 +60,8 @@ def _command(wants_traceback: bool) -> int:
     code = 1
     with sweep.begun(sys.argv[1:], wants_traceback) as jobs:
         try:
+            with terminal.held():
+                driver.foresee(sys.argv[1:])
             hydra.main(config_path=str(compose.CONF), config_name="config", version_base="1.3")(task)()
             sys.stdout.flush()
             code = 0
@@ -75,6 +77,7 @@ def _command(wants_traceback: bool) -> int:
             for executor in EXECUTORS.values():
                 executor.close()
             EXECUTORS.clear()
+            driver.forget()
             outcomes = jobs.outcomes()
             code = max([code, *(outcome.code for outcome in outcomes)])
             _end_sweep(jobs, outcomes, code)
@@ -177,7 +180,7 @@ def job(composed: DictConfig, outcome: sweep.Outcome, jobs: sweep.Sweep | None) 
         driver.plan(study, trials, executor)
         return outcome
     database.check_writable(root)
-    with terminal.held():  # the driver's own imports take as long as a worker's
+    with terminal.held():
         executor.start(driver.TRIAL, 1, trials[0].config["engine"]["threads"])
     with database.claimed(root, study.name, jobs.id if jobs else ""):
         drive = driver.Driver(study, executor, root, OmegaConf.to_yaml(composed), _Console(), jobs)

@@ -5,10 +5,11 @@ import subprocess
 import sys
 import time
 from collections import Counter, deque
+from contextlib import closing
 
 import pytest
 
-from studies.execute.pool import AHEAD_BYTES, PIPE_BYTES, Pool, _Queue
+from studies.execute.pool import AHEAD_BYTES, EXPECTED, PIPE_BYTES, Pool, _Queue, expect, expect_no_more
 from studies.execute.serial import Serial
 from studies.execute.task import Task
 from studies.execute.worker import environment
@@ -465,3 +466,27 @@ def test_every_task_is_done_once_whoever_dies(seed):
             queue.note(worker, task)
             done[task.key] += 1
     assert done == Counter(task.key for task in work)
+
+
+def test_an_expected_server_is_the_first_pools(monkeypatch):
+    expect(HERE + "double")
+    [expected] = EXPECTED
+    with closing(Pool(1)) as mine:
+        assert [record for _, record in mine.run(HERE + "double", tasks([3]))][1:] == [3, 6]
+        assert mine.servers == {1: expected} and not EXPECTED
+
+
+@pytest.mark.parametrize("change", ["function", "environment", "death"])
+def test_a_server_that_is_not_as_one_would_be_now_is_left_and_ended(monkeypatch, change):
+    expect(HERE + ("where" if change == "function" else "double"))
+    [expected] = EXPECTED
+    if change == "environment":
+        monkeypatch.setenv("TF_ENABLE_ONEDNN_OPTS", "0")
+    if change == "death":
+        expected.process.kill()
+        expected.process.wait()
+    with closing(Pool(1)) as mine:
+        assert [record for _, record in mine.run(HERE + "double", tasks([3]))][1:] == [3, 6]
+        assert mine.servers[1] is not expected
+    expect_no_more()
+    assert expected.process.returncode is not None and not EXPECTED

@@ -16,6 +16,7 @@ from studies import contract, terminal
 from studies.command import cost, provenance, sweep
 from studies.contract import Tag
 from studies.design import arms
+from studies.execute import pool
 from studies.execute.task import Executor, Task
 from studies.factors import data, limits
 from studies.record import EpochRecord, Result, Started, Study, StudyError, Trial, Work, content_key, listed
@@ -23,6 +24,10 @@ from studies.store import database
 
 TRIAL = "studies.train.trial:run"
 CHECK = "studies.train.parts:check"
+
+TRAINS_OTHERWISE = ("-", "plan=", "executor", "engine.threads=")
+"""Begins of words for something else than single-threaded trials in a pool."""
+
 COUNTED = 12
 """Of models that are not known, so many are built for a plan: the others are taken for the mean."""
 
@@ -53,6 +58,17 @@ def plan(study: Study, trials: list[Trial], executor: Executor) -> None:
         print(f"{len(trials)} trials, {count} arms, {len(graphs)} graphs: {listed(graphs)}")
     total = cost.total_seconds(seconds, len(graphs), workers)
     print(f"estimated time: about {total:.0f} s on {workers} worker{'s' * (workers > 1)}, if none is finished before")
+
+
+def foresee(words: list[str]) -> None:
+    """Begin what workers import before the command line is composed, which takes as long, if it seems to need them."""
+    if not any(word.startswith(TRAINS_OTHERWISE) for word in words):
+        pool.expect(TRIAL)
+
+
+def forget() -> None:
+    """End what was begun for nothing."""
+    pool.expect_no_more()
 
 
 class Driver:

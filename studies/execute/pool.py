@@ -34,6 +34,21 @@ PIPE_BYTES = 2**20
 """What a worker may yield while the driver is busy with something else."""
 
 
+EXPECTED: list["_Server"] = []
+"""The server of a pool to come, which has begun to import."""
+
+
+def expect(function: str) -> None:
+    """Begin what takes longest of the pool that this process will probably have, before it has read what is wanted."""
+    EXPECTED.append(_Server(function, threads=1))
+
+
+def expect_no_more() -> None:
+    """End what no pool has taken over."""
+    while EXPECTED:
+        EXPECTED.pop().close()
+
+
 class Pool:
     """Worker processes that live until `close`, forked from one that has imported what they need.
 
@@ -134,8 +149,18 @@ class Pool:
         self.started += 1
         server = self.servers.get(threads)
         if server is None or not server.lives():
-            server = self.servers[threads] = _Server(function, threads)
+            server = self.servers[threads] = _expected(function, threads) or _Server(function, threads)
         return _Worker(server, threads, self.started, keeps)
+
+
+def _expected(function: str, threads: int) -> "_Server | None":
+    """The expected server, if it was started as one would be now."""
+    made = (function, threads, _variables(threads, number=0))
+    for server in EXPECTED:
+        if server.made == made and server.lives():
+            EXPECTED.remove(server)
+            return server
+    return None
 
 
 class _Queue:
@@ -240,9 +265,14 @@ class _Queue:
 
 
 class _Server:
-    """The process that starts workers of so many threads; it has imported what `function` needs."""
+    """The process that starts workers of so many threads; it has imported what `function` needs.
+
+    Attributes:
+        made: what it was made of: function, threads, environment.
+    """
 
     def __init__(self, function: str, threads: int):
+        self.made = function, threads, _variables(threads, number=0)
         self.end, far_end = socket.socketpair()
         self.stderr = tempfile.TemporaryFile()
         self.process = subprocess.Popen(
@@ -250,7 +280,7 @@ class _Server:
             pass_fds=[far_end.fileno()],
             stdin=subprocess.DEVNULL,
             stderr=self.stderr,
-            env=_variables(threads, number=0),
+            env=self.made[-1],
             start_new_session=True,  # Ctrl-C is the driver's to handle
         )
         far_end.close()
