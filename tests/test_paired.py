@@ -29,12 +29,20 @@ def test_the_permutation_test_is_fishers():
 
 
 @pytest.mark.parametrize("alternative", paired.ALTERNATIVES)
-@pytest.mark.parametrize("n", [6, 9, 12])
+@pytest.mark.parametrize("n", [6, 9, 12, 13])
 def test_the_permutation_test_is_scipys(n, alternative):
     values = np.random.default_rng(n).normal(0.5, size=n)
     null = {"permutation_type": "samples", "alternative": alternative, "n_resamples": np.inf}
     expected = stats.permutation_test((values,), np.sum, **null).pvalue
     assert paired.permutation_test(values, ZERO[:n], alternative).p == pytest.approx(expected)
+
+
+def test_as_many_pairs_as_are_counted_exactly_agree_with_those_flipped_at_random(monkeypatch):
+    values = np.random.default_rng(5).normal(0.4, size=paired.MOST_EXACT)
+    exact = paired.permutation_test(values, ZERO[: len(values)]).p
+    monkeypatch.setattr(paired, "MOST_EXACT", 0)
+    drawn = paired.permutation_test(values, ZERO[: len(values)], rng=np.random.default_rng(0)).p
+    assert 0.01 < exact < 0.3 and drawn == pytest.approx(exact, abs=4 * np.sqrt(exact / paired.FLIPS) * 2)
 
 
 def test_many_pairs_are_flipped_at_random_by_the_generator_given():
@@ -43,7 +51,7 @@ def test_many_pairs_are_flipped_at_random_by_the_generator_given():
     assert drawn[0] == drawn[1] != drawn[2]
     assert drawn[0] == pytest.approx(stats.ttest_1samp(values, 0).pvalue, abs=0.02)
     sure = paired.permutation_test(values + 100, ZERO[:40], rng=np.random.default_rng(0))
-    assert sure.p == pytest.approx(1 / (paired.FLIPS + 1))  # the sample itself is one of them
+    assert sure.p == pytest.approx(2 / (paired.FLIPS + 1))  # the sample itself is one of them
     with pytest.raises(StudyError, match="expected rng"):
         paired.permutation_test(values, ZERO[:40])
 
