@@ -113,7 +113,9 @@ def p_by_definition(won, lost, n, difference):
     return max(chance)
 
 
-@pytest.mark.parametrize(("won", "lost", "difference"), [(3, 0, 0.2), (1, 2, 0.3), (0, 0, 0.4)])
+@pytest.mark.parametrize(
+    ("won", "lost", "difference"), [(3, 0, 0.2), (1, 2, 0.3), (0, 0, 0.4), (3, 0, 0.0), (0, 3, 0.0)]
+)
 def test_the_unconditional_p_by_its_definition(won, lost, difference):
     states = np.array([(b, c) for b in range(5) for c in range(5 - b)]).T
     [here] = np.flatnonzero((states[0] == won) & (states[1] == lost))

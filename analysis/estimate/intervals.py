@@ -64,7 +64,13 @@ def reaches(values: np.ndarray, target: float, metric: str) -> np.ndarray:
 
 
 def t_interval(values: np.ndarray, level: float = LEVEL) -> tuple[float, float]:
-    """Student's t interval for a mean of independent values `(n,)`; NaN for fewer than two."""
+    """Student's t interval for a mean of independent values `(n,)`; NaN for fewer than two.
+
+    It is valid for values near to normal, such as paired differences. One of 95 % covers the mean of lognormal values
+    with a skewness of 1.75 in 91 to 93 % of samples at 5 to 20 seeds (`make validate`): of times and losses take that
+    of logarithms, `ratios.log_ratio`; of accuracies near one `mean_interval`, which covers in 95 % where this does in
+    92 % at 5. Values that are all alike have an interval of no width, which says nothing of other seeds.
+    """
     n = len(values)
     if n < 2:
         return np.nan, np.nan
