@@ -188,11 +188,23 @@ def test_the_paired_ratio_is_of_seeds_at_which_both_reach_it():
         times.survival(given("1"), "epochs")
 
 
+def test_by_default_means_are_restricted_to_what_is_known_of_all_arms():
+    def budget(**arms):
+        table = pd.concat([given(text).assign(optimizer=name) for name, text in arms.items()])
+        [found] = times.summary(table, ["optimizer"])["budget"].unique()
+        return found
+
+    assert budget(sgd="2 4 8+", adam="1 5+ 6+") == 6
+    assert budget(sgd="2 4 9", adam="1 5+ 6+") == 6
+    assert budget(sgd="2 4 5", adam="1 7") == 7
+
+
 def test_the_summary_has_a_row_an_arm():
     table = pd.concat([given("2 4 8+ 6").assign(optimizer="sgd"), given("8+ 8+").assign(optimizer="adam")])
     rows = times.summary(table, ["optimizer"], 8).set_index("optimizer")
     assert rows.loc["sgd", ["trials", "reached", "share", "median", "mean"]].tolist() == [4, 3, 0.75, 5, 5]
     assert rows.loc["sgd", ["share_low", "share_high"]].tolist() == pytest.approx([0.194, 0.994], abs=1e-3)
     assert rows.loc["adam", ["trials", "reached", "share", "median", "mean"]].tolist() == [2, 0, 0, np.inf, 8]
+    assert times.summary(table, ["optimizer"]).equals(rows.reset_index())
     lost = times.summary(table.assign(time=NAN), ["optimizer"], 8)
     assert lost["trials"].tolist() == [0, 0] and lost[["share", "median", "mean"]].isna().all(axis=None)
