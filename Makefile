@@ -3,7 +3,7 @@ PYTHON ?= python3
 RUN := .venv/bin/python
 STAMP := .venv/.from-lock
 
-.PHONY: study test test-fast lint ui notebooks readme bench lock clean
+.PHONY: study test test-fast lint ui notebooks readme bench validate lock clean
 
 study: $(STAMP)
 	$(RUN) -m studies.run +study=init_comparison
@@ -36,6 +36,9 @@ readme: $(STAMP)
 
 bench: $(STAMP)
 	$(RUN) -m benchmarks.bench
+
+validate: $(STAMP)
+	$(RUN) -m benchmarks.validate
 
 # Python 3.11 or later. Bytecode is compiled here, whatever PYTHONDONTWRITEBYTECODE says: without it TensorFlow takes
 # 15 s to import instead of 6.

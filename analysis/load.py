@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from analysis.read import runs
+from analysis.read import raw, runs
 from analysis.read.runs import Run
 from studies.contract import CIRCUMSTANCES, EPOCH_COLUMNS, LAYER_COLUMNS, STATISTICS, Tag
 from studies.record import METRICS, STATUSES, Result, Study, StudyError, listed
@@ -164,6 +164,30 @@ def layers(
     store = runs.opened(root)
     names = (*(name for name in LAYER_COLUMNS if name not in STATISTICS), *statistics)
     return _joined(store, _selected(store, study, keys), "layers.parquet", names)
+
+
+def raw_runs(csv: str | Path) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Raw runs that others publish, as the trials and the epochs of a store: the same estimates work on both.
+
+    Args:
+        csv: a file with one row a run and epoch and the columns seed, epoch, metrics (names that end in accuracy or
+            loss; accuracies as shares of one), perhaps examples and seconds, and factors: all others.
+
+    Returns:
+        trials: the columns that `trials` gives, with the metrics of the last epoch, and any other metric that the file
+        has; epochs: those that `epochs` gives, and the same. What the file does not say is NaN, or an empty text. A
+        trial has diverged if a metric is missing or infinite at its last epoch.
+
+    Raises:
+        StudyError: the file cannot be read, has no seed, epoch or metric, has two rows for an epoch of a trial, or
+            texts for numbers.
+    """
+    found, course = raw.frames(csv)
+    blank = dict.fromkeys(NUMBERS, float("nan")) | dict.fromkeys(CIRCUMSTANCES, "")
+    found = found.assign(**{name: value for name, value in blank.items() if name not in found})
+    ends = (*NUMBERS, *CIRCUMSTANCES, "error", "warning", "folder")
+    heads = [name for name in found if name not in ends]
+    return found[[*heads, *ends]], course.reindex(columns=list(dict.fromkeys((*EPOCH_COLUMNS, *course))))
 
 
 def settings(study: str, root: str | Path = "mlruns", keys: Iterable[str] | None = None) -> pd.DataFrame:

@@ -54,16 +54,16 @@ def part(root: str | Path) -> str:
     return f"\n{textwrap.indent(table, '    ')}\n\n{textwrap.fill(said, 120)}\n\n"
 
 
-def filled(text: str, part: str) -> str:
-    """A README with `part` between its two marks, in place of what was there.
+def filled(text: str, part: str, begin: str = BEGIN, end: str = END) -> str:
+    """A README with `part` between two marks, in place of what was there.
 
     Raises:
         StudyError: it has not one of each, in their order.
     """
-    before, begin, rest = text.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not begin or not end or BEGIN in rest or END in before + after:
-        raise StudyError(f"{README}: expected one line {BEGIN.strip()} and, after it, one line {END.strip()}")
+    before, begun, rest = text.partition(begin)
+    _, ended, after = rest.partition(end)
+    if not begun or not ended or begin in rest or end in before + after:
+        raise StudyError(f"{README}: expected one line {begin.strip()} and, after it, one line {end.strip()}")
     return before + begin + part + end + after
 
 

@@ -183,6 +183,16 @@ def cifar10_root():
     return root_of("cifar10.tar.xz")
 
 
+@pytest.fixture(scope="session")
+def golden_root():
+    """The folder with reference data, beside that of the datasets."""
+    data = os.environ.get("STUDIES_DATA")
+    for folder in (data and Path(data).parent / "golden", CONF.parent.parent / "shared" / "golden"):
+        if folder and folder.is_dir():
+            return folder
+    pytest.skip("there is no ../golden beside STUDIES_DATA, and no ../shared/golden")
+
+
 @pytest.fixture(scope="module")
 def copy(tmp_path_factory):
     """A copy of the files that git has or would take, with this environment in place of a new one."""

@@ -1,5 +1,7 @@
 """Intervals and tests for means over seeds."""
 
+from dataclasses import dataclass
+
 import numpy as np
 from scipy.special import expit, logit, stdtr, stdtrit
 
@@ -12,13 +14,63 @@ RESOLUTION = 2 * float(np.finfo(np.float32).eps)
 differs by less does so by rounding alone: an image of 50,000, averaged over 20 contexts, is four times as much."""
 
 
+@dataclass(frozen=True)
+class Estimate:
+    """A quantity and its interval.
+
+    Attributes:
+        value: NaN where there is nothing to estimate it from.
+        low, high: the ends of the interval, both NaN where there is none.
+        n: the pairs, or trials, that it is by.
+        note: what to know before reading it, such as why there is no interval; else empty.
+    """
+
+    value: float
+    low: float
+    high: float
+    n: int
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Tested:
+    """What a test found.
+
+    Attributes:
+        p: NaN where none should be read: there are too few pairs for one below 1 - `LEVEL`, or no spread to test by.
+        n: the pairs that it is by.
+        least: the smallest p that this many pairs can give.
+        note: why p is NaN, or cannot be small; else empty.
+    """
+
+    p: float
+    n: int
+    least: float
+    note: str = ""
+
+
 def higher_is_better(metric: str) -> bool:
     """Whether a metric is an accuracy, and not a loss."""
     return metric.endswith("accuracy")
 
 
+def reaches(values: np.ndarray, target: float, metric: str) -> np.ndarray:
+    """Whether values of a metric, of any shape, are at a target or better, but for rounding; missing ones are not.
+
+    Stored values were float32, where an accuracy of .95 is less than .95.
+    """
+    values, slack = np.asarray(values, float), RESOLUTION * abs(target)
+    return values >= target - slack if higher_is_better(metric) else values <= target + slack
+
+
 def t_interval(values: np.ndarray, level: float = LEVEL) -> tuple[float, float]:
-    """Student's t interval for a mean of independent values `(n,)`; NaN for fewer than two."""
+    """Student's t interval for a mean of independent values `(n,)`; NaN for fewer than two.
+
+    It is valid for values near to normal, such as paired differences. One of 95 % covers the mean of lognormal values
+    with a skewness of 1.75 in 91 to 93 % of samples at 5 to 20 seeds (`make validate`): of times and losses take that
+    of logarithms, `ratios.log_ratio`; of accuracies near one `mean_interval`, which covers in 95 % where this does in
+    92 % at 5. Values that are all alike have an interval of no width, which says nothing of other seeds.
+    """
     n = len(values)
     if n < 2:
         return np.nan, np.nan
