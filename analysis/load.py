@@ -13,7 +13,7 @@ import pandas as pd
 from analysis.read import raw, runs
 from analysis.read.runs import Run
 from studies.contract import CIRCUMSTANCES, EPOCH_COLUMNS, LAYER_COLUMNS, STATISTICS, Tag
-from studies.record import METRICS, STATUSES, Result, Study, StudyError, listed
+from studies.record import METRICS, STATUSES, Claim, Result, Study, StudyError, listed
 
 TEXTS = ("key", "status", "error")
 NUMBERS = tuple(dict.fromkeys((*METRICS, *(f.name for f in fields(Result) if f.name not in TEXTS))))
@@ -233,7 +233,12 @@ def _execution(store, run) -> Execution:
         design[seeds] = tuple(design.get(seeds, ()))
     for rules in ("zip", "skip", "only", "settings"):
         design[rules] = tuple(tuple(rule) if isinstance(rule, list) else rule for rule in design.get(rules, ()))
-    design["figures"] = tuple(design.get("figures", ()))
+    for names in ("figures", "looks"):
+        design[names] = tuple(design.get(names, ()))
+    if card := design.get("claim"):
+        band = card["claimed_band"]
+        card |= {"across": tuple(card["across"]), "claimed_band": None if band is None else tuple(band)}
+        design["claim"] = Claim(**card)
     return Execution(
         Study(**design),
         run.tags[Tag.HASH],

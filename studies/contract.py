@@ -69,6 +69,11 @@ class Tag:
     OVERRIDES = "trial.overrides"
     WARNING = "trial.warning"
     ERROR = "trial.error"
+    CLAIM = "claim.id"
+    VERSION = "claim.version"
+    CARD = "claim.card"
+    PROFILE = "claim.profile"
+    VERDICT = "claim.verdict"
     DESIGN = "study.design"
     HASH = "study.hash"
 

@@ -5,7 +5,8 @@ import json
 import math
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from typing import Any
 
 RESULTS_VERSION = 4
 """Goes up when a change to the code changes numbers: old and new results then never mix."""
@@ -82,6 +83,57 @@ def content_key(value: object) -> str:
 
 
 @dataclass(frozen=True)
+class Claim:
+    """What is said of training, and the rule that decides it, written down before anything is measured.
+
+    Attributes:
+        version: goes up with every change to the card.
+        kind: definitional, arithmetic, existential, universal or quantitative.
+        estimand: what is estimated, one of `studies.design.claim.ESTIMANDS`.
+        measure: of a trial: a column of the trials frame, `time_to_target`, `success`, …
+        of, against: rules for the arms that are set against each other, factor -> levels.
+        along: the factor that a slope, a spread or a range of stable rates is taken along.
+        best: of several arms that match `of`, or `against`, take the one that tuned best.
+        target: what a time to target is the time to; by the level of the first of `across`, or one for all.
+        metric: of the time to target, and what controls are compared by.
+        direction: the claimed side of the margin: above, below; or within the claimed band.
+        margin: in the estimand's own unit, such as .95 for a ratio.
+        claimed_band: what the claim says of how large it is; None if it does not.
+        across: the claim must hold at every combination of these factors' levels.
+        alpha_look: one-sided, at each look.
+        positive: what breaks an arm so that it must be found worse, config key -> value; empty for none.
+        negative: how far the seeds are from the study's at which the arms `against` are run again, 0 for none.
+        prediction: what the literature says, `value` and `source`: shown, never used.
+        needs: what the study needs beyond what is shipped, such as a dataset's file.
+        profile: quick or full.
+    """
+
+    id: str
+    version: int
+    quote: str
+    kind: str
+    estimand: str
+    measure: str
+    of: dict
+    against: dict
+    along: str
+    best: bool
+    target: Any
+    metric: str
+    direction: str
+    margin: float
+    why_margin: str
+    claimed_band: tuple[float, float] | None
+    across: tuple[str, ...]
+    alpha_look: float
+    positive: dict
+    negative: int
+    prediction: dict
+    needs: str = ""
+    profile: str = ""
+
+
+@dataclass(frozen=True)
 class Study:
     """A question and a factorial design.
 
@@ -96,6 +148,8 @@ class Study:
         nuisance: factors that are tuned for each arm: config key -> the levels tried.
         tuning_seeds: the seeds they are tuned at; empty if there are none.
         figures: drawn at its end, some of `FIGURES`.
+        looks: the numbers of seeds at which the claim's rule decides, or has the study go on; none: once, at the end.
+        claim: what the study decides, if it does.
     """
 
     name: str
@@ -111,6 +165,15 @@ class Study:
     nuisance: dict[str, tuple] = field(default_factory=dict)
     tuning_seeds: tuple[int, ...] = ()
     figures: tuple[str, ...] = ()
+    looks: tuple[int, ...] = ()
+    claim: Claim | None = None
+
+    @property
+    def card(self) -> str:
+        """What the claim is decided by, hashed: the claim and the design; empty without a claim."""
+        if self.claim is None:
+            return ""
+        return content_key({name: value for name, value in asdict(self).items() if name not in ("question", "figures")})
 
     @property
     def tuning_metric(self) -> str:
@@ -124,7 +187,7 @@ class Trial:
 
     Attributes:
         key: identity by content, see `studies.design.grid.expand`.
-        role: `scientific`, or `nuisance` for one that only tunes.
+        role: `scientific`; `nuisance` for one that only tunes; `control` for a claim's controls.
         arm: factor -> level.
         config: the resolved config, plain dictionaries and lists.
         overrides: the Hydra overrides that compose this trial alone.

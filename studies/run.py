@@ -3,7 +3,6 @@
 python -m studies.run +study=init_comparison
 """
 
-import functools
 import math
 import os
 import signal
@@ -32,7 +31,7 @@ EXECUTORS: dict = {}
 """Those of this process's jobs, by their configs: jobs share workers."""
 
 
-NOT_OF_A_TRIAL = ("plan=", "executor", "tracking", "study.seeds=", "seed=", "hydra.")
+NOT_OF_A_TRIAL = ("plan=", "executor", "tracking", "study.seeds=", "study.looks=", "seed=", "hydra.")
 
 
 def main() -> int:
@@ -146,8 +145,9 @@ def job(composed: DictConfig, outcome: sweep.Outcome, jobs: sweep.Sweep | None) 
         outcome: what is known before it has run.
         jobs: those of the multirun that it belongs to; those in one process share their workers.
     """
+    composed, set_by_profile = compose.profiled(composed, outcome.overrides)
     config = compose.resolved(composed)
-    overrides = [o for o in outcome.overrides if not o.startswith(NOT_OF_A_TRIAL)]
+    overrides = [o for o in (*outcome.overrides, *set_by_profile) if not o.startswith(NOT_OF_A_TRIAL)]
     overridden = {override.lstrip("+~").partition("=")[0] for override in outcome.overrides}
     remarks = compose.merged(outcome.overrides, config)
     choices = HydraConfig.get().runtime.choices
@@ -158,10 +158,12 @@ def job(composed: DictConfig, outcome: sweep.Outcome, jobs: sweep.Sweep | None) 
     config |= limits.settled({name: config[name] for name in ("seed", "plan") if name in config})
     study = read_study(config, overridden, remarks.append)
     composed_by = compose.composer(config, overrides, choices)
-    expand = functools.partial(
-        grid.expand, study, config, choices, overrides, composed_by, compose.settle, compose.refers_to_itself(composed)
-    )
-    trials = expand()
+    exact = compose.refers_to_itself(composed)
+
+    def expand(part, chosen=None):
+        return grid.expand(part, config, choices, overrides, composed_by, compose.settle, exact, chosen)
+
+    trials = expand(study)
     remarks += grid.remarks(study, trials, limits.drawn)
     if (workers := config["executor"].get("workers") or 0) > len(trials):
         remarks.append(f"executor.workers={workers}: {len(trials)} are started, one a trial")

@@ -33,6 +33,7 @@ BASE = {
         "baseline": {},
         "metric": "val_accuracy",
         "figures": [],
+        "looks": [],
     }
     | {"zip": [], "skip": [], "only": [], "settings": []}
     | {"nuisance": {}, "tuning_seeds": [100, 101]},
@@ -53,6 +54,8 @@ BASE = {
     "tracking": {"root": "mlruns"},
     "seed": None,
     "plan": False,
+    "claim": None,
+    "profile": {"name": "quick"},
 }
 OPTIONS = {
     "initializer": {"HeNormal": {}, "Zeros": {}, "Constant": {"value": 1}},

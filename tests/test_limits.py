@@ -115,8 +115,8 @@ def test_a_wrong_setting_is_refused(part, node, received, allowed):
 
 
 def test_the_table_has_every_part_of_the_identity(config):
-    parts = config().keys() - {"study", "seed", "plan"}
-    assert limits.GROUPS.keys() == parts and set(IDENTITY) == parts - {"executor", "tracking", "targets"}
+    parts = config().keys() - {"study", "seed", "plan", "claim"}
+    assert limits.GROUPS.keys() == parts and set(IDENTITY) == parts - {"profile", "executor", "tracking", "targets"}
 
 
 def test_settings_that_any_optimizer_takes_have_their_types():

@@ -90,6 +90,7 @@ designs = {
     "tuning_seeds": st.sampled_from([2, [0], [100, 101], [], 10**9]),
     "metric": st.sampled_from(METRICS),
     "figures": st.lists(st.sampled_from(FIGURES), max_size=2),
+    "looks": st.sampled_from([[], [3], [6, 3], [1], "x"]),
     "name": texts,
     "question": texts,
 }

@@ -12,6 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from studies.command import provenance
 from studies.design import grid
+from studies.design.claim import profile_values
 from studies.factors import data, limits, targets
 from studies.record import IDENTITY, StudyError, listed, shown
 
@@ -50,6 +51,15 @@ def merged(overrides: list[str], config: dict) -> list[str]:
     if given.get("seed") is not None and given.get("study.seeds") is not None:
         raise StudyError(f"seed={given['seed']} and study.seeds={shown(given['study.seeds'])}: expected one of them")
     return remarks
+
+
+def profiled(composed: DictConfig, overrides: list[str]) -> tuple[DictConfig, list[str]]:
+    """A config with what its claim's profile sets, but for what the command sets; and the overrides that set it."""
+    card = OmegaConf.to_container(composed.claim, resolve=True) if composed.get("claim") else {}
+    given = {override.lstrip("+~").partition("=")[0] for override in overrides}
+    values = profile_values(card, composed.profile.name)
+    extra = [f"{name}={grid.written(value)}" for name, value in values.items() if name not in given]
+    return (hydra.compose(config_name="config", overrides=[*overrides, *extra]) if extra else composed), extra
 
 
 def _at(config: dict, path: str):

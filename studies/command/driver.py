@@ -5,7 +5,7 @@ import math
 import shlex
 import sys
 from collections import Counter
-from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from studies import contract, terminal
 from studies.command import cost, provenance, sweep
 from studies.contract import Tag
 from studies.design import arms
+from studies.design.controls import Expand, controls
 from studies.execute import pool
 from studies.execute.task import Executor, Task
 from studies.factors import data, limits
@@ -97,13 +98,15 @@ class Driver:
         self.execution: Any = None  # a `writer.Execution`, whose module is imported while the workers start
         self.compared: list[Trial] | None = None
         self.recorded: Any = None  # a `load.Execution`
+        self.tuned: Any = None  # a frame, each arm's best levels
+        self.verdict: Any = None  # a `verdicts.Verdict` and its `Evidence`
 
-    def drive(self, trials: list[Trial], expand: Callable[[list[dict]], list[Trial]]) -> tuple[int, dict]:
+    def drive(self, trials: list[Trial], expand: Expand) -> tuple[int, dict]:
         """Run what is not finished yet.
 
         Args:
             trials: all of them, or those that tune.
-            expand: what was chosen for each arm -> the trials of the arms at that.
+            expand: a study and what was chosen for each of its arms -> the trials of the arms at that.
 
         Returns:
             the exit code; and seeds, failures, mean and sd over the seeds of the study's metric, nothing if it was
@@ -112,17 +115,21 @@ class Driver:
         from analysis import compare, load
 
         self.design = trials
-        status, table = "FAILED", ""
+        status, table, chosen = "FAILED", "", None
         self.console.print(f"{self.study.name}: {self.study.question}", markup=False, highlight=False, soft_wrap=True)
         try:
+            self._refuse_changed_card()
             if self.study.nuisance:
                 self._train(trials, replace(self.study, metric=self.study.tuning_metric))
-                trials = expand(self._choose(trials))
-                self.compared = trials
-                if self.execution:
-                    self.execution.keep_design(trials)
-            self._train(trials, self.study)
+                chosen = self._choose(trials)
+                trials = expand(self.study, chosen)
+                self._compare(trials)
+            if self.study.claim:
+                trials = self._decide(trials, controls(self.study, expand, chosen))
+            else:
+                self._train(trials, self.study)
             self._record(trials)
+            self._keep_verdict()
             frame = load.trials(self.study.name, self.root, {trial.key: trial.levels for trial in trials})
             table = compare.answer(self.study, frame, self.root, format="markdown")
             status = "FAILED" if self.statuses["crashed"] else "FINISHED"
@@ -137,9 +144,64 @@ class Driver:
             raise
         finally:
             if self.execution:
-                self.execution.close(status, table)
+                self.execution.close(status, table, self.verdict[0].verdict if self.verdict else "")
         self._print_results(frame)
         return int(self.statuses["crashed"] > 0), self._summary(frame)
+
+    def _refuse_changed_card(self) -> None:
+        """See that the claim's card is the one that earlier executions were judged by, if its version is theirs.
+
+        Raises:
+            StudyError: it is another.
+        """
+        from analysis import load
+
+        claim, executions = self.study.claim, []
+        with suppress(StudyError):  # there is none yet
+            executions = load.executions(self.study.name, self.root) if claim else []
+        for execution in executions:
+            tags = execution.tags
+            same = (tags.get(Tag.CLAIM), tags.get(Tag.VERSION), tags.get(Tag.PROFILE))
+            if claim and same == (claim.id, str(claim.version), claim.profile) and tags[Tag.CARD] != self.study.card:
+                raise StudyError(
+                    f"the card of {claim.id} has changed since its version {claim.version} was run "
+                    f"({tags[Tag.CARD]}, now {self.study.card}): a rule is not to be changed with results in sight. "
+                    f"Give the changed card a new claim.version, or put it back"
+                )
+
+    def _compare(self, trials: list[Trial]) -> None:
+        """Have these trials be what the execution compares."""
+        self.compared = trials
+        if self.execution:
+            self.execution.keep_design(trials)
+
+    def _decide(self, trials: list[Trial], control: dict[str, list[Trial]]) -> list[Trial]:
+        """Train up to the look at which the claim's rule decides; gives the trials up to there."""
+        from analysis import claims
+
+        study = self.study
+        keys = {name: {trial.key: trial.levels for trial in some} for name, some in control.items()}
+        every = [trial for some in control.values() for trial in some]
+        for look in study.looks or (len(study.seeds),):
+            some = [trial for trial in trials if trial.seed in study.seeds[:look]]
+            self._train(list({trial.key: trial for trial in (*some, *every)}.values()), study)
+            levels = {trial.key: trial.levels for trial in some}
+            self.verdict = claims.judge(study, self.root, levels, keys, self.tuned)
+            if self.verdict[0].decided:
+                break
+            if look < len(study.seeds):
+                print(f"look at {look} seeds: nothing is decided yet, the study goes on")
+        self._compare(some)
+        return some
+
+    def _keep_verdict(self) -> None:
+        """Keep what was decided with the execution."""
+        from analysis import claims
+
+        if self.verdict and self.execution:
+            found, evidence = self.verdict
+            record = claims.record(self.study, found, evidence, self.execution.provenance)
+            self._keep({claims.FILE: json.dumps(record, indent=2, allow_nan=False)})
 
     def _train(self, trials, study) -> None:
         """Check every part of the pending trials in the workers, then train them and write what comes back."""
@@ -233,7 +295,8 @@ class Driver:
         design = json.dumps(asdict(self.study))
         for execution in executions if self.jobs else executions[-1:]:
             same = execution.keys == tuple(t.key for t in trials) and json.dumps(asdict(execution.study)) == design
-            if same and execution.status in ("FINISHED", "FAILED"):
+            judged = not self.study.claim or Tag.VERDICT in execution.tags
+            if same and judged and execution.status in ("FINISHED", "FAILED"):
                 self.recorded = execution
         if self.recorded is None:
             self._begin()
@@ -262,6 +325,7 @@ class Driver:
                 "tuning_trials.json": json.dumps({trial.key: trial.levels for trial in trials}),
             }
         )
+        self.tuned = tuned
         if tuned["value"].isna().any():
             raise StudyError(
                 "at every combination of some arm's nuisance levels a tuning trial crashed: nothing can be chosen for "
@@ -276,9 +340,11 @@ class Driver:
         terminal.say(f"interrupted: {done} of {len(trials)} trials are kept; the same command goes on from there")
 
     def _print_results(self, frame) -> None:
-        from analysis import compare
+        from analysis import claims, compare
 
         study = self.study
+        if self.verdict:
+            print("\n" + "\n  ".join(claims.said(study, self.verdict[0])))
         print(f"\n{compare.answer(study, frame, self.root)}\n")
         where = "" if Path(self.root) == Path("mlruns") else f" --root {shlex.quote(str(self.root))}"
         print(f"results   {Path(self.root).resolve()}")

@@ -64,7 +64,8 @@ class Display:
                 f"{label} seed={trial.seed} crashed: {reason}", style="red", markup=False, highlight=False
             )
         if self.left[label] == 0:
-            line = f"{label}: {metric} {_came_to(self.values[label])}"
+            # Of a claim no number is shown between looks, by which one might stop.
+            line = f"{label}: done" if self.study.claim else f"{label}: {metric} {_came_to(self.values[label])}"
             place = "" if self.console.is_terminal else f"[{self.done}/{self.total}] "
             tail = "" if self.console.is_terminal else f"  ({state})"
             self.console.print(f"{place}{line}{tail}", markup=False, highlight=False, soft_wrap=True)

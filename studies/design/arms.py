@@ -32,10 +32,10 @@ def of(study: Study) -> list[dict]:
     for name in ("skip", "only", "settings"):
         for rule in getattr(study, name):
             when = rule["when"] if name == "settings" else rule
-            if not any(_matches(when, arm) for arm in grid):
+            if not any(matches(when, arm) for arm in grid):
                 raise StudyError(f"study.{name} has a rule that matches no arm: {shown(when)}. Leave it out")
-    arms = [arm for arm in grid if not any(_matches(rule, arm) for rule in study.skip)]
-    arms = [arm for arm in arms if not study.only or any(_matches(rule, arm) for rule in study.only)]
+    arms = [arm for arm in grid if not any(matches(rule, arm) for rule in study.skip)]
+    arms = [arm for arm in arms if not study.only or any(matches(rule, arm) for rule in study.only)]
     if not arms:
         raise StudyError("study.skip and study.only leave no arm: leave a rule out")
     return arms
@@ -50,7 +50,7 @@ def settings_of(study: Study, arm: dict) -> list[tuple]:
     """What the study's settings give an arm; of two for one key the later counts."""
     values = {}
     for entry in study.settings:
-        if _matches(entry["when"], arm):
+        if matches(entry["when"], arm):
             values |= entry["set"]
     return list(values.items())
 
@@ -194,5 +194,6 @@ def _list(node, path, example) -> list:
     return node or []
 
 
-def _matches(rule, arm) -> bool:
+def matches(rule: dict, arm: dict) -> bool:
+    """Whether an arm is one that a rule means, factor -> levels."""
     return all(any(same(arm[factor], level) for level in levels) for factor, levels in rule.items())

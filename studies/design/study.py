@@ -4,9 +4,10 @@ import re
 from collections.abc import Callable, Set
 
 from studies.design import arms
+from studies.design.claim import read_claim, read_looks
 from studies.record import FIGURES, IDENTITY, METRICS, Study, StudyError, listed, shown
 
-STUDYS = ("study", "seed", "plan")
+STUDYS = ("study", "seed", "plan", "claim", "profile")
 """The parts of a config that a trial has no use for."""
 
 PARTS = (*STUDYS, *IDENTITY, "executor", "tracking", "targets")
@@ -26,6 +27,7 @@ STUDY = (
     "baseline",
     "metric",
     "figures",
+    "looks",
 )
 """The settings of a study."""
 
@@ -62,6 +64,7 @@ def read_study(
     if not re.fullmatch(r"[A-Za-z0-9][\w .-]{0,99}", str(node["name"])):
         raise StudyError(f"study.name={node['name']!r}: expected up to 100 letters, digits, spaces or . _ -")
     seeds, tuning_seeds = _both_seeds(node, config["seed"], bool(nuisance))
+    card = read_claim(config["claim"], factors, config["profile"]["name"])
     return Study(
         str(node["name"]),
         str(node["question"] or _question(node["metric"], list(factors))),
@@ -76,6 +79,8 @@ def read_study(
         nuisance,
         tuning_seeds,
         _figures(node["figures"]),
+        read_looks(node["looks"], seeds, card),
+        card,
     )
 
 

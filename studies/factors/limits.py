@@ -414,6 +414,12 @@ GROUPS: dict[str, Group] = {
         plain=True,
         settings={name: optional(whole(0)) for name in SEED_STREAMS},
     ),
+    "profile": Group(
+        plain=True,
+        settings={
+            "name": text,
+        },
+    ),
     "executor": Group(
         targets={"studies.serial": ("Serial",), "studies.pool": ("Pool",)},
         settings={

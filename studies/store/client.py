@@ -63,9 +63,10 @@ class ClientStore:
         if status != "RUNNING":
             self.client.set_terminated(run, status, end_time=end)
 
-    def end(self, run: str, status: str, note: str) -> None:
-        """End a run that was written as RUNNING."""
-        self.client.set_tag(run, "mlflow.note.content", note)
+    def end(self, run: str, status: str, tags: dict[str, str]) -> None:
+        """End a run that was written as RUNNING, and tag it."""
+        for key, value in tags.items():
+            self.client.set_tag(run, key, value)
         self.client.set_terminated(run, status)
 
     def end_leftovers(self, sweep: str) -> None:

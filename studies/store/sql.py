@@ -101,12 +101,12 @@ class Store:
         tag = "INSERT INTO input_tags (input_uuid, name, value) VALUES (?, 'mlflow.data.context', 'training')"
         connection.execute(tag, (edge,))
 
-    def end(self, run: str, status: str, note: str) -> None:
-        """End a run that was written as RUNNING."""
+    def end(self, run: str, status: str, tags: dict[str, str]) -> None:
+        """End a run that was written as RUNNING, and tag it."""
         with transaction(self.database) as connection:
             connection.execute("UPDATE runs SET status = ?, end_time = ? WHERE run_uuid = ?", (status, _now(), run))
             tag = "INSERT OR REPLACE INTO tags (key, value, run_uuid) VALUES (?, ?, ?)"
-            connection.execute(tag, ("mlflow.note.content", note, run))
+            connection.executemany(tag, [(key, value, run) for key, value in tags.items()])
 
     def end_leftovers(self, sweep: str) -> None:
         """Say of runs that a killed driver left RUNNING that they were killed; those of this sweep may live."""

@@ -118,7 +118,7 @@ class Execution:
         entry: Callable[[dict], dict] | None = None,
         compared=None,
     ):
-        self.study, self.root = study, Path(root).resolve()
+        self.study, self.root, self.provenance = study, Path(root).resolve(), provenance or {}
         nodes = {content_key(trial.config["data"]): trial.config["data"] for trial in trials}
         self.datasets = {key: entry(node) for key, node in nodes.items()} if entry else {}
         self._begin(trials, config, jobs, provenance, compared)
@@ -142,6 +142,9 @@ class Execution:
             **{name: value[:TAG_LENGTH] for name, value in (provenance or {}).items()},
             **self.versions,
         }
+        if claim := study.claim:
+            tags |= {Tag.CLAIM: claim.id, Tag.VERSION: str(claim.version), Tag.CARD: study.card}
+            tags[Tag.PROFILE] = claim.profile
         if jobs:
             tags["mlflow.parentRunId"] = self._sweep_run(jobs)
         self.parent = self.store.begin(f"{study.name} ({len(trials)} trials)", tags, _now())
@@ -262,8 +265,12 @@ class Execution:
         self.store.write(run, RUN_STATUS[result.status], now, params, metrics, dataset)
 
     @_writing
-    def close(self, status: str, table: str = "") -> None:
-        """End the execution with an MLflow status, and keep its table in Markdown."""
+    def close(self, status: str, table: str = "", verdict: str = "") -> None:
+        """End the execution with an MLflow status, and keep its table in Markdown.
+
+        Args:
+            verdict: on the study's claim, if it has one that was judged.
+        """
         note = self.study.question
         if table:
             (self.artifacts / "comparison.md").write_text(table, encoding="utf-8")
@@ -271,7 +278,8 @@ class Execution:
                 f"\n\nAmong the artifacts: [report.html]({self._page('report.html')}), the answer; `figures/`, its "
                 f"figures; `comparison.md`, this table; `study.yaml`, the whole config.\n\n{table}"
             )
-        self.store.end(self.parent, status, _whole_lines(note))
+        tags = {Tag.VERDICT: verdict} if verdict else {}
+        self.store.end(self.parent, status, tags | {"mlflow.note.content": _whole_lines(note)})
 
     def _artifacts(self, run: str) -> Path:
         return _artifacts(self.folder, run)
@@ -283,7 +291,7 @@ def end_sweep(root: str | Path, study: str, sweep: str, status: str, table: str)
         opened = _opened(root, study)
         if run := opened.sweep_run(sweep):
             (_artifacts(_folder(opened), run) / "sweep.md").write_text(table, encoding="utf-8")
-            opened.end(run, status, table[:TAG_LENGTH])
+            opened.end(run, status, {"mlflow.note.content": table[:TAG_LENGTH]})
 
 
 def _opened(root, study: str):

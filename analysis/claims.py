@@ -1,0 +1,159 @@
+"""The board of claims and their verdicts: `python -m analysis.claims`."""
+
+import json
+import sys
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import yaml
+
+from analysis import command, load
+from analysis.estimate import verdicts
+from analysis.estimate.estimands import CLOCKS
+from analysis.estimate.verdicts import Evidence, Verdict
+from analysis.show import board
+from analysis.show.board import said
+from studies.contract import Tag
+from studies.record import Study, StudyError
+
+__all__ = ["judge", "main", "record", "rows", "said"]
+
+FILE = "verdict.json"
+"""Its name among an execution's artifacts."""
+
+SHIPPED = Path(__file__).parent.parent / "conf" / "study" / "claims"
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Print the board; gives the exit code, 2 for what the user can put right."""
+    parser = command.parser("claims", "Show what has been decided of the claims.")
+    parser.add_argument("--format", choices=board.FORMATS, default="terminal")
+    options = parser.parse_args(arguments)
+
+    def run():
+        print(board.board(rows(options.root), options.format))
+
+    return command.ended(run)
+
+
+def rows(root: str | Path = "mlruns") -> list[dict]:
+    """One record a claim: the latest verdict of each in a store, and those that ship and have none."""
+    try:
+        names = load.studies(root)
+    except StudyError:
+        names = []
+    found = {}
+    for name in names:
+        for execution in load.executions(name, root):
+            if Tag.VERDICT in execution.tags:
+                record = json.loads(load.text(execution, FILE, root))
+                found[record["name"]] = record
+    for file in sorted(SHIPPED.glob("*.yaml")):
+        card = yaml.safe_load(file.read_text(encoding="utf-8")).get("claim") or {}
+        if card and card["id"] not in found:
+            found[card["id"]] = {
+                "name": card["id"],
+                "quote": card["quote"],
+                "kind": card["kind"],
+                "verdict": "not run",
+                "command": f"python -m studies.run +study=claims/{file.stem}",
+            }
+    return [found[name] for name in sorted(found)]
+
+
+def judge(
+    study: Study,
+    root: str | Path,
+    trials: Mapping[str, dict | None],
+    controls: Mapping[str, Mapping[str, dict | None]],
+    tuned: pd.DataFrame | None = None,
+) -> tuple[Verdict, Evidence]:
+    """The verdict on a study's claim by the trials that its store has, and what it is by.
+
+    Args:
+        trials: those planned, key -> levels.
+        controls: those of each control.
+        tuned: each arm's nuisance levels and the `value` it was tuned to.
+    """
+    claim = study.claim
+    assert claim is not None  # noqa: S101
+    frame = load.trials(study.name, root, trials)
+    keys = [*trials, *(key for some in controls.values() for key in some)]
+    timed = claim.measure in CLOCKS
+    epochs = load.epochs(study.name, root, keys) if timed else None
+    sides = {name: load.trials(study.name, root, some) for name, some in controls.items()}
+    if "negative" in sides:
+        sides["negative"]["seed"] -= claim.negative
+    evidence = Evidence(frame, epochs, tuned, **sides)
+    short = {name: len(sides[name]) for name in sides if len(sides[name]) < len(controls[name])}
+    seeds = frame["seed"].nunique() or 1
+    found = verdicts.verdict(study, evidence, len(trials) // seeds, short)
+    return found, evidence
+
+
+def record(study: Study, found: Verdict, evidence: Evidence, tags: Mapping[str, str]) -> dict:
+    """A verdict as it is kept and as the board's JSON has it.
+
+    Args:
+        tags: the execution's, which name the commit and the machine.
+    """
+    claim = study.claim
+    assert claim is not None  # noqa: S101
+    used = evidence.trials[evidence.trials["seed"].isin(found.seeds)] if found.seeds else evidence.trials
+    sides = [side for side in (evidence.positive, evidence.negative) if side is not None]
+    every = pd.concat([used, *sides], ignore_index=True)
+    main_context = found.deciding
+    numbers = {name: getattr(main_context, name) if main_context else np.nan for name in ("estimate", "low", "high")}
+    levels = list(study.factors)
+    return _plain(
+        {
+            "name": claim.id,
+            "version": claim.version,
+            "quote": claim.quote,
+            "kind": claim.kind,
+            "scope": board.scope(study, used),
+            "profile": claim.profile,
+            "estimand": board.estimand(claim),
+            **numbers,
+            "claimed": board.claimed(claim),
+            "direction": found.direction,
+            "magnitude": found.magnitude,
+            "verdict": found.verdict,
+            "seeds": len(found.seeds),
+            "look": found.look,
+            "looks": study.looks,
+            "trials": len(every),
+            "saved": max(0, len(study.seeds) - found.look) * (len(used) // max(len(found.seeds), 1)),
+            "failures": int((used["status"] != "finished").sum()),
+            "controls": found.controls,
+            "prediction": claim.prediction,
+            "card": study.card,
+            "commit": tags.get("mlflow.source.git.commit", ""),
+            "machine": tags.get("machine", ""),
+            "when": datetime.now(UTC).isoformat(timespec="seconds"),
+            "seconds": round(float(every["seconds_total"].sum()), 1),
+            "invalid_because": found.because if found.verdict == verdicts.INVALID else "",
+            "because": found.because,
+            "contexts": found.record()["contexts"],
+            "tuning": [] if evidence.tuned is None else json.loads(evidence.tuned.to_json(orient="records")),
+            "runs": every[["key", "role", "status", "seed", *levels]].to_dict("records"),
+        }
+    )
+
+
+def _plain(value):
+    """What JSON can keep: no NumPy, no NaN."""
+    if isinstance(value, dict):
+        return {str(name): _plain(inner) for name, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(inner) for inner in value]
+    if isinstance(value, np.generic):
+        value = value.item()
+    return None if isinstance(value, float) and not np.isfinite(value) else value
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,292 @@
+"""What claims are about: of each context one number a seed, which a rule then judges.
+
+An estimand takes the trials of one context and gives, by seed, a value and how it is bounded: 0 where it is known; 1
+where the true one is as large or larger, since a time was cut off at the budget; -1 where it is as small or smaller;
+NaN where nothing is known.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from analysis.estimate import success, time_to_target
+from analysis.estimate.arms import as_level
+from analysis.estimate.comparison import scored
+from studies.record import METRICS, Claim, StudyError, arm_label, listed
+
+CLOCKS = {"time_to_target": "time", "examples_to_target": "examples", "seconds_to_target": "seconds"}
+
+GAPS = {"accuracy_gap": ("train_accuracy", "val_accuracy"), "loss_gap": ("val_loss", "train_loss")}
+"""Generalization gaps: the first less the second."""
+
+STABLE = 0.8
+"""Of its seeds an arm must finish to be stable."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """The numbers of one context.
+
+    Attributes:
+        context: the levels that it is at, as a reader sees them.
+        seeds: `(n,)`.
+        numbers: `(n,)`, of ratios their logarithms.
+        bounds: `(n,)`: 0 for a known value, 1 or -1 for one that is at least or at most so much, NaN for none.
+    """
+
+    context: str
+    seeds: np.ndarray
+    numbers: np.ndarray
+    bounds: np.ndarray
+
+    def first(self, seeds: tuple[int, ...]) -> "Sample":
+        """The numbers at some seeds."""
+        there = np.isin(self.seeds, seeds)
+        return Sample(self.context, self.seeds[there], self.numbers[there], self.bounds[there])
+
+
+def samples(
+    claim: Claim, trials: pd.DataFrame, epochs: pd.DataFrame | None, by: list[str], tuned: pd.DataFrame | None = None
+) -> list[Sample]:
+    """The numbers that a claim is judged by, of each context.
+
+    A context is a combination of the levels of `claim.across`; of the estimands `value` and `mean` each arm is one.
+
+    Args:
+        trials, epochs: those frames; the epochs only for a time to target.
+        by: the factors.
+        tuned: with `claim.best`, each arm's levels and the `value` that it was tuned to.
+
+    Raises:
+        StudyError: there is no such measure, or no arm of a side in a context.
+    """
+    measured = _measured(claim, trials, epochs)
+    across = by if claim.estimand in ("value", "mean") else list(claim.across)
+    return [
+        Sample(arm_label(levels), *ESTIMANDS[claim.estimand](_Context(claim, part, by, tuned)))
+        for levels, part in _contexts(measured, across)
+    ]
+
+
+def in_unit(claim: Claim, value):
+    """A value, or several, in the unit of the claim's margin: of a ratio's logarithm the ratio."""
+    return np.exp(value) if is_ratio(claim) else value
+
+
+def is_ratio(claim: Claim) -> bool:
+    """Whether the claim's values are logarithms of ratios."""
+    return claim.estimand.endswith("ratio")
+
+
+def _contexts(measured: pd.DataFrame, across: list[str]) -> Iterator[tuple[dict, pd.DataFrame]]:
+    """Each combination of levels that there is, in order of appearance, and its rows."""
+    keys = [tuple(as_level(level) for level in row) for row in measured[across].itertuples(index=False)]
+    for key in dict.fromkeys(keys):
+        yield dict(zip(across, key, strict=True)), measured[[other == key for other in keys]]
+
+
+def _measured(claim: Claim, trials: pd.DataFrame, epochs: pd.DataFrame | None) -> pd.DataFrame:
+    """The trials with each one's `value`, and whether it is `censored`."""
+    frame, censored = trials.assign(censored=False), False
+    if claim.measure in CLOCKS:
+        parts = []
+        for target, part in _by_target(claim, frame):
+            mine = epochs[epochs["key"].isin(part["key"])] if epochs is not None else None
+            found = time_to_target.times(part, mine, [], claim.metric, target, smooth=True)
+            parts.append(
+                part.assign(value=found[CLOCKS[claim.measure]].to_numpy(), censored=~found["reached"].to_numpy())
+            )
+        return pd.concat(parts).loc[frame.index]
+    if claim.measure == "success":
+        values = success.succeeded(trials, *((claim.metric, claim.target) if claim.target else ()))
+    elif claim.measure in GAPS:
+        first, second = GAPS[claim.measure]
+        values = trials[first].astype(float) - trials[second].astype(float)
+    elif claim.measure in METRICS:
+        values = scored(trials, claim.measure)
+    elif claim.measure in trials and pd.api.types.is_numeric_dtype(trials[claim.measure]):
+        values = trials[claim.measure].astype(float)
+    else:
+        known = [name for name in trials if pd.api.types.is_numeric_dtype(trials[name])]
+        raise StudyError(
+            f"claim.hypothesis.measure={claim.measure}: expected one of {listed([*CLOCKS, *GAPS, 'success'])}, or a "
+            f"column of the trials, {listed(known)}"
+        )
+    return frame.assign(value=values, censored=censored)
+
+
+def _by_target(claim: Claim, frame: pd.DataFrame) -> Iterator[tuple[float, pd.DataFrame]]:
+    if not isinstance(claim.target, dict):
+        yield claim.target, frame
+        return
+    for level, part in frame.groupby(claim.across[0], sort=False):
+        if str(level) not in claim.target:
+            raise StudyError(f"claim.hypothesis.target has {listed(claim.target)}, and no {claim.across[0]}={level}")
+        yield claim.target[str(level)], part
+
+
+class _Context:
+    """The trials of one context, arm by arm.
+
+    Args:
+        part: with `value` and `censored`.
+    """
+
+    def __init__(self, claim: Claim, part: pd.DataFrame, by: list[str], tuned: pd.DataFrame | None):
+        self.claim, self.part, self.by, self.tuned = claim, part, by, tuned
+
+    def side(self, rule: dict) -> tuple[pd.Series, pd.Series]:
+        """By seed the value and whether it is censored, of the arm that a rule means: the best tuned of several."""
+        rows = self.part[matching(self.part, rule)]
+        arms = list(dict.fromkeys(tuple(as_level(v) for v in row) for row in rows[self.by].itertuples(index=False)))
+        if not arms:
+            raise StudyError(f"claim.hypothesis: no arm matches {rule} in the store: run the study's trials first")
+        if len(arms) > 1:
+            if not self.claim.best:
+                raise StudyError(
+                    f"claim.hypothesis: {len(arms)} arms match {rule}: expected one in each context, best: true, or "
+                    f"their other factors in claim.decision.across"
+                )
+            rows = rows[_is_arm(rows, self.by, max(arms, key=self._tuned_to))]
+        rows = rows.set_index("seed")
+        return rows["value"], rows["censored"]
+
+    def _tuned_to(self, arm: tuple) -> float:
+        if self.tuned is None:
+            raise StudyError("claim.hypothesis.best: expected a study that tunes its arms, by study.nuisance")
+        there = self.tuned[_is_arm(self.tuned, self.by, arm)]
+        return float(there["value"].iloc[0])
+
+    def levels(self) -> list:
+        """Of the factor along which something is taken, rising."""
+        return sorted(self.part[self.claim.along].unique().tolist())
+
+    def at(self, level) -> "_Context":
+        """The trials at one level of that factor."""
+        return _Context(self.claim, self.part[self.part[self.claim.along] == level], self.by, self.tuned)
+
+
+Numbers = tuple[np.ndarray, np.ndarray, np.ndarray]
+
+
+def value(context: _Context) -> Numbers:
+    """The measure itself."""
+    rows = context.part.sort_values("seed")
+    return rows["seed"].to_numpy(), rows["value"].to_numpy(float), np.where(rows["censored"], 1.0, 0.0)
+
+
+def difference(context: _Context) -> Numbers:
+    """The measure of one arm less that of the other, by seed."""
+    return _set_against(context, lambda one, other: one - other)
+
+
+def ratio(context: _Context) -> Numbers:
+    """The logarithm of one arm's measure over the other's, by seed; nothing where one is not above zero."""
+    return _set_against(context, _log_ratio)
+
+
+def slope(context: _Context) -> Numbers:
+    """The slope of the difference along a factor, by seed, least squares over log2 of its levels."""
+    levels = context.levels()
+    columns = [_frame(*difference(context.at(level)))["value"] for level in levels]
+    table = pd.concat(columns, axis=1)
+    x = np.log2(levels) - np.mean(np.log2(levels))
+    return _known(table.to_numpy(float) @ (x / (x @ x)), table.index)
+
+
+def spread_ratio(context: _Context) -> Numbers:
+    """The logarithm of the ratio of standard deviations along a factor, by seed: how much less one side depends on it.
+
+    Each side's measure must vary at all.
+    """
+    sides = []
+    for rule in (context.claim.of, context.claim.against):
+        table = pd.concat([context.at(level).side(rule)[0] for level in context.levels()], axis=1)
+        sides.append(table.std(axis=1, ddof=1))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return _known(np.log(sides[0] / sides[1]), sides[0].index)
+
+
+def stable_ratio(context: _Context) -> Numbers:
+    """The logarithm of the ratio of the largest levels along a factor, such as a rate, up to which all succeed.
+
+    By seed: the largest level at which the seed's trial succeeds, and those at all smaller levels. At the largest level
+    of all it is at least that.
+    """
+    sides = []
+    for rule in (context.claim.of, context.claim.against):
+        levels = context.levels()
+        table = pd.concat([context.at(level).side(rule)[0] for level in levels], axis=1).astype(float)
+        good = np.cumprod(table.to_numpy() >= 0.5, axis=1).sum(axis=1)
+        logs = np.log(np.array([levels[0] / 2, *levels], float))  # of none: below the least
+        sides.append((table.index, logs[good], good == len(levels), good == 0))
+    (index, one, top, none), (_, other, other_top, other_none) = sides
+    up, down = top | other_none, other_top | none
+    bounds = np.where(up & down, np.nan, np.where(up, 1.0, np.where(down, -1.0, 0.0)))
+    return index.to_numpy(), one - other, bounds
+
+
+def ends_ratio(context: _Context) -> Numbers:
+    """The logarithm of the measure at the better end of a factor's levels over that at its best level, by seed.
+
+    The best level is that of the lowest median over the seeds: it is one for all of them.
+    """
+    levels = context.levels()
+    sides = [context.at(level).side({}) for level in levels]
+    times = pd.concat([side[0] for side in sides], axis=1).to_numpy(float)
+    cut = pd.concat([side[1] for side in sides], axis=1).to_numpy(bool)
+    best = int(np.argmin(np.median(np.where(cut, np.inf, times), axis=0)))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        logs = np.log(times[:, [0, -1]]).min(axis=1) - np.log(times[:, best])
+    bounds = np.where(cut[:, best], np.nan, np.where(cut[:, [0, -1]].any(axis=1), 1.0, 0.0))
+    return sides[0][0].index.to_numpy(), logs, bounds
+
+
+ESTIMANDS: dict[str, Callable[[_Context], Numbers]] = {
+    "value": value,
+    "mean": value,
+    "difference": difference,
+    "ratio": ratio,
+    "slope": slope,
+    "spread_ratio": spread_ratio,
+    "stable_ratio": stable_ratio,
+    "ends_ratio": ends_ratio,
+}
+
+
+def _set_against(context: _Context, change: Callable) -> Numbers:
+    (one, cut), (other, other_cut) = context.side(context.claim.of), context.side(context.claim.against)
+    seeds = sorted(set(one.index) & set(other.index))
+    values = change(one[seeds].to_numpy(float), other[seeds].to_numpy(float))
+    cut, other_cut = cut[seeds].to_numpy(bool), other_cut[seeds].to_numpy(bool)
+    bounds = np.where(cut & other_cut, np.nan, cut.astype(float) - other_cut)
+    return np.array(seeds), values, np.where(np.isfinite(values), bounds, np.nan)
+
+
+def _log_ratio(one, other):
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.log(np.where(one > 0, one, np.nan)) - np.log(np.where(other > 0, other, np.nan))
+
+
+def _frame(seeds, values, _) -> pd.DataFrame:
+    return pd.DataFrame({"value": values}, index=seeds)
+
+
+def _known(values, index) -> Numbers:
+    values = np.asarray(values, float)
+    return index.to_numpy(), values, np.where(np.isfinite(values), 0.0, np.nan)
+
+
+def matching(frame: pd.DataFrame, rule: dict) -> np.ndarray:
+    """Whether each row is of an arm that a rule means, factor -> levels."""
+    found = np.full(len(frame), True)
+    for factor, levels in rule.items():
+        wanted = [as_level(level) for level in levels]
+        found &= np.array([as_level(level) in wanted for level in frame[factor]], bool)
+    return found
+
+
+def _is_arm(frame: pd.DataFrame, by: list[str], arm: tuple) -> np.ndarray:
+    return matching(frame, {factor: [level] for factor, level in zip(by, arm, strict=True)})

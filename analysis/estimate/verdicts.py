@@ -1,0 +1,317 @@
+"""Verdicts: whether what was measured supports a claim, by the rule of its card.
+
+Direction and magnitude are judged apart. *Supported*: the interval lies beyond the margin, or inside the claimed band.
+*Not supported*: wholly on the other side, or disjoint from the band. *Inconclusive*: anything else, or a control that
+failed. *Invalid*: trials are missing, and nothing is said.
+"""
+
+from dataclasses import asdict, dataclass, field, replace
+
+import numpy as np
+import pandas as pd
+from scipy.special import bdtrc, stdtr, stdtrit
+
+from analysis.estimate.comparison import scored
+from analysis.estimate.estimands import Sample, in_unit, is_ratio, matching, samples
+from analysis.estimate.intervals import LEVEL, RESOLUTION, higher_is_better, holm
+from studies.record import Claim, Study
+
+SUPPORTED, NOT_SUPPORTED, INCONCLUSIVE, INVALID = "supported", "not supported", "inconclusive", "invalid"
+
+ALPHA_CONTROL = 0.05
+"""One-sided, of the test that a broken arm is worse."""
+
+
+@dataclass(frozen=True)
+class Judged:
+    """One context, judged.
+
+    Attributes:
+        estimate, low, high: the mean over the seeds with its 95 % interval, in the unit of the margin: of a ratio the
+            geometric mean. Of `value` the worst, the least and the greatest.
+        direction, magnitude: of these verdicts; magnitude is empty where the claim names no band.
+        p_against: one-sided, that the truth is not on the other side of the margin.
+        note: why no interval is given, or what the direction was judged by.
+    """
+
+    context: str
+    estimate: float
+    low: float
+    high: float
+    n: int
+    direction: str
+    magnitude: str
+    p_against: float
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a study says of its claim.
+
+    Attributes:
+        direction, magnitude, verdict: of all contexts together.
+        seeds: those that were looked at.
+        look: the number of seeds at which it was decided, or the last.
+        controls: each one's name and what it came to.
+        because: why it is invalid or inconclusive; else empty.
+    """
+
+    direction: str
+    magnitude: str
+    verdict: str
+    contexts: list[Judged]
+    seeds: tuple[int, ...]
+    look: int
+    controls: dict[str, str] = field(default_factory=dict)
+    because: str = ""
+
+    @property
+    def decided(self) -> bool:
+        """Whether it will not change with more seeds."""
+        return self.verdict in (SUPPORTED, NOT_SUPPORTED, INVALID)
+
+    @property
+    def deciding(self) -> Judged | None:
+        """The context that a short form names: the first that contradicts, else the first that is not supported."""
+        order = (NOT_SUPPORTED, INCONCLUSIVE, SUPPORTED)
+        return min(self.contexts, key=lambda each: order.index(each.direction), default=None)
+
+    def record(self) -> dict:
+        """As JSON has it."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """The frames that a claim is judged by.
+
+    Attributes:
+        trials: the arms at the evaluation seeds.
+        epochs: theirs and the controls', where the measure needs them.
+        tuned: each arm's levels and the `value` that it was tuned to.
+        positive, negative: the controls' trials, with the levels and the seeds of the trials that they stand beside;
+            None where the card asks for none.
+    """
+
+    trials: pd.DataFrame
+    epochs: pd.DataFrame | None = None
+    tuned: pd.DataFrame | None = None
+    positive: pd.DataFrame | None = None
+    negative: pd.DataFrame | None = None
+
+
+def verdict(study: Study, evidence: Evidence, expected: int, short: dict[str, int] | None = None) -> Verdict:
+    """The verdict at the first look at which the rule decides, else at the last that there are trials for.
+
+    Args:
+        expected: how many trials there should be for each seed.
+        short: controls of which trials are missing, and how many there are.
+    """
+    claim = study.claim
+    assert claim is not None  # noqa: S101
+    by, trials = list(study.factors), evidence.trials
+    missing = "".join(f"trials of the {name} control are missing" for name in list(short or {})[:1])
+    if missing := missing or _missing(study, trials, expected):
+        return Verdict(INVALID, "", INVALID, [], tuple(sorted(set(trials["seed"]))), 0, because=missing)
+    whole = samples(claim, trials, evidence.epochs, by, evidence.tuned)
+    controls = _controls(study, evidence)
+    looks = [look for look in study.looks or (len(study.seeds),) if look <= trials["seed"].nunique()]
+    for look in looks or [trials["seed"].nunique()]:
+        seeds = study.seeds[:look]
+        found = combined(claim, [judged(claim, sample.first(seeds)) for sample in whole], seeds, controls)
+        if found.decided:
+            break
+    return found
+
+
+def judged(claim: Claim, sample: Sample) -> Judged:
+    """One context by the claim's rule.
+
+    The direction is judged by the one-sided t interval at `claim.alpha_look`. Where times were cut off at the budget,
+    or all values are alike, there is no such interval: then by the exact sign test on which side of the margin they
+    are, and what is not known counts for neither side. The estimand `value` is of what does not vary by chance, or must
+    hold each time: every value must be on the claimed side.
+    """
+    values, bounds = sample.numbers, sample.bounds
+    if claim.estimand == "value":
+        return _every(claim, sample)
+    known = values[np.isfinite(values) & (bounds == 0)]
+    n = len(values)
+    low, high = _t_interval(known, (1 - LEVEL) / 2) if len(known) == n else (np.nan, np.nan)
+    for_it, against, note = _directed(claim, sample)
+    direction = (
+        SUPPORTED if for_it <= claim.alpha_look else NOT_SUPPORTED if against <= claim.alpha_look else INCONCLUSIVE
+    )
+    estimate = float(np.median(values[np.isfinite(values)])) if np.isfinite(values).any() else np.nan
+    estimate = float(known.mean()) if len(known) == n and n else estimate
+    estimate, low, high = (float(in_unit(claim, number)) for number in (estimate, low, high))
+    magnitude = _magnitude(claim, low, high)
+    if claim.direction == "within":
+        direction = magnitude
+    return Judged(sample.context, estimate, low, high, n, direction, magnitude, against, note)
+
+
+def combined(claim: Claim, contexts: list[Judged], seeds: tuple[int, ...], controls: dict[str, str]) -> Verdict:
+    """The verdict over all contexts: the claim must hold in each; a contradiction in any must hold after Holm's."""
+    adjusted = holm(np.array([each.p_against for each in contexts])) if len(contexts) > 1 else None
+    directions = [each.direction for each in contexts]
+    if adjusted is not None and claim.estimand != "value":
+        directions = [
+            INCONCLUSIVE if said == NOT_SUPPORTED and claim.direction != "within" and p > claim.alpha_look else said
+            for said, p in zip(directions, adjusted, strict=True)
+        ]
+    direction, magnitude = _together(directions), _together([each.magnitude for each in contexts])
+    said = _together([direction, magnitude]) if magnitude else direction
+    failed = [name for name, outcome in controls.items() if not outcome.startswith("passed")]
+    because = ""
+    if failed and said != INCONCLUSIVE:
+        because = "; ".join(f"the {name} control {controls[name]}" for name in failed)
+    elif said == INCONCLUSIVE:
+        open_ = [
+            each.context or "the estimate" for each, d in zip(contexts, directions, strict=True) if d == INCONCLUSIVE
+        ]
+        because = f"open at {len(seeds)} seeds: {'; '.join(open_) or 'how large it is'}"
+    return Verdict(
+        direction, magnitude, INCONCLUSIVE if failed else said, contexts, seeds, len(seeds), controls, because
+    )
+
+
+def _together(verdicts: list[str]) -> str:
+    if not verdicts or "" in verdicts:
+        return ""
+    if all(each == SUPPORTED for each in verdicts):
+        return SUPPORTED
+    return NOT_SUPPORTED if NOT_SUPPORTED in verdicts else INCONCLUSIVE
+
+
+def _missing(study: Study, trials: pd.DataFrame, expected: int) -> str:
+    """What keeps a verdict from being given, empty if nothing does."""
+    crashed = int((trials["status"] == "crashed").sum())
+    if crashed:
+        return f"{crashed} of its trials crashed"
+    per_seed = trials.groupby("seed")["key"].nunique()
+    short = per_seed[per_seed < expected]
+    if len(trials) == 0 or len(short):
+        return f"{int((expected - short).sum()) or 'all'} of its trials are missing"
+    least = study.looks[0] if study.looks else len(study.seeds)
+    return f"{len(per_seed)} of {least} seeds are there" if len(per_seed) < least else ""
+
+
+def _every(claim: Claim, sample: Sample) -> Judged:
+    """A context all of whose values must be on the claimed side."""
+    values = sample.numbers
+    if not len(values) or not np.isfinite(values).all():
+        return Judged(
+            sample.context, np.nan, np.nan, np.nan, len(values), INCONCLUSIVE, "", np.nan, "a value is missing"
+        )
+    least, greatest = float(values.min()), float(values.max())
+    worst = {"above": least, "below": greatest}.get(claim.direction)
+    if worst is None:
+        low, high = claim.claimed_band or (-np.inf, np.inf)
+        worst = least if low - least > greatest - high else greatest
+    magnitude = _magnitude(claim, least, greatest, exact=True)
+    good = {"above": worst > claim.margin, "below": worst < claim.margin}.get(claim.direction, magnitude == SUPPORTED)
+    said = SUPPORTED if good else NOT_SUPPORTED
+    return Judged(sample.context, worst, least, greatest, len(values), said, magnitude, np.nan)
+
+
+def _directed(claim: Claim, sample: Sample) -> tuple[float, float, str]:
+    """The one-sided p that the truth is on the claimed side of the margin, and on the other; what they are by."""
+    if claim.direction == "within":
+        return 1.0, 1.0, ""
+    sign = 1 if claim.direction == "above" else -1
+    margin = np.log(claim.margin) if is_ratio(claim) else claim.margin
+    values, bounds, n = sign * (sample.numbers - margin), sign * sample.bounds, len(sample.numbers)
+    if n < 2:
+        return 1.0, 1.0, "one seed, by which nothing is tested"
+    scale = max(np.abs(sample.numbers[np.isfinite(sample.numbers)]).max(initial=0), abs(margin))
+    if np.isfinite(values).all() and (bounds == 0).all() and np.ptp(values) > RESOLUTION * scale:
+        t = values.mean() / (values.std(ddof=1) / np.sqrt(n))
+        return float(stdtr(n - 1, -t)), float(stdtr(n - 1, t)), ""
+    ahead, behind = int(((values > 0) & (bounds >= 0)).sum()), int(((values < 0) & (bounds <= 0)).sum())
+    why = (
+        "all differences alike"
+        if (bounds == 0).all()
+        else f"{int((bounds != 0).sum())} of {n} seeds cut off at the budget"
+    )
+    return _sign_p(ahead, n), _sign_p(behind, n), f"{why}: direction by the sign test"
+
+
+def _sign_p(count: int, n: int) -> float:
+    """P(X >= count) of n fair coins."""
+    return 1.0 if count == 0 else float(bdtrc(count - 1, n, 0.5))
+
+
+def _t_interval(values: np.ndarray, tail: float) -> tuple[float, float]:
+    n = len(values)
+    if n < 2:
+        return np.nan, np.nan
+    half = stdtrit(n - 1, 1 - tail) * values.std(ddof=1) / np.sqrt(n)
+    return float(values.mean() - half), float(values.mean() + half)
+
+
+def _magnitude(claim: Claim, low: float, high: float, exact: bool = False) -> str:
+    if claim.claimed_band is None:
+        return ""
+    least, most = claim.claimed_band
+    if not (np.isfinite(low) and np.isfinite(high)) or (low == high and not exact):
+        return INCONCLUSIVE
+    if low >= least and high <= most:
+        return SUPPORTED
+    return NOT_SUPPORTED if exact or high < least or low > most else INCONCLUSIVE
+
+
+def _controls(study: Study, evidence: Evidence) -> dict[str, str]:
+    """Each control of the card and what it came to: `passed: …` or `failed: …`."""
+    outcomes = {}
+    if evidence.positive is not None:
+        outcomes["positive"] = _broken(study, evidence)
+    if evidence.negative is not None:
+        outcomes["negative"] = _same_arm(study, evidence)
+    return outcomes
+
+
+def _broken(study: Study, evidence: Evidence) -> str:
+    """Whether what must be found is found: that a broken arm is worse than itself, that an input violates the claim."""
+    claim, control = study.claim, evidence.positive
+    assert claim is not None and control is not None  # noqa: S101
+    if claim.estimand == "value":
+        found = [judged(claim, sample).direction for sample in samples(claim, control, None, list(study.factors))]
+        known = all(each == NOT_SUPPORTED for each in found)
+        return (
+            "passed: what violates the claim is found to" if known else "failed: what violates the claim is not found"
+        )
+    own = evidence.trials[matching(evidence.trials, claim.of)]
+    both = pd.concat([own.assign(broken=False), control.assign(broken=True)], ignore_index=True)
+    both["value"] = scored(both, claim.metric)
+    table = both.pivot_table(index="seed", columns="broken", values="value").dropna()
+    gap = (table[False] - table[True]).to_numpy() * (1 if higher_is_better(claim.metric) else -1)
+    n = len(gap)
+    p = _sign_p(int((gap > 0).sum()), n)
+    if n > 1 and np.ptp(gap) > 0:
+        p = min(p, float(stdtr(n - 1, -gap.mean() / (gap.std(ddof=1) / np.sqrt(n)))))
+    outcome = f"the broken arm's {claim.metric} is {gap.mean():.4f} worse over {n} seeds (p {p:.1g})"
+    return f"passed: {outcome}" if p <= ALPHA_CONTROL else f"failed: {outcome}"
+
+
+def _same_arm(study: Study, evidence: Evidence) -> str:
+    """Whether the arm `against`, set against itself at other seeds, is not found to bear the claim out."""
+    claim, control = study.claim, evidence.negative
+    assert claim is not None and control is not None  # noqa: S101
+    block = "block of seeds"
+    sides = {name: claim.against | {block: [name]} for name in ("own", "other")}
+    seeds = set(control["seed"])
+    own = evidence.trials[matching(evidence.trials, claim.against) & evidence.trials["seed"].isin(seeds)]
+    both = pd.concat([own.assign(**{block: "own"}), control.assign(**{block: "other"})], ignore_index=True)
+    tuned = evidence.tuned
+    if tuned is not None:
+        tuned = pd.concat([tuned.assign(**{block: name}) for name in sides], ignore_index=True)
+    same = replace(claim, of=sides["other"], against=sides["own"])
+    found = [judged(same, sample) for sample in samples(same, both, evidence.epochs, [*study.factors, block], tuned)]
+    differ = [each for each in found if each.direction == SUPPORTED and claim.direction != "within"]
+    if differ:
+        return f"failed: an arm against itself at other seeds comes to {differ[0].estimate:.4g}, as if the claim held"
+    return (
+        f"passed: an arm against itself at other seeds comes to {', '.join(f'{each.estimate:.3g}' for each in found)}"
+    )

@@ -1,0 +1,120 @@
+"""Verdicts in words, and the board of them all."""
+
+import json
+
+import pandas as pd
+from markupsafe import escape
+
+from analysis.estimate.verdicts import INVALID, Judged, Verdict
+from studies.record import Claim, Study, arm_label, listed
+
+FORMATS = ("terminal", "markdown", "html", "json")
+
+COLUMNS = ("claim", "verdict", "estimate", "claimed", "predicted", "seeds", "trials", "scope")
+
+
+def estimand(claim: Claim) -> str:
+    """What is estimated, in words: `ratio of time_to_target, adam / sgd`."""
+    sides = [_arms(rule) for rule in (claim.of, claim.against)]
+    measure = claim.measure.replace("_", " ")
+    along = f" along {claim.along}" if claim.along else ""
+    return {
+        "value": f"{measure} of every arm",
+        "mean": f"{measure} of each arm",
+        "difference": f"{measure}: {sides[0]} − {sides[1]}",
+        "ratio": f"{measure}: {sides[0]} / {sides[1]}",
+        "slope": f"{measure}: {sides[0]} − {sides[1]}, per doubling of {claim.along}",
+        "spread_ratio": f"spread of {measure}{along}: {sides[0]} / {sides[1]}",
+        "stable_ratio": f"largest {claim.along} that succeeds: {sides[0]} / {sides[1]}",
+        "ends_ratio": f"{measure}{along}: the better end / the best",
+    }[claim.estimand]
+
+
+def scope(study: Study, trials: pd.DataFrame) -> str:
+    """What the verdict is about, and no more: `digits, MLP, 20 epochs; quick profile`."""
+    claim = study.claim
+    assert claim is not None  # noqa: S101
+    across = [f"{factor.rpartition('.')[2]} {listed(dict.fromkeys(trials[factor]))}" for factor in claim.across]
+    epochs = int(trials["epochs"].max()) if len(trials) and trials["epochs"].max() > 0 else 0
+    parts = [*across, *([f"{epochs} epochs"] if epochs else []), f"{trials['seed'].nunique()} seeds"]
+    return f"{', '.join(parts)}; {claim.profile} profile"
+
+
+def said(study: Study, found: Verdict) -> list[str]:
+    """A verdict in sentences, the verdict first."""
+    claim = study.claim
+    assert claim is not None  # noqa: S101
+    lines = [f"{found.verdict.upper()}: “{claim.quote}”"]
+    if found.verdict == INVALID:
+        return [*lines, f"No verdict is given, since {found.because}."]
+    if found.magnitude:
+        lines.append(f"Direction: {found.direction}; how large: {found.magnitude}.")
+    lines.append(f"{estimand(claim)}; claimed: {claimed(claim)}.")
+    lines += [_context(each) for each in found.contexts]
+    if found.because:
+        lines.append(f"Why: {found.because}.")
+    if study.looks:
+        saved = len(study.seeds) - found.look
+        rest = f", {saved} of {len(study.seeds)} seeds saved" if saved else ""
+        lines.append(
+            f"Judged at look {study.looks.index(found.look) + 1} of {len(study.looks)}, {found.look} seeds{rest}."
+        )
+    lines += [f"The {name} control {outcome}." for name, outcome in found.controls.items()]
+    if claim.prediction:
+        lines.append(
+            f"The literature: {claim.prediction.get('value')} ({claim.prediction.get('source', 'no source')})."
+        )
+    return lines
+
+
+def board(records: list[dict], format: str) -> str:
+    """The board: one row a claim."""
+    if format == "json":
+        return json.dumps(records, indent=2)
+    frame = pd.DataFrame([_row(record) for record in records], columns=list(COLUMNS))
+    if format == "html":
+        cells = "".join(
+            f"<tr>{''.join(f'<td>{escape(text)}</td>' for text in row)}</tr>" for row in frame.itertuples(index=False)
+        )
+        heads = "".join(f"<th>{name}</th>" for name in COLUMNS)
+        return f"<!doctype html><meta charset=utf-8><title>Claims</title><table><tr>{heads}</tr>{cells}</table>"
+    style = "github" if format == "markdown" else "simple"
+    table = frame.to_markdown(index=False, tablefmt=style)
+    counts = pd.Series([record["verdict"] for record in records]).value_counts()
+    return f"{table}\n\n{'; '.join(f'{count} {name}' for name, count in counts.items())}"
+
+
+def _row(record: dict) -> tuple:
+    if record["verdict"] == "not run":
+        return (record["name"], f"not run: {record['command']}", "", "", "", "", "", "")
+    estimate = record["estimate"]
+    interval = "" if record["low"] is None else f" [{record['low']:.3g}, {record['high']:.3g}]"
+    prediction = str((record.get("prediction") or {}).get("value", ""))
+    return (
+        record["name"],
+        record["verdict"],
+        "" if estimate is None else f"{estimate:.3g}{interval}",
+        record["claimed"],
+        prediction,
+        record["seeds"],
+        record["trials"],
+        record["scope"],
+    )
+
+
+def claimed(claim: Claim) -> str:
+    """What the claim says of it: `below 0.85`, `above 0 and 0.4 to 0.6`."""
+    beyond = "" if claim.direction == "within" else f"{claim.direction} {claim.margin:g}"
+    band = "" if claim.claimed_band is None else f"{claim.claimed_band[0]:g} to {claim.claimed_band[1]:g}"
+    return " and ".join(part for part in (beyond, band) if part)
+
+
+def _context(each: Judged) -> str:
+    interval = f" [{each.low:.4g}, {each.high:.4g}]" if each.low == each.low else ""
+    note = f" ({each.note})" if each.note else ""
+    where = f"{each.context}: " if each.context not in ("", "defaults") else ""
+    return f"{where}{each.estimate:.4g}{interval}, {each.n} seeds: {each.direction}{note}"
+
+
+def _arms(rule: dict) -> str:
+    return " or ".join(arm_label({factor: level}) for factor, levels in rule.items() for level in levels)

@@ -1,0 +1,227 @@
+"""A claim's card as a study's YAML declares it, read and checked. Pure: no TensorFlow, no MLflow, no Hydra."""
+
+import itertools
+import math
+import re
+
+from studies.design import arms
+from studies.record import Claim, StudyError, listed, shown
+
+KINDS = ("definitional", "arithmetic", "existential", "universal", "quantitative")
+
+ESTIMANDS = {
+    "value": (),
+    "mean": (),
+    "difference": ("of", "against"),
+    "ratio": ("of", "against"),
+    "slope": ("of", "against", "along"),
+    "spread_ratio": ("of", "against", "along"),
+    "stable_ratio": ("of", "against", "along"),
+    "ends_ratio": ("along",),
+}
+"""What a claim can be about, and the settings that each needs; `analysis.estimate.estimands` says what they are."""
+
+DIRECTIONS = ("above", "below", "within")
+CARD = ("id", "version", "quote", "kind", "hypothesis", "decision", "prediction", "controls", "profiles", "needs")
+HYPOTHESIS = ("estimand", "measure", "direction", "margin", "why_margin", "claimed_band", "target", "metric", "best")
+DECISION = ("across", "alpha_look")
+CONTROLS = ("positive", "negative")
+
+ALPHA_LOOK = 0.021
+"""One-sided, at each of at most three looks at 6, 12 and 20 seeds: the error of all is then 4.9 % (simulated)."""
+
+APART = 1000
+"""Seeds between a negative control's block and the study's."""
+
+
+def read_claim(node: object, factors: dict, profile: str) -> Claim | None:
+    """The claim of a composed config, None if it has none.
+
+    Args:
+        factors: those that are compared, with their levels.
+
+    Raises:
+        StudyError: something in `claim` is not what it should be.
+    """
+    card = arms.mapping(node, "claim", "id: he_for_relu")
+    if not card:
+        return None
+    _names(card, "claim", CARD, ("id", "version", "quote", "kind", "hypothesis"))
+    if not isinstance(card["version"], int) or isinstance(card["version"], bool) or card["version"] < 1:
+        raise StudyError(f"claim.version={shown(card['version'])}: expected 1, 2, …, a new one for each changed card")
+    if not re.fullmatch(r"[a-z0-9_]+", str(card["id"])):
+        raise StudyError(f"claim.id={shown(card['id'])}: expected small letters, digits and _")
+    across, alpha = _decision(card.get("decision"), factors)
+    hypothesis = _hypothesis(card["hypothesis"], factors, across)
+    positive, negative = _controls(card.get("controls"), hypothesis["estimand"])
+    return Claim(
+        id=str(card["id"]),
+        version=card["version"],
+        quote=str(card["quote"]),
+        kind=_one_of(card["kind"], "claim.kind", KINDS),
+        across=across,
+        alpha_look=alpha,
+        positive=positive,
+        negative=negative,
+        prediction=arms.mapping(card.get("prediction"), "claim.prediction", "value: 0.96"),
+        needs=str(card.get("needs", "")),
+        profile=profile,
+        **hypothesis,
+    )
+
+
+def _hypothesis(node, factors, across) -> dict:
+    """What is estimated and how it is judged, by the fields of `Claim`."""
+    node = arms.mapping(node, "claim.hypothesis", "estimand: ratio")
+    estimand = _one_of(node.get("estimand"), "claim.hypothesis.estimand", ESTIMANDS)
+    needed = ESTIMANDS[estimand]
+    always = ("measure", "direction", "margin", "why_margin")
+    _names(node, "claim.hypothesis", (*HYPOTHESIS, *needed), (*always, *needed))
+    rules = {name: _rule(node[name], name, factors) for name in ("of", "against") if name in needed}
+    along = node.get("along", "") if "along" in needed else ""
+    if along and along not in factors:
+        raise StudyError(f"claim.hypothesis.along={along}: expected a factor of the study, {listed(factors)}")
+    direction = _one_of(node["direction"], "claim.hypothesis.direction", DIRECTIONS)
+    return {
+        "estimand": estimand,
+        "measure": str(node["measure"]),
+        "of": rules.get("of", {}),
+        "against": rules.get("against", {}),
+        "along": along,
+        "best": bool(node.get("best", False)),
+        "target": _target(node, across),
+        "metric": str(node.get("metric", "val_accuracy")),
+        "direction": direction,
+        "margin": _margin(node["margin"], direction),
+        "why_margin": str(node["why_margin"]),
+        "claimed_band": _band(node.get("claimed_band"), direction),
+    }
+
+
+def _decision(node, factors) -> tuple[tuple[str, ...], float]:
+    """The factors across whose levels the claim must hold, and the error of a look."""
+    decision = arms.mapping(node, "claim.decision", "across: [data]")
+    _names(decision, "claim.decision", DECISION, ())
+    across, alpha = decision.get("across") or [], decision.get("alpha_look", ALPHA_LOOK)
+    if not isinstance(across, list) or not set(across) <= factors.keys():
+        raise StudyError(
+            f"claim.decision.across={shown(across)}: expected a list of factors, some of {listed(factors)}"
+        )
+    if not _is_number(alpha) or not 0 < alpha <= 0.05:
+        raise StudyError(f"claim.decision.alpha_look={shown(alpha)}: expected a number above 0 and up to 0.05")
+    return tuple(across), float(alpha)
+
+
+def read_looks(node: object, seeds: tuple[int, ...], claim: Claim | None) -> tuple[int, ...]:
+    """The numbers of seeds at which the claim's rule is asked.
+
+    Raises:
+        StudyError: they do not rise, do not end at all the seeds, or there is no claim to decide.
+    """
+    looks = [] if node is None else node
+    if not isinstance(looks, list) or not all(type(look) is int and look >= 2 for look in looks):
+        raise StudyError(f"study.looks={shown(looks)}: expected numbers of seeds from 2 on, such as [6, 12, 20]")
+    if any(later <= earlier for earlier, later in itertools.pairwise(looks)):
+        raise StudyError(f"study.looks={shown(looks)}: expected numbers that increase, such as [6, 12, 20]")
+    if looks and claim is None:
+        raise StudyError(
+            f"study.looks={shown(looks)}, and the study has no claim, whose rule says when to stop: expected a "
+            f"claim, or leave study.looks out"
+        )
+    if looks and looks[-1] != len(seeds):
+        raise StudyError(
+            f"study.looks={shown(looks)} and {len(seeds)} seeds: expected the last look at all of them, as with "
+            f"study.seeds={looks[-1]}"
+        )
+    return tuple(looks)
+
+
+def profile_values(node: object, profile: str) -> dict:
+    """What a card's profile sets, config key -> value.
+
+    Raises:
+        StudyError: the card has no such profile.
+    """
+    card = node if isinstance(node, dict) else {}
+    profiles = arms.mapping(card.get("profiles"), "claim.profiles", "quick: {training.epochs: 10}")
+    if not profiles:
+        return {}
+    if profile not in profiles:
+        raise StudyError(f"profile={profile}: claim.profiles of this study has {listed(profiles)}")
+    return arms.mapping(profiles[profile], f"claim.profiles.{profile}", "training.epochs: 10")
+
+
+def _names(node: dict, path: str, allowed, needed) -> None:
+    for name in node:
+        if name not in allowed:
+            raise StudyError(f"{path}.{name}: there is no such setting; there are {listed(allowed)}")
+    for name in needed:
+        if node.get(name) is None:
+            raise StudyError(f"{path}.{name} is missing: a card has {listed(needed)}")
+
+
+def _one_of(value, path, allowed) -> str:
+    if value not in allowed:
+        raise StudyError(f"{path}={shown(value)}: expected one of {listed(allowed)}")
+    return value
+
+
+def _is_number(value) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _margin(margin, direction) -> float:
+    if not _is_number(margin):
+        raise StudyError(f"claim.hypothesis.margin={shown(margin)}: expected a number; an effect {direction} it counts")
+    return float(margin)
+
+
+def _band(band, direction) -> tuple[float, float] | None:
+    if band is None:
+        if direction == "within":
+            raise StudyError("claim.hypothesis.claimed_band is missing: direction=within needs it, such as [-0.1, 0.1]")
+        return None
+    if not (isinstance(band, list) and len(band) == 2 and all(map(_is_number, band))):
+        raise StudyError(f"claim.hypothesis.claimed_band={shown(band)}: expected two numbers, such as [0.6, 0.8]")
+    if band[0] >= band[1]:
+        raise StudyError(f"claim.hypothesis.claimed_band={shown(band)}: expected the lower number first")
+    return float(band[0]), float(band[1])
+
+
+def _rule(node, name, factors) -> dict:
+    """Which arms a side of a comparison is: factor -> levels."""
+    [rule] = arms.rules([node], f"claim.hypothesis.{name}", factors, set(), lambda _: None) or [{}]
+    return rule
+
+
+def _target(hypothesis, across) -> dict | float | None:
+    """The value to reach, or by the level of the first factor that the claim goes across."""
+    target = hypothesis.get("target")
+    if target is None:
+        if str(hypothesis["measure"]).endswith("to_target"):
+            raise StudyError("claim.hypothesis.target is missing: a time to target needs it, such as 0.95")
+        return None
+    if isinstance(target, dict):
+        if not across or not all(map(_is_number, target.values())):
+            raise StudyError(
+                f"claim.hypothesis.target={shown(target)}: expected a number, or one for each level of the first "
+                f"factor of claim.decision.across"
+            )
+        return {str(level): float(value) for level, value in target.items()}
+    if not _is_number(target):
+        raise StudyError(f"claim.hypothesis.target={shown(target)}: expected a number, such as 0.95")
+    return float(target)
+
+
+def _controls(node, estimand) -> tuple[dict, int]:
+    """What a positive control sets, config key -> value; and how far a negative one's seeds are from the study's."""
+    controls = arms.mapping(node, "claim.controls", "positive: {optimizer.learning_rate: 1.0e-5}")
+    _names(controls, "claim.controls", CONTROLS, ())
+    positive = arms.mapping(controls.get("positive"), "claim.controls.positive", "optimizer.learning_rate: 1.0e-5")
+    negative = controls.get("negative", APART if "of" in ESTIMANDS[estimand] else 0)
+    if type(negative) is not int or negative < 0:
+        raise StudyError(
+            f"claim.controls.negative={shown(negative)}: expected how far the seeds of its block are from the study's, "
+            f"such as {APART}, or 0 for none"
+        )
+    return positive, negative
