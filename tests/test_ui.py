@@ -13,18 +13,16 @@ import pytest
 
 from analysis import load, report, ui
 from studies.record import Study, StudyError
-from studies.store import database, writer
+from studies.store import writer
 
 ROOT = Path(__file__).parent.parent
 STUDY = Study("made up", "Does it?", {}, (0,), {}, "val_accuracy")
 
 
 @pytest.fixture
-def root(tmp_path):
+def root(fresh, tmp_path):
     """A store with two studies, the first of them executed twice."""
-    maker = database.Maker(tmp_path)
-    maker.place()
-    maker.discard()
+    shutil.copy(fresh / "mlflow.db", tmp_path)
     for name in ("one", "one", "two"):
         writer.Execution(tmp_path, replace(STUDY, name=name), [], "").close("FINISHED")
     return tmp_path
