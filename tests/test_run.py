@@ -322,9 +322,9 @@ def test_arms_are_tuned_before_they_are_compared(here, made):
         "study.name=tuned",
         f"tracking.root={made}",
     ]
-    first = subprocess.run([sys.executable, "-m", "studies.run", *words], cwd=ROOT, capture_output=True, text=True)
-    assert first.returncode == 0, first.stderr
-    assert "16 tuning trials, 0 finished before, 16 to run" in first.stdout
+    code, first, error = here(*words)
+    assert code == 0, error
+    assert "16 tuning trials, 0 finished before, 16 to run" in first
     runs = load.ended("tuned", made)
     roles = pd.Series([run.tags["trial.role"] for run in runs]).value_counts()
     assert dict(roles) == {"nuisance": 16, "scientific": 2}
@@ -335,7 +335,7 @@ def test_arms_are_tuned_before_they_are_compared(here, made):
     he, zeros = (compared.iloc[place] for place in (0, 1))
     assert (he["optimizer.learning_rate"], he["training.epochs"]) == means["he_normal"].idxmax()
     assert (zeros["optimizer.learning_rate"], zeros["training.epochs"]) == (0.0001, 1)  # all at chance: the first
-    assert re.search(r"^he_normal +0.1 +2 +0.\d{4} +learning_rate, epochs: extend", first.stdout, re.M)
+    assert re.search(r"^he_normal +0.1 +2 +0.\d{4} +learning_rate, epochs: extend", first, re.M)
 
     code, output, error = here(*words, "study.seeds=2")
     assert code == 0, error
@@ -372,8 +372,8 @@ def test_a_study_of_every_kind_of_factor(here, made):
         "training.batch_size=64",
         f"tracking.root={made}",
     ]
-    done = subprocess.run([sys.executable, "-m", "studies.run", *words], cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    code, printed, error = here(*words)
+    assert code == 0, error
     trials, epochs = load.trials("everything", made), load.epochs("everything", made)
     assert len(trials) == 9 and set(trials["status"]) == {"finished"}
     assert (trials["ema_test_accuracy"].notna() == (trials["optimizer"] == "adam")).all()
@@ -382,7 +382,7 @@ def test_a_study_of_every_kind_of_factor(here, made):
     layers = load.layers("everything", made)
     last = layers[(layers["epoch"] == 2) & (layers["tensor"] == "kernel")].groupby("key")["sparsity_0"].max()
     assert ((last.reindex(trials["key"]) > 0).to_numpy() == (trials["regularizer"] == "proximal_l1")).all()
-    report = Path(re.search(r"^report +(\S+/report.html)$", done.stdout, re.M)[1])
+    report = Path(re.search(r"^report +(\S+/report.html)$", printed, re.M)[1])
     written = report.read_text()
     figures = {path.stem for path in (report.parent / "figures").iterdir()}
     assert "loss_by_rate" in figures and written.count("<figure>") == len(figures)
