@@ -209,5 +209,7 @@ def copy(tmp_path_factory):
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / name, folder / name)
     (folder / ".venv").symlink_to(ROOT / ".venv")
+    if (ROOT / ".mypy_cache").exists():  # it knows files by their content
+        shutil.copytree(ROOT / ".mypy_cache", folder / ".mypy_cache")
     os.utime(folder / "requirements.lock", (0, 0))  # else make would make the environment anew, through the link
     return folder

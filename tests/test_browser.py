@@ -49,9 +49,9 @@ def browser():
 
 
 @pytest.fixture(scope="module")
-def root(browser, tmp_path_factory):
+def root(browser, fresh, tmp_path_factory):
     """The store of a study."""
-    store = tmp_path_factory.mktemp("seen")
+    store = shutil.copytree(fresh, tmp_path_factory.mktemp("seen") / "store")
     command = [sys.executable, "-m", "studies.run", *STUDY, f"tracking.root={store}"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

@@ -1,6 +1,7 @@
 """The notebooks: as they are in git, and run anew on small studies in a copy of the project."""
 
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -99,8 +100,9 @@ def test_a_notebook_finds_the_project_from_its_own_folder_and_from_the_projects(
 
 
 @pytest.fixture(scope="module")
-def project(copy):
+def project(copy, fresh):
     """A copy of the project, with the notebooks' studies cut small in its store."""
+    shutil.copy(fresh / "mlflow.db", copy / "mlruns")
     for study, overrides in SMALL.items():
         command = [sys.executable, "-m", "studies.run", f"+study={study}", *overrides]
         done = subprocess.run(command, cwd=copy, capture_output=True, text=True, stdin=subprocess.DEVNULL)

@@ -170,7 +170,8 @@ def wrong_values(value):
 
 @pytest.mark.parametrize(("group", "option"), OPTIONS)
 def test_a_wrong_value_of_any_options_setting_is_refused_by_its_name(config, group, option):
-    base = {name: part for name, part in config([f"{group}={option}"]).items() if name != "study"}
+    base = {name: part for name, part in config().items() if name != "study"}
+    base[group] = compose.body(group, option)
     for name, value in base[group].items():
         path = f"{group}.{name}"
         if path not in limits.LIMITS:

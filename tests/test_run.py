@@ -16,6 +16,7 @@ import pandas as pd
 import pytest
 
 from analysis import load
+from studies import run as studies_run
 
 ROOT = Path(__file__).parent.parent
 STUDY = [
@@ -49,8 +50,11 @@ def frames(store):
     ]
 
 
-def assert_same_to_the_bit(store, other):
+def assert_same_to_the_bit(store, other, seeds=(0, 1, 2, 3)):
+    """Of the trials at some seeds."""
     for ours, theirs in zip(frames(store), frames(other), strict=True):
+        trials = load.trials("small", other)
+        theirs = theirs[theirs["key"].isin(trials.loc[trials["seed"].isin(seeds), "key"])].reset_index(drop=True)
         assert len(ours)
         pd.testing.assert_frame_equal(ours, theirs, check_exact=True)
 
@@ -73,6 +77,19 @@ def pooled(once):
 
     folder = once("pooled", fill)
     return folder / "store", (folder / "printed").read_text()
+
+
+@pytest.fixture
+def made(fresh, tmp_path):
+    """A folder with a database that nothing was written to yet, which takes MLflow seconds to make."""
+    return shutil.copytree(fresh, tmp_path / "made")
+
+
+@pytest.fixture
+def here(cli, lasting, monkeypatch):
+    """As `cli`, for studies: their workers, which have imported what they need, live on."""
+    monkeypatch.setattr(studies_run, "EXECUTORS", lasting)
+    return cli
 
 
 def processes_of(pid):
@@ -113,22 +130,22 @@ def test_every_trial_is_stored_whole(pooled):
     assert_each_trial_once(store)
 
 
-def test_the_finished_study_is_not_run_again(pooled):
+def test_the_finished_study_is_not_run_again(here, pooled):
     store, printed = pooled
     before = (store / "mlflow.db").read_bytes()
-    again = run(store)
-    assert again.returncode == 0
-    assert f"{TRIALS} finished before, 0 to run" in again.stdout
+    code, output, _ = here(*STUDY, f"tracking.root={store}")
+    assert code == 0
+    assert f"{TRIALS} finished before, 0 to run" in output
     assert (store / "mlflow.db").read_bytes() == before
     table = printed[printed.index("\ninitializer") : printed.index("results")]
-    assert table in again.stdout
+    assert table in output
 
 
-def test_a_finished_study_that_is_asked_for_otherwise_has_an_execution_and_a_report_of_its_own(cli, pooled, tmp_path):
+def test_a_finished_study_that_is_asked_for_otherwise_has_an_execution_and_a_report_of_its_own(here, pooled, tmp_path):
     store = shutil.copytree(pooled[0], tmp_path / "store")
 
     def asked(*words):
-        _, output, _ = cli(*STUDY, f"tracking.root={store}", *words)
+        _, output, _ = here(*STUDY, f"tracking.root={store}", *words)
         assert "0 to run" in output
         return Path(re.search(r"^report +(\S+/report.html)$", output, re.M)[1])
 
@@ -152,40 +169,41 @@ def test_a_finished_study_that_is_asked_for_otherwise_has_an_execution_and_a_rep
     assert len(load.executions("small", store)) == 1
 
 
-def test_serial_gives_the_same_numbers(pooled, tmp_path):
-    assert run(tmp_path, "executor=serial").returncode == 0
-    assert_same_to_the_bit(tmp_path, pooled[0])
-
-
-def test_one_worker_that_reuses_its_graphs_and_grown_seeds_give_the_same_numbers(pooled, tmp_path):
-    assert run(tmp_path, "executor.workers=1", "study.seeds=[1,3]").returncode == 0
-    grown = run(tmp_path, "executor.workers=1")
+def test_one_process_then_one_worker_with_grown_seeds_give_the_same_numbers(pooled, made):
+    """Both reuse their graphs for one trial after another."""
+    assert run(made, "executor=serial", "study.seeds=[1,3]").returncode == 0
+    grown = run(made, "executor.workers=1")
     assert f"{TRIALS // 2} finished before, {TRIALS // 2} to run" in grown.stdout
-    assert_same_to_the_bit(tmp_path, pooled[0])
-    assert_each_trial_once(tmp_path)
+    assert_same_to_the_bit(made, pooled[0])
+    assert_each_trial_once(made)
 
 
-@pytest.mark.parametrize("how, who", [(signal.SIGKILL, "server"), (signal.SIGINT, "worker")])
-def test_a_study_survives_a_killed_process_and_goes_on_after_its_driver_was_stopped(pooled, tmp_path, how, who):
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    driver = subprocess.Popen(command(tmp_path), cwd=ROOT, text=True, preexec_fn=heeding, **pipes)
-    when_some_have_ended(tmp_path, driver, 1)
-    [server] = processes_of(driver.pid)
-    os.kill(server if who == "server" else processes_of(server)[0], signal.SIGKILL)
-    when_some_have_ended(tmp_path, driver, 3)
-    os.kill(driver.pid, how)
-    _, errors = driver.communicate()
-    kept = ended(tmp_path)
-    assert 3 <= kept < TRIALS
-    if how == signal.SIGINT:
-        assert driver.returncode == 130 and "Traceback" not in errors
-        assert errors == f"interrupted: {kept} of {TRIALS} trials are kept; the same command goes on from there\n"
-    again = run(tmp_path)
+def test_a_study_survives_killed_processes_and_goes_on_after_its_driver_was_stopped(pooled, made):
+    def stopped(killed, how, before):
+        """The study is begun, or goes on, and one of its processes is killed; then its driver is stopped."""
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        driver = subprocess.Popen(command(made), cwd=ROOT, text=True, preexec_fn=heeding, **pipes)
+        when_some_have_ended(made, driver, before + 1)
+        [server] = processes_of(driver.pid)
+        os.kill(server if killed == "server" else processes_of(server)[0], signal.SIGKILL)
+        when_some_have_ended(made, driver, before + 2)
+        os.kill(driver.pid, how)
+        output, errors = driver.communicate()
+        assert f"{before} finished before, {TRIALS - before} to run" in output
+        kept = ended(made)
+        assert before + 2 <= kept < TRIALS
+        return kept, driver.returncode, errors
+
+    kept, *_ = stopped("server", signal.SIGKILL, 0)
+    kept, code, errors = stopped("worker", signal.SIGINT, kept)
+    assert code == 130 and "Traceback" not in errors
+    assert errors == f"interrupted: {kept} of {TRIALS} trials are kept; the same command goes on from there\n"
+    again = run(made)
     assert again.returncode == 0, again.stderr
     assert f"{kept} finished before, {TRIALS - kept} to run" in again.stdout
-    assert_same_to_the_bit(tmp_path, pooled[0])
-    assert_each_trial_once(tmp_path)
-    with closing(sqlite3.connect(tmp_path / "mlflow.db")) as connection:
+    assert_same_to_the_bit(made, pooled[0])
+    assert_each_trial_once(made)
+    with closing(sqlite3.connect(made / "mlflow.db")) as connection:
         assert connection.execute("SELECT COUNT(*) FROM runs WHERE status = 'RUNNING'").fetchone() == (0,)
 
 
@@ -251,7 +269,7 @@ def test_what_a_command_prints_can_be_run_wherever_the_store_is(tmp_path):
     assert list(here.iterdir()) == []
 
 
-def test_a_trial_that_raises_is_recorded_as_crashed_and_tried_again(tmp_path):
+def test_a_trial_that_raises_is_recorded_as_crashed_and_tried_again(made, tmp_path):
     package = tmp_path / "mine"
     package.mkdir()
     (package / "__init__.py").write_text("")
@@ -278,13 +296,13 @@ def test_a_trial_that_raises_is_recorded_as_crashed_and_tried_again(tmp_path):
         "+study.factors={model.width:[3,4]}",
         "study.name=broken",
         "training.epochs=1",
-        f"tracking.root={tmp_path / 'store'}",
+        f"tracking.root={made}",
     ]
     environment = os.environ | {"PYTHONPATH": f"{tmp_path}:{ROOT}", "REPAIRED": str(tmp_path / "repaired")}
     start = [sys.executable, "-m", "studies.run", *words]
     first = subprocess.run(start, cwd=ROOT, env=environment, capture_output=True, text=True)
     assert first.returncode == 1, first.stderr
-    trials = load.trials("broken", tmp_path / "store").set_index("model.width")
+    trials = load.trials("broken", made).set_index("model.width")
     assert dict(trials["status"]) == {3: "crashed", 4: "finished"}
     assert "it broke in training" in trials.loc[3, "error"] and "it broke in training" in first.stdout
 
@@ -292,56 +310,56 @@ def test_a_trial_that_raises_is_recorded_as_crashed_and_tried_again(tmp_path):
     second = subprocess.run(start, cwd=ROOT, env=environment, capture_output=True, text=True)
     assert second.returncode == 0, second.stderr
     assert "1 finished before, 1 to run" in second.stdout
-    assert set(load.trials("broken", tmp_path / "store")["status"]) == {"finished"}
+    assert set(load.trials("broken", made)["status"]) == {"finished"}
 
 
-def test_arms_are_tuned_before_they_are_compared(tmp_path):
+def test_arms_are_tuned_before_they_are_compared(here, made):
     words = [
         "+study.factors={initializer:[he_normal,zeros]}",
         "+study.nuisance={optimizer.learning_rate:[0.0001,0.1],training.epochs:[1,2]}",
         "study.tuning_seeds=[100,101]",
         "study.metric=test_accuracy",
         "study.name=tuned",
-        f"tracking.root={tmp_path}",
+        f"tracking.root={made}",
     ]
-    start = [sys.executable, "-m", "studies.run", *words]
-    first = subprocess.run(start, cwd=ROOT, capture_output=True, text=True)
-    assert first.returncode == 0, first.stderr
-    assert "16 tuning trials, 0 finished before, 16 to run" in first.stdout
-    runs = load.ended("tuned", tmp_path)
+    code, first, error = here(*words)
+    assert code == 0, error
+    assert "16 tuning trials, 0 finished before, 16 to run" in first
+    runs = load.ended("tuned", made)
     roles = pd.Series([run.tags["trial.role"] for run in runs]).value_counts()
     assert dict(roles) == {"nuisance": 16, "scientific": 2}
-    tuning = load.trials("tuned", tmp_path, [r.tags["trial.key"] for r in runs if r.tags["trial.role"] == "nuisance"])
+    tuning = load.trials("tuned", made, [r.tags["trial.key"] for r in runs if r.tags["trial.role"] == "nuisance"])
     means = tuning.groupby(["initializer", "optimizer.learning_rate", "training.epochs"])["val_accuracy"].mean()
-    compared = load.trials("tuned", tmp_path)
+    compared = load.trials("tuned", made)
     assert set(compared["role"]) == {"scientific"} and list(compared["seed"]) == [0, 0]
     he, zeros = (compared.iloc[place] for place in (0, 1))
     assert (he["optimizer.learning_rate"], he["training.epochs"]) == means["he_normal"].idxmax()
     assert (zeros["optimizer.learning_rate"], zeros["training.epochs"]) == (0.0001, 1)  # all at chance: the first
-    assert re.search(r"^he_normal +0.1 +2 +0.\d{4} +learning_rate, epochs: extend", first.stdout, re.M)
+    assert re.search(r"^he_normal +0.1 +2 +0.\d{4} +learning_rate, epochs: extend", first, re.M)
 
-    again = subprocess.run([*start, "study.seeds=2"], cwd=ROOT, capture_output=True, text=True)
-    assert again.returncode == 0, again.stderr
-    assert "16 tuning trials, 16 finished before, 0 to run" in again.stdout
-    assert "4 trials, 2 finished before, 2 to run" in again.stdout
-    assert list(load.trials("tuned", tmp_path)["seed"]) == [0, 1, 0, 1]
-    kept = [json.loads(path.read_text()) for path in tmp_path.rglob("tuning.json")]
+    code, output, error = here(*words, "study.seeds=2")
+    assert code == 0, error
+    assert "16 tuning trials, 16 finished before, 0 to run" in output
+    assert "4 trials, 2 finished before, 2 to run" in output
+    assert list(load.trials("tuned", made)["seed"]) == [0, 1, 0, 1]
+    kept = [json.loads(path.read_text()) for path in made.rglob("tuning.json")]
     assert len(kept) == 2 and kept[0] == kept[1] and [row["initializer"] for row in kept[0]] == ["he_normal", "zeros"]
 
     # The same trials in a design of fewer factors: the arms are this design's, of those that tune too.
-    fewer = subprocess.run([*start, "study.seeds=2", "initializer=zeros"], cwd=ROOT, capture_output=True, text=True)
-    assert fewer.returncode == 0, fewer.stderr
-    assert "8 tuning trials, 8 finished before, 0 to run" in fewer.stdout
-    execution = load.execution("tuned", tmp_path)
-    assert "initializer" not in load.tuning_trials(execution, tmp_path) and len(execution.arms) == 2
+    code, output, error = here(*words, "study.seeds=2", "initializer=zeros")
+    assert code == 0, error
+    assert "8 tuning trials, 8 finished before, 0 to run" in output
+    execution = load.execution("tuned", made)
+    assert "initializer" not in load.tuning_trials(execution, made) and len(execution.arms) == 2
     report = (execution.folder / "report.html").read_text()
     assert "Each arm was trained at every combination of" in report and "2 of 2 trials" in report
 
 
-def test_a_study_of_every_kind_of_factor(tmp_path):
+def test_a_study_of_every_kind_of_factor(here, made):
     words = [
         "+study.factors={optimizer:[momentum,adam],schedule:[one_cycle,plateau],regularizer:[mixup,proximal_l1],"
         "clipping:[none,adaptive],model.normalization:[none,group]}",
+        "+study.zip=[[clipping,model.normalization]]",
         "+study.skip=[{optimizer:adam,clipping:none}]",
         "+study.only=[{schedule:one_cycle},{regularizer:proximal_l1}]",
         "+study.settings=[{when:{schedule:one_cycle},set:{schedule.low_momentum:0.8}},"
@@ -349,43 +367,43 @@ def test_a_study_of_every_kind_of_factor(tmp_path):
         "{when:{regularizer:proximal_l1},set:{regularizer.l1:0.05,data.crop:1,data.label_noise:0.1}}]",
         "study.figures=[loss_by_rate]",
         "study.name=everything",
+        "model.depth=1",
         "training.epochs=2",
         "training.batch_size=64",
-        f"tracking.root={tmp_path}",
+        f"tracking.root={made}",
     ]
-    done = subprocess.run([sys.executable, "-m", "studies.run", *words], cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    trials, epochs = load.trials("everything", tmp_path), load.epochs("everything", tmp_path)
-    assert len(trials) == 18 and set(trials["status"]) == {"finished"}
+    code, printed, error = here(*words)
+    assert code == 0, error
+    trials, epochs = load.trials("everything", made), load.epochs("everything", made)
+    assert len(trials) == 9 and set(trials["status"]) == {"finished"}
     assert (trials["ema_test_accuracy"].notna() == (trials["optimizer"] == "adam")).all()
     clipped = epochs[epochs["epoch"] > 0].groupby("key")["clipped"].max().reindex(trials["key"])
     assert (clipped.notna().to_numpy() == (trials["clipping"] == "adaptive")).all()
-    layers = load.layers("everything", tmp_path)
+    layers = load.layers("everything", made)
     last = layers[(layers["epoch"] == 2) & (layers["tensor"] == "kernel")].groupby("key")["sparsity_0"].max()
     assert ((last.reindex(trials["key"]) > 0).to_numpy() == (trials["regularizer"] == "proximal_l1")).all()
-    report = Path(re.search(r"^report +(\S+/report.html)$", done.stdout, re.M)[1])
+    report = Path(re.search(r"^report +(\S+/report.html)$", printed, re.M)[1])
     written = report.read_text()
     figures = {path.stem for path in (report.parent / "figures").iterdir()}
     assert "loss_by_rate" in figures and written.count("<figure>") == len(figures)
     report.unlink()
-    again = subprocess.run([sys.executable, "-m", "studies.run", *words], cwd=ROOT, capture_output=True, text=True)
-    assert "0 to run" in again.stdout and report.read_text() == written
+    assert "0 to run" in here(*words)[1] and report.read_text() == written
 
 
-def test_two_drivers_of_one_study_do_not_meet(pooled, tmp_path):
-    first = subprocess.Popen(command(tmp_path), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    while not (tmp_path / ".small.lock").exists():
+def test_two_drivers_of_one_study_do_not_meet(here, made):
+    first = subprocess.Popen(command(made), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    while not (made / ".small.lock").exists():
         time.sleep(0.05)
     time.sleep(0.5)
-    second = run(tmp_path)
+    code, _, error = here(*STUDY, f"tracking.root={made}")
     first.kill()
     first.communicate()
-    assert second.returncode == 2
-    assert "another process runs small" in second.stderr
+    assert code == 2
+    assert "another process runs small" in error
 
 
-def test_the_jobs_of_a_multirun_share_their_workers_and_give_the_same_numbers(pooled, tmp_path):
-    words = command(tmp_path, "executor.workers=2", "model.width=24,16", "-m")
+def test_the_jobs_of_a_multirun_share_their_workers_and_give_the_same_numbers(here, pooled, made):
+    words = command(made, "executor.workers=2", "study.seeds=[0,2]", "optimizer.learning_rate=0.01,0.02", "-m")
     sweep = subprocess.Popen(words, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     workers = set()
     while sweep.poll() is None:
@@ -396,20 +414,21 @@ def test_the_jobs_of_a_multirun_share_their_workers_and_give_the_same_numbers(po
         time.sleep(0.05)
     output, error = sweep.communicate()
     assert sweep.returncode == 0, error
-    assert output.count("16 trials, 0 finished before, 16 to run") == 2 and len(workers) == 2
-    assert_same_to_the_bit(pooled[0], tmp_path)  # of the last job
-    table = re.findall(r"^(24|16) +4 +0  0\.\d+ ± 0\.\d+$", output, re.M)
-    assert table == ["24", "16"]
+    assert output.count("8 trials, 0 finished before, 8 to run") == 2 and len(workers) == 2
+    assert_same_to_the_bit(made, pooled[0], seeds=(0, 2))  # of the last job
+    table = re.findall(r"^(0.01|0.02) +2 +0  0\.\d+ ± 0\.\d+$", output, re.M)
+    assert table == ["0.01", "0.02"]
     latest = {}
-    for width in (24, 16):
-        assert "0 to run" in run(tmp_path, f"model.width={width}").stdout
-        latest[width] = set(load.execution("small", tmp_path).keys)
-    assert len(latest[24] & latest[16]) == 0  # finished before, and each is the latest when it was asked for last
+    for rate in (0.01, 0.02):
+        words = (*STUDY, "study.seeds=[0,2]", f"optimizer.learning_rate={rate}", f"tracking.root={made}")
+        assert "0 to run" in here(*words)[1]
+        latest[rate] = set(load.execution("small", made).keys)
+    assert len(latest[0.01] & latest[0.02]) == 0  # finished before, and each is the latest when it was asked for last
 
 
-def test_the_jobs_of_a_multirun_run_side_by_side_in_processes_of_a_launchers(tmp_path):
+def test_the_jobs_of_a_multirun_run_side_by_side_in_processes_of_a_launchers(made):
     words = ["-m", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "executor=serial", "optimizer=sgd,adam"]
-    words += ["model.depth=1,-1", "training.epochs=1", f"tracking.root={tmp_path}"]
+    words += ["model.depth=1,-1", "training.epochs=1", f"tracking.root={made}"]
     start = [sys.executable, "-m", "studies.run", *words]
     first = subprocess.run(start, cwd=ROOT, capture_output=True, text=True)
     assert first.returncode == 2 and "Traceback" not in first.stderr
@@ -418,7 +437,7 @@ def test_the_jobs_of_a_multirun_run_side_by_side_in_processes_of_a_launchers(tmp
     assert [row[:3] for row in rows] == [("sgd", "1", "1"), ("sgd", "-1", "0"), ("adam", "1", "1"), ("adam", "-1", "0")]
     assert [row[3] == "error" for row in rows] == [False, True, False, True]
 
-    with closing(sqlite3.connect(tmp_path / "mlflow.db")) as connection:
+    with closing(sqlite3.connect(made / "mlflow.db")) as connection:
         runs = dict(connection.execute("SELECT run_uuid, name || ' ' || status FROM runs").fetchall())
         parents = connection.execute("SELECT run_uuid, value FROM tags WHERE key = 'mlflow.parentRunId'").fetchall()
     nested = sorted((runs[parent], runs[run]) for run, parent in parents)
