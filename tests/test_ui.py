@@ -13,7 +13,7 @@ import pytest
 
 from analysis import load, report, ui
 from studies.record import Study, StudyError
-from studies.store import writer
+from studies.store import database, writer
 
 ROOT = Path(__file__).parent.parent
 STUDY = Study("made up", "Does it?", {}, (0,), {}, "val_accuracy")
