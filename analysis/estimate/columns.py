@@ -29,7 +29,7 @@ def check(trials: pd.DataFrame, metric: str) -> None:
         StudyError: it is not; the error names those there are.
     """
     known = numbers(trials)
-    if metric not in known:
+    if metric not in known and not (trials.empty and metric in trials):
         reason = "holds no numbers" if metric in trials else "there is no such column"
         raise StudyError(
             f"metric={metric}: {reason}: expected one of {listed(known)}; or of a study's layers {LAYER}"
