@@ -68,7 +68,7 @@ def table(
     """
     planned = len(load.execution(study, root).keys) if where is None and since is None else 0
     design, trials = selected(study, root, where, since)
-    by = list(dict.fromkeys(_factor(name, design.factors) for name in by or design.factors))
+    by = list(dict.fromkeys(factor_named(name, design.factors) for name in by or design.factors))
     return answer(design, trials, root, by, metric, format, planned, where, since)
 
 
@@ -213,7 +213,7 @@ def across(
     studies = [study for study, _ in chosen]
     shared = [factor for factor in studies[0].factors if all(factor in study.factors for study in studies)]
     asked, given = by, metric
-    by = list(dict.fromkeys(_factor(name, shared, "all the studies") for name in by or shared))
+    by = list(dict.fromkeys(factor_named(name, shared, "all the studies") for name in by or shared))
     metric = metric or _own_metric(studies)
     parts, notes = [], []
     for study, trials in chosen:
@@ -285,7 +285,12 @@ def executions(study: str, root: str | Path = "mlruns", metric: str | None = Non
     return "\n\n".join(parts)
 
 
-def _factor(name: str, factors, of: str = "the study") -> str:
+def factor_named(name: str, factors, of: str = "the study") -> str:
+    """The factor that a name, or its last part, stands for.
+
+    Raises:
+        StudyError: there is none, or several.
+    """
     matches = [factor for factor in factors if name in (factor, factor.rpartition(".")[2])]
     if len(matches) != 1:
         raise StudyError(f"--by {name}: expected factors of {of}: {listed(factors) or 'there are none'}")

@@ -188,8 +188,8 @@ def comparison(
     units = by_seed(trials, by, metric, over)
     arms = arms_of(trials, by)[1]
     place = {arm: n for n, arm in enumerate(arms)}
-    values, failures, failed, gone = _blocks(units, by, place)
-    finished, erratic = np.where(np.isnan(failures), np.nan, failures == 0), _varies(failures)
+    values, failures, failed, gone = blocks(units, by, place)
+    finished, erratic = np.where(np.isnan(failures), np.nan, failures == 0), varies(failures)
     anchors = {factor: as_level(level) for factor, level in baseline.items() if factor in by}
     rows = []
     for arm, n in place.items():
@@ -225,7 +225,7 @@ def _tested(values: np.ndarray, finished: np.ndarray, erratic: bool, metric: str
     return (*difference, mcnemar_p(*finished.T)), ("success", *rest)
 
 
-def _blocks(units: pd.DataFrame, by: list[str], place: dict[tuple, int]) -> tuple[np.ndarray, ...]:
+def blocks(units: pd.DataFrame, by: list[str], place: dict[tuple, int]) -> tuple[np.ndarray, ...]:
     """Of seeds and arms, `(seeds, arms)`, the values, NaN where there is none, and how many trials were lost, NaN where
     one crashed; of each arm its failures, and whether nothing of it finished.
     """
@@ -241,7 +241,7 @@ def _blocks(units: pd.DataFrame, by: list[str], place: dict[tuple, int]) -> tupl
     return values, gone, failed, (failed == trials) & (trials > 0)
 
 
-def _varies(failures: np.ndarray) -> np.ndarray:
+def varies(failures: np.ndarray) -> np.ndarray:
     """Whether each arm's failures, `(seeds, arms)`, are not as many at one seed as at another."""
     there = ~np.isnan(failures)
     least = np.where(there, failures, np.inf).min(axis=0, initial=np.inf)
@@ -328,7 +328,7 @@ def span(units: pd.DataFrame, by: list[str], metric: str = "") -> dict | None:
         return None
     place = {arm: n for n, arm in enumerate(arms)}
     units = units[[arm in place for arm in zip(*(map(as_level, units[factor]) for factor in by), strict=True)]]
-    values, gone, *_ = _blocks(units, by, place)
+    values, gone, *_ = blocks(units, by, place)
     shared = values[~np.isnan(values).any(axis=1)]
     means = shared.mean(axis=0) if len(shared) else np.nanmean(values, axis=0)  # of each arm some are there
     lowest, highest = int(means.argmin()), int(means.argmax())
@@ -337,7 +337,7 @@ def span(units: pd.DataFrame, by: list[str], metric: str = "") -> dict | None:
     p = min(paired_p(pairs, scale=0) * len(arms) * (len(arms) - 1) / 2, 1.0)
     return {
         "lowest": arms[lowest], "highest": arms[highest], "difference": _moments(pairs)[0], "low": low, "high": high,
-        "pairs": len(pairs), "p": p, "erratic": bool(_varies(gone).any()),
+        "pairs": len(pairs), "p": p, "erratic": bool(varies(gone).any()),
     }  # fmt: skip
 
 
