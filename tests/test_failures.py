@@ -112,9 +112,7 @@ def test_a_success_that_is_clearly_more_frequent_is_said_to_be_and_other_arms_ke
 def test_contexts_are_counted_by_success_where_trials_fail():
     trials = pd.concat([frame(a=STABLE, b=RISKY).assign(depth=2), frame(a=STABLE, b=STABLE).assign(depth=8)])
     first, _, shallow, deep = said(trials, by=("arm", "depth"))
-    assert first.startswith(
-        "Trials fail at some seeds, and success comes first: 1 of 2 arms are compared with a by how"
-    )
+    assert first.startswith("Trials fail at some seeds, and success comes first: 1 of 2 arms is compared with a by how")
     assert "0 clearly more often and 0 clearly less" in first and "0 of 1 arms are clearly better" in first
     assert "b at 4 of 5 seeds" in shallow and deep.startswith("At depth=8: Nothing is better than a")
 

@@ -162,15 +162,13 @@ def test_a_plan_in_words_says_the_seeds_and_their_cost():
     n = int(table["seeds"][1])
     assert f"in 0 of 2 comparisons; all take {n} seeds (" in needed and "for c against a" in needed
     total = plans.duration(10.0 * (n - 5))
-    assert (
-        f"takes 10 s of one worker: {n - 5} more take {total} of one worker, on the study's 2 {plans.duration(5.0 * (n - 5))}."
-        in cost
-    )
+    assert f"takes 10 s of one worker: {n - 5} more take {total} of one worker, on the study's 2 " in cost
+    assert cost.endswith(f"2 {plans.duration(5.0 * (n - 5))}.")
     enough = said(frame(a=[0.8] * 5, b=0.85 + LUCK), margin=0.5)[-1]
     assert enough.endswith("is found with the seeds there are in 1 of 1 comparisons.")
     n = 12
     text = " ".join(said(frame(a=[0.8] * n, b=[None if s % 2 else 0.9 for s in range(n)])))
-    assert "1 of 1 comparisons have an arm that fails at some seeds: they are planned by success rates" in text
+    assert "1 of 1 comparisons has an arm that fails at some seeds: planned by success rates" in text
     assert "too little: see the notes" in said(frame(a=[0.8], b=[0.9]))[-1]
 
 

@@ -424,11 +424,11 @@ def _counts(frame, by, against, metric) -> str:
 
 def _counts_by_success(frame, others, unsteady, by, against, metric) -> str:
     """The counts where some arms fail at some seeds: theirs by how often they finish, then those of the others."""
-    gaps = others.loc[unsteady & (others["p"] <= SURE), "success_difference"]
+    gaps, many = others.loc[unsteady & (others["p"] <= SURE), "success_difference"], unsteady.sum() > 1
     lead = (
-        f"Trials fail at some seeds, and success comes first: {unsteady.sum()} of {len(others)} arms are compared with "
-        f"{against} by how often they finish, {(gaps > 0).sum()} clearly more often and {(gaps < 0).sum()} clearly "
-        f"less; no t interval holds there."
+        f"Trials fail at some seeds, and success comes first: {unsteady.sum()} of {len(others)} arms "
+        f"{'are' if many else 'is'} compared with {against} by how often they finish, {(gaps > 0).sum()} clearly more "
+        f"often and {(gaps < 0).sum()} clearly less; no t interval holds there."
     )
     rest = frame.drop(others.index[unsteady])
     return f"{lead} {_counts(rest, by, against, metric)}" if not unsteady.all() else lead

@@ -50,8 +50,9 @@ def plan_words(plan: pd.DataFrame, metric: str, margin: float | None, seconds: f
         lines += _needed(plan[plan["test"] == "t"], metric, margin, seconds, workers)
     if len(rates):
         lines.append(
-            f"{len(rates)} of {len(plan)} comparisons have an arm that fails at some seeds: they are planned by "
-            f"success rates, with the failure rate that is told from none, and the seeds for the difference seen."
+            f"{len(rates)} of {len(plan)} comparisons {'have' if len(rates) > 1 else 'has'} an arm that fails at some "
+            f"seeds: planned by success rates, with the failure rate that is told from none, and the seeds for the "
+            f"difference seen."
         )
     if int(missing := (plan["note"] != "").sum()):
         lines.append(f"Of {missing} of {len(plan)} comparisons the trials there are say too little: see the notes.")

@@ -95,7 +95,8 @@ def comparison(arms: Arms, compared: pd.DataFrame, units: pd.DataFrame, metric: 
         for arm, part in arms.of(compared, panel):
             [row] = part.to_dict("records")
             look = arms.styles[arm]
-            axes.plot([row["low"], row["high"]], [rows[arm]] * 2, color=look.colour, linewidth=1.8, label="interval")
+            ends = [np.nan] * 2 if row["erratic"] else [row["low"], row["high"]]  # no t interval holds
+            axes.plot(ends, [rows[arm]] * 2, color=look.colour, linewidth=1.8, label="interval")
             axes.plot(
                 [row["mean"]], [rows[arm]], marker=look.marker, markersize=6, color=look.colour, linestyle="",
                 label="mean",

@@ -64,10 +64,8 @@ def interval_note(metric: str, differences: bool = True, erratic: bool = False) 
     scale = ", on the logit scale, which keeps it between 0 and 1" if known.share else ", cut at 0" * (known.low == 0)
     cut = ", cut at -1 and 1" if known.share else ""
     paired = f"; of a difference it is of the pairs at the same seed{cut}" if differences else ""
-    none = (
-        "; finished is the share of seeds without a failure, with its exact interval (Clopper-Pearson), and where it "
-    )
-    none += "is not the same at all seeds no t interval holds, and none is shown"
+    none = "; of an arm that fails at some seeds and not at others none holds, and none is shown: its share of seeds"
+    none += " without a failure has an exact one (Clopper-Pearson)"
     return f"95 % intervals: Student's t over seeds{scale}{paired}{none if erratic else ''}."
 
 
