@@ -11,7 +11,13 @@ import pandas as pd
 from analysis import command, load
 from analysis.show import tables
 from studies.contract import Tag
-from studies.record import METRICS, Study, StudyError, arm_label, listed
+from studies.record import Study, StudyError, arm_label, listed
+
+METRIC = (
+    "any column of numbers of the trials frame, such as val_accuracy, seconds_train or parameters, or a layer's "
+    "statistic, LAYER.TENSOR.STATISTIC[@EPOCH], such as dense_1.kernel.l2 or '*.kernel.update_ratio@10' (default: the "
+    "study's own)"
+)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -19,7 +25,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = command.parser("compare", "Compare the arms of studies, or a study's executions.")
     parser.add_argument("studies", nargs="+", metavar="study", help="its name, such as init_comparison; or several")
     parser.add_argument("--by", help="factors, separated by commas; values are averaged over the others (default: all)")
-    parser.add_argument("--metric", help=f"one of {listed(METRICS)} (default: the study's own)")
+    parser.add_argument("--metric", help=METRIC)
     parser.add_argument("--where", help="only such trials: \"model.depth >= 8 and optimizer == 'SGD'\"")
     parser.add_argument("--since", help="only trials that ended since: 2026-11-01, 2026-11-01T18:30, 12h, 7d, 2w")
     parser.add_argument(
@@ -58,11 +64,11 @@ def table(
     """The comparison table of a study's latest execution, or of those of its trials that `selected` gives.
 
     Raises:
-        StudyError: there is no such study, factor or metric, or no such trial.
+        StudyError: there is no such study, factor or column, or no such trial.
     """
     planned = len(load.execution(study, root).keys) if where is None and since is None else 0
     design, trials = selected(study, root, where, since)
-    by = list(dict.fromkeys(_factor(name, design.factors) for name in by or design.factors))
+    by = list(dict.fromkeys(factor_named(name, design.factors) for name in by or design.factors))
     return answer(design, trials, root, by, metric, format, planned, where, since)
 
 
@@ -123,16 +129,17 @@ def answer(
         planned: how many trials the study has, if these are to be all of them.
         where, since: how these trials were selected, see `selected`.
     """
-    from analysis.estimate import arms, comparison, history, tuning
+    from analysis.estimate import arms, columns, comparison, history, tuning
     from analysis.show import answers
 
     by, metric = list(study.factors) if by is None else by, metric or study.metric
+    trials = columns.added(trials, metric, study.name, root)
     over = arms.averaged_over(study, by)
     compared = comparison.comparison(trials, by, metric, study.baseline, over)
     chosen = _choices(study, trials, root, by, metric, where, since, planned)
     lines = answers.answer(compared, by, metric, study.baseline)
     lines += answers.left_out(*arms.left_out(trials, by, over), over)
-    lines += answers.one_runs(arms.one_runs(trials, by), by)
+    lines += answers.one_runs(arms.one_runs(trials, by), by) + answers.unseen(compared, metric)
     lines = answers.chosen(answers.so_far(lines, len(trials), planned), chosen, study.metric)
     notes = history.renamed(trials, metric) + history.mixed(trials)
     if format == "json":
@@ -141,9 +148,12 @@ def answer(
     if format in ("terminal", "markdown"):
         item = "\n- " if format == "markdown" else "\n  "
         text += f"\n\n{item.join(lines + notes)}"
-        text += f"\n\n{tables.interval_note(metric, any(factor in study.baseline for factor in by))}"
+        paired = any(factor in study.baseline for factor in by)
+        text += f"\n\n{tables.interval_note(metric, paired, compared['erratic'].any())}"
     else:
-        text = tables.noted(text, answers.caveats(chosen, study.metric) + notes, format)
+        text = tables.noted(
+            text, answers.caveats(chosen, study.metric) + answers.unseen(compared, metric) + notes, format
+        )
     if "loss_by_rate" in study.figures and format != "csv":
         curve = tuning.rate_curve(trials, load.epochs(study.name, root, list(trials["key"])), by)
         text += f"\n\n{tables.rate_table(tuning.rate_range(curve, by), by, format)}"
@@ -197,22 +207,19 @@ def across(
     Raises:
         StudyError: a factor is not in all of them, or they have no metric in common.
     """
-    from analysis.estimate import arms, comparison, history
+    from analysis.estimate import arms, columns, comparison, history
     from analysis.show import answers
 
     studies = [study for study, _ in chosen]
     shared = [factor for factor in studies[0].factors if all(factor in study.factors for study in studies)]
     asked, given = by, metric
-    by = list(dict.fromkeys(_factor(name, shared, "all the studies") for name in by or shared))
-    if metric is None:
-        if len({study.metric for study in studies}) > 1:
-            own = listed(f"{study.name} by {study.metric}" for study in studies)
-            raise StudyError(f"the studies are compared by different metrics ({own}): name one with --metric")
-        metric = studies[0].metric
+    by = list(dict.fromkeys(factor_named(name, shared, "all the studies") for name in by or shared))
+    metric = metric or _own_metric(studies)
     parts, notes = [], []
     for study, trials in chosen:
         factors = by or list(study.factors)
         over = arms.averaged_over(study, factors)
+        trials = columns.added(trials, metric, study.name, root)
         part = comparison.comparison(trials, factors, metric, study.baseline, over)
         if not by:
             labels = [arm_label({factor: row[factor] for factor in factors}) for row in part.to_dict("records")]
@@ -223,8 +230,8 @@ def across(
         notes += [f"{study.name}: {line}" for line in answers.left_out(*arms.left_out(trials, factors, over), over)]
     baselines = [{factor: study.baseline[factor] for factor in by if factor in study.baseline} for study in studies]
     baseline = baselines[0] if all(other == baselines[0] for other in baselines) else {}
-    columns = ["study", *(by or ["arm"])]
-    text = tables.comparison_table(pd.concat(parts, ignore_index=True), columns, metric, baseline, format)
+    whole = pd.concat(parts, ignore_index=True)
+    text = tables.comparison_table(whole, ["study", *(by or ["arm"])], metric, baseline, format)
     lines = []
     for study, trials in chosen:
         found = _choices(study, trials, root, asked and by, given, where, since)
@@ -232,8 +239,15 @@ def across(
         lines += [f"{study.name}: {line}" for line in caveats]
     if format == "json":
         return json.dumps({"metric": metric, "chosen_after_the_fact": lines, "arms": json.loads(text)}, indent=2)
-    notes = [*notes, tables.interval_note(metric, bool(baseline))] if format in ("terminal", "markdown") else []
-    return "\n\n".join([tables.noted(text, lines, format), *notes])
+    notes.append(tables.interval_note(metric, bool(baseline), bool(whole["erratic"].any())))
+    return "\n\n".join([tables.noted(text, lines, format), *(notes if format in ("terminal", "markdown") else [])])
+
+
+def _own_metric(studies: list[Study]) -> str:
+    if len({study.metric for study in studies}) > 1:
+        own = listed(f"{study.name} by {study.metric}" for study in studies)
+        raise StudyError(f"the studies are compared by different metrics ({own}): name one with --metric")
+    return studies[0].metric
 
 
 def executions(study: str, root: str | Path = "mlruns", metric: str | None = None, format: str = "terminal") -> str:
@@ -244,7 +258,7 @@ def executions(study: str, root: str | Path = "mlruns", metric: str | None = Non
     Raises:
         StudyError: there is no such study or metric.
     """
-    from analysis.estimate import arms, comparison, history
+    from analysis.estimate import arms, columns, comparison, history
 
     found = load.executions(study, root)
     parts = [tables.frame_table(history.listing(found), format)]
@@ -261,7 +275,9 @@ def executions(study: str, root: str | Path = "mlruns", metric: str | None = Non
     if all(len(frame) for frame in shared):
         metric = metric or new.study.metric
         means = [
-            comparison.comparison(frame, by, metric, {}, arms.averaged_over(each.study, by))
+            comparison.comparison(
+                columns.added(frame, metric, study, root), by, metric, {}, arms.averaged_over(each.study, by)
+            )
             for each, frame in zip((old, new), shared, strict=True)
         ]
         changed = tables.frame_table(history.mean_changes(means[0], means[1], by), format)
@@ -269,7 +285,12 @@ def executions(study: str, root: str | Path = "mlruns", metric: str | None = Non
     return "\n\n".join(parts)
 
 
-def _factor(name: str, factors, of: str = "the study") -> str:
+def factor_named(name: str, factors, of: str = "the study") -> str:
+    """The factor that a name, or its last part, stands for.
+
+    Raises:
+        StudyError: there is none, or several.
+    """
     matches = [factor for factor in factors if name in (factor, factor.rpartition(".")[2])]
     if len(matches) != 1:
         raise StudyError(f"--by {name}: expected factors of {of}: {listed(factors) or 'there are none'}")

@@ -110,6 +110,7 @@ def report(execution: load.Execution, trials: pd.DataFrame, root: str | Path) ->
         spans = [(view.arms.by, comparison.span(view.units, view.arms.by, study.metric)) for view in found.views]
         answer += answers.spans(spans)
     answer += answers.one_runs(arms.one_runs(trials, found.by), found.by)
+    answer += answers.unseen(found.compared, study.metric)
     answer = answers.so_far(answer, len(trials), len(execution.keys))
     before = [each for each in load.executions(study.name, root) if each.start_time < execution.start_time]
     choices = history.choices(study, before, execution.keys, root)

@@ -113,7 +113,9 @@ def test_a_metric_that_nothing_has_is_not_a_failures_alone():
 
 
 def test_an_unknown_metric_is_refused():
-    with pytest.raises(StudyError, match=r"metric=accuracy: expected one of running_loss, .*val_accuracy"):
+    with pytest.raises(
+        StudyError, match=r"metric=accuracy: .*expected one of val_loss, val_accuracy, .*mean val_accuracy"
+    ):
         comparison.scored(frame(("a", 0, 0.9)), "accuracy")
 
 

@@ -21,7 +21,7 @@ COMPARISON = pd.DataFrame(
         ("ones", 2, 0, 5, np.nan, np.nan, np.nan, np.nan, np.nan, np.nan, np.nan, 0, np.nan, "", 0),
     ],
     columns=[*BY, *comparison.OUTCOME],
-)
+).assign(erratic=False)
 BASELINE = {"initializer": "glorot_uniform"}
 
 TERMINAL = """

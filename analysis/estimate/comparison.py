@@ -5,21 +5,24 @@ from collections.abc import Iterable
 import numpy as np
 import pandas as pd
 
+from analysis.estimate import columns
 from analysis.estimate.arms import arms_of, as_level, counted, grouped, labelled, levels_of, repeats
 from analysis.estimate.intervals import (
     LEAST_PAIRS,
     LEVEL,
     RESOLUTION,
     difference_interval,
-    higher_is_better,
     holm,
+    mcnemar_p,
     mean_interval,
     paired,
     paired_p,
     pairs_with,
     settled,
+    share_interval,
 )
-from studies.record import METRICS, StudyError, listed
+from analysis.estimate.measure import measure
+from studies.record import StudyError
 
 OUTCOME = (
     "seeds",
@@ -38,20 +41,50 @@ OUTCOME = (
 )
 """The columns of a comparison after the factors."""
 
+SUCCESS = (
+    "tried",
+    "success",
+    "success_low",
+    "success_high",
+    "erratic",
+    "test",
+    "success_difference",
+    "finished_difference",
+    "finished_low",
+    "finished_high",
+    "finished_pairs",
+)
+"""Those after them: which trials finished, and what that makes of the differences."""
+
 
 def scored(trials: pd.DataFrame, metric: str) -> pd.Series:
     """Each trial's value, with failures counted: what did not finish has a failure's score, a crash none.
 
-    A finished trial whose loss is not finite counts as a failure here.
+    A finished trial whose value, such as a loss, is not finite counts as a failure here.
+
+    Args:
+        metric: any column of numbers; what is better of it, and its bounds, are `measure.measure`'s.
 
     Raises:
-        StudyError: there is no such metric.
+        StudyError: there is no such column of numbers, or it is named as a share and has other values.
     """
-    if metric not in METRICS:
-        raise StudyError(f"metric={metric}: expected one of {listed(METRICS)}")
+    columns.check(trials, metric)
     values = trials[metric].astype(float)
-    lost = trials["status"].isin(["diverged", "timeout"]) | _infinite(values)
-    return values.where(~lost, failure_scores(trials, metric)).where(trials["status"] != "crashed")
+    crashed = trials["status"] == "crashed"
+    scores = values.where(~lost(trials, metric), failure_scores(trials, metric)).where(~crashed)
+    known = measure(metric)
+    if known.share and not known.guessed and not scores.dropna().between(0, 1).all():
+        found = scores[~scores.between(0, 1)].dropna().iloc[0]
+        raise StudyError(
+            f"metric={metric}: expected shares between 0 and 1, as its name says, received {found:g}. Divide "
+            f"percentages by 100, or give the column a name that does not end in accuracy"
+        )
+    return scores
+
+
+def lost(trials: pd.DataFrame, metric: str) -> pd.Series:
+    """Whether each trial diverged or timed out, or finished with a value that is not finite."""
+    return trials["status"].isin(["diverged", "timeout"]) | _infinite(trials[metric].astype(float))
 
 
 def failure_scores(trials: pd.DataFrame, metric: str) -> pd.Series:
@@ -60,13 +93,18 @@ def failure_scores(trials: pd.DataFrame, metric: str) -> pd.Series:
     The worst is that of all the trials in the frame, so that no failure is ahead of anything that finished. Chance is
     the accuracy of the guess that always names the largest class, its share of the examples (`chance_train`,
     `chance_val`, `chance_test`, where the store has them, else 1 / classes), and the loss of the uniform guess,
-    log(classes).
+    log(classes). Of a column that a guess has no score in, such as seconds, it is the worst that finished; of one in
+    which nothing is better, such as a norm, it is NaN.
     """
     finished = trials[metric].astype(float)[succeeded(trials, metric)]
     if len(finished) and finished.isna().all():
         return pd.Series(np.nan, trials.index)  # a metric that this study has not
+    known = measure(metric)
+    if not known.guessed:
+        worst = {1: finished.min(), -1: finished.max(), 0: np.nan}[known.better]
+        return pd.Series(worst, trials.index, dtype=float)
     classes = trials["classes"].astype(float).where(trials["classes"] > 0)
-    if not higher_is_better(metric):
+    if known.better < 0:
         return np.log(classes).fillna(finished.max()).clip(lower=finished.max())
     of = "test" if "test" in metric else "val" if "val" in metric else "train"
     share = trials.get(f"chance_{of}", pd.Series(np.nan, trials.index))
@@ -92,7 +130,8 @@ def by_seed(trials: pd.DataFrame, by: list[str], metric: str, over: Iterable[str
     Seeds that are one run, see `repeats`, are one seed.
 
     Returns:
-        the columns `by`, seed, value, trials, and failures: those of them that did not finish.
+        the columns `by`, seed, value; trials; failures: those of them that did not finish; crashed, lost: those that
+        crashed, and those that `lost` says.
     """
     trials = trials[~repeats(trials, [*by, *over])]
     chosen = counted(trials, by, list(over))
@@ -111,6 +150,8 @@ def by_seed(trials: pd.DataFrame, by: list[str], metric: str, over: Iterable[str
             "value": np.bincount(unit, values, len(units)) / count,  # missing if one of them is
             "trials": count,
             "failures": np.bincount(unit, some["status"] != "finished", len(units)).astype(int),
+            "crashed": np.bincount(unit, some["status"] == "crashed", len(units)).astype(int),
+            "lost": np.bincount(unit, lost(some, metric), len(units)).astype(int),
         }
     )
     return labelled(frame, arms, by)
@@ -125,51 +166,92 @@ def comparison(
         trials: a trials frame.
         by: the factors that make the arms; values are averaged over the others within a seed.
         over: those others, see `by_seed` and `averaged_over`.
-        metric: one of `studies.record.METRICS`.
+        metric: any column of numbers, see `scored`.
         baseline: factor -> level; each arm is compared, seed by seed, with the arm that has these levels and its own
             elsewhere.
 
     Returns:
         the columns `by`; seeds (with a value); failures; mean, sd; low, high: the interval over seeds, see
         `intervals.bounded`; difference, difference_low, difference_high: to the baseline, paired by seed, with the
-        t interval, NaN for the baseline itself; pairs: their number; p: of the paired t test, Holm-adjusted over the
-        frame, NaN where there is no test; standing, blocks: see `_stand`.
+        t interval, NaN for the baseline itself; pairs: their number; p: of the test, see below, Holm-adjusted over the
+        frame, NaN where there is none; standing, blocks: see `_stand`; tried: seeds at which nothing crashed; success:
+        the share of them at which every trial finished, with its exact interval, success_low, success_high, NaN if none
+        was tried; erratic: whether more of its trials are lost at some seeds than at others; test: `t`, the paired t
+        test, or `success`, the exact McNemar test, where the arm or its baseline is erratic; of the latter also
+        success_difference, of the shares at seeds at which both were tried; and
+        finished_difference, finished_low, finished_high, finished_pairs: at the seeds at which both finished.
+
+        Of an erratic arm no t interval holds: of one that scores .1 at a fifth of the seeds and .95 elsewhere it
+        covers, at n = 5, in 67 % of studies. At one seed there are means and no interval; where all seeds are alike
+        the interval is that one number.
     """
     units = by_seed(trials, by, metric, over)
     arms = arms_of(trials, by)[1]
     place = {arm: n for n, arm in enumerate(arms)}
-    values, failed, lost = _blocks(units, by, place)
+    values, failures, failed, gone = blocks(units, by, place)
+    finished, erratic = np.where(np.isnan(failures), np.nan, failures == 0), varies(failures)
     anchors = {factor: as_level(level) for factor, level in baseline.items() if factor in by}
     rows = []
     for arm, n in place.items():
         anchor = place.get(tuple(anchors.get(factor, level) for factor, level in zip(by, arm, strict=True)), n)
-        pairs = paired(values[:, n], values[:, anchor]) if anchor != n else np.array([])
         there = values[~np.isnan(values[:, n]), n]
         there = settled(there, np.abs(there).max(initial=0))
         row = (*arm, len(there), failed[n], *_moments(there), *mean_interval(there, metric))
-        row += (_moments(pairs)[0], *difference_interval(pairs, metric), len(pairs), paired_p(pairs, scale=0))
-        rows.append(row)
-    frame = pd.DataFrame(rows, columns=[*by, *OUTCOME[:-2]])
+        if anchor == n:
+            tested = (np.nan, np.nan, np.nan, 0, np.nan), ("", np.nan, np.nan, np.nan, np.nan, 0)
+        else:
+            tested = _tested(values[:, [n, anchor]], finished[:, [n, anchor]], bool(erratic[[n, anchor]].any()), metric)
+        rows.append((*row, *tested[0], "", 0, *_success(finished[:, n]), erratic[n], *tested[1]))
+    frame = pd.DataFrame(rows, columns=[*by, *OUTCOME, *SUCCESS])
     frame["p"] = holm(frame["p"].to_numpy(float))
     shared = [place for place, factor in enumerate(by) if anchors and factor not in anchors]
     standing = {}
     for rivals in _rivals(arms, shared):
-        standing |= zip(rivals, _stand(values[:, rivals], lost[rivals], metric), strict=True)
+        standing |= zip(rivals, _stand(values[:, rivals], finished[:, rivals], erratic[rivals], gone[rivals], metric))
     frame["standing"], frame["blocks"] = ([standing[n][part] for n in range(len(arms))] for part in (0, 1))
     return frame.assign(**levels_of(arms, by))
 
 
-def _blocks(units: pd.DataFrame, by: list[str], place: dict[tuple, int]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Values `(seeds, arms)`, NaN where there is none; each arm's failures; and whether nothing of it finished."""
+def _tested(values: np.ndarray, finished: np.ndarray, erratic: bool, metric: str) -> tuple[tuple, tuple]:
+    """An arm's difference to its baseline, their columns being `(seeds, 2)`: `comparison`'s from difference to p, and
+    from test on.
+    """
+    pairs = paired(*values.T)
+    difference = (_moments(pairs)[0], *difference_interval(pairs, metric), len(pairs))
+    if not erratic:
+        return (*difference, paired_p(pairs, scale=0)), ("t", np.nan, np.nan, np.nan, np.nan, 0)
+    some = paired(*values[(finished == 1).all(axis=1)].T)
+    rest = (_moments(paired(*finished.T))[0], _moments(some)[0], *difference_interval(some, metric), len(some))
+    return (*difference, mcnemar_p(*finished.T)), ("success", *rest)
+
+
+def blocks(units: pd.DataFrame, by: list[str], place: dict[tuple, int]) -> tuple[np.ndarray, ...]:
+    """Of seeds and arms, `(seeds, arms)`, the values, NaN where there is none, and how many trials were lost, NaN where
+    one crashed; of each arm its failures, and whether nothing of it finished.
+    """
     number, there = arms_of(units, by)
     columns = np.array([place[arm] for arm in there], dtype=int)[number]
     rows, seeds = pd.factorize(units["seed"])
-    values = np.full((len(seeds), len(place)), np.nan)
+    values, gone = np.full((2, len(seeds), len(place)), np.nan)
     values[rows, columns] = units["value"]
+    gone[rows, columns] = units["lost"].where(units["crashed"] == 0)
     failed, trials = (
         np.bincount(columns, units[name].to_numpy(float), len(place)).astype(int) for name in ("failures", "trials")
     )
-    return values, failed, (failed == trials) & (trials > 0)
+    return values, gone, failed, (failed == trials) & (trials > 0)
+
+
+def varies(failures: np.ndarray) -> np.ndarray:
+    """Whether each arm's failures, `(seeds, arms)`, are not as many at one seed as at another."""
+    there = ~np.isnan(failures)
+    least = np.where(there, failures, np.inf).min(axis=0, initial=np.inf)
+    return np.where(there, failures, -np.inf).max(axis=0, initial=-np.inf) > least
+
+
+def _success(finished: np.ndarray) -> tuple[int, float, float, float]:
+    """Of seeds, `(seeds,)`, how many were tried, the share that finished, and its interval."""
+    there = finished[~np.isnan(finished)]
+    return len(there), there.mean() if len(there) else np.nan, *share_interval(int(there.sum()), len(there))
 
 
 def _moments(values: np.ndarray) -> tuple[float, float]:
@@ -185,7 +267,9 @@ def _rivals(arms: list[tuple], shared: list[int]) -> list[list[int]]:
     return list(groups.values())
 
 
-def _stand(values: np.ndarray, lost: np.ndarray, metric: str) -> list[tuple[str, int]]:
+def _stand(
+    values: np.ndarray, finished: np.ndarray, erratic: np.ndarray, gone: np.ndarray, metric: str
+) -> list[tuple[str, int]]:
     """How arms stand that share the levels which the baseline leaves open, and the number of seeds that it is by.
 
     These are the seeds that all of them have: all that have three or more, if any has, and did not fail. Of equal means
@@ -193,28 +277,34 @@ def _stand(values: np.ndarray, lost: np.ndarray, metric: str) -> list[tuple[str,
 
     Args:
         values: `(seeds, arms)`, NaN where there is none.
-        lost: whether none of an arm's trials finished.
+        finished: whether each is without a failure, NaN where it crashed.
+        erratic, gone: whether an arm fails at some seeds, and whether none of its trials finished.
 
     Returns:
-        of each arm `best` for the best mean; `tied` if paired t tests, Holm-adjusted over all pairs of arms, do not
-        find it worse at 5 %, and nothing if they do; `untested` if it cannot be tested; `failed` if it is lost, which
-        has nothing to do with the others; nothing if it has no value or no rival.
+        of each arm `best` for the best mean; `tied` if `pairs_with`, Holm-adjusted over all pairs of arms, does not
+        find it worse at 5 %, and nothing if it does; `untested` if it cannot be tested; `failed` if it is gone, which
+        has nothing to do with the others; nothing if it has no value or no rival, or if neither more nor less of the
+        metric is better.
     """
-    standing = [("failed", 0) if gone else ("", 0) for gone in lost]
+    standing = [("failed", 0) if failed else ("", 0) for failed in gone]
+    better = measure(metric).better
     counts = (~np.isnan(values)).sum(axis=0)
-    able = np.flatnonzero((counts > 0) & ~lost)
+    able = np.flatnonzero((counts > 0) & ~gone & (better != 0))
     tested = able[counts[able] >= LEAST_PAIRS] if (counts[able] >= LEAST_PAIRS).any() else able
-    block = values[~np.isnan(values[:, tested]).any(axis=1)][:, tested]
+    whole = ~np.isnan(values[:, tested]).any(axis=1)
+    block, done = values[whole][:, tested], finished[whole][:, tested]
     if np.count_nonzero(counts) < 2:
         return standing
     for place in able:
         standing[place] = ("untested", len(block))
     if not len(tested) or not len(block):
         return standing
-    means = block.mean(axis=0) * (1 if higher_is_better(metric) else -1)
+    means, rates = block.mean(axis=0) * better, done.mean(axis=0)
     best = int(np.argmax(means >= means.max() - RESOLUTION * abs(means.max())))
-    for place, mean, p in zip(tested, means, pairs_with(block, best), strict=True):
-        worse = p <= 1 - LEVEL and mean < means[best]
+    found = pairs_with(block, best, done, erratic[tested])
+    for place, mean, rate, p in zip(tested, means, rates, found, strict=True):
+        by_rate = erratic[place] or erratic[tested[best]]
+        worse = p <= 1 - LEVEL and mean < means[best] and (rate < rates[best] or not by_rate)
         standing[place] = ("untested" if np.isnan(p) else "" if worse else "tied", len(block))
     standing[tested[best]] = ("best", len(block))
     return standing
@@ -230,22 +320,24 @@ def span(units: pd.DataFrame, by: list[str], metric: str = "") -> dict | None:
     Returns:
         lowest, highest: these arms, by the seeds that all of them have, if there are any; difference, low, high: paired
         by seed; pairs: their number; p: of the paired t test, times the number of pairs of arms that these were picked
-        from (Bonferroni). None for fewer than two arms with a value.
+        from (Bonferroni); erratic: whether trials of any of the arms fail at some seeds, where the test does not hold.
+        None for fewer than two arms with a value.
     """
     arms = [arm for arm, part in grouped(units, by) if part["value"].notna().any()]
     if len(arms) < 2:
         return None
-    units = units[units["value"].notna()]
-    values, *_ = _blocks(units, by, {arm: n for n, arm in enumerate(arms)})
+    place = {arm: n for n, arm in enumerate(arms)}
+    units = units[[arm in place for arm in zip(*(map(as_level, units[factor]) for factor in by), strict=True)]]
+    values, gone, *_ = blocks(units, by, place)
     shared = values[~np.isnan(values).any(axis=1)]
-    means = shared.mean(axis=0) if len(shared) else np.nanmean(values, axis=0)
+    means = shared.mean(axis=0) if len(shared) else np.nanmean(values, axis=0)  # of each arm some are there
     lowest, highest = int(means.argmin()), int(means.argmax())
     pairs = paired(values[:, highest], values[:, lowest])
     low, high = difference_interval(pairs, metric)
     p = min(paired_p(pairs, scale=0) * len(arms) * (len(arms) - 1) / 2, 1.0)
     return {
         "lowest": arms[lowest], "highest": arms[highest], "difference": _moments(pairs)[0], "low": low, "high": high,
-        "pairs": len(pairs), "p": p,
+        "pairs": len(pairs), "p": p, "erratic": bool(varies(gone).any()),
     }  # fmt: skip
 
 

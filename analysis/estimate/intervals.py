@@ -3,7 +3,9 @@
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.special import expit, logit, stdtr, stdtrit
+from scipy.special import bdtr, betaincinv, expit, logit, stdtr, stdtrit
+
+from analysis.estimate.measure import measure
 
 LEVEL = 0.95
 LEAST_PAIRS = 3
@@ -49,18 +51,13 @@ class Tested:
     note: str = ""
 
 
-def higher_is_better(metric: str) -> bool:
-    """Whether a metric is an accuracy, and not a loss."""
-    return metric.endswith("accuracy")
-
-
 def reaches(values: np.ndarray, target: float, metric: str) -> np.ndarray:
     """Whether values of a metric, of any shape, are at a target or better, but for rounding; missing ones are not.
 
     Stored values were float32, where an accuracy of .95 is less than .95.
     """
     values, slack = np.asarray(values, float), RESOLUTION * abs(target)
-    return values >= target - slack if higher_is_better(metric) else values <= target + slack
+    return values >= target - slack if measure(metric).better > 0 else values <= target + slack
 
 
 def t_interval(values: np.ndarray, level: float = LEVEL) -> tuple[float, float]:
@@ -93,11 +90,12 @@ def bounded(mean, half, metric: str) -> tuple[np.ndarray, np.ndarray]:
     logit(mean), and taken back: it lies within 0 and 1. At five seeds it covers the mean of beta-distributed accuracies
     (mean ± sd) of .97 ± .02 in 94.5 % and of .9 ± .1 in 93 % of samples, where mean ± half covers it in 92 % and 88 %
     (simulated, as a test does). None is right for an arm that fails at one seed in five: 67 %, whichever is taken.
-    A loss's is cut at zero, which loses no coverage.
+    A loss's, and that of what else is never below zero, is cut at zero, which loses no coverage. What `measure` knows
+    no bounds of is mean ± half.
     """
-    mean, half = np.asarray(mean, float), np.asarray(half, float)
-    if not higher_is_better(metric):
-        return np.maximum(mean - half, np.minimum(mean, 0)), mean + half
+    mean, half, known = np.asarray(mean, float), np.asarray(half, float), measure(metric)
+    if not known.share:
+        return np.maximum(mean - half, np.minimum(mean, known.low)), mean + half
     inside = (mean > 0) & (mean < 1) & (half > 0)
     safe = np.where(inside, mean, 0.5)
     wide = half / (safe * (1 - safe))
@@ -106,9 +104,9 @@ def bounded(mean, half, metric: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def difference_interval(differences: np.ndarray, metric: str) -> tuple[float, float]:
-    """The t interval for the mean of paired differences `(n,)`; those of accuracies are cut at -1 and 1."""
+    """The t interval for the mean of paired differences `(n,)`; those of shares are cut at -1 and 1."""
     low, high = t_interval(differences)
-    return (max(low, -1.0), min(high, 1.0)) if higher_is_better(metric) and low == low else (low, high)
+    return (max(low, -1.0), min(high, 1.0)) if measure(metric).share and low == low else (low, high)
 
 
 def settled(differences: np.ndarray, scale=1.0) -> np.ndarray:
@@ -154,6 +152,37 @@ def paired_p(differences: np.ndarray, scale=1.0):
     return np.where(spread | (mean != 0), 2 * stdtr(n - 1, -np.abs(t)), 1.0)[()]
 
 
+def share_interval(count: int, n: int, level: float = LEVEL) -> tuple[float, float]:
+    """The exact interval for a share of which `count` of `n` independent trials were seen (Clopper and Pearson 1934).
+
+    It covers at least as often as it says, at any n. NaN for n = 0; of none it begins at 0, and of all it ends at 1.
+    """
+    if not n:
+        return np.nan, np.nan
+    tail = (1 - level) / 2
+    low = betaincinv(count, n - count + 1, tail) if count else 0.0
+    return float(low), float(betaincinv(count + 1, n - count, 1 - tail)) if count < n else 1.0
+
+
+def mcnemar_p(first: np.ndarray, second: np.ndarray):
+    """The exact two-sided p that two arms succeed as often, paired by seed (McNemar 1947, by the sign test).
+
+    Only seeds count at which one of them succeeds and the other does not. Where there is none p is 1; for n = 5 it
+    cannot go below .0625.
+
+    Args:
+        first, second: `(n, ...)`, 1 where a seed succeeded and 0 where it did not; a pair with a missing one is left
+            out.
+
+    Returns:
+        `(...)`; NaN where no pair is complete.
+    """
+    there = ~np.isnan(first) & ~np.isnan(second)
+    more, less = ((there & (first > second)).sum(axis=0), (there & (first < second)).sum(axis=0))
+    p = np.minimum(2 * bdtr(np.minimum(more, less), more + less, 0.5), 1.0)
+    return np.where(there.any(axis=0), p, np.nan)[()]
+
+
 def holm(p: np.ndarray) -> np.ndarray:
     """One family's p-values `(m,)` adjusted for their number (Holm 1979); missing ones stay so and do not count.
 
@@ -167,23 +196,30 @@ def holm(p: np.ndarray) -> np.ndarray:
     return adjusted
 
 
-def pairs_with(values: np.ndarray, one: int) -> np.ndarray:
+def pairs_with(values: np.ndarray, one: int, finished: np.ndarray, erratic: np.ndarray) -> np.ndarray:
     """The p of one arm's differences to each of all arms, Holm-adjusted over all pairs of the arms.
+
+    It is of the paired t test, and of `mcnemar_p` for a pair of which one fails at some seeds.
 
     All pairs are the family where the one was picked as the best: of eight equal arms another is then found to be worse
     in 2-4 % of studies, with the k - 1 pairs of the best alone in 8-12 % (simulated, as a test does).
 
     Args:
-        values: `(seeds, arms)`, none missing.
+        values, finished: `(seeds, arms)`, none missing; finished is 1 where no trial failed, else 0.
+        erratic: whether an arm fails at some seeds, `(arms,)`.
 
     Returns:
         `(arms,)`; NaN where there is no test, as of the one with itself.
     """
     arms, scale = values.shape[1], np.abs(values).max(axis=0)
     p = [paired_p(values[:, n + 1 :] - values[:, [n]], np.maximum(scale[n + 1 :], scale[n])) for n in range(arms - 1)]
-    adjusted = holm(np.concatenate([np.empty(0), *p]))
-    found = np.full(arms, np.nan)
     first, second = np.triu_indices(arms, 1)
+    unsteady = erratic[first] | erratic[second]
+    rates = mcnemar_p(finished[:, first[unsteady]], finished[:, second[unsteady]])
+    every = np.concatenate([np.empty(0), *p])
+    every[unsteady] = rates
+    adjusted = holm(every)
+    found = np.full(arms, np.nan)
     for those, others in ((first, second), (second, first)):
         found[others[those == one]] = adjusted[those == one]
     return found

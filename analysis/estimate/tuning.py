@@ -7,7 +7,8 @@ import pandas as pd
 
 from analysis.estimate.arms import as_level, grouped
 from analysis.estimate.comparison import scored
-from analysis.estimate.intervals import RESOLUTION, higher_is_better, t_interval
+from analysis.estimate.intervals import RESOLUTION, t_interval
+from analysis.estimate.measure import measure
 
 
 def rate_curve(trials: pd.DataFrame, epochs: pd.DataFrame, by: list[str]) -> pd.DataFrame:
@@ -97,7 +98,7 @@ def tuned(trials: pd.DataFrame, by: list[str], nuisance: dict[str, tuple], metri
 
 def _best(found: list[tuple], count: int, metric: str) -> tuple[tuple, float]:
     """Of combinations, their means and failures the best combination and its mean; nulls where there is none."""
-    sign = 1 if higher_is_better(metric) else -1
+    sign = measure(metric).sign
     found = [(levels, mean, failed) for levels, mean, failed in found if mean == mean]
     top = max((sign * mean for _, mean, _ in found), default=np.nan)
     equals = [each for each in found if sign * each[1] >= top - RESOLUTION * abs(top)]

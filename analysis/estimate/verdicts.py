@@ -13,7 +13,8 @@ from scipy.special import bdtrc, stdtr, stdtrit
 
 from analysis.estimate.comparison import scored
 from analysis.estimate.estimands import Sample, in_unit, is_ratio, matching, samples
-from analysis.estimate.intervals import LEVEL, RESOLUTION, higher_is_better, holm
+from analysis.estimate.intervals import LEVEL, RESOLUTION, holm
+from analysis.estimate.measure import measure
 from studies.record import Claim, Study
 
 SUPPORTED, NOT_SUPPORTED, INCONCLUSIVE, INVALID = "supported", "not supported", "inconclusive", "invalid"
@@ -286,7 +287,7 @@ def _broken(study: Study, evidence: Evidence) -> str:
     both = pd.concat([own.assign(broken=False), control.assign(broken=True)], ignore_index=True)
     both["value"] = scored(both, claim.metric)
     table = both.pivot_table(index="seed", columns="broken", values="value").dropna()
-    gap = (table[False] - table[True]).to_numpy() * (1 if higher_is_better(claim.metric) else -1)
+    gap = (table[False] - table[True]).to_numpy() * measure(claim.metric).better
     n = len(gap)
     p = _sign_p(int((gap > 0).sum()), n)
     if n > 1 and np.ptp(gap) > 0:

@@ -1,7 +1,8 @@
 """A comparison in words: what it says, and no more than its intervals allow.
 
 *Clearly* better or worse is an arm whose paired t test, Holm-adjusted over all comparisons with the baseline, has
-p ≤ 5 %.
+p ≤ 5 %. Where an arm or its baseline fails at some seeds and not at others, no t test holds: how often they finish
+comes first, by the exact McNemar test in the same family, and the metric of what finished second.
 """
 
 import numpy as np
@@ -9,8 +10,9 @@ import pandas as pd
 
 from analysis.estimate.arms import arms_of, as_level
 from analysis.estimate.history import Choices
-from analysis.estimate.intervals import LEAST_PAIRS, LEVEL, RESOLUTION, higher_is_better
-from analysis.show.tables import interval, rounded, words
+from analysis.estimate.intervals import LEAST_PAIRS, LEVEL, RESOLUTION
+from analysis.estimate.measure import measure
+from analysis.show.tables import interval, rounded, success, words
 from studies.record import arm_label, listed
 
 MOST_CONTEXTS = 8
@@ -31,9 +33,10 @@ def answer(compared: pd.DataFrame, by: list[str], metric: str, baseline: dict) -
     if compared["mean"].isna().all():
         return [f"There is no answer: no arm has a {words(metric)} that can be compared."]
     if len(compared) == 1:
-        return [f"The {words(metric)} is {_estimate(compared.iloc[0])}.", *_failed(compared)]
+        finishes = f"It finishes at {_rate(compared.iloc[0])}. " if compared["erratic"].any() else ""
+        return [f"{finishes}The {words(metric)} is {_estimate(compared.iloc[0])}.", *_failed(compared, metric)]
     anchors = [factor for factor in by if factor in baseline]
-    notes = [*_failed(compared), *_unequal(compared)]
+    notes = [*_failed(compared, metric), *_unequal(compared)]
     if not anchors:
         return [_ranked(compared, by, metric), *notes, *_spread(compared, by)]
     wanted = tuple(as_level(baseline[factor]) for factor in anchors)
@@ -52,6 +55,18 @@ def so_far(lines: list[str], done: int, planned: int) -> list[str]:
     """An answer that says how many of the planned trials it is from, if they are not all."""
     first, *others = lines
     return [f"So far, with {done} of {planned} trials: {first}", *others] if done < planned else lines
+
+
+def unseen(compared: pd.DataFrame, metric: str) -> list[str]:
+    """What seeds without a failure do not exclude, in a sentence, if an arm is said to be clearly better."""
+    tested = compared[compared["test"] == "t"]
+    better, _ = _clearly(tested, metric) if measure(metric).better else (tested[:0], None)
+    seeds = int(better["pairs"].min()) if len(better) else 0
+    most = f"{100 * (1 - SURE ** (1 / max(seeds, 1))):.0f} %"
+    return [
+        f"Clearly better is what does not fail: {seeds} seeds without a failure leave a failure rate of up to {most} "
+        f"possible."
+    ] * bool(seeds)
 
 
 def chosen(lines: list[str], choices: Choices, metric: str) -> list[str]:
@@ -118,7 +133,9 @@ def spans(found: list[tuple[list[str], dict | None]]) -> list[str]:
         if span is not None and span["difference"] == span["difference"]:
             ends = " to ".join(arm_label(dict(zip(by, span[end], strict=True))) for end in ("lowest", "highest"))
             sure = (
-                _untested(span["pairs"])
+                "untested, for trials fail at some seeds and not at others"
+                if span["erratic"]
+                else _untested(span["pairs"])
                 if span["p"] != span["p"]
                 else "clearly, whichever pair of levels one had looked at"
                 if span["p"] <= SURE
@@ -168,6 +185,8 @@ def _named(row, by) -> str:
 def _estimate(row) -> str:
     if row["low"] != row["low"]:
         return f"{rounded(row['mean'])} at one seed, which has no interval"
+    if row["erratic"]:
+        return f"{rounded(row['mean'])} ({_seeds(row['seeds'])}; no t interval holds where some fail)"
     half = (row["high"] - row["low"]) / 2
     bounds = interval(row["mean"], row["low"], row["high"])
     return f"{rounded(row['mean'], half)} {bounds} ({100 * LEVEL:g} % t interval, {row['seeds']} seeds)"
@@ -197,16 +216,29 @@ def _others(count: int) -> str:
 
 
 def _ranked(part, by, metric) -> str:
+    """How often those arms finish that fail at some seeds, and the best arm."""
+    unsteady = part[part["erratic"]]
+    if len(unsteady):
+        rates = _some([f"{_named(row, by)} at {_rate(row)}" for row in unsteady.to_dict("records")], "; ")
+        return f"Trials fail at some seeds: {rates} finish. {_best(part, by, metric)}"
+    return _best(part, by, metric)
+
+
+def _best(part, by, metric) -> str:
     """The best arm, and which of the others cannot be told from it."""
     scored = part[part["mean"].notna()]
     if (scored["standing"] == "failed").all():
         return "No arm can be told from another: not one trial finished."
+    if not measure(metric).better:
+        least, most = (scored.loc[scored["mean"].agg(end)] for end in ("idxmin", "idxmax"))
+        ends = f"from {_estimate(least)} of {_named(least, by)} to {_estimate(most)} of {_named(most, by)}"
+        return f"The {words(metric)} goes {ends}, and neither more nor less is better."
     if len(scored) == 1:
         return f"Only {_named(scored.iloc[0], by)} has a {words(metric)}: {_estimate(scored.iloc[0])}."
     if not (scored["standing"] == "best").any():
         return "No arm can be told from another: there is no seed that all of them have."
     [best] = scored[scored["standing"] == "best"].to_dict("records")
-    extreme = "highest" if higher_is_better(metric) else "lowest"
+    extreme = "highest" if measure(metric).better > 0 else "lowest"
     by_seeds = f" at the {_seeds(best['blocks'])} that the arms share" if len(_unequal(scored)) else ""
     text = f"{_named(best, by)} has the {extreme} {words(metric)}{by_seeds}: {_estimate(best)}"
     tied, untested = (
@@ -228,13 +260,20 @@ def _of(count: int, others: int) -> str:
     return _others(others) if count == others else f"{count} of {_others(others)}"
 
 
-def _some(names: list[str]) -> str:
-    return ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
+def _some(names: list[str], between: str = ", ") -> str:
+    return between.join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
 
 
-def _failed(compared) -> list[str]:
-    count = int(compared["failures"].sum())
-    scores = "those that diverged or timed out count as chance, or as the worst that finished if that is worse"
+def _rate(row) -> str:
+    return f"{round(row['success'] * row['tried'])} of {_seeds(row['tried'])} ({success(row)})"
+
+
+def _failed(compared, metric) -> list[str]:
+    count, known = int(compared["failures"].sum()), measure(metric)
+    score = "count as chance, or as the worst that finished if that is worse"
+    if not known.guessed:
+        score = "count as the worst that finished" if known.better else f"have no {words(metric)} and are left out"
+    scores = f"those that diverged or timed out {score}"
     return [f"Trials that did not finish: {count}; {scores}."] if count else []
 
 
@@ -276,6 +315,13 @@ def _against(part, by, against, metric) -> str:
         return f"Only {against}, the baseline, has a {words(metric)}: {_estimate(base.iloc[0])}."
     if (base["standing"] == "failed").all():
         return f"{against}, the baseline, failed: not one of its trials finished. {_ranked(part, by, metric)}"
+    unsteady = others[others["test"] == "success"]
+    if len(unsteady):
+        rest = part.drop(unsteady.index)
+        steady = (
+            f" {_against(rest, by, against, metric)}" if (rest["mean"].notna() & ~rest["is_baseline"]).any() else ""
+        )
+        return f"{_by_success(base.iloc[0], unsteady, by, against, metric)}{steady}"
     own = f"{words(metric)} {_estimate(base.iloc[0])}"
     able = others[others["standing"] != "failed"]
     if able.empty:
@@ -283,6 +329,8 @@ def _against(part, by, against, metric) -> str:
     gains = _gain(able, metric)
     if gains.isna().all():
         return f"No arm shares a seed with {against}, the baseline, and so none can be compared with it."
+    if not measure(metric).better:
+        return _differ(able, by, against, own)
     top = able.loc[gains.idxmax()]
     better, worse = _clearly(others, metric)
     tail = f"; {len(worse)} of {len(others)} {'is' if len(worse) == 1 else 'are'} clearly worse" if len(worse) else ""
@@ -300,12 +348,46 @@ def _against(part, by, against, metric) -> str:
     return f"Nothing is clearly better than {against}: {lead}{tail}."
 
 
+def _by_success(base, others, by, against, metric) -> str:
+    """How often arms finish of which some, or the baseline, fail at some seeds; then what finished."""
+    rates, gaps = [], []
+    for row in others.to_dict("records"):
+        often = "more" if row["success_difference"] > 0 else "less"
+        sure = f"clearly {often} often" if row["p"] <= SURE else "which may be chance"
+        rates.append(f"{_named(row, by)} at {_rate(row)}, {sure} (exact McNemar, p = {rounded(row['p'], 0.01)})")
+        if row["finished_pairs"]:
+            gap = {name: row[f"finished_{name}"] for name in ("difference", "low", "high")} | {"lowest": None}
+            gaps.append(f"{_named(row, by)} differs by {_difference(gap)} (paired, {_seeds(row['finished_pairs'])})")
+    lead = f"Trials fail at some seeds, and success comes first: {against}, the baseline, finishes at {_rate(base)}"
+    if not gaps:
+        return f"{lead}; {_some(rates, '; ')}. There is no seed at which both finished."
+    return (
+        f"{lead}; {_some(rates, '; ')}. Of the {words(metric)} at seeds at which both finished: {_some(gaps, '; ')}; "
+        f"the t interval does not hold where trials fail."
+    )
+
+
+def _differ(others, by, against, own) -> str:
+    """How arms differ from the baseline in what is neither better nor worse."""
+    clear = others[others["p"] <= SURE]
+    far = _farthest(clear if len(clear) else others)
+    if len(clear):
+        count = f"{len(clear)} of {len(others)} clearly differ"
+        return f"From {against} ({own}) {count}; most, {_named(far, by)}, by {_paired(far)}."
+    why = f": {_untested(far['pairs'])}" if others["p"].isna().all() else ""
+    return f"None clearly differs from {against} ({own}); most, {_named(far, by)}, by {_paired(far)}{why}."
+
+
+def _farthest(others) -> pd.Series:
+    return others.loc[others["difference"].abs().idxmax()]
+
+
 def _lead(row, by, metric) -> str:
     return f"{_named(row, by)} ({words(metric)} {rounded(row['mean'], (row['high'] - row['low']) / 2)})"
 
 
 def _gain(others, metric) -> pd.Series:
-    return others["difference"] * (1 if higher_is_better(metric) else -1)
+    return others["difference"] * measure(metric).sign
 
 
 def _clearly(others, metric) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -318,6 +400,14 @@ def _counts(frame, by, against, metric) -> str:
     others = frame[~frame["is_baseline"] & frame["difference"].notna()]
     if others.empty:
         return f"No arm shares a seed with {against}, the baseline, and so none can be compared with it."
+    unsteady = others["test"] == "success"
+    if unsteady.any():
+        return _counts_by_success(frame, others, unsteady, by, against, metric)
+    if not measure(metric).better:
+        clear = others[others["p"] <= SURE]
+        far = _farthest(clear if len(clear) else others)
+        count = f"{len(clear)} of {len(others)} arms clearly differ in {words(metric)}"
+        return f"From {against}, {count}; most, {_named(far, by)}, by {_difference(far)}."
     gain = _gain(others, metric)
     if others["p"].isna().all():
         return (
@@ -330,3 +420,15 @@ def _counts(frame, by, against, metric) -> str:
     most = f"the best, {_named(top, by)}, differs by {_difference(top)}" if gain.max() > 0 else "none is ahead of it"
     clear = f"{len(better)} of {len(others)} arms are clearly better and {len(worse)} clearly worse"
     return f"Against {against}, {clear}; {most}."
+
+
+def _counts_by_success(frame, others, unsteady, by, against, metric) -> str:
+    """The counts where some arms fail at some seeds: theirs by how often they finish, then those of the others."""
+    gaps, many = others.loc[unsteady & (others["p"] <= SURE), "success_difference"], unsteady.sum() > 1
+    lead = (
+        f"Trials fail at some seeds, and success comes first: {unsteady.sum()} of {len(others)} arms "
+        f"{'are' if many else 'is'} compared with {against} by how often they finish, {(gaps > 0).sum()} clearly more "
+        f"often and {(gaps < 0).sum()} clearly less; no t interval holds there."
+    )
+    rest = frame.drop(others.index[unsteady])
+    return f"{lead} {_counts(rest, by, against, metric)}" if not unsteady.all() else lead

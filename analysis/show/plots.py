@@ -10,7 +10,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from analysis.estimate.arms import arms_of, as_level
-from analysis.estimate.intervals import higher_is_better
+from analysis.estimate.measure import measure
 from analysis.show import style
 from analysis.show.style import COLOURS, DASHES, INK, INTERVAL, MAP, MARKERS, Figure, Style, brief, styled
 from analysis.show.tables import level_text, rounded, words
@@ -95,7 +95,8 @@ def comparison(arms: Arms, compared: pd.DataFrame, units: pd.DataFrame, metric: 
         for arm, part in arms.of(compared, panel):
             [row] = part.to_dict("records")
             look = arms.styles[arm]
-            axes.plot([row["low"], row["high"]], [rows[arm]] * 2, color=look.colour, linewidth=1.8, label="interval")
+            ends = [np.nan] * 2 if row["erratic"] else [row["low"], row["high"]]  # no t interval holds
+            axes.plot(ends, [rows[arm]] * 2, color=look.colour, linewidth=1.8, label="interval")
             axes.plot(
                 [row["mean"]], [rows[arm]], marker=look.marker, markersize=6, color=look.colour, linestyle="",
                 label="mean",
@@ -104,7 +105,7 @@ def comparison(arms: Arms, compared: pd.DataFrame, units: pd.DataFrame, metric: 
         axes.tick_params(axis="y", length=0)
         axes.set_yticks(range(len(names)), names if place % 3 == 0 else [""] * len(names))
     means = compared["mean"][np.isfinite(compared["mean"]) & (compared["mean"] > 0)]
-    if not higher_is_better(metric) and len(means) and means.max() > 100 * means.min():
+    if measure(metric).better < 0 and len(means) and means.max() > 100 * means.min():
         for axes in panels:
             axes.set_xscale("log")
             style.plain_log(axes.xaxis)

@@ -12,8 +12,9 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from analysis import load
-from analysis.estimate import arms, dynamics, intervals
+from analysis.estimate import arms, dynamics
 from analysis.estimate import comparison as estimates
+from analysis.estimate.measure import measure
 from analysis.estimate.tuning import rate_curve, rate_range, tuned
 from analysis.show import answers, plots, style, tables
 from analysis.show.tables import words
@@ -145,7 +146,7 @@ class Findings:
     @cached_property
     def detailed(self) -> list[dict]:
         """Arms whose weights are shown: evenly from the best to the worst, the best one's baseline among them."""
-        sign = 1 if intervals.higher_is_better(self.study.metric) else -1
+        sign = measure(self.study.metric).sign
         failed = self.compared["standing"] == "failed"
         ranked = self.compared.assign(failed=failed, rank=-sign * self.compared["mean"]).dropna(subset="mean")
         ranked = ranked.sort_values(["failed", "rank"], kind="stable")
@@ -171,11 +172,11 @@ def comparison(found: Findings) -> Section:
     averaged = len(found.views) > 1
     for view in found.views:
         over = f", averaged over {_rest(found, view.arms.by)} within a seed" if averaged else ""
+        intervals = tables.interval_note(study.metric, False, bool(view.compared["erratic"].any()))
         section.figure(
             f"comparison{view.suffix}",
             plots.comparison(view.arms, view.compared, view.units, study.metric),
-            f"{words(study.metric)}{_by(view.arms.by)}{over}. {tables.interval_note(study.metric, False)} {FAILURE}"
-            f"{_left_out(found, view.arms.by)}",
+            f"{words(study.metric)}{_by(view.arms.by)}{over}. {intervals} {FAILURE}{_left_out(found, view.arms.by)}",
         )
     best = "best: of the arms with the same other levels; " if study.baseline else "best: of all; "
     notes = (

@@ -18,7 +18,7 @@ from matplotlib.colors import LogNorm
 from matplotlib.lines import TICKDOWN, TICKLEFT, Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator, ScalarFormatter
 
-from analysis.estimate.intervals import higher_is_better
+from analysis.estimate.measure import measure
 
 INK = "#010203"
 """Of text, axes and the last arm's colour: in a figure inside a page it becomes the page's own."""
@@ -165,7 +165,7 @@ def heights(panels: list[Axes], means: pd.Series, metric: str) -> None:
     Losses are on a logarithmic axis; those of zero are below it.
     """
     means = means[np.isfinite(means)]
-    logarithmic = not higher_is_better(metric) and (means > 0).any()
+    logarithmic = measure(metric).better < 0 and (means > 0).any()
     means = means[means > 0] if logarithmic else means
     for axes in panels if len(means) else ():
         if logarithmic:

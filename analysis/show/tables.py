@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 from tabulate import tabulate
 
+from analysis.estimate.measure import measure
 from studies.record import arm_label, listed, short, shown
 
 STYLES = {"terminal": "simple", "markdown": "pipe", "latex": "latex_booktabs", "html": "html"}
@@ -43,8 +44,8 @@ def rounded(value: float, uncertainty: float = math.nan, sign: bool = False) -> 
 
 
 def words(metric: str) -> str:
-    """A metric as a reader sees it: `val accuracy`."""
-    return metric.replace("_", " ")
+    """A metric as a reader sees it: `val accuracy`; a layer's statistic as it is named."""
+    return metric if "." in metric else metric.replace("_", " ")
 
 
 def interval(value: float, low: float, high: float, sign: bool = False) -> str:
@@ -53,13 +54,19 @@ def interval(value: float, low: float, high: float, sign: bool = False) -> str:
     return "–" if _missing(low) else f"[{rounded(low, half, sign)}, {rounded(high, half, sign)}]"
 
 
-def interval_note(metric: str, differences: bool = True) -> str:
-    """What the intervals of a comparison, with or without differences, are."""
-    accuracy = metric.endswith("accuracy")
-    scale = "on the logit scale, which keeps it between 0 and 1" if accuracy else "cut at 0"
-    cut = ", cut at -1 and 1" if accuracy else ""
+def interval_note(metric: str, differences: bool = True, erratic: bool = False) -> str:
+    """What the intervals of a comparison, with or without differences, are.
+
+    Args:
+        erratic: whether an arm fails at some seeds and not at others.
+    """
+    known = measure(metric)
+    scale = ", on the logit scale, which keeps it between 0 and 1" if known.share else ", cut at 0" * (known.low == 0)
+    cut = ", cut at -1 and 1" if known.share else ""
     paired = f"; of a difference it is of the pairs at the same seed{cut}" if differences else ""
-    return f"95 % intervals: Student's t over seeds, {scale}{paired}."
+    none = "; of an arm that fails at some seeds and not at others none holds, and none is shown: its share of seeds"
+    none += " without a failure has an exact one (Clopper-Pearson)"
+    return f"95 % intervals: Student's t over seeds{scale}{paired}{none if erratic else ''}."
 
 
 def comparison_table(
@@ -75,7 +82,8 @@ def comparison_table(
         return PLAIN[format](comparison)
     anchors = [factor for factor in by if factor in baseline]
     headers = [*(short(factor, by) for factor in by), "seeds", "failed", words(metric), "95 % interval"]
-    standings = bool((comparison["standing"] != "").any())
+    unsteady, standings = bool(comparison["erratic"].any()), bool((comparison["standing"] != "").any())
+    headers[-2:-2] = ["finished"] * unsteady
     headers += ["standing"] * standings
     if anchors:
         against = arm_label({factor: baseline[factor] for factor in anchors})
@@ -83,16 +91,26 @@ def comparison_table(
     rows = []
     for row in comparison.to_dict("records"):
         cells = [level_text(row[factor]) for factor in by]
-        cells += [str(row["seeds"]), str(row["failures"]), _mean(row)]
-        cells += [interval(row["mean"], row["low"], row["high"])] + [row["standing"]] * standings
+        cells += [str(row["seeds"]), str(row["failures"]), *([success(row)] if unsteady else []), _mean(row)]
+        cells += ["–" if row["erratic"] else interval(row["mean"], row["low"], row["high"])]
+        cells += [row["standing"]] * standings
         if anchors:
             own = all(level_text(row[factor]) == level_text(baseline[factor]) for factor in anchors)
             difference, low, high = (row[name] for name in ("difference", "difference_low", "difference_high"))
             cells += ["baseline" if own else rounded(difference, (high - low) / 2, sign=True)]
-            cells += ["" if own else interval(difference, low, high, sign=True)]
+            none = unsteady and row["test"] == "success"
+            cells += ["" if own else "–" if none else interval(difference, low, high, sign=True)]
         rows.append(cells)
     aligned = ["left"] * len(by) + ["right"] * 2 + ["left"] * (len(headers) - len(by) - 2)
     return tabulate(rows, headers, tablefmt=STYLES[format], colalign=aligned, disable_numparse=True)
+
+
+def success(row) -> str:
+    """The share of an arm's seeds that finished, with its exact interval: `80 % [28, 99]`."""
+    if _missing(row["success"]):
+        return "–"
+    share, low, high = (f"{100 * row[name]:.0f}" for name in ("success", "success_low", "success_high"))
+    return f"{share} % [{low}, {high}]"
 
 
 def rows_of(frame: pd.DataFrame) -> list[dict]:

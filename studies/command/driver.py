@@ -369,7 +369,8 @@ class Driver:
 
         Where nothing finished there is no mean, and the objective is infinitely bad.
         """
-        from analysis.estimate import comparison, intervals
+        from analysis.estimate import comparison
+        from analysis.estimate.measure import measure
 
         metric, objective = self.study.metric, self.study.tuning_metric
         means = {m: comparison.comparison(frame, [], m, {}).to_dict("records")[0] for m in {metric, objective}}
@@ -381,7 +382,7 @@ class Driver:
             )
         whole = {name: means[metric][name] for name in ("seeds", "failures", "mean", "sd")}
         if not comparison.succeeded(frame, objective).any():  # chance would be ahead of a poor job that finished
-            worst = -math.inf if intervals.higher_is_better(objective) else math.inf
+            worst = -math.inf * measure(objective).sign
             return whole | {"mean": math.nan, "sd": math.nan, "objective": worst}
         return whole | {"objective": means[objective]["mean"]}
 
