@@ -52,12 +52,12 @@ def samples(
 ) -> list[Sample]:
     """The numbers that a claim is judged by, of each context.
 
-    A context is a combination of the levels of `claim.across`; of the estimands `value` and `mean` each arm is one.
+    A context is a combination of the levels of what it must hold across; of the estimands `value` and `mean` each arm.
 
     Args:
         trials, epochs: those frames; the epochs only for a time to target.
         by: the factors.
-        tuned: with `claim.best`, each arm's levels and the `value` that it was tuned to.
+        tuned: with a claim of the best arms, each arm's levels and the `value` that it was tuned to.
 
     Raises:
         StudyError: there is no such measure, or no arm of a side in a context.

@@ -129,7 +129,7 @@ def verdict(study: Study, evidence: Evidence, expected: int, short: dict[str, in
 def judged(claim: Claim, sample: Sample) -> Judged:
     """One context by the claim's rule.
 
-    The direction is judged by the one-sided t interval at `claim.alpha_look`. Where times were cut off at the budget,
+    The direction is judged by the one-sided t interval at the alpha of a look. Where times were cut off at the budget,
     or all values are alike, there is no such interval: then by the exact sign test on which side of the margin they
     are, and what is not known counts for neither side. The estimand `value` is of what does not vary by chance, or must
     hold each time: every value must be on the claimed side.

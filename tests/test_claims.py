@@ -1,0 +1,389 @@
+"""Claims: cards that are refused, estimands and verdicts by made-up trials, error rates by simulation, the board."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from analysis import claims
+from analysis.estimate import estimands, verdicts
+from analysis.estimate.verdicts import INCONCLUSIVE, INVALID, NOT_SUPPORTED, SUPPORTED, Evidence
+from analysis.show import board
+from studies.design import claim as design
+from studies.design.controls import controls
+from studies.record import Study, StudyError, Trial
+
+FACTORS = {"data": ("digits", "mnist"), "optimizer": ("sgd", "adam", "rmsprop"), "model.depth": (2, 8)}
+HYPOTHESIS = {
+    "estimand": "difference",
+    "measure": "val_accuracy",
+    "of": {"optimizer": "adam"},
+    "against": {"optimizer": "sgd"},
+    "direction": "above",
+    "margin": 0.0,
+    "why_margin": "any gain is a gain",
+}
+CARD = {"id": "adam", "version": 1, "quote": "Adam is better.", "kind": "universal", "hypothesis": HYPOTHESIS}
+ESTIMANDS = tuple(design.ESTIMANDS)
+
+
+def read(factors=FACTORS, **hypothesis):
+    return design.read_claim(CARD | {"hypothesis": HYPOTHESIS | hypothesis}, factors, "quick")
+
+
+def study(claim, factors, seeds, looks=()):
+    return Study("s", "?", factors, tuple(range(seeds)), {}, "val_accuracy", looks=looks, claim=claim)
+
+
+def frame(values: dict, seeds=None, factor="optimizer", **columns) -> pd.DataFrame:
+    """A trials frame from an arm's level -> its values by seed."""
+    rows = [
+        {"key": f"{level}-{seed}", "status": "finished", factor: level, "seed": seed, "val_accuracy": value}
+        for level, row in values.items()
+        for seed, value in zip(seeds or range(len(row)), row, strict=True)
+    ]
+    made = pd.DataFrame(rows)
+    return made.assign(epochs=10, classes=10, seconds_total=1.0, **columns)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"hypothesis": HYPOTHESIS | {"margin": None}}, "margin is missing"),
+        ({"hypothesis": HYPOTHESIS | {"margin": "much"}}, "margin=much"),
+        ({"hypothesis": HYPOTHESIS | {"claimed_band": [0.8, 0.6]}}, "the lower number first"),
+        ({"hypothesis": HYPOTHESIS | {"claimed_band": 0.8}}, "two numbers"),
+        ({"hypothesis": HYPOTHESIS | {"estimand": "feeling"}}, "estimand=feeling: expected one of value, mean"),
+        ({"hypothesis": HYPOTHESIS | {"direction": "up"}}, "expected one of above, below, within"),
+        ({"hypothesis": HYPOTHESIS | {"of": {"optimizer": "lion"}}}, "expected some of its levels sgd, adam"),
+        ({"hypothesis": HYPOTHESIS | {"of": {"nosuch": 1}}}, "expected factors of the study"),
+        ({"hypothesis": HYPOTHESIS | {"measure": "time_to_target"}}, "target is missing"),
+        ({"hypothesis": HYPOTHESIS | {"estimand": "slope"}}, "along is missing"),
+        ({"hypothesis": HYPOTHESIS | {"estimand": "slope", "along": "nosuch"}}, "along=nosuch"),
+        ({"hypothesis": HYPOTHESIS | {"direction": "within"}}, "claimed_band is missing"),
+        ({"version": 0}, "claim.version=0"),
+        ({"kind": "rumour"}, "claim.kind=rumour"),
+        ({"nosuch": 1}, "claim.nosuch: there is no such setting"),
+        ({"decision": {"across": ["nosuch"]}}, "across"),
+        ({"decision": {"alpha_look": 0.5}}, "alpha_look=0.5"),
+        ({"controls": {"negative": -1}}, "negative=-1"),
+        ({"id": "A b"}, "claim.id"),
+    ],
+)
+def test_a_wrong_card_is_refused(change, words):
+    with pytest.raises(StudyError, match=words):
+        design.read_claim(CARD | change, FACTORS, "quick")
+
+
+@pytest.mark.parametrize(
+    ("looks", "words"),
+    [
+        ([6, 6, 12], "increase"),
+        ([12, 6], "increase"),
+        ([6, 10], "study.seeds=10"),
+        ([1, 12], "from 2 on"),
+        (6, "such as"),
+    ],
+)
+def test_wrong_looks_are_refused(looks, words):
+    with pytest.raises(StudyError, match=words):
+        design.read_looks(looks, tuple(range(12)), read())
+    with pytest.raises(StudyError, match="no claim"):
+        design.read_looks([6, 12], tuple(range(12)), None)
+
+
+def test_the_card_is_another_when_anything_that_decides_is():
+    one = study(read(), FACTORS, 6)
+    others = [
+        study(read(margin=0.01), FACTORS, 6),
+        study(read(), FACTORS, 7),
+        study(read(of={"optimizer": "rmsprop"}), FACTORS, 6),
+    ]
+    assert len({one.card, *(other.card for other in others)}) == 4
+    assert replace(one, question="asked otherwise?").card == one.card
+    assert replace(one, claim=None).card == ""
+
+
+def test_each_estimand_that_a_card_can_name_is_computed():
+    assert design.ESTIMANDS.keys() == estimands.ESTIMANDS.keys()
+
+
+def sample(numbers, bounds=None):
+    numbers = np.asarray(numbers, float)
+    return estimands.Sample(
+        "", np.arange(len(numbers)), numbers, np.zeros(len(numbers)) if bounds is None else np.array(bounds, float)
+    )
+
+
+@pytest.mark.parametrize(
+    ("numbers", "direction"),
+    [
+        ([0.02, 0.03, 0.025, 0.031, 0.02, 0.028], SUPPORTED),
+        ([-0.02, -0.03, -0.025, -0.031, -0.02, -0.028], NOT_SUPPORTED),
+        ([0.02, -0.03, 0.025, -0.031, 0.02, -0.01], INCONCLUSIVE),
+        ([0.01] * 6, SUPPORTED),  # alike: 6 of 6 ahead, p = 1/64
+        ([0.01] * 5, INCONCLUSIVE),  # 1/32 is no .021
+        ([0.0] * 6, INCONCLUSIVE),
+        ([0.01], INCONCLUSIVE),
+        ([], INCONCLUSIVE),
+        ([np.nan] * 6, INCONCLUSIVE),
+    ],
+)
+def test_a_direction_is_judged_by_one_sided_intervals_or_signs(numbers, direction):
+    assert verdicts.judged(read(), sample(numbers)).direction == direction
+
+
+def test_the_magnitude_is_judged_apart():
+    claim = read(estimand="ratio", direction="below", margin=0.95, claimed_band=[0.6, 0.8])
+    near = np.log([0.70, 0.72, 0.69, 0.71, 0.70, 0.71])
+    for shift, direction, magnitude in [
+        (1.0, SUPPORTED, SUPPORTED),
+        (0.5, SUPPORTED, NOT_SUPPORTED),
+        (1.12, SUPPORTED, INCONCLUSIVE),
+        (1.6, NOT_SUPPORTED, NOT_SUPPORTED),
+    ]:
+        found = verdicts.judged(claim, sample(near + np.log(shift)))
+        assert (found.direction, found.magnitude) == (direction, magnitude), shift
+        assert found.low < found.estimate < found.high
+    assert found.estimate == pytest.approx(1.6 * 0.705, rel=0.01)
+
+
+def test_what_was_cut_off_counts_for_the_side_it_is_surely_on():
+    claim = read(estimand="ratio", direction="below", margin=0.95)
+    fast = np.log([0.5] * 6)
+    assert verdicts.judged(claim, sample(fast, [-1] * 6)).direction == SUPPORTED  # at most half, surely below
+    assert verdicts.judged(claim, sample(fast, [1] * 6)).direction == INCONCLUSIVE  # at least half
+    assert verdicts.judged(claim, sample(-fast, [1] * 6)).direction == NOT_SUPPORTED  # at least twice
+    assert verdicts.judged(claim, sample(fast, [np.nan] * 6)).direction == INCONCLUSIVE
+    found = verdicts.judged(claim, sample(fast, [-1, 0, 0, 0, 0, 0]))
+    assert "1 of 6 seeds cut off" in found.note and np.isnan(found.low)
+
+
+@pytest.mark.parametrize("direction", ["above", "below"])
+def test_of_values_every_one_must_hold(direction):
+    claim = replace(read(), estimand="value", direction=direction, margin=0.9)
+    above, below = [0.95, 0.99, 0.91], [0.5, 0.7, 0.89]
+    good, bad = (above, below) if direction == "above" else (below, above)
+    assert verdicts.judged(claim, sample(good)).direction == SUPPORTED
+    assert verdicts.judged(claim, sample([*good, bad[0]])).direction == NOT_SUPPORTED
+    assert verdicts.judged(claim, sample([*good, np.nan])).direction == INCONCLUSIVE
+
+
+def test_a_general_claim_must_hold_in_every_context():
+    claim = replace(read(), across=("data",))
+    good, open_, bad = ([0.02, 0.03, 0.025, 0.03], [0.02, -0.02, 0.03, -0.03], [-0.02, -0.03, -0.025, -0.03])
+    judged = {
+        name: verdicts.judged(claim, sample(some)) for name, some in (("good", good), ("open", open_), ("bad", bad))
+    }
+
+    def said(*names, controls=None):
+        return verdicts.combined(claim, [judged[name] for name in names], (0, 1, 2, 3), controls or {}).verdict
+
+    assert said("good", "good") == SUPPORTED
+    assert said("good", "open") == INCONCLUSIVE
+    assert said("good", "bad") == NOT_SUPPORTED
+    assert said("good", controls={"negative": "failed: it differs"}) == INCONCLUSIVE
+    assert said("good", controls={"negative": "passed: it does not"}) == SUPPORTED
+
+
+def test_the_estimands_are_what_they_are_called():
+    rng = np.random.default_rng(0)
+    base = rng.uniform(0.5, 0.6, 6)
+    two = {"sgd": base, "adam": 1.2 * base}
+    [found] = estimands.samples(read(factors={"optimizer": ("sgd", "adam")}), frame(two), None, ["optimizer"])
+    assert found.numbers == pytest.approx(0.2 * base)
+    ratio = read(factors={"optimizer": ("sgd", "adam")}, estimand="ratio")
+    [found] = estimands.samples(ratio, frame(two), None, ["optimizer"])
+    assert np.exp(found.numbers) == pytest.approx([1.2] * 6)
+
+    deep = pd.concat(
+        [
+            frame({"sgd": base, "adam": base + gain * np.log2(d)}).assign(
+                **{"model.depth": d}, key=lambda f, d=d: f["key"] + str(d)
+            )
+            for d, gain in ((2, 0.03), (8, 0.03))
+        ]
+    )
+    factors = {"optimizer": ("sgd", "adam"), "model.depth": (2, 8)}
+    slope = read(factors=factors, estimand="slope", along="model.depth")
+    [found] = estimands.samples(slope, deep.reset_index(drop=True), None, list(factors))
+    assert found.numbers == pytest.approx([0.03] * 6)
+
+    spread = read(factors=factors, estimand="spread_ratio", along="model.depth")
+    wide = deep.assign(val_accuracy=deep["val_accuracy"].where(deep["optimizer"] == "adam", base.tolist() * 4))
+    wide.loc[(wide["optimizer"] == "sgd") & (wide["model.depth"] == 8), "val_accuracy"] += 0.12
+    [found] = estimands.samples(spread, wide.reset_index(drop=True), None, list(factors))
+    assert np.exp(found.numbers) == pytest.approx([0.5] * 6)
+
+
+def test_the_largest_stable_rate_is_by_seed_and_bounded_at_the_last():
+    factors = {"schedule.warmup": (0.0, 0.1), "rate": (1, 2, 4)}
+    good = {
+        (0.0, 1): [1, 1, 0],
+        (0.0, 2): [1, 0, 1],
+        (0.0, 4): [0, 0, 0],
+        (0.1, 1): [1, 1, 1],
+        (0.1, 2): [1, 1, 1],
+        (0.1, 4): [0, 1, 0],
+    }
+    rows = [
+        {
+            "key": f"{warmup}{rate}{seed}",
+            "status": "finished" if done else "diverged",
+            "schedule.warmup": warmup,
+            "rate": rate,
+            "seed": seed,
+        }
+        for (warmup, rate), dones in good.items()
+        for seed, done in enumerate(dones)
+    ]
+    claim = read(
+        factors=factors,
+        estimand="stable_ratio",
+        measure="success",
+        along="rate",
+        of={"schedule.warmup": 0.1},
+        against={"schedule.warmup": 0.0},
+    )
+    [found] = estimands.samples(claim, pd.DataFrame(rows), None, list(factors))
+    assert np.exp(found.numbers) == pytest.approx([1, 4, 4])  # of none: half of the least
+    assert found.bounds.tolist() == [0, 1, 1]
+
+
+def test_times_to_a_target_are_cut_off_at_the_budget():
+    trials = frame({"sgd": [0.9, 0.9], "adam": [0.9, 0.9]})
+    curves = {"sgd": [0.1, 0.5, 0.9], "adam": [0.1, 0.9, 0.95]}
+    epochs = pd.DataFrame(
+        [
+            {"key": key, "epoch": epoch, "val_accuracy": value, "examples": epoch, "seconds": 1.0}
+            for key in trials["key"]
+            for epoch, value in enumerate(curves[key.partition("-")[0]] if key != "sgd-1" else [0.1, 0.1, 0.1])
+        ]
+    )
+    claim = read(factors={"optimizer": ("sgd", "adam")}, estimand="ratio", measure="time_to_target", target=0.5)
+    [found] = estimands.samples(claim, trials.assign(epochs=2), epochs, ["optimizer"])
+    assert found.bounds.tolist() == [0, -1]
+    with pytest.raises(StudyError, match="no arm matches"):
+        estimands.samples(claim, trials[trials["optimizer"] == "sgd"], epochs, ["optimizer"])
+
+
+def test_of_several_arms_the_best_tuned_is_taken_by_tuning_seeds():
+    factors = {"optimizer": ("sgd", "adam", "rmsprop")}
+    claim = read(factors=factors, of={"optimizer": ["adam", "rmsprop"]}, best=True)
+    trials = frame({"sgd": [0.5, 0.5], "adam": [0.6, 0.6], "rmsprop": [0.9, 0.9]})
+    tuned = pd.DataFrame({"optimizer": ["sgd", "adam", "rmsprop"], "value": [0.5, 0.8, 0.7]})
+    [found] = estimands.samples(claim, trials, None, ["optimizer"], tuned)
+    assert found.numbers == pytest.approx([0.1, 0.1])  # adam, whatever the evaluation says of rmsprop
+    with pytest.raises(StudyError, match="2 arms match"):
+        estimands.samples(replace(claim, best=False), trials, None, ["optimizer"], tuned)
+
+
+def test_missing_trials_are_no_verdict():
+    claim, factors = read(factors={"optimizer": ("sgd", "adam")}), {"optimizer": ("sgd", "adam")}
+    whole = frame({"sgd": [0.5] * 6, "adam": [0.61, 0.62, 0.6, 0.63, 0.6, 0.61]})
+    asked = study(claim, factors, 6)
+    assert verdicts.verdict(asked, Evidence(whole), 2).verdict == SUPPORTED
+    for broken, words in [
+        (whole.iloc[1:], "1 of its trials are missing"),
+        (whole.assign(status=["crashed", *["finished"] * 11]), "1 of its trials crashed"),
+        (whole[whole["seed"] < 3], "3 of 6 seeds"),
+    ]:
+        found = verdicts.verdict(asked, Evidence(broken), 2)
+        assert found.verdict == INVALID and words in found.because and not found.contexts
+    found = verdicts.verdict(asked, Evidence(whole), 2, {"negative": 3})
+    assert found.verdict == INVALID and "negative" in found.because
+
+
+def test_a_look_decides_and_later_seeds_change_nothing():
+    factors, rng = {"optimizer": ("sgd", "adam")}, np.random.default_rng(1)
+    asked = study(read(factors=factors), factors, 12, (6, 12))
+    base = rng.normal(0.5, 0.01, 12)
+    gain = np.array([0.1] * 6 + [-0.2] * 6) + rng.normal(0, 0.01, 12)
+    whole = frame({"sgd": base, "adam": base + gain})
+    found = verdicts.verdict(asked, Evidence(whole), 2)
+    assert (found.verdict, found.look, found.seeds) == (SUPPORTED, 6, tuple(range(6)))
+    assert verdicts.verdict(asked, Evidence(whole[whole["seed"] < 6]), 2).contexts == found.contexts
+
+
+def test_controls_must_find_the_broken_arm_and_no_difference_of_an_arm_to_itself():
+    factors, rng = {"optimizer": ("sgd", "adam")}, np.random.default_rng(2)
+    asked = study(read(factors=factors), factors, 6)
+    base = rng.normal(0.5, 0.01, 6)
+    whole = frame({"sgd": base, "adam": base + 0.1 + rng.normal(0, 0.005, 6)})
+    broken, fine = frame({"adam": [0.1] * 6}), frame({"adam": (base + 0.1).tolist()})
+    again, other = frame({"sgd": base + rng.normal(0, 0.01, 6)}), frame({"sgd": base + 0.3 + rng.normal(0, 0.01, 6)})
+    good = verdicts.verdict(asked, Evidence(whole, positive=broken, negative=again), 2)
+    assert good.verdict == SUPPORTED and all(each.startswith("passed") for each in good.controls.values())
+    for evidence in (Evidence(whole, positive=fine), Evidence(whole, negative=other)):
+        found = verdicts.verdict(asked, evidence, 2)
+        assert found.verdict == INCONCLUSIVE and "control failed" in found.because
+
+
+def simulated(looks, effect, studies, rng, steps=360):
+    """How often a study supports the claim, through the store's float32 and accuracies in whole images."""
+    factors = {"optimizer": ("sgd", "adam")}
+    asked = study(read(factors=factors), factors, looks[-1], looks)
+    counts = dict.fromkeys((SUPPORTED, NOT_SUPPORTED, INCONCLUSIVE), 0)
+    empty = frame({"sgd": np.zeros(looks[-1]), "adam": np.zeros(looks[-1])})
+    for _ in range(studies):
+        block = rng.normal(0.95, 0.01, looks[-1])
+        noise = rng.normal(0, 0.01 / np.sqrt(2), (2, looks[-1]))
+        values = np.clip(block + noise + np.array([[0], [effect * 0.01]]), 0, 1)
+        stored = (np.round(values * steps) / steps).astype(np.float32).astype(float).ravel()
+        counts[verdicts.verdict(asked, Evidence(empty.assign(val_accuracy=stored)), 2).verdict] += 1
+    return {name: count / studies for name, count in counts.items()}
+
+
+def test_equal_arms_are_told_apart_as_seldom_as_the_looks_allow():
+    found = simulated((6, 12, 20), 0.0, 200, np.random.default_rng(3))
+    assert found[SUPPORTED] < 0.049 + 0.04 and found[NOT_SUPPORTED] < 0.049 + 0.04
+    found = simulated((6, 12, 20), 1.0, 80, np.random.default_rng(4))
+    assert found[SUPPORTED] > 0.95
+
+
+def test_the_controls_trials_are_of_the_arms_they_are_about():
+    factors = {"optimizer": ("sgd", "adam"), "model.depth": (2, 8)}
+    claim = replace(read(factors=factors), across=("model.depth",), positive={"optimizer.learning_rate": 1e-5})
+    asked = replace(study(claim, factors, 6, (3, 6)), nuisance={"optimizer.learning_rate": (0.1, 0.01)})
+    expanded = []
+
+    def expand(part, chosen):
+        expanded.append((part, chosen))
+        return [Trial("k", "s", "scientific", {}, 0, {}, (), "")]
+
+    chosen = [{"optimizer.learning_rate": n / 10} for n in range(4)]
+    found = controls(asked, expand, chosen)
+    (positive, at), (negative, other) = expanded
+    assert {trial.role for some in found.values() for trial in some} == {"control"}
+    assert positive.seeds == (0, 1, 2) and negative.seeds == (1000, 1001, 1002)
+    assert at == [{}, {}] and positive.nuisance == {}
+    assert positive.settings == ({"when": {}, "set": {"optimizer.learning_rate": 1e-5}},)
+    assert other == [chosen[0], chosen[1]] and [rule["optimizer"] for rule in negative.only] == [["sgd"], ["sgd"]]
+
+
+def test_a_record_is_json_whatever_is_missing_and_the_board_has_a_row_for_it():
+    factors = {"optimizer": ("sgd", "adam")}
+    asked = study(read(factors=factors), factors, 6)
+    whole = frame({"sgd": [0.5] * 6, "adam": [0.61, 0.62, 0.6, 0.63, 0.6, 0.61]}).assign(role="scientific")
+    records = []
+    for some in (whole, whole.iloc[1:]):
+        found = verdicts.verdict(asked, Evidence(some), 2)
+        records.append(claims.record(asked, found, Evidence(some), {"mlflow.source.git.commit": "abc"}))
+        assert board.said(asked, found)[0].startswith(found.verdict.upper())
+    json.dumps(records, allow_nan=False)
+    assert [record["verdict"] for record in records] == [SUPPORTED, INVALID]
+    assert records[0]["estimate"] == pytest.approx(0.1116667) and records[1]["estimate"] is None
+    assert "missing" in records[1]["invalid_because"]
+    asked_for = "name quote kind scope estimand estimate low high direction magnitude verdict seeds trials failures "
+    asked_for += "controls prediction card commit when seconds invalid_because"
+    assert set(asked_for.split()) <= records[0].keys()
+    for format in board.FORMATS:
+        assert "adam" in board.board(records, format)
+
+
+def test_every_claim_that_ships_is_on_the_board_before_it_has_run(tmp_path):
+    rows = claims.rows(tmp_path)
+    assert {row["name"] for row in rows} == {file.stem for file in claims.SHIPPED.glob("*.yaml")}
+    assert all(row["verdict"] == "not run" for row in rows)
