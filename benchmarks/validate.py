@@ -7,13 +7,14 @@ accuracies near one, in steps of an image of 360, stored as float32. What is dis
 import argparse
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 
 import numpy as np
 import pandas as pd
 
 from analysis import command
-from analysis.estimate import paired, ratios, success
+from analysis.estimate import paired, ratios, success, verdicts
 from analysis.estimate import time_to_target as times
 from analysis.estimate.intervals import (
     LEVEL,
@@ -25,6 +26,8 @@ from analysis.estimate.intervals import (
     t_interval,
 )
 from benchmarks.readme import README, filled
+from studies.design.claim import read_claim
+from studies.record import Study
 
 BEGIN, END = "<!-- made by make validate, not by hand -->\n", "<!-- end of validate -->\n"
 SEEDS = (5, 10, 20)
@@ -218,6 +221,37 @@ def power(rng: np.random.Generator, simulations: int) -> Iterator[tuple[str, flo
         yield f"looks at 6, 12 and 20 seeds, d = {effect:g}", planned, looks(effect, rng, simulations)
 
 
+def claimed(effect: float, rng: np.random.Generator, studies: int) -> dict[str, float]:
+    """How often a study with looks supports "one arm is better", and how often not, through the whole verdict path.
+
+    Accuracies of two arms at 6, 12 and 20 seeds, in whole images, stored as float32; differences have an sd of .01.
+
+    Args:
+        effect: the true difference in sds.
+    """
+    factors, seeds = {"arm": ("one", "other")}, tuple(range(LOOKS[-1]))
+    hypothesis = {
+        "estimand": "difference",
+        "measure": "val_accuracy",
+        "of": {"arm": "one"},
+        "against": {"arm": "other"},
+    }
+    hypothesis |= {"direction": "above", "margin": 0.0, "why_margin": "any gain is a gain"}
+    card = {"id": "better", "version": 1, "quote": "One is better.", "kind": "universal", "hypothesis": hypothesis}
+    claim = read_claim(card, factors, "full")
+    study = Study("simulated", "?", factors, seeds, {}, "val_accuracy", looks=LOOKS, claim=claim)
+    trials = pd.DataFrame([{"arm": arm, "seed": seed} for arm in factors["arm"] for seed in seeds])
+    trials = trials.assign(key=[f"{n}" for n in range(len(trials))], status="finished", classes=10, epochs=1)
+    counts: Counter[str] = Counter()
+    for _ in range(studies):
+        shared, own = rng.normal(0.95, 0.01, len(seeds)), rng.normal(0, 0.01 / np.sqrt(2), (2, len(seeds)))
+        accuracies = np.clip(shared + own + 0.01 * np.array([[effect], [0]]), 0, 1)
+        stored = (np.round(accuracies * IMAGES) / IMAGES).astype(np.float32).astype(float)
+        evidence = verdicts.Evidence(trials.assign(val_accuracy=stored.ravel()))
+        counts[verdicts.verdict(study, evidence, len(factors["arm"])).verdict] += 1
+    return {verdict: count / studies for verdict, count in counts.items()}
+
+
 def markdown(rng: np.random.Generator, simulations: int) -> str:
     """The tables: what is not within `TOLERANCE` of what it should be, on its wrong side, is bold."""
 
@@ -241,6 +275,9 @@ def markdown(rng: np.random.Generator, simulations: int) -> str:
     errors = [false_positives(n, rng, simulations) for n in SEEDS]
     tests = [[name, *(said(each[name], most=1 - LEVEL) for each in errors)] for name in errors[0]]
     powers = [[name, said(due), said(is_, due, due)] for name, due, is_ in power(rng, 5 * simulations)]
+    for effect, due in ((0.0, 0.049), (1.0, 0.988)):
+        found = claimed(effect, rng, simulations // 10).get(verdicts.SUPPORTED, 0.0)
+        powers.append([f"a claim's verdict, supported, d = {effect:g}", said(due), said(found, due, due)])
     tables = (
         (["coverage of 95 % intervals, in %", "seeds", *SAMPLES], rows),
         (["the same, of all outcomes", "seeds", "worst rates", "mean over rates"], exact),
