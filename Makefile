@@ -3,10 +3,22 @@ PYTHON ?= python3
 RUN := .venv/bin/python
 STAMP := .venv/.from-lock
 
-.PHONY: study test test-fast lint ui notebooks readme bench validate lock clean
+.PHONY: study claims test test-fast lint ui notebooks readme bench validate lock clean
 
 study: $(STAMP)
 	$(RUN) -m studies.run +study=init_comparison
+
+# Every claim that ships, one after another, in one pool of workers; goes on where it was stopped. PROFILE=full for all
+# seeds, draws and data.
+PROFILE ?= quick
+empty :=
+space := $(empty) $(empty)
+comma := ,
+CLAIMS = $(subst $(space),$(comma),$(patsubst conf/study/%.yaml,%,$(wildcard conf/study/claims/*.yaml)))
+
+claims: $(STAMP)
+	$(RUN) -m studies.run -m +study=$(CLAIMS) profile=$(PROFILE)
+	$(RUN) -m analysis.claims
 
 test: lint
 	$(RUN) -m pytest -n 2 --dist worksteal
