@@ -64,6 +64,13 @@ def rows(root: str | Path = "mlruns") -> list[dict]:
     return [found[name] for name in sorted(found)]
 
 
+def told(execution: load.Execution, root: str | Path) -> list[str]:
+    """What was said of an execution's claim, the verdict first; nothing if it has none, or was not judged."""
+    if Tag.VERDICT not in execution.tags:
+        return []
+    return json.loads(load.text(execution, FILE, root))["said"]
+
+
 def judge(
     study: Study,
     root: str | Path,
@@ -137,6 +144,7 @@ def record(study: Study, found: Verdict, evidence: Evidence, tags: Mapping[str, 
             "seconds": round(float(every["seconds_total"].sum()), 1),
             "invalid_because": found.because if found.verdict == verdicts.INVALID else "",
             "because": found.because,
+            "said": board.said(study, found),
             "contexts": found.record()["contexts"],
             "tuning": [] if evidence.tuned is None else json.loads(evidence.tuned.to_json(orient="records")),
             "runs": every[["key", "role", "status", "seed", *levels]].to_dict("records"),

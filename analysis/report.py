@@ -11,7 +11,7 @@ import jinja2
 import pandas as pd
 from markupsafe import Markup
 
-from analysis import command, load
+from analysis import claims, command, load
 from analysis.estimate import arms, comparison, history
 from analysis.read import runs
 from analysis.show import answers, beside, style
@@ -119,6 +119,7 @@ def report(execution: load.Execution, trials: pd.DataFrame, root: str | Path) ->
     made[weights] = of_weights()
     sections = [made[make] for make in SECTIONS if made[make].blocks]
     figures = {f"{b.name}.svg": b.body for section in sections for b in section.blocks if b.kind == "figure"}
+    answer = [*claims.told(execution, root), *answer]
     page = environment.get_template("report.html.jinja").render(
         study=study,
         answer=answer,

@@ -271,7 +271,7 @@ class Execution:
         Args:
             verdict: on the study's claim, if it has one that was judged.
         """
-        note = self.study.question
+        note = f"{self.study.question}\n\n**{verdict}**" if verdict else self.study.question
         if table:
             (self.artifacts / "comparison.md").write_text(table, encoding="utf-8")
             note += (
