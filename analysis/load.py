@@ -13,7 +13,7 @@ import pandas as pd
 from analysis.read import runs
 from analysis.read.runs import Run
 from studies.contract import CIRCUMSTANCES, EPOCH_COLUMNS, LAYER_COLUMNS, STATISTICS, Tag
-from studies.record import METRICS, STATUSES, Result, Study, StudyError, listed
+from studies.record import METRICS, STATUSES, Result, Space, Study, StudyError, listed
 
 TEXTS = ("key", "status", "error")
 NUMBERS = tuple(dict.fromkeys((*METRICS, *(f.name for f in fields(Result) if f.name not in TEXTS))))
@@ -210,6 +210,8 @@ def _execution(store, run) -> Execution:
     for rules in ("zip", "skip", "only", "settings"):
         design[rules] = tuple(tuple(rule) if isinstance(rule, list) else rule for rule in design.get(rules, ()))
     design["figures"] = tuple(design.get("figures", ()))
+    spaces = design.get("space", {}).items()
+    design["space"] = {factor: Space(**s) if isinstance(s, dict) else tuple(s) for factor, s in spaces}
     return Execution(
         Study(**design),
         run.tags[Tag.HASH],

@@ -87,6 +87,8 @@ designs = {
     "settings": st.lists(st.fixed_dictionaries({"when": rules, "set": rules}), max_size=2),
     "baseline": rules,
     "seeds": st.sampled_from([1, 3, [0, 7], [100], 10**9]),
+    "draws": st.sampled_from([None, 0, 1, 3, 10**9]),
+    "extend": st.sampled_from([True, False, None, 1]),
     "tuning_seeds": st.sampled_from([2, [0], [100, 101], [], 10**9]),
     "metric": st.sampled_from(METRICS),
     "figures": st.lists(st.sampled_from(FIGURES), max_size=2),
