@@ -72,12 +72,21 @@ def level_of(factor):
     return levels[factor] if factor in levels else one_of_a_group(factor)
 
 
+ranges = st.fixed_dictionaries(
+    {"low": st.sampled_from([0.001, 1, 2])},
+    optional={"high": scalars, "scale": st.sampled_from(["log", "linear", "ln"]), "whole": st.booleans()},
+)
 rules = mostly_right.flatmap(
     lambda f: st.fixed_dictionaries({f: level_of(f) | st.lists(level_of(f), max_size=2)})
 ) | st.dictionaries(factors, values, max_size=2)
 designs = {
     role: st.lists(factors, max_size=3, unique=True).flatmap(
-        lambda names: st.fixed_dictionaries({name: st.lists(level_of(name), max_size=3) for name in names})
+        lambda names, role=role: st.fixed_dictionaries(
+            {
+                name: st.lists(level_of(name), max_size=3) | (ranges if role == "nuisance" else st.nothing())
+                for name in names
+            }
+        )
     )
     for role in ("factors", "nuisance")
 } | {

@@ -116,14 +116,15 @@ def _best(found: list[tuple], count: int, metric: str) -> tuple[tuple, float]:
 
 
 def _on_edge(level, levels) -> bool:
-    numbers = {other for other in levels if isinstance(other, int | float) and not isinstance(other, bool)}
-    return len(numbers) == len(levels) > 1 and level in (min(numbers), max(numbers))
+    if not all(isinstance(other, int | float) and not isinstance(other, bool) for other in levels):
+        return False
+    return len(set(levels)) > 1 and level in (min(levels), max(levels))
 
 
 def _levels(trials, nuisance, space) -> dict[str, tuple]:
-    """Between which levels a best one lies: of a range all that were drawn, each once."""
+    """Between which levels a best one lies: of a range all that were drawn."""
     return {
-        factor: tuple(trials[factor].dropna().unique()) if isinstance(space[factor], Space) else space[factor]
+        factor: tuple(trials[factor].dropna().tolist()) if isinstance(space[factor], Space) else space[factor]
         for factor in nuisance
     }
 

@@ -270,7 +270,7 @@ class Driver:
                     points += [point] * (point not in points)
                 except StudyError as error:
                     refusal = f", without what a setting cannot have ({error})"
-            more, to = len(points) - before, f"extended to {search.reach(study.space[factor], side):.15g} for all arms"
+            more, to = len(points) - before, f"extended to {search.reach(study, factor, side):.15g} for all arms"
             self.console.print(
                 f"an arm does best at the {side} end of {factor}, {study.space[factor]}: "
                 f"{f'{to}, {more} draws more' if more else 'no more is drawn'}{refusal}",

@@ -107,13 +107,13 @@ def extension(study: Study, factor: str, side: str) -> list[dict]:
     whichever others are extended. All but the dimension extended are drawn from their whole range.
     """
     each = _each(study)
-    start = study.draws + (2 * _ranges(study).index(factor) + SIDES.index(side)) * each
+    start = study.draws + (2 * list(_ranges(study)).index(factor) + SIDES.index(side)) * each
     return [_point(study.space, place, factor, side) for place in _sequence(len(study.space), start + each)[start:]]
 
 
-def reach(space: Space, side: str) -> float:
+def reach(study: Study, factor: str, side: str) -> float:
     """The new bound of a range that is extended."""
-    return float(f"{_at(space, -0.5 if side == 'low' else 1.5):.{DIGITS}g}")
+    return float(f"{_at(_ranges(study)[factor], -0.5 if side == 'low' else 1.5):.{DIGITS}g}")
 
 
 def most(study: Study) -> int:
@@ -125,8 +125,8 @@ def _each(study: Study) -> int:
     return max(study.draws // 2, 2)
 
 
-def _ranges(study: Study) -> list[str]:
-    return [factor for factor, dimension in study.space.items() if isinstance(dimension, Space)]
+def _ranges(study: Study) -> dict[str, Space]:
+    return {factor: dimension for factor, dimension in study.space.items() if isinstance(dimension, Space)}
 
 
 def _sequence(dimensions: int, count: int) -> list[list[float]]:
