@@ -14,13 +14,13 @@ import numpy as np
 import pandas as pd
 import pytest
 from scipy.stats import qmc
-from test_design import BASE, expand, read
+from test_design import BASE, Compose, counted, expand, read
 
 from analysis import load
 from analysis.estimate import tuning
 from studies.command import compose
 from studies.contract import Tag
-from studies.design import arms, search
+from studies.design import arms, grid, search
 from studies.design.study import read_study
 from studies.record import Space, Study, StudyError
 
@@ -52,7 +52,7 @@ def test_the_first_of_more_draws_are_the_same_and_cover_each_range_evenly_on_its
 
 def test_whole_numbers_are_asked_for_not_inferred_from_how_a_bound_is_written():
     assert {type(value) for value in drawn().nuisance[WIDTH]} == {int}
-    written = [drawn(nuisance={RATE: {"low": low, "high": high}}) for low, high in ((1, 4), (1.0, 4.0))]
+    written = [drawn(nuisance={RATE: {"low": low, "high": high}}) for low, high in ((1000, 9000), (1e3, 9e3))]
     assert written[0] == written[1] and {type(value) for value in written[0].nuisance[RATE]} == {float}
     assert (
         drawn(nuisance={WIDTH: WIDTHS | {"low": 2.5, "high": 6.4}}).nuisance == drawn(nuisance={WIDTH: WIDTHS}).nuisance
@@ -92,6 +92,14 @@ def test_points_that_are_one_for_an_arm_are_tried_once():
     said = []
     read_study(BASE | {"study": BASE["study"] | {"nuisance": {WIDTH: WIDTHS}, "draws": 40}}, set(), said.append)
     assert said == ["study.draws=40 are 4 different ones: the others round to the same"]
+
+
+def test_points_are_tuned_at_though_no_arm_has_all_of_their_settings():
+    study = Study("s", "?", {}, (0,), {}, "val_accuracy", nuisance={"optimizer": ("SGD",), MOMENTUM: (0.5,)},
+                  tuning_seeds=(100,), space={"optimizer": ("SGD", "Adam"), MOMENTUM: Space(0.5, 0.9)}, draws=1)  # fmt: skip
+    points = [{"optimizer": "Adam", MOMENTUM: 0.95}]
+    [trial] = grid.expand(study, BASE, {}, [], Compose(), counted, False, points=points)
+    assert (trial.role, trial.nuisance) == ("nuisance", {"optimizer": "Adam"})
 
 
 def test_an_edge_is_where_the_lowest_or_the_highest_draw_is_best():
@@ -349,3 +357,6 @@ def test_an_extension_leaves_out_what_a_setting_cannot_have(tmp_path, monkeypatc
     assert f"{len(points) - 8} draws more, without what a setting cannot have (expected a number below 1)" in (
         capsys.readouterr().out
     )
+    monkeypatch.setattr(search, "extension", lambda *_: arms.nuisance_of(study)[2:4])
+    assert driver.Driver(study, None, tmp_path, "", Console())._extended([(RATE, "low")], expand) == points[:8]
+    assert "at the low end of optimizer.learning_rate, 0.1 to 0.9: no more is drawn\n" in capsys.readouterr().out
