@@ -13,16 +13,17 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
+from rich.console import Console
 from scipy.stats import qmc
 from test_design import BASE, Compose, counted, expand, read
 
 from analysis import load
 from analysis.estimate import tuning
-from studies.command import compose
+from studies.command import compose, driver
 from studies.contract import Tag
 from studies.design import arms, grid, search
 from studies.design.study import read_study
-from studies.record import Space, Study, StudyError
+from studies.record import Space, StudyError
 
 ROOT = Path(__file__).parent.parent
 RATE, WIDTH, MOMENTUM = "optimizer.learning_rate", "model.width", "optimizer.momentum"
@@ -95,8 +96,8 @@ def test_points_that_are_one_for_an_arm_are_tried_once():
 
 
 def test_points_are_tuned_at_though_no_arm_has_all_of_their_settings():
-    study = Study("s", "?", {}, (0,), {}, "val_accuracy", nuisance={"optimizer": ("SGD",), MOMENTUM: (0.5,)},
-                  tuning_seeds=(100,), space={"optimizer": ("SGD", "Adam"), MOMENTUM: Space(0.5, 0.9)}, draws=1)  # fmt: skip
+    spaces = {"optimizer": ["SGD"], MOMENTUM: {"low": 0.5, "high": 0.9}}
+    study = drawn(1, factors={}, nuisance=spaces, tuning_seeds=[100])
     points = [{"optimizer": "Adam", MOMENTUM: 0.95}]
     [trial] = grid.expand(study, BASE, {}, [], Compose(), counted, False, points=points)
     assert (trial.role, trial.nuisance) == ("nuisance", {"optimizer": "Adam"})
@@ -340,23 +341,32 @@ def test_a_range_is_extended_and_a_study_interrupted_there_goes_on_to_the_same_n
 
 
 def test_an_extension_leaves_out_what_a_setting_cannot_have(tmp_path, monkeypatch, capsys):
-    from rich.console import Console
-
-    from studies.command import driver
-
-    study = Study("s", "?", {}, (0,), {}, "val_accuracy", nuisance=search.drawn({RATE: Space(0.1, 0.9)}, 8),
-                  space={RATE: Space(0.1, 0.9)}, draws=8)  # fmt: skip
+    study = drawn(8, nuisance={RATE: {"low": 0.1, "high": 0.9}})
 
     def expand(points):
         if points[0][RATE] >= 1:
             raise StudyError("expected a number below 1")
+        return [SimpleNamespace(key="", rate=points[0][RATE])]
 
-    points = driver.Driver(study, None, tmp_path, "", Console())._extended([(RATE, "high")], expand)
-    assert points[:8] == arms.nuisance_of(study)
-    assert points[8:] == [p for p in search.extension(study, RATE, "high") if p[RATE] < 1] and 0 < len(points) - 8 < 4
-    assert f"{len(points) - 8} draws more, without what a setting cannot have (expected a number below 1)" in (
-        capsys.readouterr().out
-    )
+    def checked(trials, executor):
+        if trials[0].rate >= limit:  # as a worker finds when it builds the part
+            raise StudyError("expected a number below it")
+
+    monkeypatch.setattr(driver, "checked", checked)
+    monkeypatch.setattr(driver, "check_sizes", lambda points: None)
+
+    def extended(side):
+        drive = driver.Driver(study, None, tmp_path, "", Console())
+        points = drive._extended([(RATE, side)], expand)
+        assert points[:8] == arms.nuisance_of(study)
+        return points[8:], capsys.readouterr().out
+
+    rates = sorted(point[RATE] for point in search.extension(study, RATE, "high"))
+    limit, below = rates[1], rates[:1]
+    assert rates[-1] > 1 > rates[1]
+    points, output = extended("high")
+    assert [point[RATE] for point in points] == below
+    assert "extended to 1.3 for all arms, 1 draws more, without what a setting cannot have (expected a num" in output
     monkeypatch.setattr(search, "extension", lambda *_: arms.nuisance_of(study)[2:4])
-    assert driver.Driver(study, None, tmp_path, "", Console())._extended([(RATE, "low")], expand) == points[:8]
-    assert "at the low end of optimizer.learning_rate, 0.1 to 0.9: no more is drawn\n" in capsys.readouterr().out
+    points, output = extended("low")
+    assert points == [] and "at the low end of optimizer.learning_rate, 0.1 to 0.9: no more is drawn\n" in output

@@ -261,19 +261,24 @@ class Driver:
 
     def _extended(self, sides, expand) -> list[dict]:
         """The points drawn and those by which ranges are extended, but for what a setting cannot have; told."""
+        from analysis import load
+
         study, points = self.study, arms.nuisance_of(self.study)
+        known = load.finished_keys(study.name, self.root)
         for factor, side in sides:
             before, refusal = len(points), ""
             for point in search.extension(study, factor, side):
                 try:
-                    expand(points=[point])
+                    more = [trial for trial in expand(points=[point]) if trial.key not in known]
+                    check_sizes(more)
+                    checked(more, self.executor)
                     points += [point] * (point not in points)
                 except StudyError as error:
                     refusal = f", without what a setting cannot have ({error})"
-            more, to = len(points) - before, f"extended to {search.reach(study, factor, side):.15g} for all arms"
+            count, to = len(points) - before, f"extended to {search.reach(study, factor, side):.15g} for all arms"
             self.console.print(
                 f"an arm does best at the {side} end of {factor}, {study.space[factor]}: "
-                f"{f'{to}, {more} draws more' if more else 'no more is drawn'}{refusal}",
+                f"{f'{to}, {count} draws more' if count else 'no more is drawn'}{refusal}",
                 markup=False,
                 highlight=False,
                 soft_wrap=True,
