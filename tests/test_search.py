@@ -342,14 +342,15 @@ def test_a_range_is_extended_and_a_study_interrupted_there_goes_on_to_the_same_n
 
 def test_an_extension_leaves_out_what_a_setting_cannot_have(tmp_path, monkeypatch, capsys):
     study = drawn(8, nuisance={RATE: {"low": 0.1, "high": 0.9}})
+    rates = sorted(point[RATE] for point in search.extension(study, RATE, "high"))
 
     def expand(points):
-        if points[0][RATE] >= 1:
-            raise StudyError("expected a number below 1")
+        if points[0][RATE] >= rates[2]:
+            raise StudyError("expected a number below it")
         return [SimpleNamespace(key="", rate=points[0][RATE])]
 
     def checked(trials, executor):
-        if trials[0].rate >= limit:  # as a worker finds when it builds the part
+        if trials[0].rate >= rates[1]:  # as a worker finds when it builds the part
             raise StudyError("expected a number below it")
 
     monkeypatch.setattr(driver, "checked", checked)
@@ -361,11 +362,8 @@ def test_an_extension_leaves_out_what_a_setting_cannot_have(tmp_path, monkeypatc
         assert points[:8] == arms.nuisance_of(study)
         return points[8:], capsys.readouterr().out
 
-    rates = sorted(point[RATE] for point in search.extension(study, RATE, "high"))
-    limit, below = rates[1], rates[:1]
-    assert rates[-1] > 1 > rates[1]
     points, output = extended("high")
-    assert [point[RATE] for point in points] == below
+    assert [point[RATE] for point in points] == rates[:1]
     assert "extended to 1.3 for all arms, 1 draws more, without what a setting cannot have (expected a num" in output
     monkeypatch.setattr(search, "extension", lambda *_: arms.nuisance_of(study)[2:4])
     points, output = extended("low")
