@@ -130,6 +130,7 @@ def test_an_extension_is_half_a_range_wide_on_its_scale_and_half_as_many_draws()
         others = {f for f in study.nuisance if f != factor}
         assert all(study.space[f].low <= point[f] <= study.space[f].high for point in points for f in others)
     assert search.reach(study, RATE, "high") == 31.62 and search.reach(study, MOMENTUM, "low") == 0.3
+    assert search.reach(study, WIDTH, "low") == 1 and search.reach(study, WIDTH, "high") == 8
     assert [len(search.extension(drawn(draws), RATE, "low")) for draws in (1, 3, 4, 13)] == [2, 2, 2, 6]
 
 

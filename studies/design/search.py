@@ -113,7 +113,11 @@ def extension(study: Study, factor: str, side: str) -> list[dict]:
 
 def reach(study: Study, factor: str, side: str) -> float:
     """The new bound of a range that is extended."""
-    return float(f"{_at(_ranges(study)[factor], -0.5 if side == 'low' else 1.5):.{DIGITS}g}")
+    space = _ranges(study)[factor]
+    bound = _at(space, -0.5 if side == "low" else 1.5)
+    if space.whole:
+        return math.floor(bound + 0.5) if side == "low" else math.ceil(bound - 0.5)
+    return float(f"{bound:.{DIGITS}g}")
 
 
 def most(study: Study) -> int:
