@@ -295,7 +295,7 @@ class Driver:
         frame = load.trials(study.name, self.root, {trial.key: trial.levels for trial in trials})
         tuned = tuning.tuned(frame, by, study.nuisance, study.tuning_metric, study.space)
         notes = tables.tuning_notes(frame, tuning.extended(frame, study.space))
-        terminal, markdown = (
+        table, markdown = (
             tables.tuning_table(tuned, by, nuisance, study.tuning_metric, format, notes)
             for format in ("terminal", "markdown")
         )
@@ -307,12 +307,12 @@ class Driver:
             }
         )
         if tuned["value"].isna().any():
-            print(f"\n{terminal}\n")
+            print(f"\n{table}\n")
             raise StudyError(
                 "at every combination of some arm's nuisance levels a tuning trial crashed: nothing can be chosen for "
                 "it. The same command tries them again; study.skip leaves an arm out"
             )
-        return tuned[nuisance].to_dict("records"), f"\n{terminal}\n"
+        return tuned[nuisance].to_dict("records"), f"\n{table}\n"
 
     def _say_what_is_kept(self) -> None:
         from analysis import load
