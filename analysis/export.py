@@ -9,7 +9,7 @@ import pandas as pd
 
 from analysis import command, load
 from studies.contract import QUANTILES, SPARSITY_THRESHOLDS
-from studies.record import StudyError, listed, shown
+from studies.record import Space, StudyError, listed, shown
 
 EPOCH = {
     "key": "the trial, as in the trials frame",
@@ -142,6 +142,7 @@ def write(study: str, folder: str | Path, root: str | Path = "mlruns") -> dict[P
     if trials.empty:
         raise StudyError(f"no trial of {study} in {root} has ended yet: run it again to go on")
     factors = {**execution.study.factors, **execution.study.nuisance}
+    factors |= {name: each for name, each in execution.study.space.items() if not isinstance(each, Space)}
     stored = {name: trials[name].map(json.dumps) for name, levels in factors.items() if _mixed(levels)}
     frames = {
         "trials": trials.assign(**stored).drop(columns="folder"),
@@ -190,7 +191,9 @@ def _factor(study, column) -> str:
     if column in study.factors:
         role, levels = "factor", study.factors[column]
     elif column in study.nuisance:
-        role, levels = "nuisance factor, tuned for each arm", study.nuisance[column]
+        role, levels = "nuisance factor, tuned for each arm", study.space.get(column, study.nuisance[column])
+        if isinstance(levels, Space):
+            return f"{role}, drawn from {levels}{', or beyond, where it was extended' * study.extend}"
     else:
         return ""
     mixed = _mixed(levels)

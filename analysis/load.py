@@ -13,7 +13,7 @@ import pandas as pd
 from analysis.read import raw, runs
 from analysis.read.runs import Run
 from studies.contract import CIRCUMSTANCES, EPOCH_COLUMNS, LAYER_COLUMNS, STATISTICS, Tag
-from studies.record import METRICS, STATUSES, Claim, Result, Study, StudyError, listed
+from studies.record import METRICS, STATUSES, Claim, Result, Space, Study, StudyError, listed
 
 TEXTS = ("key", "status", "error")
 NUMBERS = tuple(dict.fromkeys((*METRICS, *(f.name for f in fields(Result) if f.name not in TEXTS))))
@@ -239,6 +239,8 @@ def _execution(store, run) -> Execution:
         band = card["claimed_band"]
         card |= {"across": tuple(card["across"]), "claimed_band": None if band is None else tuple(band)}
         design["claim"] = Claim(**card)
+    spaces = design.get("space", {}).items()
+    design["space"] = {factor: Space(**s) if isinstance(s, dict) else tuple(s) for factor, s in spaces}
     return Execution(
         Study(**design),
         run.tags[Tag.HASH],

@@ -83,6 +83,24 @@ def content_key(value: object) -> str:
 
 
 @dataclass(frozen=True)
+class Space:
+    """A range that a setting is drawn from, its bounds included.
+
+    Attributes:
+        scale: on which it is drawn evenly, `linear` or `log`.
+        whole: whether only whole numbers are.
+    """
+
+    low: float
+    high: float
+    scale: str = "linear"
+    whole: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.low:.15g} to {self.high:.15g}{', log' * (self.scale == 'log')}{', whole' * self.whole}"
+
+
+@dataclass(frozen=True)
 class Claim:
     """What is said of training, and the rule that decides it, written down before anything is measured.
 
@@ -145,9 +163,13 @@ class Study:
         skip: rules, factor -> levels; an arm that one of them matches is left out.
         only: rules; if there are any, an arm that none of them matches is left out.
         settings: pairs of a rule, `when`, and what arms that it matches `set`: config key -> value.
-        nuisance: factors that are tuned for each arm: config key -> the levels tried.
+        nuisance: factors that are tuned for each arm: config key -> the levels tried, in every combination; if there
+            are `draws`, each of them in turn, the first of all factors, the second of all, …
         tuning_seeds: the seeds they are tuned at; empty if there are none.
         figures: drawn at its end, some of `FIGURES`.
+        space: what the nuisance levels are drawn from: a range or a list; empty if they are not drawn.
+        draws: how many points of that space every arm is tuned at, 0 for a grid.
+        extend: whether a range is extended, once, if an arm does best at the end of it.
         looks: the numbers of seeds at which the claim's rule decides, or has the study go on; none: once, at the end.
         claim: what the study decides, if it does.
     """
@@ -165,6 +187,9 @@ class Study:
     nuisance: dict[str, tuple] = field(default_factory=dict)
     tuning_seeds: tuple[int, ...] = ()
     figures: tuple[str, ...] = ()
+    space: dict[str, Space | tuple] = field(default_factory=dict)
+    draws: int = 0
+    extend: bool = True
     looks: tuple[int, ...] = ()
     claim: Claim | None = None
 

@@ -160,8 +160,8 @@ def job(composed: DictConfig, outcome: sweep.Outcome, jobs: sweep.Sweep | None) 
     composed_by = compose.composer(config, overrides, choices)
     exact = compose.refers_to_itself(composed)
 
-    def expand(part, chosen=None):
-        return grid.expand(part, config, choices, overrides, composed_by, compose.settle, exact, chosen)
+    def expand(part, chosen=None, points=None):
+        return grid.expand(part, config, choices, overrides, composed_by, compose.settle, exact, chosen, points)
 
     trials = expand(study)
     remarks += grid.remarks(study, trials, limits.drawn)

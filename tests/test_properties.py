@@ -72,12 +72,21 @@ def level_of(factor):
     return levels[factor] if factor in levels else one_of_a_group(factor)
 
 
+ranges = st.fixed_dictionaries(
+    {"low": st.sampled_from([0.001, 1, 2])},
+    optional={"high": scalars, "scale": st.sampled_from(["log", "linear", "ln"]), "whole": st.booleans()},
+)
 rules = mostly_right.flatmap(
     lambda f: st.fixed_dictionaries({f: level_of(f) | st.lists(level_of(f), max_size=2)})
 ) | st.dictionaries(factors, values, max_size=2)
 designs = {
     role: st.lists(factors, max_size=3, unique=True).flatmap(
-        lambda names: st.fixed_dictionaries({name: st.lists(level_of(name), max_size=3) for name in names})
+        lambda names, role=role: st.fixed_dictionaries(
+            {
+                name: st.lists(level_of(name), max_size=3) | (ranges if role == "nuisance" else st.nothing())
+                for name in names
+            }
+        )
     )
     for role in ("factors", "nuisance")
 } | {
@@ -87,6 +96,8 @@ designs = {
     "settings": st.lists(st.fixed_dictionaries({"when": rules, "set": rules}), max_size=2),
     "baseline": rules,
     "seeds": st.sampled_from([1, 3, [0, 7], [100], 10**9]),
+    "draws": st.sampled_from([None, 0, 1, 3, 10**9]),
+    "extend": st.sampled_from([True, False, None, 1]),
     "tuning_seeds": st.sampled_from([2, [0], [100, 101], [], 10**9]),
     "metric": st.sampled_from(METRICS),
     "figures": st.lists(st.sampled_from(FIGURES), max_size=2),

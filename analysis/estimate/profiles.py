@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 import numpy as np
 import pandas as pd
-from scipy import stats
+from scipy.special import bdtr
 
 from analysis.estimate.arms import arms_of, as_level, grouped, levels_of
 from analysis.estimate.comparison import by_seed, lost, scored
@@ -109,7 +109,7 @@ def best_of_draws(
         some = [n for n in (range(1, count + 1) if asked is None else asked) if n <= count]
         if not some:
             continue
-        weights = _weights(count, np.array(some))
+        weights = draw_weights(count, np.array(some))
         again = np.sort(values[rng.integers(0, count, (RESAMPLES, count))], axis=1) @ weights
         ends = np.quantile(again, [(1 - level) / 2, (1 + level) / 2], axis=0) if count > 1 else np.full((2, 1), np.nan)
         for n, expected, (low, high) in zip(some, values @ weights, ends.T, strict=True):
@@ -121,16 +121,16 @@ def best_of_draws(
     return frame.assign(**levels_of([row[: len(by)] for row in rows], by))
 
 
-def _weights(count: int, draws: np.ndarray) -> np.ndarray:
+def draw_weights(count: int, draws: np.ndarray) -> np.ndarray:
     """How much each value in order counts for the best of so many draws, `(values, draws)`."""
-    places = np.arange(count + 1)[:, None] / count
+    places = np.arange(count + 1)[:, None] / max(count, 1)
     return np.diff(places**draws, axis=0)
 
 
 def _median(values: np.ndarray, draws: int, level: float, known: Measure) -> tuple[float, float, float]:
     """The median best of so many draws and its interval; of ordered values, the greatest best."""
     count, at, tail = len(values), 0.5 ** (1 / draws), (1 - level) / 2
-    below = stats.binom.cdf(np.arange(count + 1), count, at)  # of the values, at most so many are below the quantile
+    below = bdtr(np.arange(count + 1), count, at)  # of the values, at most so many are below the quantile
     first = int(np.count_nonzero(below[:count] <= tail))
     last = int(np.argmax(below >= 1 - tail))
     worst, most = (known.low, known.high) if known.better > 0 else (-known.high, -known.low)
@@ -160,6 +160,8 @@ def rank_correlation(x: Iterable[float], y: Iterable[float], rng: np.random.Gene
     least = min(2 / orders, 1.0) if orders <= ORDERS else 1 / (ORDERS + 1)
     if count < 2 or (np.ptp(pairs, axis=0) == 0).any():
         return {"rho": np.nan, "p": 1.0, "pairs": count, "least_p": least}
+    from scipy import stats  # which takes half a second
+
     first, second = (ranks - ranks.mean() for ranks in map(stats.rankdata, pairs.T))
     norm = np.sqrt((first**2).sum() * (second**2).sum())
     found = stats.permutation_test(

@@ -370,6 +370,30 @@ def sensitivity(arms: Arms, compared: pd.DataFrame, rate: str, metric: str) -> F
 
 
 @styled
+def tuning_curve(arms: Arms, frame: pd.DataFrame, metric: str) -> Figure:
+    """The best score that so many draws are expected to find, a line an arm.
+
+    Args:
+        frame: from `tuning.tuning_curve`.
+    """
+    figure, panels = style.grid(
+        [arms.title(panel) for panel in arms.panels], 2.7 if len(arms.panels) > 1 else 5.2, 2.2, left=0.85, right=0.2
+    )
+    for panel, axes in zip(arms.panels, panels, strict=True):
+        for arm, part in arms.of(frame, panel):
+            look = arms.styles[arm]
+            how = {"linestyle": look.dashes, "marker": look.marker, "markersize": 4, "linewidth": 1.4}
+            axes.plot(part["draws"], part["best"], color=look.colour, **how)
+        axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+    style.heights(panels, frame["best"], metric)
+    style.share(panels, "x")
+    figure.supxlabel("draws", fontsize=9)
+    figure.supylabel(f"expected best {words(metric)}", fontsize=9)
+    _legend(figure, arms)
+    return figure
+
+
+@styled
 def loss_by_rate(arms: Arms, curve: pd.DataFrame, ranges: pd.DataFrame) -> Figure:
     """The training loss against the learning rate of a range test, a line a seed, a panel an arm.
 

@@ -15,10 +15,10 @@ from analysis import load
 from analysis.estimate import arms, dynamics
 from analysis.estimate import comparison as estimates
 from analysis.estimate.measure import measure
-from analysis.estimate.tuning import rate_curve, rate_range, tuned
+from analysis.estimate.tuning import extended, rate_curve, rate_range, tuned, tuning_curve
 from analysis.show import answers, plots, style, tables
 from analysis.show.tables import words
-from studies.record import Study
+from studies.record import Space, Study
 
 MOST_PANELS = 12
 MOST_ARMS = 60
@@ -308,12 +308,15 @@ def rates(found: Findings) -> Section:
 
 
 def _sensitivity(section, found, trials, metric, name) -> None:
-    """The metric against the rate, by the other factors; averaged over those that are nuisance, or too many."""
+    """The metric against the rate, by the other factors; averaged over those that are nuisance, or too many.
+
+    Drawn ones are not averaged over: they have one combination at each rate.
+    """
     colour, panels = split([d for d in found.dimensions if d != [RATE]], found.study.baseline)
     if found.levels(panels) > MOST_PANELS:
         panels = []
-    by = [*panels, *colour, RATE]
-    over = [f for f in (*arms.averaged_over(found.study, by), *found.study.nuisance) if f in trials and f not in by]
+    by, others = [*panels, *colour, RATE], () if found.study.draws else found.study.nuisance
+    over = [f for f in (*arms.averaged_over(found.study, by), *others) if f in trials and f not in by]
     compared = estimates.comparison(trials, by, metric, {}, over)
     averaged = f"averaged over {_and(over)} and " if over else ""
     if compared["mean"].isna().all():
@@ -322,7 +325,8 @@ def _sensitivity(section, found, trials, metric, name) -> None:
     section.figure(
         name,
         plots.sensitivity(plots.Arms(compared, colour, panels), compared, RATE, metric),
-        f"{words(metric)} by learning rate, {averaged}over seeds, with the 95 % t interval of the latter.",
+        f"{words(metric)} by learning rate, {averaged}over seeds, with the 95 % t interval of the latter."
+        + " What else is drawn differs from point to point." * (len(found.study.space) > 1),
     )
 
 
@@ -349,17 +353,35 @@ def tuning(found: Findings) -> Section:
     study, section = found.study, Section("tuning", "Tuning")
     trials = load.tuning_trials(found.execution, found.root) if study.nuisance else pd.DataFrame()
     if len(trials):
-        chosen = tuned(trials, found.by, study.nuisance, study.tuning_metric)
+        chosen = tuned(trials, found.by, study.nuisance, study.tuning_metric, study.space)
         have = " that it has" if chosen[list(study.nuisance)].isna().any(axis=None) else ""
+        ranges = (f"{f} from {s if isinstance(s, Space) else tables.level_text(s)}" for f, s in study.space.items())
+        tried = f"the same {study.draws} draws" if study.draws else "every combination"
         section.text(
-            f"Each arm was trained at every combination of {_and(study.nuisance)}{have} at seeds "
+            f"Each arm was trained at {tried} of {_and(study.nuisance)}{have} at seeds "
             f"{', '.join(map(str, study.tuning_seeds))}; the best by {words(study.tuning_metric)} was then measured "
-            "at the study's own seeds."
+            f"at the study's own seeds.{f' Drawn were {_and(ranges)}.' if study.draws else ''}"
         )
-        section.table(tables.tuning_table(chosen, found.by, list(study.nuisance), study.tuning_metric, "html"))
+        notes = tables.tuning_notes(trials, extended(trials, study.space))
+        section.table(tables.tuning_table(chosen, found.by, list(study.nuisance), study.tuning_metric, "html", notes))
+        if study.draws > 1:
+            _tuning_curve(section, found, trials)
         if RATE in study.nuisance:
             _sensitivity(section, found, trials, study.tuning_metric, "tuning")
     return section
+
+
+def _tuning_curve(section, found, trials) -> None:
+    """What a budget of draws buys each arm."""
+    study, (colour, panels) = found.study, split(found.dimensions, found.study.baseline)
+    curve = tuning_curve(trials, found.by, study.nuisance, study.tuning_metric)
+    if len(curve) and found.levels(panels) <= MOST_PANELS:
+        section.figure(
+            "tuning_curve",
+            plots.tuning_curve(plots.Arms(curve, colour, panels), curve, study.tuning_metric),
+            f"The best {words(study.tuning_metric)} that so many draws are expected to find (Dodge et al. 2019), from "
+            f"the means over the tuning seeds of the {study.draws} draws; those of an extension are left out.",
+        )
 
 
 def reproduction(found: Findings) -> Section:

@@ -3,6 +3,7 @@
 import html
 import json
 import math
+from collections.abc import Iterable
 
 import numpy as np
 import pandas as pd
@@ -134,8 +135,15 @@ def noted(text: str, lines: list[str], format: str) -> str:
     return text + "\n\n" + ("\n- " if format == "markdown" else "\n  ").join(lines)
 
 
-def tuning_table(tuned: pd.DataFrame, by: list[str], nuisance: list[str], metric: str, format: str = "terminal") -> str:
-    """What `tuning.tuned` chose, as text: an arm a row."""
+def tuning_table(
+    tuned: pd.DataFrame,
+    by: list[str],
+    nuisance: list[str],
+    metric: str,
+    format: str = "terminal",
+    notes: Iterable[str] = (),
+) -> str:
+    """What `tuning.tuned` chose, as text: an arm a row; with notes, from `tuning_notes`."""
     factors = [*by, *nuisance]
     rows = [
         [
@@ -146,7 +154,22 @@ def tuning_table(tuned: pd.DataFrame, by: list[str], nuisance: list[str], metric
         for row in tuned.to_dict("records")
     ]
     headers = [*(short(factor, factors) for factor in factors), f"{words(metric)} (tuning)", "on the edge"]
-    return tabulate(rows, headers, tablefmt=STYLES[format], disable_numparse=True)
+    return noted(tabulate(rows, headers, tablefmt=STYLES[format], disable_numparse=True), list(notes), format)
+
+
+def tuning_notes(trials: pd.DataFrame, extended: list[tuple[str, str, float, float]]) -> list[str]:
+    """What tuning cost, and how ranges were extended for it, a line each.
+
+    Args:
+        trials: those that tuned.
+        extended: from `tuning.extended`.
+    """
+    seconds = trials["seconds_total"].sum()
+    lines = [f"Tuning took {len(trials)} trials, {seconds:.0f} s of training over all workers."]
+    for factor, side, bound, last in extended:
+        down = "down" if side == "below" else "up"
+        lines.append(f"{factor} was extended {side} {bound:.15g}, for all arms, and tried {down} to {last:.15g}.")
+    return lines
 
 
 def rate_table(ranges: pd.DataFrame, by: list[str], format: str = "terminal") -> str:

@@ -2,7 +2,7 @@
 
 import functools
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -45,9 +45,16 @@ def merged(overrides: list[str], config: dict) -> list[str]:
                 f"({listed(there)}): {remedy}"
             )
     for path in MAPPINGS:
-        kept = [name for name in _at(config, path) or () if f"{path}.{name}" not in given]
-        if kept and any(name.startswith(f"{path}.") for name in given):
+        inside = [name for name in given if name.startswith(f"{path}.")]
+        whole = _at(config, path) if isinstance(_at(config, path), dict) else {}
+        kept = [name for name in whole if not _is_given(f"{path}.{name}", inside)]
+        if kept and inside:
             remarks.append(f"{path} keeps {listed(kept)} of the study besides; {path}=null before it leaves all out")
+        for factor, node in whole.items():
+            named = [name for name in inside if name.startswith(f"{path}.{factor}.")]
+            kept = [key for key in node if f"{path}.{factor}.{key}" not in named] if isinstance(node, dict) else []
+            if named and (there := [f"{key}: {shown(node[key])}" for key in kept]):
+                remarks.append(f"{path}.{factor} keeps {listed(there)} of the study besides")
     if given.get("seed") is not None and given.get("study.seeds") is not None:
         raise StudyError(f"seed={given['seed']} and study.seeds={shown(given['study.seeds'])}: expected one of them")
     return remarks
@@ -60,6 +67,11 @@ def profiled(composed: DictConfig, overrides: list[str]) -> tuple[DictConfig, li
     values = profile_values(card, composed.profile.name)
     extra = [f"{name}={grid.written(value)}" for name, value in values.items() if name not in given]
     return (hydra.compose(config_name="config", overrides=[*overrides, *extra]) if extra else composed), extra
+
+
+def _is_given(path: str, given: Iterable[str]) -> bool:
+    """Whether a path, or one inside it, is among those given."""
+    return any(name == path or name.startswith(f"{path}.") for name in given)
 
 
 def _at(config: dict, path: str):

@@ -15,7 +15,7 @@ from rich.console import Console
 from studies import contract, terminal
 from studies.command import cost, provenance, sweep
 from studies.contract import Tag
-from studies.design import arms
+from studies.design import arms, search
 from studies.design.controls import Expand, controls
 from studies.execute import pool
 from studies.execute.task import Executor, Task
@@ -49,10 +49,13 @@ def plan(study: Study, trials: list[Trial], executor: Executor) -> None:
         finals, mean = count * len(study.seeds), sum(seconds) / len(seconds)
         each = Counter(json.dumps(trial.arm) for trial in trials).values()
         fewest, most = (number // len(study.tuning_seeds) for number in (min(each), max(each)))
+        tried = "draw" if study.draws else "combination"
+        more = search.most(study) * len({json.dumps(t.arm) for t in trials if t.nuisance}) * len(study.tuning_seeds)
         print(
             f"{len(trials)} tuning trials, {count} arms at {f'{fewest} to ' * (fewest < most)}{most} "
-            f"combinations and {len(study.tuning_seeds)} seeds, {len(graphs)} graphs: {listed(graphs)}\n"
-            f"then {finals} final trials, each arm at its best combination and {len(study.seeds)} seeds"
+            f"{tried}s and {len(study.tuning_seeds)} seeds, {len(graphs)} graphs: {listed(graphs)}\n"
+            + f"at most {more} more, if ranges are extended; the time below is without them\n" * (more > 0)
+            + f"then {finals} final trials, each arm at its best {tried} and {len(study.seeds)} seeds"
         )
         seconds += [mean] * finals
     else:
@@ -106,7 +109,8 @@ class Driver:
 
         Args:
             trials: all of them, or those that tune.
-            expand: a study and what was chosen for each of its arms -> the trials of the arms at that.
+            expand: a study and what was chosen for each of its arms -> the trials of the arms at that; or, with
+                `points=`, combinations of nuisance levels -> the trials that tune at them.
 
         Returns:
             the exit code; and seeds, failures, mean and sd over the seeds of the study's metric, nothing if it was
@@ -114,14 +118,13 @@ class Driver:
         """
         from analysis import compare, load
 
-        self.design = trials
+        self.design = self.trials = trials
         status, table, chosen = "FAILED", "", None
         self.console.print(f"{self.study.name}: {self.study.question}", markup=False, highlight=False, soft_wrap=True)
         try:
             self._refuse_changed_card()
             if self.study.nuisance:
-                self._train(trials, replace(self.study, metric=self.study.tuning_metric))
-                chosen = self._choose(trials)
+                chosen = self._tune(trials, expand)
                 trials = expand(self.study, chosen)
                 self._compare(trials)
             if self.study.claim:
@@ -137,7 +140,7 @@ class Driver:
             terminal.settle()
             status = "KILLED"
             self.executor.close()
-            self._say_what_is_kept(trials)
+            self._say_what_is_kept()
             return terminal.code(), {}
         except BaseException:
             self.executor.close()
@@ -208,6 +211,7 @@ class Driver:
         from analysis import load
         from studies.observe.early_warnings import early_warnings
 
+        self.trials = trials
         known = load.finished_keys(study.name, self.root)
         pending = [trial for trial in trials if trial.key not in known]
         kind = "tuning trials" if trials[0].role == "nuisance" else "trials"
@@ -307,17 +311,58 @@ class Driver:
         if self.execution:
             self.execution.keep(self.files)
 
-    def _choose(self, trials) -> list[dict]:
-        """Each arm's best nuisance levels, printed and kept."""
+    def _tune(self, trials, expand) -> list[dict]:
+        """Each arm's best nuisance levels, of ranges that are extended if they have to be."""
+        study = replace(self.study, metric=self.study.tuning_metric)
+        self._train(trials, study)
+        chosen, said = self._choose(trials)
+        if study.extend and (sides := search.edges(study, chosen)):
+            trials = expand(self.study, points=self._extended(sides, expand))
+            self._train(trials, study)
+            chosen, said = self._choose(trials)
+        print(said)
+        return chosen
+
+    def _extended(self, sides, expand) -> list[dict]:
+        """The points drawn and those by which ranges are extended, but for what a setting cannot have; told."""
+        from analysis import load
+
+        study, points = self.study, arms.nuisance_of(self.study)
+        known = load.finished_keys(study.name, self.root)
+        for factor, side in sides:
+            before, refusal = len(points), ""
+            for point in search.extension(study, factor, side):
+                try:
+                    more = [trial for trial in expand(self.study, points=[point]) if trial.key not in known]
+                    check_sizes(more)
+                    checked(more, self.executor)
+                    points += [point] * (point not in points)
+                except StudyError as error:
+                    refusal = f", without what a setting cannot have ({error})"
+            count, to = len(points) - before, f"extended to {search.reach(study, factor, side):.15g} for all arms"
+            self.console.print(
+                f"an arm does best at the {side} end of {factor}, {study.space[factor]}: "
+                f"{f'{to}, {count} draws more' if count else 'no more is drawn'}{refusal}",
+                markup=False,
+                highlight=False,
+                soft_wrap=True,
+            )
+        return points
+
+    def _choose(self, trials) -> tuple[list[dict], str]:
+        """Each arm's best nuisance levels, kept; and their table."""
         from analysis import load
         from analysis.estimate import tuning
         from analysis.show import tables
 
         study, by, nuisance = self.study, list(self.study.factors), list(self.study.nuisance)
         frame = load.trials(study.name, self.root, {trial.key: trial.levels for trial in trials})
-        tuned = tuning.tuned(frame, by, study.nuisance, study.tuning_metric)
-        print(f"\n{tables.tuning_table(tuned, by, nuisance, study.tuning_metric)}\n")
-        markdown = tables.tuning_table(tuned, by, nuisance, study.tuning_metric, format="markdown")
+        tuned = tuning.tuned(frame, by, study.nuisance, study.tuning_metric, study.space)
+        notes = tables.tuning_notes(frame, tuning.extended(frame, study.space))
+        table, markdown = (
+            tables.tuning_table(tuned, by, nuisance, study.tuning_metric, format, notes)
+            for format in ("terminal", "markdown")
+        )
         self._keep(
             {
                 "tuning.json": tuned.to_json(orient="records", double_precision=15, indent=2),
@@ -327,17 +372,18 @@ class Driver:
         )
         self.tuned = tuned
         if tuned["value"].isna().any():
+            print(f"\n{table}\n")
             raise StudyError(
                 "at every combination of some arm's nuisance levels a tuning trial crashed: nothing can be chosen for "
                 "it. The same command tries them again; study.skip leaves an arm out"
             )
-        return tuned[nuisance].to_dict("records")
+        return tuned[nuisance].to_dict("records"), f"\n{table}\n"
 
-    def _say_what_is_kept(self, trials) -> None:
+    def _say_what_is_kept(self) -> None:
         from analysis import load
 
-        done = len(load.finished_keys(self.study.name, self.root) & {trial.key for trial in trials})
-        terminal.say(f"interrupted: {done} of {len(trials)} trials are kept; the same command goes on from there")
+        done = len(load.finished_keys(self.study.name, self.root) & {trial.key for trial in self.trials})
+        terminal.say(f"interrupted: {done} of {len(self.trials)} trials are kept; the same command goes on from there")
 
     def _print_results(self, frame) -> None:
         from analysis import claims, compare

@@ -42,8 +42,10 @@ def of(study: Study) -> list[dict]:
 
 
 def nuisance_of(study: Study) -> list[dict]:
-    """Every combination of the nuisance factors' levels, the first factor's changing last."""
-    return [dict(zip(study.nuisance, row)) for row in itertools.product(*study.nuisance.values())]
+    """Every combination of the nuisance factors' levels, the first factor's changing last; or every point drawn."""
+    levels = study.nuisance.values()
+    rows = zip(*levels, strict=True) if study.draws else itertools.product(*levels)
+    return [dict(zip(study.nuisance, row, strict=True)) for row in rows]
 
 
 def settings_of(study: Study, arm: dict) -> list[tuple]:

@@ -6,7 +6,7 @@ from dataclasses import replace
 from studies.design import arms
 from studies.record import Study, Trial
 
-Expand = Callable[[Study, list[dict] | None], list[Trial]]
+Expand = Callable[..., list[Trial]]
 
 
 def controls(study: Study, expand: Expand, chosen: list[dict] | None) -> dict[str, list[Trial]]:

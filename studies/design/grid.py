@@ -34,6 +34,7 @@ def expand(
     settle: Settle,
     exact: bool,
     chosen: list[dict] | None = None,
+    points: list[dict] | None = None,
 ) -> list[Trial]:
     """Every trial of a study, arms in the order of the factors' levels, an arm's seeds together.
 
@@ -49,12 +50,13 @@ def expand(
         exact: compose every arm by itself (60 ms each), for configs whose values refer to one another; else compose
             each level once and put the arms together from what the levels change.
         chosen: each arm's nuisance levels, factor -> level, in the order of the arms.
+        points: the combinations that every arm is tuned at, in place of the study's.
     """
     composed = _composed(study, _flat(base), choices, overrides, compose, exact)
     tunes = bool(study.nuisance) and chosen is None
     seeds = study.tuning_seeds if tunes else study.seeds
     trials = []
-    for arm, nuisance in _fitting(study, _cells(study, seeds, tunes, chosen), composed):
+    for arm, nuisance in _fitting(study, _cells(study, seeds, tunes, chosen, points), composed):
         given = [*arm.items(), *arms.settings_of(study, arm), *nuisance.items()]
         config, identity, graph = settle({name: part for name, part in composed(given).items() if name not in STUDYS})
         graph_key = content_key(graph)
@@ -72,21 +74,24 @@ def expand(
             )
             for seed in seeds
         ]
+    if points is None:
+        _refuse_unfitting(study, trials)
     _refuse_twins(trials)
     _check_average(study, trials)
     return trials
 
 
-def _cells(study: Study, seeds, tunes: bool, chosen: list[dict] | None) -> list[tuple[dict, dict]]:
-    """Pairs of an arm and its nuisance levels: all of them while it is tuned, else those chosen."""
+def _cells(study: Study, seeds, tunes: bool, chosen, points) -> list[tuple[dict, dict]]:
+    """Pairs of an arm and its nuisance levels: at all points while it is tuned, else those chosen."""
     every = arms.of(study)
-    count = len(every) * len(seeds) * (math.prod(map(len, study.nuisance.values())) if tunes else 1)
+    tried = len(points) if points else study.draws or math.prod(map(len, study.nuisance.values()))
+    count = len(every) * len(seeds) * (tried if tunes else 1)
     if count > arms.MOST_TRIALS:
         raise StudyError(
             f"{study.name} has {count:,} trials: expected {arms.MOST_TRIALS:,} at most. Leave out levels or seeds"
         )
     if tunes:
-        return [(arm, nuisance) for arm in every for nuisance in arms.nuisance_of(study)]
+        return [(arm, nuisance) for arm in every for nuisance in points or arms.nuisance_of(study)]
     return list(zip(every, chosen or [{}] * len(every), strict=True))
 
 
@@ -146,11 +151,7 @@ def _assignments(given) -> list[str]:
 
 
 def _fitting(study: Study, cells, composed: Callable[[list], dict]) -> list[tuple[dict, dict]]:
-    """Pairs of an arm and its nuisance levels, without those of settings that its options lack, none of them twice.
-
-    Raises:
-        StudyError: there is a nuisance factor that no arm has.
-    """
+    """Pairs of an arm and its nuisance levels, without those of settings that its options lack, none of them twice."""
     known, fitting, seen = {}, [], set()
     for arm, nuisance in cells:
         varied = [*arm.items(), *arms.settings_of(study, arm), *((f, v) for f, v in nuisance.items() if "." not in f)]
@@ -164,10 +165,13 @@ def _fitting(study: Study, cells, composed: Callable[[list], dict]) -> list[tupl
         if (cell := json.dumps([arm, nuisance])) not in seen:
             seen.add(cell)
             fitting.append((arm, nuisance))
-    for factor in study.nuisance:
-        if not any(factor in nuisance for _, nuisance in fitting):
-            raise StudyError(f"study.nuisance names {factor}, and no arm has such a setting: leave it out")
     return fitting
+
+
+def _refuse_unfitting(study: Study, trials: list[Trial]) -> None:
+    for factor in study.nuisance:
+        if not any(factor in trial.nuisance for trial in trials):
+            raise StudyError(f"study.nuisance names {factor}, and no arm has such a setting: leave it out")
 
 
 def written(level: Any) -> str:

@@ -1,11 +1,12 @@
 """A study as its YAML declares it, read and checked. Pure: no TensorFlow, no MLflow, no Hydra."""
 
+import json
 import re
 from collections.abc import Callable, Set
 
-from studies.design import arms
+from studies.design import arms, search
 from studies.design.claim import read_claim, read_looks
-from studies.record import FIGURES, IDENTITY, METRICS, Study, StudyError, listed, shown
+from studies.record import FIGURES, IDENTITY, METRICS, Space, Study, StudyError, listed, shown
 
 STUDYS = ("study", "seed", "plan", "claim", "profile")
 """The parts of a config that a trial has no use for."""
@@ -23,6 +24,8 @@ STUDY = (
     "settings",
     "seeds",
     "nuisance",
+    "draws",
+    "extend",
     "tuning_seeds",
     "baseline",
     "metric",
@@ -52,7 +55,7 @@ def read_study(
     zipped = arms.zipped(node["zip"], named, left_out)
     together = {factor for group in zipped for factor in group}
     factors = {f: arms.levels(f"study.factors.{f}", levels, f in together) for f, levels in named.items()}
-    nuisance = {f: arms.levels(f"study.nuisance.{f}", levels) for f, levels in tuned.items()}
+    nuisance, space, draws = _tuning(node, tuned, overridden, say)
     for group in zipped:
         if len({len(factors[factor]) for factor in group}) > 1:
             counts = listed(f"{factor} ({len(factors[factor])})" for factor in group)
@@ -79,8 +82,11 @@ def read_study(
         nuisance,
         tuning_seeds,
         _figures(node["figures"]),
-        read_looks(node["looks"], seeds, card),
-        card,
+        space=space,
+        draws=draws,
+        extend=node["extend"],
+        looks=read_looks(node["looks"], seeds, card),
+        claim=card,
     )
 
 
@@ -107,6 +113,40 @@ def _roles(node, config, overridden, say) -> tuple[dict, dict, set]:
         for factor in names:
             _check_factor(f"study.{role}", factor, config, named | tuned)
     return named, tuned, left_out
+
+
+def _tuning(node, tuned, overridden, say) -> tuple[dict, dict, int]:
+    """The nuisance factors' levels; what they are drawn from, and how many points, if they are."""
+    read = {
+        f: search.space(f"study.nuisance.{f}", each)
+        if search.is_space(each)
+        else arms.levels(f"study.nuisance.{f}", each)
+        for f, each in tuned.items()
+    }
+    if not isinstance(node["extend"], bool):
+        raise StudyError(f"study.extend={shown(node['extend'])}: expected true or false")
+    draws = 0 if node["draws"] is None else search.draws(node["draws"])
+    ranges = [factor for factor, each in read.items() if isinstance(each, Space)]
+    if ranges and not draws:
+        raise StudyError(
+            f"study.nuisance has a range for {listed(ranges)}, and study.draws is null: say how many points of it are "
+            f"tried, such as study.draws=12"
+        )
+    if ranges:
+        nuisance = search.drawn(read, draws)
+        points = {json.dumps(point) for point in zip(*nuisance.values(), strict=True)}
+        if len(points) < draws:
+            say(f"study.draws={draws} are {len(points)} different ones: the others round to the same")
+        return nuisance, read, draws
+    if draws and not any(map(search.is_space, (node["nuisance"] or {}).values())):
+        raise StudyError(
+            f"study.draws={draws}, and study.nuisance has no range to draw from: give it one, such as "
+            f"{{optimizer.learning_rate: {search.EXAMPLE}}}, or leave out study.draws"
+        )
+    for name in ("study.draws", "study.extend"):
+        if name in overridden:
+            say(f"{name} is void: no range is tuned over")
+    return read, {}, 0
 
 
 def _baseline(node, factors, zipped, left_out) -> dict:

@@ -29,6 +29,7 @@ from studies.record import (
     EpochRecord,
     LayerRecord,
     Result,
+    Space,
     StudyError,
     Trial,
     content_key,
@@ -157,8 +158,11 @@ class Execution:
     def _description(self) -> str:
         """The experiment's: what is asked, by what, and where the answer is."""
         study = self.study
-        roles = (("compared", study.factors), ("tuned for each arm", study.nuisance))
-        factors = [f"- `{f}` ({role}): {listed(levels)}" for role, fs in roles for f, levels in fs.items()]
+        drawn = f", {study.draws} draws" * (study.draws > 0)
+        roles = (("compared", study.factors), (f"tuned for each arm{drawn}", study.nuisance))
+        tried = study.factors | study.nuisance | study.space
+        levels = {f: str(each) if isinstance(each, Space) else listed(each) for f, each in tried.items()}
+        factors = [f"- `{f}` ({role}): {levels[f]}" for role, fs in roles for f in fs]
         lines = [
             study.question,
             "",
