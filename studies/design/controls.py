@@ -50,7 +50,8 @@ def _trials(study: Study, part: Study, expand: Expand, chosen, but: dict) -> lis
     if chosen is not None:
         mine = [levels for arm, levels in zip(arms.of(study), chosen, strict=True) if _is_in(arm, part)]
         chosen = [{name: level for name, level in levels.items() if name not in but} for levels in mine]
-        part = replace(part, nuisance={name: levels for name, levels in part.nuisance.items() if name not in but})
+        have = {name for levels in chosen for name, level in levels.items() if level is not None}
+        part = replace(part, nuisance={name: levels for name, levels in part.nuisance.items() if name in have})
     return [replace(trial, role="control") for trial in expand(part, chosen)]
 
 
