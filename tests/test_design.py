@@ -51,6 +51,8 @@ BASE = {
     "targets": {"allow": []},
     "executor": {"_target_": "Pool", "workers": None},
     "tracking": {"root": "mlruns"},
+    "compute": None,
+    "claim": None,
     "seed": None,
     "plan": False,
 }
