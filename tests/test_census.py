@@ -59,14 +59,15 @@ def test_kernels_are_told_apart_by_the_variance_that_they_are_drawn_with(census,
     assert census.initializers("tiny_he")["share"] == 1
     drawn = [
         initializers.VarianceScaling(2.0, "fan_in"),
+        initializers.VarianceScaling(2.0, "fan_in", "uniform"),
         initializers.VarianceScaling(2.0, "fan_out"),
         initializers.VarianceScaling(1.0, "fan_avg"),
         initializers.GlorotNormal(),
     ]
     kinds = [layers.Dense(2, kernel_initializer=each) for each in drawn]
     assert census.initializers(toy(*kinds, inputs=(2,))) == {
-        **{"kernels": 4, "he": 1, "glorot": 2},
-        **{"share": 0.25, "share_glorot": 0.5},
+        **{"kernels": 5, "he": 2, "glorot": 2},
+        **{"share": 0.4, "share_glorot": 0.4},
     }
     separable = layers.SeparableConv2D(2, 3, depthwise_initializer="he_normal")
     assert census.initializers(toy(separable, inputs=(4, 4, 3)))["share"] == 0.5

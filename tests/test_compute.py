@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis import load
+from analysis import export, load
 from analysis.show import quantities as shown
 from studies.command import compose
 from studies.contract import TAG_LENGTH
@@ -150,6 +150,10 @@ def test_a_computed_study_goes_from_the_command_to_the_store_and_is_not_run_agai
         stored = {value for (value,) in connection.execute("SELECT value FROM latest_metrics WHERE key = 'agrees'")}
         params = dict(connection.execute("SELECT key, value FROM params WHERE key LIKE 'compute%'"))
     assert stored == {1.0} and params["compute"] == "linear_regression"
+
+    files = export.write("descent", tmp_path / "exported")
+    dictionary = (tmp_path / "exported" / "dictionary.md").read_text()
+    assert len(files) == 4 and f"| `threshold` | number | {export.QUANTITY} |" in dictionary
 
     code, output, _ = cli(*STUDY, "study.seeds=3", "executor=serial")
     assert code == 0 and "6 trials, 4 finished before, 2 to run" in output
