@@ -97,6 +97,7 @@ class Driver:
         self.jobs = jobs
         self.statuses: Counter[str] = Counter()
         self.files: dict[str, str] = {}
+        self.design: list[Trial] = []
         self.execution: Any = None  # a `writer.Execution`, whose module is imported while the workers start
         self.compared: list[Trial] | None = None
         self.recorded: Any = None  # a `load.Execution`
@@ -280,7 +281,7 @@ class Driver:
 
     @property
     def _computed(self) -> bool:
-        return self.design[0].computed
+        return any(trial.computed for trial in self.design)
 
     def _answer(self, frame, format: str) -> str:
         """The comparison; of a computed study the quantities.
