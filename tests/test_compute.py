@@ -205,3 +205,18 @@ def test_the_table_of_quantities_has_an_arm_a_row_with_its_span():
 def test_the_table_of_quantities_has_them_in_full_for_programs():
     first, *_ = json.loads(shown.table(FRAME, ["f"], ["n"], "json"))
     assert first == {"f": "a", "seeds": 2, "failed": 0, "n_mean": 2.0, "n_least": 1.0, "n_greatest": 3.0}
+
+
+def test_a_function_has_as_many_threads_as_the_trial_says(trial, config, tmp_path, monkeypatch):
+    """NumPy rounds otherwise with more, and a driver that runs trials itself has one a core."""
+    (tmp_path / "threaded.py").write_text(
+        "import threadpoolctl\n\ndef most():\n"
+        "    return {'most': max(pool['num_threads'] for pool in threadpoolctl.threadpool_info())}\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    [one, *_] = expanded(config)
+    node, allowed = {"_target_": "threaded.most"}, {"allow": ["threaded."]}
+    with trial.threadpool_limits(2):
+        [result] = trial.run(replace(one, config=one.config | {"compute": node, "targets": allowed}))
+    assert result.quantities == {"most": 1.0}
+    sys.modules.pop("threaded")
