@@ -92,7 +92,7 @@ def judge(
     timed = claim.measure in CLOCKS
     epochs = load.epochs(study.name, root, keys) if timed else None
     sides = {name: load.trials(study.name, root, some) for name, some in controls.items()}
-    if "negative" in sides:
+    if "negative" in sides and isinstance(claim.negative, int):
         sides["negative"]["seed"] -= claim.negative
     evidence = Evidence(frame, epochs, tuned, **sides)
     short = {name: len(sides[name]) for name in sides if len(sides[name]) < len(controls[name])}

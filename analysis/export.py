@@ -109,6 +109,8 @@ LAYER = {
 COLUMNS = {"trials": TRIAL, "epochs": EPOCH, "layers": LAYER}
 """Frame -> column -> its meaning, unit and formula; factors are described by the study."""
 
+QUANTITY = "a quantity that the trial computed, see the function that is its `compute`"
+
 ROWS = {"trials": "a trial", "epochs": "a trial and epoch", "layers": "a trial, epoch, layer and tensor"}
 
 
@@ -181,7 +183,7 @@ def dictionary(execution: load.Execution, frames: dict[str, pd.DataFrame]) -> st
         lines += ["", f"## {name}.parquet", "", f"A row is {ROWS[name]}: {len(frame):,} rows.", ""]
         lines += ["| column | type | meaning |", "| --- | --- | --- |"]
         for column in frame:
-            meaning = _factor(study, column) or COLUMNS[name][column]
+            meaning = _factor(study, column) or COLUMNS[name].get(column, QUANTITY)
             lines.append(f"| `{column}` | {_type(frame[column])} | {meaning.replace('|', chr(92) + '|')} |")
     return "\n".join(lines) + "\n"
 

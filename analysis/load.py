@@ -3,6 +3,7 @@
 import ast
 import difflib
 import json
+import math
 from collections.abc import Collection, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields
@@ -12,10 +13,10 @@ import pandas as pd
 
 from analysis.read import raw, runs
 from analysis.read.runs import Run
-from studies.contract import CIRCUMSTANCES, EPOCH_COLUMNS, LAYER_COLUMNS, STATISTICS, Tag
+from studies.contract import CIRCUMSTANCES, EPOCH_COLUMNS, LAYER_COLUMNS, STATISTICS, TRIAL_COLUMNS, Tag
 from studies.record import METRICS, STATUSES, Claim, Result, Space, Study, StudyError, listed
 
-TEXTS = ("key", "status", "error")
+TEXTS = ("key", "status", "error", "quantities")
 NUMBERS = tuple(dict.fromkeys((*METRICS, *(f.name for f in fields(Result) if f.name not in TEXTS))))
 """The numbers of a `Result`, which are columns of the trials frame, the metrics first."""
 
@@ -110,8 +111,8 @@ def trials(
     keys: Mapping[str, dict | None] | Iterable[str] | None = None,
     until: int | None = None,
 ) -> pd.DataFrame:
-    """One row a trial: key, study, role, status, the factors by their config keys, seed, metrics, seconds, what it was
-    trained by (`studies.contract.CIRCUMSTANCES`), error.
+    """One row a trial: key, study, role, status, the factors by their config keys, seed, metrics, seconds, the
+    quantities of computed trials in double precision, what it was trained by (`studies.contract.CIRCUMSTANCES`), error.
 
     A factor with null among its levels has the dtype object, so that its other levels stay what they are. Numbers that
     an earlier version did not store are NaN.
@@ -128,7 +129,9 @@ def trials(
     if until is not None:
         found = [run for run in found if run.end_time is not None and run.end_time <= until]
     arms = keys if isinstance(keys, Mapping) else {}
-    wanted = [_row(run, arms.get(run.tags[Tag.KEY])) for run in _chosen(found, keys)]
+    chosen = _chosen(found, keys)
+    measured = dict.fromkeys((name for run in chosen for name in _quantities(run)), math.nan)
+    wanted = [_row(run, arms.get(run.tags[Tag.KEY]), measured) for run in chosen]
     frame = pd.DataFrame(wanted)
     for name in frame:
         if any(row.get(name) is None for row in wanted):
@@ -136,6 +139,11 @@ def trials(
     if frame.empty:
         return pd.DataFrame(columns=["key", "study", "role", "status", "seed", *NUMBERS, "error", "warning", "folder"])
     return frame
+
+
+def quantities(trials: pd.DataFrame, study: Study) -> list[str]:
+    """The columns of a study's trials frame that are quantities of computed trials."""
+    return [name for name in trials if name not in (*TRIAL_COLUMNS, *study.factors, *study.nuisance)]
 
 
 def epochs(study: str, root: str | Path = "mlruns", keys: Iterable[str] | None = None) -> pd.DataFrame:
@@ -274,9 +282,10 @@ def _is_whole(run) -> bool:
             needed = {"name", "question", "factors", "seeds", "baseline", "metric"}
             return needed <= json.loads(tags[Tag.DESIGN]).keys() and Tag.HASH in tags
         arm, nuisance = json.loads(tags[Tag.ARM]), json.loads(tags.get(Tag.NUISANCE, "{}"))
+        _quantities(run)
         of_one = isinstance(arm, dict) and isinstance(nuisance, dict) and int(tags[Tag.SEED]) >= 0
         return of_one and {"study", Tag.ROLE} <= tags.keys() and tags[Tag.STATUS] in STATUSES
-    except (KeyError, ValueError, AttributeError):
+    except (KeyError, ValueError, AttributeError, TypeError):
         return False
 
 
@@ -291,8 +300,18 @@ def _chosen(found: list[Run], keys: Iterable[str]) -> list[Run]:
     return [latest[key] for key in keys if key in latest]
 
 
-def _row(run: Run, arm: dict | None) -> dict:
-    """A row of the trials frame; `arm` is the trial's in the design at hand, which need not be that it was run for."""
+def _quantities(run: Run) -> dict[str, float]:
+    """What a computed trial measured."""
+    return {name: float(value) for name, value in json.loads(run.tags.get(Tag.QUANTITIES, "{}")).items()}
+
+
+def _row(run: Run, arm: dict | None, measured: dict[str, float]) -> dict:
+    """A row of the trials frame.
+
+    Args:
+        arm: the trial's in the design at hand, which need not be that it was run for.
+        measured: the quantities of all the trials, NaN.
+    """
     tags = run.tags
     identity = {
         "key": tags[Tag.KEY],
@@ -307,6 +326,8 @@ def _row(run: Run, arm: dict | None) -> dict:
         | (json.loads(tags[Tag.ARM]) | json.loads(tags.get(Tag.NUISANCE, "{}")) if arm is None else arm)
         | {"seed": int(tags[Tag.SEED])}
         | numbers
+        | measured
+        | _quantities(run)
         | {name: tags.get(name, "") for name in CIRCUMSTANCES}
         | {"error": tags.get(Tag.ERROR, ""), "warning": tags.get(Tag.WARNING, ""), "folder": run.folder}
     )

@@ -2,10 +2,11 @@
 
 import os
 import re
+from dataclasses import fields
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from studies.record import StudyError, shown
+from studies.record import METRICS, Result, StudyError, shown
 
 SCHEMAS = ("dc11669786a5",)
 """The versions of MLflow's database whose tables are known; others are gone through MLflow's client."""
@@ -56,6 +57,23 @@ LAYER_COLUMNS = ("key", "epoch", "layer", "tensor", *STATISTICS)
 CIRCUMSTANCES = ("version.tensorflow", "version.keras", "version.numpy", "version.pillow", "processor", "device")
 """Tags of a trial that name what may change its numbers and is no part of its key, or none that others can have."""
 
+TRIAL_COLUMNS = tuple(
+    dict.fromkeys(
+        (
+            *("key", "study", "role", "status", "seed"),
+            *METRICS,
+            *(f.name for f in fields(Result)),
+            *CIRCUMSTANCES,
+            *("error", "warning", "folder"),
+        )
+    )
+)
+"""What no quantity of a computed trial may be called: the trials frame's columns besides its factors."""
+
+
+TAG_LENGTH = 8000
+"""What MLflow keeps of a tag."""
+
 
 class Tag:
     """The names of a run's tags: of a trial's, and of an execution's."""
@@ -74,6 +92,7 @@ class Tag:
     CARD = "claim.card"
     PROFILE = "claim.profile"
     VERDICT = "claim.verdict"
+    QUANTITIES = "trial.quantities"
     DESIGN = "study.design"
     HASH = "study.hash"
 

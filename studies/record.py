@@ -25,7 +25,10 @@ IDENTITY = (
     "engine",
     "seeds",
 )
-"""The parts of a config that can change a trial's numbers."""
+"""The parts of a config that can change the numbers of a trial that trains."""
+
+COMPUTED = ("compute", "engine")
+"""And of one that computes: nothing is trained, so that what it would be trained by plays no part."""
 
 EPOCHS = re.compile(r"(\d+(?:\.\d+)?) epochs?")
 """A length of a schedule in epochs, such as `5 epochs`; as a number it is a share of the run."""
@@ -55,6 +58,16 @@ FIGURES = ("loss_by_rate",)
 
 STATUSES = ("finished", "diverged", "crashed", "timeout")
 SEED_STREAMS = ("split", "init", "order", "augment", "dropout", "noise")
+
+
+def is_computed(config: dict) -> bool:
+    """Whether a trial of this config runs a function, `compute`, instead of training a network."""
+    return config.get("compute") is not None
+
+
+def identity_parts(config: dict) -> tuple[str, ...]:
+    """The parts of a config that can change its trials' numbers."""
+    return COMPUTED if is_computed(config) else IDENTITY
 
 
 class StudyError(Exception):
@@ -120,7 +133,8 @@ class Claim:
         across: the claim must hold at every combination of these factors' levels.
         alpha_look: one-sided, at each look.
         positive: what breaks an arm so that it must be found worse, config key -> value; empty for none.
-        negative: how far the seeds are from the study's at which the arms `against` are run again, 0 for none.
+        negative: how far the seeds are from the study's at which the arms `against` are run again, 0 for none; of the
+            estimand `value` what makes a case that must hold, config key -> value, `study.seeds` among them.
         prediction: what the literature says, `value` and `source`: shown, never used.
         needs: what the study needs beyond what is shipped, such as a dataset's file.
         profile: quick or full.
@@ -145,7 +159,7 @@ class Claim:
     across: tuple[str, ...]
     alpha_look: float
     positive: dict
-    negative: int
+    negative: int | dict
     prediction: dict
     needs: str = ""
     profile: str = ""
@@ -203,6 +217,8 @@ class Study:
     @property
     def tuning_metric(self) -> str:
         """What choices are made by: the metric on validation data, of final weights, whatever the study's own is."""
+        if self.metric not in METRICS:
+            return self.metric
         return re.sub("running|train|test|last_val|best_val", "val", self.metric)
 
 
@@ -234,6 +250,11 @@ class Trial:
     def levels(self) -> dict:
         """Of the factors, and of the nuisance ones."""
         return self.arm | self.nuisance
+
+    @property
+    def computed(self) -> bool:
+        """Whether it runs a function instead of training a network."""
+        return is_computed(self.config)
 
     def label(self) -> str:
         """The levels as a reader sees them: `he_normal depth=8`."""
@@ -338,6 +359,7 @@ class Result:
         classes: number of classes.
         chance_train, chance_val, chance_test: the accuracy of always guessing the commonest class of these examples; of
             those trained on by the labels trained by.
+        quantities: what a computed trial measured, by name.
         error: of a crash, its reason in the first line and its traceback; else empty.
     """
 
@@ -369,4 +391,9 @@ class Result:
     seconds_train: float = math.nan
     seconds_total: float = math.nan
     memory_mb: float = math.nan
+    quantities: dict[str, float] = field(default_factory=dict)
     error: str = ""
+
+    def value(self, metric: str) -> float:
+        """A metric, or a quantity; NaN if it has no such one."""
+        return self.quantities.get(metric, getattr(self, metric) if metric in METRICS else math.nan)

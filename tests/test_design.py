@@ -52,9 +52,10 @@ BASE = {
     "targets": {"allow": []},
     "executor": {"_target_": "Pool", "workers": None},
     "tracking": {"root": "mlruns"},
+    "compute": None,
+    "claim": None,
     "seed": None,
     "plan": False,
-    "claim": None,
     "profile": {"name": "quick"},
 }
 OPTIONS = {

@@ -30,6 +30,7 @@ FOLDERS = {
     "studies.observe": set(),
     "studies.store": set(),
     "studies.train": {"studies.factors", "studies.observe"},
+    "studies.compute": {"studies.factors", "studies.train"},
     "studies.command": {"studies.design", "studies.execute", "studies.store", "studies.observe", *WITHOUT_TENSORFLOW},
     "analysis.read": set(),
     "analysis.estimate": {"analysis.read", "analysis.load"},
@@ -58,8 +59,8 @@ ONLY_IN = {
     "mlflow": {"studies.store", "analysis.read"},
     "hydra": {"studies.run", "studies.command.compose", "studies.command.explain"},
     "omegaconf": {"studies.run", "studies.command.compose", "studies.command.explain"},
-    "tensorflow": {"studies.train", "studies.factors"},
-    "keras": {"studies.train", "studies.factors"},
+    "tensorflow": {"studies.train", "studies.factors", "studies.compute"},
+    "keras": {"studies.train", "studies.factors", "studies.compute"},
 }
 """The folders or modules that may import a library."""
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from studies.factors import limits
-from studies.record import IDENTITY, StudyError
+from studies.record import COMPUTED, IDENTITY, StudyError
 
 anything = st.one_of(
     st.none(), st.booleans(), st.integers(), st.floats(), st.text(), st.lists(st.integers()), st.just({}),
@@ -116,7 +116,14 @@ def test_a_wrong_setting_is_refused(part, node, received, allowed):
 
 def test_the_table_has_every_part_of_the_identity(config):
     parts = config().keys() - {"study", "seed", "plan", "claim"}
-    assert limits.GROUPS.keys() == parts and set(IDENTITY) == parts - {"profile", "executor", "tracking", "targets"}
+    assert limits.GROUPS.keys() == parts and set(IDENTITY) == parts - {
+        "compute",
+        "profile",
+        "executor",
+        "tracking",
+        "targets",
+    }
+    assert set(COMPUTED) == {"compute", "engine"}
 
 
 def test_settings_that_any_optimizer_takes_have_their_types():

@@ -300,6 +300,9 @@ def _same_arm(study: Study, evidence: Evidence) -> str:
     """Whether the arm `against`, set against itself at other seeds, is not found to bear the claim out."""
     claim, control = study.claim, evidence.negative
     assert claim is not None and control is not None  # noqa: S101
+    if claim.estimand == "value":
+        cases = [judged(claim, sample).direction for sample in samples(claim, control, None, list(study.factors))]
+        return "passed: what must hold does" if set(cases) == {SUPPORTED} else "failed: what must hold is not found to"
     block = "block of seeds"
     sides = {name: claim.against | {block: [name]} for name in ("own", "other")}
     seeds = set(control["seed"])

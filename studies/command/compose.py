@@ -14,7 +14,7 @@ from studies.command import provenance
 from studies.design import grid
 from studies.design.claim import profile_values
 from studies.factors import data, limits, targets
-from studies.record import IDENTITY, StudyError, listed, shown
+from studies.record import IDENTITY, StudyError, identity_parts, is_computed, listed, shown
 
 CONF = Path(__file__).parent.parent.parent / "conf"
 SELF_REFERENCE = re.compile(r"\$\{(?!oc\.env:)")
@@ -91,14 +91,19 @@ def _leaves(path: str, value) -> Iterator[tuple[str, object]]:
 
 
 def settle(config: dict) -> tuple[dict, dict, dict]:
-    """A trial's config checked, its values in their types, all that it names identified; its identity; its graph."""
-    config = limits.settled(config)
+    """A trial's config checked, its values in their types, all that it names identified; its identity; its graph.
+
+    What plays no part in a trial is not of its config: of a computed one, what a network would be trained by.
+    """
+    parts = identity_parts(config)
+    config = limits.settled({p: node for p, node in config.items() if p in parts or p not in (*IDENTITY, "compute")})
     allow = config["targets"]["allow"]
     targets.refuse_unlisted(config, allow)
     config = targets.canonical(config)
-    sources = {name: provenance.source(name) for name in targets.users({p: config[p] for p in IDENTITY}, allow)}
+    sources = {name: provenance.source(name) for name in targets.users({p: config[p] for p in parts}, allow)}
+    if not is_computed(config):
+        config["data"] = config["data"] | {"content": data.content(config["data"])}
     config |= {
-        "data": config["data"] | {"content": data.content(config["data"])},
         "engine": config["engine"] | provenance.engine(),
         "targets": config["targets"] | {"source": sources},
     }
@@ -166,4 +171,4 @@ def groups() -> list[str]:
 
 def options(group: str) -> list[str]:
     """The options of a config group."""
-    return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
+    return sorted(str(path.relative_to(CONF / group).with_suffix("")) for path in (CONF / group).rglob("*.yaml"))

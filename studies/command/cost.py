@@ -15,6 +15,9 @@ GUESS = Work(layers=4, dense=10_000, convolution=0)
 
 _counted: dict[str, Work] = {}
 
+COMPUTED = 1.0
+"""Seconds of a trial that computes, which nothing tells."""
+
 START = 4.0
 """Seconds until the workers have imported TensorFlow and checked a study's parts, and for its report."""
 

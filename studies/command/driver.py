@@ -8,6 +8,7 @@ from collections import Counter
 from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
+from statistics import fmean, stdev
 from typing import Any
 
 from rich.console import Console
@@ -25,6 +26,8 @@ from studies.store import database
 
 TRIAL = "studies.train.trial:run"
 CHECK = "studies.train.parts:check"
+COMPUTED = "studies.compute.trial:run"
+COMPUTED_CHECK = "studies.compute.trial:check"
 
 TRAINS_OTHERWISE = ("-", "plan=", "executor", "engine.threads=")
 """Begins of words for something else than single-threaded trials in a pool."""
@@ -38,8 +41,8 @@ def plan(study: Study, trials: list[Trial], executor: Executor) -> None:
 
     Models that no worker has built yet are built by one now, some of them, to count what they cost.
     """
-    checked(cost.uncounted(trials)[:COUNTED], executor)
-    graphs = list(dict.fromkeys(trial.graph_key for trial in trials))
+    checked([t for t in trials if t.computed] or cost.uncounted(trials)[:COUNTED], executor)
+    graphs = list(dict.fromkeys(trial.graph_key for trial in trials if not trial.computed))
     print(f"{study.name}: {study.question}")
     for trial in trials:
         print(f"  {trial.key}  graph {trial.graph_key[:8]}  {trial.label()} seed={trial.seed}")
@@ -59,7 +62,7 @@ def plan(study: Study, trials: list[Trial], executor: Executor) -> None:
         )
         seconds += [mean] * finals
     else:
-        print(f"{len(trials)} trials, {count} arms, {len(graphs)} graphs: {listed(graphs)}")
+        print(f"{len(trials)} trials, {count} arms" + f", {len(graphs)} graphs: {listed(graphs)}" * bool(graphs))
     total = cost.total_seconds(seconds, len(graphs), workers)
     print(f"estimated time: about {total:.0f} s on {workers} worker{'s' * (workers > 1)}, if none is finished before")
 
@@ -98,6 +101,7 @@ class Driver:
         self.jobs = jobs
         self.statuses: Counter[str] = Counter()
         self.files: dict[str, str] = {}
+        self.design: list[Trial] = []
         self.execution: Any = None  # a `writer.Execution`, whose module is imported while the workers start
         self.compared: list[Trial] | None = None
         self.recorded: Any = None  # a `load.Execution`
@@ -116,7 +120,7 @@ class Driver:
             the exit code; and seeds, failures, mean and sd over the seeds of the study's metric, nothing if it was
             interrupted.
         """
-        from analysis import compare, load
+        from analysis import load
 
         self.design = self.trials = trials
         status, table, chosen = "FAILED", "", None
@@ -134,7 +138,7 @@ class Driver:
             self._record(trials)
             self._keep_verdict()
             frame = load.trials(self.study.name, self.root, {trial.key: trial.levels for trial in trials})
-            table = compare.answer(self.study, frame, self.root, format="markdown")
+            table = self._answer(frame, "markdown")
             status = "FAILED" if self.statuses["crashed"] else "FINISHED"
         except KeyboardInterrupt:
             terminal.settle()
@@ -234,7 +238,7 @@ class Driver:
 
         with progress.Display(study, pending, len(trials) - len(pending), self.console) as display:
             epochs, layers = {}, {}
-            for task, record in self.executor.run(TRIAL, tasks):
+            for task, record in self.executor.run(COMPUTED if pending[0].computed else TRIAL, tasks):
                 trial = task.payload
                 match record:
                     case Started():
@@ -246,7 +250,7 @@ class Driver:
                         layers[trial.key] += record
                     case Result():
                         course = epochs.pop(trial.key), layers.pop(trial.key)
-                        warning = early_warnings(*course, record.classes, record.chance_train)
+                        warning = "" if trial.computed else early_warnings(*course, record.classes, record.chance_train)
                         with terminal.held():
                             self.execution.write(trial, *course, record, warning)
                         self.statuses[record.status] += 1
@@ -385,16 +389,41 @@ class Driver:
         done = len(load.finished_keys(self.study.name, self.root) & {trial.key for trial in self.trials})
         terminal.say(f"interrupted: {done} of {len(self.trials)} trials are kept; the same command goes on from there")
 
-    def _print_results(self, frame) -> None:
-        from analysis import claims, compare
+    @property
+    def _computed(self) -> bool:
+        return any(trial.computed for trial in self.design)
 
+    def _answer(self, frame, format: str) -> str:
+        """The comparison; of a computed study the quantities.
+
+        Raises:
+            StudyError: the metric is none of the quantities.
+        """
+        from analysis import compare, load
+        from analysis.show import quantities
+
+        if not self._computed:
+            return compare.answer(self.study, frame, self.root, format=format)
+        names = load.quantities(frame, self.study)
+        if names and self.study.metric not in names:
+            raise StudyError(
+                f"study.metric={self.study.metric}: expected one of the quantities that compute gave, {listed(names)}. "
+                f"What was computed is kept: name one with study.metric=NAME"
+            )
+        names.sort(key=lambda name: name != self.study.metric)
+        return quantities.table(frame, list(self.study.factors), names, format)
+
+    def _print_results(self, frame) -> None:
         study = self.study
         if self.verdict:
+            from analysis import claims
+
             print("\n" + "\n  ".join(claims.said(study, self.verdict[0])))
-        print(f"\n{compare.answer(study, frame, self.root)}\n")
+        print(f"\n{self._answer(frame, 'terminal')}\n")
         where = "" if Path(self.root) == Path("mlruns") else f" --root {shlex.quote(str(self.root))}"
         print(f"results   {Path(self.root).resolve()}")
-        print(f"report    {self._report(frame)}")
+        if not self._computed:
+            print(f"report    {self._report(frame)}")
         print(f"tables    python -m analysis.compare {shlex.quote(study.name)}{where}")
         print(f"browse    mlflow ui --backend-store-uri {shlex.quote(contract.uri(self.root))}")
 
@@ -415,9 +444,16 @@ class Driver:
 
         Where nothing finished there is no mean, and the objective is infinitely bad.
         """
+        from analysis import load
         from analysis.estimate import comparison
         from analysis.estimate.measure import measure
 
+        if self._computed:
+            known = self.study.metric in load.quantities(frame, self.study)
+            values = frame[self.study.metric].dropna().to_numpy() if known else []
+            mean, sd = (fmean(values) if known else math.nan), (stdev(values) if len(values) > 1 else math.nan)
+            failures = int((frame["status"] != "finished").sum())
+            return {"seeds": len(values), "failures": failures, "mean": mean, "sd": sd, "objective": mean}
         metric, objective = self.study.metric, self.study.tuning_metric
         means = {m: comparison.comparison(frame, [], m, {}).to_dict("records")[0] for m in {metric, objective}}
         if self.jobs and objective != metric:
@@ -439,7 +475,7 @@ def say_notes(trials: list[Trial]) -> None:
     Raises:
         StudyError: its data cannot be used.
     """
-    nodes = {content_key(trial.config["data"]): trial.config["data"] for trial in trials}
+    nodes = {content_key(node): node for trial in trials if (node := trial.config.get("data"))}
     for note in dict.fromkeys(note for node in nodes.values() for note in data.notes(node)):
         print("note:", note, file=sys.stderr)
 
@@ -451,7 +487,7 @@ def check_sizes(trials: list[Trial]) -> None:
         StudyError: they cannot be used, or there are too few of them.
     """
     sizes = {}
-    for trial in trials:
+    for trial in (trial for trial in trials if not trial.computed):
         node, batch = trial.config["data"], trial.config["training"]["batch_size"]
         if (key := content_key(node)) not in sizes:
             sizes[key] = data.size(node)[0] if data.is_known(node) else math.inf
@@ -474,14 +510,14 @@ def checked(trials: list[Trial], executor: Executor) -> None:
     Raises:
         StudyError: a part is refused.
     """
-    tasks = {}
+    tasks, function = {}, COMPUTED_CHECK if trials and trials[0].computed else CHECK
     for trial in trials:
         for parts in limits.checks(trial.config):
             key = content_key(parts)
             # One worker draws all initializers for a model, which it builds once.
             group = content_key([parts[name] for name in ("model", "data") if name in parts])
             tasks[key] = Task(key, group, trial.config["engine"]["threads"], parts)
-    for task, record in list(executor.run(CHECK, list(tasks.values()))):
+    for task, record in list(executor.run(function, list(tasks.values()))):
         match record:
             case Work():
                 cost.keep(task.payload, record)
@@ -496,8 +532,10 @@ def checked(trials: list[Trial], executor: Executor) -> None:
 
 def expected_seconds(trials: list[Trial]) -> dict[str, float]:
     """About how long each trial trains, by key; one whose model no worker has built yet as the mean of the others."""
-    sizes, expected, works = {}, {}, cost.works(trials)
-    for trial in trials:
+    trained = [trial for trial in trials if not trial.computed]
+    sizes, works = {}, cost.works(trained)
+    expected = {trial.key: cost.COMPUTED for trial in trials}
+    for trial in trained:
         node = trial.config["data"]
         if (key := content_key(node)) not in sizes:
             sizes[key], _ = data.size(node)

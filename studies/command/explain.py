@@ -27,7 +27,10 @@ def refused(error: Exception, wants_traceback: bool) -> int:
 def _unread(error: Exception) -> str:
     """What is wrong with the text of a config file, if Hydra fell over one."""
     words = {word.lstrip("+") for word in sys.argv[1:]}
-    named = {path: f"{path.parent.name}={path.stem}" in words for path in compose.CONF.rglob("*.yaml")}
+    named = {
+        path: path.relative_to(compose.CONF).with_suffix("").as_posix().replace("/", "=", 1) in words
+        for path in compose.CONF.rglob("*.yaml")
+    }
     for path in sorted(named, key=lambda path: named[path], reverse=True):
         if named[path] and path.read_bytes().startswith(codecs.BOM_UTF8):
             return f"{path} begins with a byte-order mark, which hides its first line: save it as UTF-8 without one"
@@ -70,7 +73,7 @@ def explained(error: Exception) -> str:
         return f"{match[1]}={match[2]}: expected a value of the same kind as the default, {match[1]}={default}"
     if match := re.search(r"Sweep parameters '(.*)' requires --multirun", text):
         return f"{match[1]}: several values for one setting; to run them one after the other, start with -m"
-    if match := re.search(r"Could not (?:find|load) '(\w+)/([^'/]*)'", text):
+    if match := re.search(r"Could not (?:find|load) '(\w+)/([^']*)'", text):
         return _unknown_option(*match.groups())
     if "Config group override" in text:  # such as regularizer=null
         named = (argument.lstrip("+").partition("=") for argument in sys.argv[1:])

@@ -53,7 +53,7 @@ class Display:
         self.done += 1
         self.failed += result.status != "finished"
         label, metric = trial.label(), self.study.metric
-        self.values.setdefault(label, []).append(getattr(result, metric) if result.status == "finished" else None)
+        self.values.setdefault(label, []).append(result.value(metric) if result.status == "finished" else None)
         self.left[label] -= 1
         elapsed = time.monotonic() - self.started
         state = f"{self.failed} failed, {self.skipped} skipped, {60 * self.done / elapsed:.0f} a minute, "

@@ -112,8 +112,8 @@ def settings(
             raise StudyError(f"{path}={shown(entry)}: expected when and set, such as {example}")
         values = mapping(entry["set"], f"{path}.set", "optimizer.learning_rate: 0.001")
         for name, value in values.items():
-            if str(name).partition(".")[0] not in IDENTITY:
-                raise StudyError(f"{path}.set names {name}: expected keys in {listed(IDENTITY)}")
+            if str(name).partition(".")[0] not in (*IDENTITY, "compute"):
+                raise StudyError(f"{path}.set names {name}: expected keys in {listed((*IDENTITY, 'compute'))}")
             if not _is_level(value):
                 raise StudyError(f"{path}.set.{name}={shown(value)}: expected a name, a number or a list")
         values = {name: value for name, value in values.items() if name not in overridden}

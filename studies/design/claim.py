@@ -213,12 +213,14 @@ def _target(hypothesis, across) -> dict | float | None:
     return float(target)
 
 
-def _controls(node, estimand) -> tuple[dict, int]:
-    """What a positive control sets, config key -> value; and how far a negative one's seeds are from the study's."""
+def _controls(node, estimand) -> tuple[dict, int | dict]:
+    """What makes the positive control, config key -> value; and the negative one, see `Claim`."""
     controls = arms.mapping(node, "claim.controls", "positive: {optimizer.learning_rate: 1.0e-5}")
     _names(controls, "claim.controls", CONTROLS, ())
     positive = arms.mapping(controls.get("positive"), "claim.controls.positive", "optimizer.learning_rate: 1.0e-5")
     negative = controls.get("negative", APART if "of" in ESTIMANDS[estimand] else 0)
+    if estimand == "value":
+        return positive, arms.mapping(negative or None, "claim.controls.negative", "study.seeds: [1000, 1001]")
     if type(negative) is not int or negative < 0:
         raise StudyError(
             f"claim.controls.negative={shown(negative)}: expected how far the seeds of its block are from the study's, "

@@ -24,18 +24,31 @@ def controls(study: Study, expand: Expand, chosen: list[dict] | None) -> dict[st
     first = study.seeds[: study.looks[0]] if study.looks else study.seeds
     found = {}
     if claim.positive:
-        broken = _restricted(study, claim.of, first)
-        levels = {factor: (value,) for factor, value in claim.positive.items() if factor in study.factors}
-        others = {name: value for name, value in claim.positive.items() if name not in levels}
-        extra = ({"when": {}, "set": others},) if others else ()
-        only = tuple({f: levels_ for f, levels_ in rule.items() if f not in levels} for rule in broken.only)
-        only = () if any(not rule for rule in only) else only
-        broken = replace(broken, factors=study.factors | levels, only=only, settings=(*study.settings, *extra))
-        found["positive"] = _trials(study, broken, expand, chosen, claim.positive)
-    if claim.negative:
+        changed = _changed(_restricted(study, claim.of, first), claim.positive)
+        found["positive"] = _trials(study, changed, expand, chosen, claim.positive)
+    if isinstance(claim.negative, dict) and claim.negative:
+        seeds = tuple(claim.negative.get("study.seeds", first))
+        others = {name: value for name, value in claim.negative.items() if name != "study.seeds"}
+        changed = _changed(_restricted(study, {}, seeds), others)
+        found["negative"] = _trials(study, changed, expand, chosen, others)
+    elif claim.negative:
         other = _restricted(study, claim.against, tuple(seed + claim.negative for seed in first))
         found["negative"] = _trials(study, other, expand, chosen, {})
     return found
+
+
+def _changed(part: Study, values: dict) -> Study:
+    """A part of a study with some settings' values, in place of a factor's levels where it is one."""
+    levels = {factor: (value,) for factor, value in values.items() if factor in part.factors}
+    others = {name: value for name, value in values.items() if name not in levels}
+    only = tuple({f: level for f, level in rule.items() if f not in levels} for rule in part.only)
+    extra = ({"when": {}, "set": others},) if others else ()
+    return replace(
+        part,
+        factors=part.factors | levels,
+        only=only if all(only) else (),
+        settings=(*part.settings, *extra),
+    )
 
 
 def _restricted(study: Study, rule: dict, seeds: tuple[int, ...]) -> Study:

@@ -9,6 +9,7 @@ from typing import Any
 from studies.design import arms
 from studies.design.study import STUDYS
 from studies.record import (
+    METRICS,
     RESULTS_VERSION,
     Study,
     StudyError,
@@ -253,7 +254,7 @@ def _refuse_twins(trials):
 
 def _check_average(study, trials):
     for trial in trials:
-        if study.metric.startswith("ema_") and not trial.config["optimizer"]["ema"]:
+        if study.metric in METRICS and study.metric.startswith("ema_") and not trial.config["optimizer"]["ema"]:
             raise StudyError(
                 f"study.metric={study.metric}, and {trial.label()} keeps no average of its weights: give it one with "
                 f"optimizer.ema=0.99, or compare by {study.metric.removeprefix('ema_')}"

@@ -6,12 +6,12 @@ from collections.abc import Callable, Set
 
 from studies.design import arms, search
 from studies.design.claim import read_claim, read_looks
-from studies.record import FIGURES, IDENTITY, METRICS, Space, Study, StudyError, listed, shown
+from studies.record import FIGURES, IDENTITY, METRICS, Space, Study, StudyError, is_computed, listed, shown
 
 STUDYS = ("study", "seed", "plan", "claim", "profile")
 """The parts of a config that a trial has no use for."""
 
-PARTS = (*STUDYS, *IDENTITY, "executor", "tracking", "targets")
+PARTS = (*STUDYS, *IDENTITY, "compute", "executor", "tracking", "targets")
 """All the parts of a config."""
 
 STUDY = (
@@ -62,8 +62,7 @@ def read_study(
             raise StudyError(f"study.zip moves {counts} together: expected as many levels of each")
     if nuisance == {} and {"study.tuning_seeds"} & overridden:
         say("study.tuning_seeds is void: nothing is tuned")
-    if node["metric"] not in METRICS:
-        raise StudyError(f"study.metric={node['metric']}: expected one of {listed(METRICS)}")
+    _check_metric(node["metric"], config, nuisance)
     if not re.fullmatch(r"[A-Za-z0-9][\w .-]{0,99}", str(node["name"])):
         raise StudyError(f"study.name={node['name']!r}: expected up to 100 letters, digits, spaces or . _ -")
     seeds, tuning_seeds = _both_seeds(node, config["seed"], bool(nuisance))
@@ -174,6 +173,16 @@ def _both_seeds(node, one, tunes: bool) -> tuple[tuple[int, ...], tuple[int, ...
     return seeds, tuning_seeds if tunes else ()
 
 
+def _check_metric(metric, config, nuisance):
+    if is_computed(config):
+        if nuisance:
+            raise StudyError(f"study.nuisance names {listed(nuisance)}: a computed study trains nothing, leave it out")
+        if metric in METRICS or not re.fullmatch(r"[A-Za-z]\w*", str(metric)):
+            raise StudyError(f"study.metric={shown(metric)}: expected one of the quantities that compute gives")
+    elif metric not in METRICS:
+        raise StudyError(f"study.metric={metric}: expected one of {listed(METRICS)}")
+
+
 def _check_names(node, prefix, names, what):
     for name in node:
         if name not in names:
@@ -191,7 +200,7 @@ def _is_gone(factor, config, overridden) -> bool:
 
 def _check_factor(role, factor, config, factors):
     group, _, path = factor.partition(".")
-    allowed = (*IDENTITY, "targets") if path else tuple(n for n in IDENTITY if n not in ("training", "engine", "seeds"))
+    allowed = (*IDENTITY, "compute", "targets") if path else IDENTITY[:-3]
     if group not in allowed:
         raise StudyError(
             f"{role} names {factor}: expected a group ({listed(IDENTITY[:-3])}) or a path into one or into "
@@ -202,7 +211,7 @@ def _check_factor(role, factor, config, factors):
         for part in path.split("."):
             if not isinstance(node, dict) or part not in node:
                 keys = [k for k in node if k != "_target_"] if isinstance(node, dict) else []
-                raise StudyError(f"{role} names {factor}, and {group} has no {path}: it has {listed(keys)}")
+                raise StudyError(f"{role} names {factor}, and {group} has no {path}: it has {listed(keys) or 'none'}")
             node = node[part]
 
 

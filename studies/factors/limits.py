@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from studies.record import EPOCHS, IDENTITY, SEED_STREAMS, StudyError, listed, shown
+from studies.record import EPOCHS, SEED_STREAMS, StudyError, identity_parts, is_computed, listed, shown
 
 
 def number(
@@ -420,6 +420,15 @@ GROUPS: dict[str, Group] = {
             "name": text,
         },
     ),
+    "compute": Group(
+        targets={
+            "studies.compute.census": ("application", "dense", "transformer", "training_time", "initializers"),
+            "studies.compute.identities": ("linear_map", "chain_rule", "update_rule"),
+            "studies.compute.descent": ("linear_regression",),
+        },
+        graph=_all_but(),
+        built_with=_alone,
+    ),
     "executor": Group(
         targets={"studies.serial": ("Serial",), "studies.pool": ("Pool",)},
         settings={
@@ -464,6 +473,11 @@ def settled(config: dict) -> dict:
     """
     result = _settled(config, "")
     for part, node in config.items():
+        if part == "compute" and node is not None and not (isinstance(node, dict) and "_target_" in node):
+            raise StudyError(
+                f"compute={shown(node)}: expected null, or a function and its inputs, such as "
+                f"'+compute={{_target_: studies.compute.census.application, model: ResNet50}}'"
+            )
         if part in PLAIN or (isinstance(node, dict) and "_target_" in node):
             _check_settings(part, node)
         elif isinstance(node, dict) and node:
@@ -476,8 +490,8 @@ def settled(config: dict) -> dict:
 
 def identity(config: dict) -> dict:
     """What of a trial's config can change its numbers; the source of the user's own modules is of it too."""
-    parts = {part: config[part] for part in IDENTITY}
-    for part in IDENTITY:
+    parts = {part: config[part] for part in identity_parts(config)}
+    for part in parts:
         if parts[part].get("content"):  # which counts wherever it is; else the place is all that tells data apart
             parts[part] = _all_but(*GROUPS[part].places)(parts[part])
     return parts | {"source": config["targets"].get("source", {})}
@@ -486,11 +500,16 @@ def identity(config: dict) -> dict:
 def graph(config: dict) -> dict:
     """What of a trial's config shapes its compiled graph: what differs in nothing here can share one."""
     parts = identity(config)
-    return {part: shape(parts[part]) for part in IDENTITY if (shape := GROUPS[part].graph)}
+    return {part: shape(parts[part]) for part in identity_parts(config) if (shape := GROUPS[part].graph)}
 
 
 def drawn(config: dict) -> set[str]:
-    """A seed's streams that are not pinned and that a trial draws from; the user's own parts may draw from any."""
+    """A seed's streams that are not pinned and that a trial draws from; the user's own parts may draw from any.
+
+    What a computed trial draws is the stream `compute`.
+    """
+    if is_computed(config):
+        return {"compute"}
     model, regularizer = config["model"], config["regularizer"].get("_target_", "")
     own = regularizer and not regularizer.startswith(("studies.", "keras."))
     streams = {"split", "init", "order"}
@@ -507,7 +526,7 @@ def checks(config: dict) -> list[dict]:
     """Parts of a trial's config that are to be built together, each once whatever else differs."""
     every = []
     for part, group in GROUPS.items():
-        if group.built_with is not None and config[part]:
+        if group.built_with is not None and config.get(part):
             every.append({name: config[name] for name in (part, *group.built_with(config[part]), "targets")})
     return every
 

@@ -132,6 +132,23 @@ def build(node: dict | None, path: str, allow: list[str], **arguments: object) -
     """
     if not node:
         return None
+    call = bound(node, path, allow, **arguments)
+    try:
+        return call()
+    except (TypeError, ValueError, KeyError, AttributeError, NotImplementedError) as error:
+        settings = listed(f"{name}={value!r}" for name, value in node.items() if name != "_target_")
+        raise StudyError(
+            f"{path}: {node['_target_']}({settings}) was refused: {_first_line(error)}. It takes "
+            f"{_arguments(call.func)}; change the setting with {path}.NAME=VALUE"
+        ) from error
+
+
+def bound(node: dict, path: str, allow: list[str], **arguments: object) -> functools.partial:
+    """What `node` describes, not called yet: its target with its keyword arguments. For the arguments see `build`.
+
+    Raises:
+        StudyError: the target is refused or cannot be imported.
+    """
     if "_target_" not in node:
         raise StudyError(f"{path} has {listed(node)} and no _target_ that takes them: choose an option, {path}=NAME")
     refuse_unlisted({path: node}, allow)
@@ -143,14 +160,7 @@ def build(node: dict | None, path: str, allow: list[str], **arguments: object) -
     }
     given = {name: _typed(target, name, value) for name, value in given.items()}
     given |= {name: value for name, value in arguments.items() if takes(target, name)}
-    try:
-        return target(**given)
-    except (TypeError, ValueError, KeyError, AttributeError, NotImplementedError) as error:
-        settings = listed(f"{name}={value!r}" for name, value in node.items() if name != "_target_")
-        raise StudyError(
-            f"{path}: {node['_target_']}({settings}) was refused: {_first_line(error)}. It takes "
-            f"{_arguments(target)}; change the setting with {path}.NAME=VALUE"
-        ) from error
+    return functools.partial(target, **given)
 
 
 def _arguments(target) -> str:

@@ -22,7 +22,7 @@ import yaml
 from filelock import FileLock
 
 from studies import contract
-from studies.contract import CIRCUMSTANCES, EPOCH_COLUMNS, LAYER_COLUMNS, STATISTICS, Tag
+from studies.contract import CIRCUMSTANCES, EPOCH_COLUMNS, LAYER_COLUMNS, STATISTICS, TAG_LENGTH, Tag
 from studies.record import (
     IDENTITY,
     METRICS,
@@ -46,9 +46,6 @@ CHARTED = {"weights": ("l2", "distance"), "gradients": ("gradient_norm",), "upda
 """The statistics of kernels that MLflow charts; every one is in layers.parquet."""
 
 CHARTED_EPOCHS = 12
-TAG_LENGTH = 8000
-"""What MLflow keeps of a tag."""
-
 CURVES = tuple(name for name in EPOCH_COLUMNS if name not in ("key", "epoch", "examples", "seconds"))
 FINAL = (
     "epochs",
@@ -120,7 +117,8 @@ class Execution:
         compared=None,
     ):
         self.study, self.root, self.provenance = study, Path(root).resolve(), provenance or {}
-        nodes = {content_key(trial.config["data"]): trial.config["data"] for trial in trials}
+        self.reported = not all(trial.computed for trial in trials)
+        nodes = {content_key(node): node for trial in trials if (node := trial.config.get("data"))}
         self.datasets = {key: entry(node) for key, node in nodes.items()} if entry else {}
         self._begin(trials, config, jobs, provenance, compared)
 
@@ -170,8 +168,9 @@ class Execution:
             *[""] * bool(factors),
             f"Compared by `{study.metric}`, at the seeds {listed(study.seeds)}.",
             "",
-            f"Latest execution: [its table]({self._page()}) and [report]({self._page('report.html')}), which is "
-            f"`report.html` among its artifacts.",
+            f"Latest execution: [its table]({self._page()})"
+            + f" and [report]({self._page('report.html')}), which is `report.html` among its artifacts" * self.reported
+            + ".",
             "",
             f"Tables in a terminal: `python -m analysis.compare {shlex.quote(study.name)}`, and `--root` for a store "
             f"that is not in `mlruns`.",
@@ -247,6 +246,9 @@ class Execution:
             tags[Tag.OVERRIDES] = overrides
         if warning:
             tags[Tag.WARNING] = warning[:TAG_LENGTH]
+        if result.quantities:  # the metrics are single precision, and only finite
+            found = {n: value if math.isfinite(value) else str(value) for n, value in result.quantities.items()}
+            tags[Tag.QUANTITIES] = json.dumps(found)
         if result.error:
             tags[Tag.ERROR] = result.error[:TAG_LENGTH]
         run = self.store.begin(f"{trial.label()} seed={trial.seed}", tags, now - int(1000 * seconds))
@@ -265,7 +267,7 @@ class Execution:
         params |= {name: value for name, value in _main_values(trial.config).items() if name not in params}
         # MLflow's pages take the first metric where they show one.
         metrics = sorted(_metrics(epochs, layers, result), key=lambda metric: metric[0] != self.study.metric)
-        dataset = self.datasets.get(content_key(trial.config["data"]))
+        dataset = self.datasets.get(content_key(trial.config.get("data")))
         self.store.write(run, RUN_STATUS[result.status], now, params, metrics, dataset)
 
     @_writing
@@ -278,9 +280,10 @@ class Execution:
         note = f"{self.study.question}\n\n**{verdict}**" if verdict else self.study.question
         if table:
             (self.artifacts / "comparison.md").write_text(table, encoding="utf-8")
+            report = f"[report.html]({self._page('report.html')}), the answer; `figures/`, its figures; "
             note += (
-                f"\n\nAmong the artifacts: [report.html]({self._page('report.html')}), the answer; `figures/`, its "
-                f"figures; `comparison.md`, this table; `study.yaml`, the whole config.\n\n{table}"
+                f"\n\nAmong the artifacts: {report * self.reported}`comparison.md`, this table; `study.yaml`, the "
+                f"whole config.\n\n{table}"
             )
         tags = {Tag.VERDICT: verdict} if verdict else {}
         self.store.end(self.parent, status, tags | {"mlflow.note.content": _whole_lines(note)})
@@ -365,13 +368,14 @@ def _metrics(epochs, layers, result) -> list[tuple[str, float, int]]:
                     for name in names
                 ]
     metrics += [(name, float(getattr(result, name)), last) for name in FINAL]
+    metrics += [(name, value, last) for name, value in result.quantities.items()]
     return [metric for metric in metrics if abs(metric[1]) < math.inf]
 
 
 def _main_values(config: dict) -> dict[str, str]:
     """The config's main values, flat: what a group's target is called, and its settings."""
     values = {}
-    for group in IDENTITY:
+    for group in (*IDENTITY, "compute"):
         for name, value in config.get(group, {}).items():
             if name == "_target_":
                 values[group] = str(value).rpartition(".")[2]
