@@ -26,7 +26,9 @@ def controls(study: Study, expand: Expand, chosen: list[dict] | None) -> dict[st
     if claim.positive:
         changed = _changed(_restricted(study, claim.of, first), claim.positive)
         found["positive"] = _trials(study, changed, expand, chosen, claim.positive)
-    if isinstance(claim.negative, dict) and claim.negative:
+    if isinstance(claim.negative, dict):
+        if not claim.negative:
+            return found
         seeds = tuple(claim.negative.get("study.seeds", first))
         others = {name: value for name, value in claim.negative.items() if name != "study.seeds"}
         changed = _changed(_restricted(study, {}, seeds), others)
