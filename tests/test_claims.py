@@ -63,6 +63,8 @@ def frame(values: dict, seeds=None, factor="optimizer", **columns) -> pd.DataFra
         ({"hypothesis": HYPOTHESIS | {"measure": "time_to_target"}}, "target is missing"),
         ({"hypothesis": HYPOTHESIS | {"estimand": "slope"}}, "along is missing"),
         ({"hypothesis": HYPOTHESIS | {"estimand": "slope", "along": "nosuch"}}, "along=nosuch"),
+        ({"hypothesis": HYPOTHESIS | {"against": {"optimizer": "adam"}}}, "the same arms"),
+        ({"hypothesis": HYPOTHESIS | {"measure": "feeling"}}, "measure=feeling: expected one of time_to_target"),
         ({"hypothesis": HYPOTHESIS | {"direction": "within"}}, "claimed_band is missing"),
         ({"version": 0}, "claim.version=0"),
         ({"kind": "rumour"}, "claim.kind=rumour"),
@@ -109,6 +111,7 @@ def test_the_card_is_another_when_anything_that_decides_is():
 
 def test_each_estimand_that_a_card_can_name_is_computed():
     assert design.ESTIMANDS.keys() == estimands.ESTIMANDS.keys()
+    assert set(design.DERIVED) == {*estimands.CLOCKS, *estimands.GAPS, "success"}
 
 
 def sample(numbers, bounds=None):

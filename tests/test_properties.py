@@ -149,7 +149,9 @@ def answered(planned, monkeypatch, tmp_path_factory):
     """A function that gives words to the command line, and holds its answer against the rule."""
     folder = tmp_path_factory.mktemp("datasets")
     images, labels = np.zeros((30, 28, 28), np.uint8), np.arange(30) % 10
-    np.savez(folder / "mnist.npz", x_train=images, y_train=labels, x_test=images, y_test=labels)
+    for name in ("mnist", "fashion_mnist", "cifar10", "cifar100"):
+        pictures = images if "mnist" in name else np.zeros((30, 32, 32, 3), np.uint8)
+        np.savez(folder / f"{name}.npz", x_train=pictures, y_train=labels, x_test=pictures, y_test=labels)
     monkeypatch.setenv("STUDIES_DATA", str(folder))
     monkeypatch.setattr(data.subprocess, "run", lambda *_, **__: pytest.fail("it would have gone to the network"))
     elsewhere = tmp_path_factory.mktemp("nothing_is_written_here")

@@ -277,7 +277,7 @@ def _broken(study: Study, evidence: Evidence) -> str:
     """Whether what must be found is found: that a broken arm is worse than itself, that an input violates the claim."""
     claim, control = study.claim, evidence.positive
     assert claim is not None and control is not None  # noqa: S101
-    if claim.estimand == "value":
+    if claim.estimand in ("value", "mean"):
         found = [judged(claim, sample).direction for sample in samples(claim, control, None, list(study.factors))]
         known = all(each == NOT_SUPPORTED for each in found)
         return (
@@ -300,7 +300,7 @@ def _same_arm(study: Study, evidence: Evidence) -> str:
     """Whether the arm `against`, set against itself at other seeds, is not found to bear the claim out."""
     claim, control = study.claim, evidence.negative
     assert claim is not None and control is not None  # noqa: S101
-    if claim.estimand == "value":
+    if claim.estimand in ("value", "mean"):
         cases = [judged(claim, sample).direction for sample in samples(claim, control, None, list(study.factors))]
         return "passed: what must hold does" if set(cases) == {SUPPORTED} else "failed: what must hold is not found to"
     block = "block of seeds"

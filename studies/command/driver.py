@@ -63,6 +63,9 @@ def plan(study: Study, trials: list[Trial], executor: Executor) -> None:
         seconds += [mean] * finals
     else:
         print(f"{len(trials)} trials, {count} arms" + f", {len(graphs)} graphs: {listed(graphs)}" * bool(graphs))
+    if study.claim:
+        looks = f", looked at after {listed(study.looks)} seeds" * bool(study.looks)
+        print(f"a claim{looks}, with the trials of its controls besides; profile {study.claim.profile}")
     total = cost.total_seconds(seconds, len(graphs), workers)
     print(f"estimated time: about {total:.0f} s on {workers} worker{'s' * (workers > 1)}, if none is finished before")
 

@@ -3,9 +3,10 @@
 import itertools
 import math
 import re
+from dataclasses import fields
 
 from studies.design import arms
-from studies.record import Claim, StudyError, listed, shown
+from studies.record import METRICS, Claim, Result, StudyError, listed, shown
 
 KINDS = ("definitional", "arithmetic", "existential", "universal", "quantitative")
 
@@ -21,6 +22,12 @@ ESTIMANDS = {
 }
 """What a claim can be about, and the settings that each needs; `analysis.estimate.estimands` says what they are."""
 
+DERIVED = ("time_to_target", "examples_to_target", "seconds_to_target", "accuracy_gap", "loss_gap", "success")
+"""Measures of a trial that are worked out from its columns and epochs."""
+
+COLUMNS = (*METRICS, *(f.name for f in fields(Result) if f.name not in ("key", "status", "error", *METRICS)))
+"""Of the trials frame, of a trained trial."""
+
 DIRECTIONS = ("above", "below", "within")
 CARD = ("id", "version", "quote", "kind", "hypothesis", "decision", "prediction", "controls", "profiles", "needs")
 HYPOTHESIS = ("estimand", "measure", "direction", "margin", "why_margin", "claimed_band", "target", "metric", "best")
@@ -34,11 +41,12 @@ APART = 1000
 """Seeds between a negative control's block and the study's."""
 
 
-def read_claim(node: object, factors: dict, profile: str) -> Claim | None:
+def read_claim(node: object, factors: dict, profile: str, computed: bool = False) -> Claim | None:
     """The claim of a composed config, None if it has none.
 
     Args:
         factors: those that are compared, with their levels.
+        computed: whether the trials compute, so that their measures are known only when they have.
 
     Raises:
         StudyError: something in `claim` is not what it should be.
@@ -53,6 +61,10 @@ def read_claim(node: object, factors: dict, profile: str) -> Claim | None:
         raise StudyError(f"claim.id={shown(card['id'])}: expected small letters, digits and _")
     across, alpha = _decision(card.get("decision"), factors)
     hypothesis = _hypothesis(card["hypothesis"], factors, across)
+    if not computed and hypothesis["measure"] not in (*DERIVED, *COLUMNS):
+        raise StudyError(
+            f"claim.hypothesis.measure={hypothesis['measure']}: expected one of {listed((*DERIVED, *COLUMNS))}"
+        )
     positive, negative = _controls(card.get("controls"), hypothesis["estimand"])
     return Claim(
         id=str(card["id"]),
@@ -75,12 +87,18 @@ def _hypothesis(node, factors, across) -> dict:
     node = arms.mapping(node, "claim.hypothesis", "estimand: ratio")
     estimand = _one_of(node.get("estimand"), "claim.hypothesis.estimand", ESTIMANDS)
     needed = ESTIMANDS[estimand]
-    always = ("measure", "direction", "margin", "why_margin")
+    margin = ("margin",) * (node.get("direction") != "within")
+    always = ("measure", "direction", *margin, "why_margin")
     _names(node, "claim.hypothesis", (*HYPOTHESIS, *needed), (*always, *needed))
     rules = {name: _rule(node[name], name, factors) for name in ("of", "against") if name in needed}
+    if rules and rules["of"] == rules["against"]:
+        raise StudyError(f"claim.hypothesis.of and against are the same arms, {shown(rules['of'])}: expected two")
     along = node.get("along", "") if "along" in needed else ""
-    if along and along not in factors:
-        raise StudyError(f"claim.hypothesis.along={along}: expected a factor of the study, {listed(factors)}")
+    if along and len(factors.get(along, ())) < 2:
+        raise StudyError(
+            f"claim.hypothesis.along={along}: expected a factor of the study with two levels or more, one of "
+            f"{listed(factor for factor, levels in factors.items() if len(levels) > 1)}"
+        )
     direction = _one_of(node["direction"], "claim.hypothesis.direction", DIRECTIONS)
     return {
         "estimand": estimand,
@@ -92,7 +110,7 @@ def _hypothesis(node, factors, across) -> dict:
         "target": _target(node, across),
         "metric": str(node.get("metric", "val_accuracy")),
         "direction": direction,
-        "margin": _margin(node["margin"], direction),
+        "margin": 0.0 if direction == "within" else _margin(node["margin"], direction),
         "why_margin": str(node["why_margin"]),
         "claimed_band": _band(node.get("claimed_band"), direction),
     }
@@ -219,7 +237,7 @@ def _controls(node, estimand) -> tuple[dict, int | dict]:
     _names(controls, "claim.controls", CONTROLS, ())
     positive = arms.mapping(controls.get("positive"), "claim.controls.positive", "optimizer.learning_rate: 1.0e-5")
     negative = controls.get("negative", APART if "of" in ESTIMANDS[estimand] else 0)
-    if estimand == "value":
+    if estimand in ("value", "mean"):
         return positive, arms.mapping(negative or None, "claim.controls.negative", "study.seeds: [1000, 1001]")
     if type(negative) is not int or negative < 0:
         raise StudyError(

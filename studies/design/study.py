@@ -66,7 +66,7 @@ def read_study(
     if not re.fullmatch(r"[A-Za-z0-9][\w .-]{0,99}", str(node["name"])):
         raise StudyError(f"study.name={node['name']!r}: expected up to 100 letters, digits, spaces or . _ -")
     seeds, tuning_seeds = _both_seeds(node, config["seed"], bool(nuisance))
-    card = read_claim(config["claim"], factors, config["profile"]["name"])
+    card = read_claim(config["claim"], factors, config["profile"]["name"], is_computed(config))
     return Study(
         str(node["name"]),
         str(node["question"] or _question(node["metric"], list(factors))),

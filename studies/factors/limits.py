@@ -425,6 +425,7 @@ GROUPS: dict[str, Group] = {
             "studies.compute.census": ("application", "dense", "transformer", "training_time", "initializers"),
             "studies.compute.identities": ("linear_map", "chain_rule", "update_rule"),
             "studies.compute.descent": ("linear_regression",),
+            "studies.compute.propagation": ("gradient_slope",),
         },
         graph=_all_but(),
         built_with=_alone,
