@@ -101,10 +101,17 @@ def judge(
     return found, evidence
 
 
-def record(study: Study, found: Verdict, evidence: Evidence, tags: Mapping[str, str]) -> dict:
+def record(
+    study: Study,
+    found: Verdict,
+    evidence: Evidence,
+    tags: Mapping[str, str],
+    settings: Mapping[str, object] | None = None,
+) -> dict:
     """A verdict as it is kept and as the board's JSON has it.
 
     Args:
+        settings: the main values of a trial's config, by their keys.
         tags: the execution's, which name the commit and the machine.
     """
     claim = study.claim
@@ -121,7 +128,7 @@ def record(study: Study, found: Verdict, evidence: Evidence, tags: Mapping[str, 
             "version": claim.version,
             "quote": claim.quote,
             "kind": claim.kind,
-            "scope": board.scope(study, used),
+            "scope": board.scope(study, used, settings),
             "profile": claim.profile,
             "estimand": board.estimand(claim),
             **numbers,

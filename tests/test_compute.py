@@ -47,7 +47,7 @@ def expanded(config, *overrides):
 def test_a_computed_trial_is_its_function_inputs_seed_and_surroundings(config):
     trials = expanded(config)
     assert [(t.arm, t.seed) for t in trials] == [({"compute.rate": r}, s) for r in (0.5, 1.1) for s in (0, 1)]
-    for same in ("optimizer=adam", "data.train_size=100", "training.epochs=3", "+claim.version=2", "executor=serial"):
+    for same in ("optimizer=adam", "data.train_size=100", "training.epochs=3", "profile=full", "executor=serial"):
         assert [t.key for t in expanded(config, same)] == [t.key for t in trials], same
     for other in ("+compute.steps=10", "engine.threads=2"):
         assert not {t.key for t in expanded(config, other)} & {t.key for t in trials}, other

@@ -1,6 +1,7 @@
 """Verdicts in words, and the board of them all."""
 
 import json
+from collections.abc import Mapping
 
 import pandas as pd
 from markupsafe import escape
@@ -30,13 +31,19 @@ def estimand(claim: Claim) -> str:
     }[claim.estimand]
 
 
-def scope(study: Study, trials: pd.DataFrame) -> str:
-    """What the verdict is about, and no more: `digits, MLP, 20 epochs; quick profile`."""
-    claim = study.claim
+def scope(study: Study, trials: pd.DataFrame, settings: Mapping[str, object] | None = None) -> str:
+    """What the verdict is about, and no more: `mnist, mlp, 20 epochs, 12 seeds; quick profile`.
+
+    Args:
+        settings: the main values of a trial's config, by their keys.
+    """
+    claim, known = study.claim, settings or {}
     assert claim is not None  # noqa: S101
     across = [f"{factor.rpartition('.')[2]} {listed(dict.fromkeys(trials[factor]))}" for factor in claim.across]
+    of_trial = {"data": known.get("data.name", known.get("data")), "model": known.get("model")}
+    named = [str(name) for group, name in of_trial.items() if name and group not in study.factors]
     epochs = int(trials["epochs"].max()) if len(trials) and trials["epochs"].max() > 0 else 0
-    parts = [*across, *([f"{epochs} epochs"] if epochs else []), f"{trials['seed'].nunique()} seeds"]
+    parts = [*named, *across, *([f"{epochs} epochs"] if epochs else []), f"{trials['seed'].nunique()} seeds"]
     return f"{', '.join(parts)}; {claim.profile} profile"
 
 

@@ -206,11 +206,13 @@ class Driver:
 
     def _keep_verdict(self) -> None:
         """Keep what was decided with the execution."""
-        from analysis import claims
+        from analysis import claims, load
 
         if self.verdict and self.execution:
             found, evidence = self.verdict
-            record = claims.record(self.study, found, evidence, self.execution.provenance)
+            settings = load.settings(self.study.name, self.root, list(evidence.trials["key"][:1]))
+            main = settings.iloc[0].to_dict() if len(settings) else {}
+            record = claims.record(self.study, found, evidence, self.execution.provenance, main)
             self._keep({claims.FILE: json.dumps(record, indent=2, allow_nan=False)})
 
     def _train(self, trials, study) -> None:
