@@ -21,9 +21,6 @@ CLOCKS = {"time_to_target": "time", "examples_to_target": "examples", "seconds_t
 GAPS = {"accuracy_gap": ("train_accuracy", "val_accuracy"), "loss_gap": ("val_loss", "train_loss")}
 """Generalization gaps: the first less the second."""
 
-STABLE = 0.8
-"""Of its seeds an arm must finish to be stable."""
-
 
 @dataclass(frozen=True)
 class Sample:
@@ -40,11 +37,6 @@ class Sample:
     seeds: np.ndarray
     numbers: np.ndarray
     bounds: np.ndarray
-
-    def first(self, seeds: tuple[int, ...]) -> "Sample":
-        """The numbers at some seeds."""
-        there = np.isin(self.seeds, seeds)
-        return Sample(self.context, self.seeds[there], self.numbers[there], self.bounds[there])
 
 
 def samples(
@@ -204,7 +196,7 @@ def spread_ratio(context: _Context) -> Numbers:
     sides = []
     for rule in (context.claim.of, context.claim.against):
         table = pd.concat([context.at(level).side(rule)[0] for level in context.levels()], axis=1)
-        sides.append(table.std(axis=1, ddof=1))
+        sides.append(table.std(axis=1, ddof=1, skipna=False))
     with np.errstate(divide="ignore", invalid="ignore"):
         return _known(np.log(sides[0] / sides[1]), sides[0].index)
 
@@ -213,14 +205,14 @@ def stable_ratio(context: _Context) -> Numbers:
     """The logarithm of the ratio of the largest levels along a factor, such as a rate, up to which all succeed.
 
     By seed: the largest level at which the seed's trial succeeds, and those at all smaller levels. At the largest level
-    of all it is at least that.
+    of all it is at least that; where none succeeds it is at most the smallest level.
     """
     sides = []
     for rule in (context.claim.of, context.claim.against):
         levels = context.levels()
         table = pd.concat([context.at(level).side(rule)[0] for level in levels], axis=1).astype(float)
         good = np.cumprod(table.to_numpy() >= 0.5, axis=1).sum(axis=1)
-        logs = np.log(np.array([levels[0] / 2, *levels], float))  # of none: below the least
+        logs = np.log(np.array([levels[0], *levels], float))
         sides.append((table.index, logs[good], good == len(levels), good == 0))
     (index, one, top, none), (_, other, other_top, other_none) = sides
     up, down = top | other_none, other_top | none
@@ -240,7 +232,8 @@ def ends_ratio(context: _Context) -> Numbers:
     best = int(np.argmin(np.median(np.where(cut, np.inf, times), axis=0)))
     with np.errstate(divide="ignore", invalid="ignore"):
         logs = np.log(times[:, [0, -1]]).min(axis=1) - np.log(times[:, best])
-    bounds = np.where(cut[:, best], np.nan, np.where(cut[:, [0, -1]].any(axis=1), 1.0, 0.0))
+    # An end that was reached was so before the budget, at which the other was cut off: it is the better one, and known.
+    bounds = np.where(cut[:, best], np.nan, np.where(cut[:, [0, -1]].all(axis=1), 1.0, 0.0))
     return sides[0][0].index.to_numpy(), logs, bounds
 
 

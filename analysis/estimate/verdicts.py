@@ -115,12 +115,13 @@ def verdict(study: Study, evidence: Evidence, expected: int, short: dict[str, in
     missing = "".join(f"trials of the {name} control are missing" for name in list(short or {})[:1])
     if missing := missing or _missing(study, trials, expected):
         return Verdict(INVALID, "", INVALID, [], tuple(sorted(set(trials["seed"]))), 0, because=missing)
-    whole = samples(claim, trials, evidence.epochs, by, evidence.tuned)
     controls = _controls(study, evidence)
     looks = [look for look in study.looks or (len(study.seeds),) if look <= trials["seed"].nunique()]
     for look in looks or [trials["seed"].nunique()]:
         seeds = study.seeds[:look]
-        found = combined(claim, [judged(claim, sample.first(seeds)) for sample in whole], seeds, controls)
+        there = trials[trials["seed"].isin(seeds)]  # what later seeds score is nothing that a look knows
+        numbers = samples(claim, there, evidence.epochs, by, evidence.tuned)
+        found = combined(claim, [judged(claim, sample) for sample in numbers], seeds, controls)
         if found.decided:
             break
     return found
