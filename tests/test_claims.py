@@ -408,3 +408,50 @@ def test_a_spread_is_not_taken_of_the_levels_that_are_left():
     trials.loc[(trials["optimizer"] == "adam") & (trials["rate"] == 3) & (trials["seed"] == 1), "val_accuracy"] = np.nan
     [found] = estimands.samples(claim, trials, None, list(factors))
     assert np.exp(found.numbers[0]) == pytest.approx(0.5) and np.isnan(found.bounds).tolist() == [False, True]
+
+
+def test_of_losses_the_least_tuned_is_the_best():
+    factors = {"optimizer": ("sgd", "adam", "rmsprop")}
+    claim = read(factors=factors, of={"optimizer": ["adam", "rmsprop"]}, best=True)
+    asked = replace(study(claim, factors, 6), metric="val_loss")
+    trials = frame({"sgd": [0.5] * 6, "adam": [0.4] * 6, "rmsprop": [0.9] * 6})
+    tuned = pd.DataFrame({"optimizer": ["sgd", "adam", "rmsprop"], "value": [0.9, 0.8, 0.2]})
+    assert verdicts.verdict(asked, Evidence(trials, tuned=tuned), 3).verdict == SUPPORTED  # by rmsprop
+
+
+@pytest.mark.parametrize("name", ["positive", "negative"])
+def test_a_control_that_crashed_is_no_verdict(name):
+    factors = {"optimizer": ("sgd", "adam")}
+    whole = frame({"sgd": [0.5] * 6, "adam": [0.61, 0.62, 0.6, 0.63, 0.6, 0.61]})
+    control = frame({"adam" if name == "positive" else "sgd": [0.1, 0.11, 0.1, 0.12, 0.1, 0.1]})
+    control.loc[0, ["status", "val_accuracy"]] = ["crashed", np.nan]
+    found = verdicts.verdict(study(read(factors=factors), factors, 6), Evidence(whole, **{name: control}), 2)
+    assert found.verdict == INVALID and f"{name} control" in found.because
+    record = claims.record(study(read(factors=factors), factors, 6), found, Evidence(whole.assign(role="?")), {})
+    assert record["saved"] == 0
+
+
+def test_an_arm_against_itself_is_found_to_differ_as_seldom_over_many_contexts():
+    factors = {"optimizer": ("sgd", "adam"), "model.depth": tuple(range(8))}
+    asked = study(replace(read(factors=factors), across=("model.depth",)), factors, 6)
+    ahead, even = np.array([0.01, 0.03, 0.02, 0.03, -0.005, 0.02]), np.array([0.01, -0.01] * 3)  # p .012 and .5
+    arms, rows, again = {"sgd": [0.5] * 6, "adam": [0.6, 0.61, 0.62, 0.6, 0.61, 0.63]}, [], []
+    for depth in range(8):
+        rows.append(frame(arms).assign(**{"model.depth": depth}))
+        again.append(frame({"sgd": 0.5 + (even if depth else ahead)}).assign(**{"model.depth": depth}))
+    whole, other = (
+        pd.concat(some, ignore_index=True).assign(key=range(6 * 8 * n)) for n, some in ((2, rows), (1, again))
+    )
+    alone = replace(asked, factors=factors | {"model.depth": (0,)})
+    first = Evidence(whole[whole["model.depth"] == 0], negative=other[other["model.depth"] == 0])
+    assert verdicts.verdict(alone, first, 2).controls["negative"].startswith("failed")
+    assert verdicts.verdict(asked, Evidence(whole, negative=other), 16).verdict == SUPPORTED
+
+
+def test_a_contradiction_that_holms_rule_leaves_open_is_nowhere_called_one():
+    claim = replace(read(), across=("data",))
+    good, bad = [0.02, 0.03, 0.025, 0.03], [-0.02, -0.05, -0.03, -0.06]
+    judged = [verdicts.judged(claim, sample(some)) for some in (bad, good, good)]
+    assert judged[0].direction == NOT_SUPPORTED
+    found = verdicts.combined(claim, judged, (0, 1, 2, 3), {})
+    assert found.verdict == INCONCLUSIVE and found.contexts[0].direction == INCONCLUSIVE

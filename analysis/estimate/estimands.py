@@ -49,7 +49,7 @@ def samples(
     Args:
         trials, epochs: those frames; the epochs only for a time to target.
         by: the factors.
-        tuned: with a claim of the best arms, each arm's levels and the `value` that it was tuned to.
+        tuned: with a claim of the best arms, each arm's levels and the `value` that it was tuned to, more being better.
 
     Raises:
         StudyError: there is no such measure, or no arm of a side in a context.

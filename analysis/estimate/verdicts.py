@@ -112,7 +112,9 @@ def verdict(study: Study, evidence: Evidence, expected: int, short: dict[str, in
     claim = study.claim
     assert claim is not None  # noqa: S101
     by, trials = list(study.factors), evidence.trials
-    missing = "".join(f"trials of the {name} control are missing" for name in list(short or {})[:1])
+    sides = {"positive": evidence.positive, "negative": evidence.negative}
+    gone = [*(short or {}), *(name for name, side in sides.items() if side is not None and _crashed(side))]
+    missing = "".join(f"trials of the {name} control are missing or crashed" for name in gone[:1])
     if missing := missing or _missing(study, trials, expected):
         return Verdict(INVALID, "", INVALID, [], tuple(sorted(set(trials["seed"]))), 0, because=missing)
     controls = _controls(study, evidence)
@@ -120,7 +122,7 @@ def verdict(study: Study, evidence: Evidence, expected: int, short: dict[str, in
     for look in looks or [trials["seed"].nunique()]:
         seeds = study.seeds[:look]
         there = trials[trials["seed"].isin(seeds)]  # what later seeds score is nothing that a look knows
-        numbers = samples(claim, there, evidence.epochs, by, evidence.tuned)
+        numbers = samples(claim, there, evidence.epochs, by, _rated(study, evidence))
         found = combined(claim, [judged(claim, sample) for sample in numbers], seeds, controls)
         if found.decided:
             break
@@ -157,12 +159,12 @@ def judged(claim: Claim, sample: Sample) -> Judged:
 def combined(claim: Claim, contexts: list[Judged], seeds: tuple[int, ...], controls: dict[str, str]) -> Verdict:
     """The verdict over all contexts: the claim must hold in each; a contradiction in any must hold after Holm's."""
     adjusted = holm(np.array([each.p_against for each in contexts])) if len(contexts) > 1 else None
-    directions = [each.direction for each in contexts]
-    if adjusted is not None and claim.estimand != "value":
-        directions = [
-            INCONCLUSIVE if said == NOT_SUPPORTED and claim.direction != "within" and p > claim.alpha_look else said
-            for said, p in zip(directions, adjusted, strict=True)
+    if adjusted is not None and claim.estimand != "value" and claim.direction != "within":
+        contexts = [
+            replace(each, direction=INCONCLUSIVE) if each.direction == NOT_SUPPORTED and p > claim.alpha_look else each
+            for each, p in zip(contexts, adjusted, strict=True)
         ]
+    directions = [each.direction for each in contexts]
     direction, magnitude = _together(directions), _together([each.magnitude for each in contexts])
     said = _together([direction, magnitude]) if magnitude else direction
     failed = [name for name, outcome in controls.items() if not outcome.startswith("passed")]
@@ -189,8 +191,7 @@ def _together(verdicts: list[str]) -> str:
 
 def _missing(study: Study, trials: pd.DataFrame, expected: int) -> str:
     """What keeps a verdict from being given, empty if nothing does."""
-    crashed = int((trials["status"] == "crashed").sum())
-    if crashed:
+    if crashed := _crashed(trials):
         return f"{crashed} of its trials crashed"
     per_seed = trials.groupby("seed")["key"].nunique()
     short = per_seed[per_seed < expected]
@@ -198,6 +199,16 @@ def _missing(study: Study, trials: pd.DataFrame, expected: int) -> str:
         return f"{int((expected - short).sum()) or 'all'} of its trials are missing"
     least = study.looks[0] if study.looks else len(study.seeds)
     return f"{len(per_seed)} of {least} seeds are there" if len(per_seed) < least else ""
+
+
+def _rated(study: Study, evidence: Evidence) -> pd.DataFrame | None:
+    """What the arms were tuned to, a greater `value` the better one."""
+    tuned = evidence.tuned
+    return None if tuned is None else tuned.assign(value=tuned["value"] * measure(study.tuning_metric).sign)
+
+
+def _crashed(trials: pd.DataFrame) -> int:
+    return int((trials["status"] == "crashed").sum())
 
 
 def _every(claim: Claim, sample: Sample) -> Judged:
@@ -284,7 +295,7 @@ def _broken(study: Study, evidence: Evidence) -> str:
         return (
             "passed: what violates the claim is found to" if known else "failed: what violates the claim is not found"
         )
-    own = evidence.trials[matching(evidence.trials, claim.of)]
+    own = evidence.trials[matching(evidence.trials, claim.of) & evidence.trials["seed"].isin(control["seed"])]
     both = pd.concat([own.assign(broken=False), control.assign(broken=True)], ignore_index=True)
     both["value"] = scored(both, claim.metric)
     table = both.pivot_table(index="seed", columns="broken", values="value").dropna()
@@ -309,11 +320,13 @@ def _same_arm(study: Study, evidence: Evidence) -> str:
     seeds = set(control["seed"])
     own = evidence.trials[matching(evidence.trials, claim.against) & evidence.trials["seed"].isin(seeds)]
     both = pd.concat([own.assign(**{block: "own"}), control.assign(**{block: "other"})], ignore_index=True)
-    tuned = evidence.tuned
+    tuned = _rated(study, evidence)
     if tuned is not None:
         tuned = pd.concat([tuned.assign(**{block: name}) for name in sides], ignore_index=True)
     same = replace(claim, of=sides["other"], against=sides["own"])
-    found = [judged(same, sample) for sample in samples(same, both, evidence.epochs, [*study.factors, block], tuned)]
+    numbers = samples(same, both, evidence.epochs, [*study.factors, block], tuned)
+    same = replace(same, alpha_look=claim.alpha_look / len(numbers))  # of all contexts together (Bonferroni)
+    found = [judged(same, sample) for sample in numbers]
     differ = [each for each in found if each.direction == SUPPORTED and claim.direction != "within"]
     if differ:
         return f"failed: an arm against itself at other seeds comes to {differ[0].estimate:.4g}, as if the claim held"
