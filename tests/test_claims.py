@@ -455,3 +455,41 @@ def test_a_contradiction_that_holms_rule_leaves_open_is_nowhere_called_one():
     assert judged[0].direction == NOT_SUPPORTED
     found = verdicts.combined(claim, judged, (0, 1, 2, 3), {})
     assert found.verdict == INCONCLUSIVE and found.contexts[0].direction == INCONCLUSIVE
+
+
+def test_what_lies_on_the_margin_but_for_rounding_is_on_neither_side():
+    factors = {"optimizer": ("sgd", "adam")}
+    counts = np.array([331, 347, 303, 352, 308, 344])  # of 360, of which adam gets one more right each time
+    sgd, adam = (np.float32(some / 360).astype(float).tolist() for some in (counts, counts + 1))
+    [found] = estimands.samples(read(factors=factors), frame({"sgd": sgd, "adam": adam}), None, ["optimizer"])
+    assert 0 < np.ptp(found.numbers) < 1e-7
+    assert verdicts.judged(read(margin=1 / 360), found).direction == INCONCLUSIVE
+    assert "alike" in verdicts.judged(read(margin=1 / 360), found).note
+    assert verdicts.judged(read(margin=0.001), found).direction == SUPPORTED
+    three = replace(found, seeds=found.seeds[:3], numbers=found.numbers[:3], bounds=found.bounds[:3])
+    assert verdicts.judged(read(margin=0.0), three).direction == INCONCLUSIVE  # 1/8
+
+
+def test_successes_are_compared_by_the_sign_test():
+    claim = replace(read(), measure="success")
+    assert verdicts.judged(claim, sample([1, 1, 1, 1, 0, 0])).direction == INCONCLUSIVE  # Student's p is .0125
+    assert verdicts.judged(claim, sample([1, 1, 1, 1, 1, 1])).direction == SUPPORTED
+
+
+def test_success_has_a_target_for_each_level_and_nothing_is_gained_by_ending_early():
+    two = [frame({"sgd": [0.6], "adam": [0.6]}).assign(data=name) for name in ("digits", "mnist")]
+    trials = pd.concat(two, ignore_index=True)
+    claim = replace(read(), measure="success", target={"digits": 0.5, "mnist": 0.7}, across=("data",))
+    assert estimands._measured(claim, trials, None)["value"].tolist() == [1, 1, 0, 0]
+    zero = replace(claim, target=0.0, metric="val_loss")
+    assert estimands._measured(zero, trials.assign(val_loss=0.1), None)["value"].tolist() == [0] * 4
+    fast = trials.assign(seconds_total=[9.0, 1.0, 9.0, 8.0], status=["finished", "diverged", "finished", "finished"])
+    values = estimands._measured(replace(read(), measure="seconds_total"), fast, None)["value"]
+    assert values.tolist() == [9, 9, 9, 8]  # the worst that finished
+
+
+def test_the_band_is_judged_at_the_error_of_a_look():
+    claim = read(estimand="ratio", direction="below", margin=0.95, claimed_band=[0.6, 0.8])
+    numbers = np.log(0.7) + np.array([-0.1, 0.1, -0.1, 0.1, -0.1, 0.1])
+    assert verdicts.judged(claim, sample(numbers)).magnitude == SUPPORTED
+    assert verdicts.judged(replace(claim, alpha_look=0.015), sample(numbers)).magnitude == INCONCLUSIVE

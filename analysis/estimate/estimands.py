@@ -14,6 +14,7 @@ import pandas as pd
 from analysis.estimate import success, time_to_target
 from analysis.estimate.arms import as_level
 from analysis.estimate.comparison import scored
+from analysis.estimate.measure import measure
 from studies.record import METRICS, Claim, StudyError, arm_label, listed
 
 CLOCKS = {"time_to_target": "time", "examples_to_target": "examples", "seconds_to_target": "seconds"}
@@ -31,12 +32,14 @@ class Sample:
         seeds: `(n,)`.
         numbers: `(n,)`, of ratios their logarithms.
         bounds: `(n,)`: 0 for a known value, 1 or -1 for one that is at least or at most so much, NaN for none.
+        scale: what rounding of the numbers is relative to: the greatest of the measures, of logarithms 1.
     """
 
     context: str
     seeds: np.ndarray
     numbers: np.ndarray
     bounds: np.ndarray
+    scale: float = 0.0
 
 
 def samples(
@@ -57,7 +60,7 @@ def samples(
     measured = _measured(claim, trials, epochs)
     across = by if claim.estimand in ("value", "mean") else list(claim.across)
     return [
-        Sample(arm_label(levels), *ESTIMANDS[claim.estimand](_Context(claim, part, by, tuned)))
+        Sample(arm_label(levels), *ESTIMANDS[claim.estimand](_Context(claim, part, by, tuned)), _scale(claim, part))
         for levels, part in _contexts(measured, across)
     ]
 
@@ -70,6 +73,11 @@ def in_unit(claim: Claim, value):
 def is_ratio(claim: Claim) -> bool:
     """Whether the claim's values are logarithms of ratios."""
     return claim.estimand.endswith("ratio")
+
+
+def _scale(claim: Claim, part: pd.DataFrame) -> float:
+    values = part["value"].to_numpy(float)
+    return 1.0 if is_ratio(claim) else float(np.abs(values[np.isfinite(values)]).max(initial=0))
 
 
 def _contexts(measured: pd.DataFrame, across: list[str]) -> Iterator[tuple[dict, pd.DataFrame]]:
@@ -92,11 +100,13 @@ def _measured(claim: Claim, trials: pd.DataFrame, epochs: pd.DataFrame | None) -
             )
         return pd.concat(parts).loc[frame.index]
     if claim.measure == "success":
-        values = success.succeeded(trials, *((claim.metric, claim.target) if claim.target else ()))
+        metric = None if claim.target is None else claim.metric
+        parts = [success.succeeded(part, metric, target) for target, part in _by_target(claim, trials)]
+        values = pd.concat(parts).loc[trials.index]
     elif claim.measure in GAPS:
         first, second = GAPS[claim.measure]
         values = trials[first].astype(float) - trials[second].astype(float)
-    elif claim.measure in METRICS:
+    elif claim.measure in METRICS or (claim.measure in trials and measure(claim.measure).better):
         values = scored(trials, claim.measure)
     elif claim.measure in trials and pd.api.types.is_numeric_dtype(trials[claim.measure]):
         values = trials[claim.measure].astype(float)
@@ -109,7 +119,7 @@ def _measured(claim: Claim, trials: pd.DataFrame, epochs: pd.DataFrame | None) -
     return frame.assign(value=values, censored=censored)
 
 
-def _by_target(claim: Claim, frame: pd.DataFrame) -> Iterator[tuple[float, pd.DataFrame]]:
+def _by_target(claim: Claim, frame: pd.DataFrame) -> Iterator[tuple[float | None, pd.DataFrame]]:
     if not isinstance(claim.target, dict):
         yield claim.target, frame
         return

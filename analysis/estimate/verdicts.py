@@ -9,11 +9,11 @@ from dataclasses import asdict, dataclass, field, replace
 
 import numpy as np
 import pandas as pd
-from scipy.special import bdtrc, stdtr, stdtrit
+from scipy.special import bdtrc, stdtr
 
 from analysis.estimate.comparison import scored
 from analysis.estimate.estimands import Sample, in_unit, is_ratio, matching, samples
-from analysis.estimate.intervals import LEVEL, RESOLUTION, holm
+from analysis.estimate.intervals import RESOLUTION, holm, t_interval
 from analysis.estimate.measure import measure
 from studies.record import Claim, Study
 
@@ -132,17 +132,17 @@ def verdict(study: Study, evidence: Evidence, expected: int, short: dict[str, in
 def judged(claim: Claim, sample: Sample) -> Judged:
     """One context by the claim's rule.
 
-    The direction is judged by the one-sided t interval at the alpha of a look. Where times were cut off at the budget,
-    or all values are alike, there is no such interval: then by the exact sign test on which side of the margin they
-    are, and what is not known counts for neither side. The estimand `value` is of what does not vary by chance, or must
-    hold each time: every value must be on the claimed side.
+    The direction is judged by the one-sided t interval at the alpha of a look, and so is either end of the band. Where
+    times were cut off at the budget, all values are alike, or successes are compared, there is no such interval: then
+    by the exact sign test on which side of the margin they are, and what is not known counts for neither side. The
+    estimand `value` is of what does not vary by chance, or must hold each time: all must be on the claimed side.
     """
     values, bounds = sample.numbers, sample.bounds
     if claim.estimand == "value":
         return _every(claim, sample)
     known = values[np.isfinite(values) & (bounds == 0)]
     n = len(values)
-    low, high = _t_interval(known, (1 - LEVEL) / 2) if len(known) == n else (np.nan, np.nan)
+    low, high = t_interval(known) if len(known) == n else (np.nan, np.nan)
     for_it, against, note = _directed(claim, sample)
     direction = (
         SUPPORTED if for_it <= claim.alpha_look else NOT_SUPPORTED if against <= claim.alpha_look else INCONCLUSIVE
@@ -150,7 +150,8 @@ def judged(claim: Claim, sample: Sample) -> Judged:
     estimate = float(np.median(values[np.isfinite(values)])) if np.isfinite(values).any() else np.nan
     estimate = float(known.mean()) if len(known) == n and n else estimate
     estimate, low, high = (float(in_unit(claim, number)) for number in (estimate, low, high))
-    magnitude = _magnitude(claim, low, high)
+    ends = t_interval(known, 1 - 2 * claim.alpha_look) if len(known) == n else (np.nan, np.nan)
+    magnitude = _magnitude(claim, *(float(in_unit(claim, number)) for number in ends))
     if claim.direction == "within":
         direction = magnitude
     return Judged(sample.context, estimate, low, high, n, direction, magnitude, against, note)
@@ -238,30 +239,24 @@ def _directed(claim: Claim, sample: Sample) -> tuple[float, float, str]:
     values, bounds, n = sign * (sample.numbers - margin), sign * sample.bounds, len(sample.numbers)
     if n < 2:
         return 1.0, 1.0, "one seed, by which nothing is tested"
-    scale = max(np.abs(sample.numbers[np.isfinite(sample.numbers)]).max(initial=0), abs(margin))
-    if np.isfinite(values).all() and (bounds == 0).all() and np.ptp(values) > RESOLUTION * scale:
+    scale = max(sample.scale, np.abs(sample.numbers[np.isfinite(sample.numbers)]).max(initial=0), abs(margin))
+    slack = RESOLUTION * scale
+    paired = claim.measure == "success" and claim.estimand == "difference"  # McNemar's test, which is no t test's case
+    if np.isfinite(values).all() and (bounds == 0).all() and np.ptp(values) > slack and not paired:
         t = values.mean() / (values.std(ddof=1) / np.sqrt(n))
         return float(stdtr(n - 1, -t)), float(stdtr(n - 1, t)), ""
-    ahead, behind = int(((values > 0) & (bounds >= 0)).sum()), int(((values < 0) & (bounds <= 0)).sum())
-    why = (
-        "all differences alike"
-        if (bounds == 0).all()
-        else f"{int((bounds != 0).sum())} of {n} seeds cut off at the budget"
+    ahead, behind = int(((values > slack) & (bounds >= 0)).sum()), int(((values < -slack) & (bounds <= 0)).sum())
+    unknown, cut = int(np.isnan(bounds).sum()), int((np.abs(bounds) == 1).sum())
+    why = [f"{cut} of {n} seeds cut off at the budget"] * (cut > 0) + [f"{unknown} of {n} seeds not known"] * (
+        unknown > 0
     )
-    return _sign_p(ahead, n), _sign_p(behind, n), f"{why}: direction by the sign test"
+    alike = "successes and failures" if paired else "all differences alike"
+    return _sign_p(ahead, n), _sign_p(behind, n), f"{', '.join(why) or alike}: direction by the sign test"
 
 
 def _sign_p(count: int, n: int) -> float:
     """P(X >= count) of n fair coins."""
     return 1.0 if count == 0 else float(bdtrc(count - 1, n, 0.5))
-
-
-def _t_interval(values: np.ndarray, tail: float) -> tuple[float, float]:
-    n = len(values)
-    if n < 2:
-        return np.nan, np.nan
-    half = stdtrit(n - 1, 1 - tail) * values.std(ddof=1) / np.sqrt(n)
-    return float(values.mean() - half), float(values.mean() + half)
 
 
 def _magnitude(claim: Claim, low: float, high: float, exact: bool = False) -> str:
