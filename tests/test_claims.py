@@ -26,11 +26,14 @@ HYPOTHESIS = {
     "margin": 0.0,
     "why_margin": "any gain is a gain",
 }
+TIMED = HYPOTHESIS | {"measure": "time_to_target", "target": 0.9}
+WITHIN = HYPOTHESIS | {"direction": "within", "claimed_band": [-0.1, 0.1]}
 CARD = {"id": "adam", "version": 1, "quote": "Adam is better.", "kind": "universal", "hypothesis": HYPOTHESIS}
 ESTIMANDS = tuple(design.ESTIMANDS)
 
 
 def read(factors=FACTORS, **hypothesis):
+    hypothesis = {"margin": 1.0} | hypothesis if "ratio" in hypothesis.get("estimand", "") else hypothesis
     return design.read_claim(CARD | {"hypothesis": HYPOTHESIS | hypothesis}, factors, "quick")
 
 
@@ -72,6 +75,15 @@ def frame(values: dict, seeds=None, factor="optimizer", **columns) -> pd.DataFra
         ({"decision": {"across": ["nosuch"]}}, "across"),
         ({"decision": {"alpha_look": 0.5}}, "alpha_look=0.5"),
         ({"controls": {"negative": -1}}, "negative=-1"),
+        ({"hypothesis": HYPOTHESIS | {"estimand": "ratio"}}, "margin=0.0: expected a ratio above 0"),
+        ({"hypothesis": HYPOTHESIS | {"claimed_band": [-0.2, -0.1]}}, "some of the band above the margin"),
+        ({"hypothesis": HYPOTHESIS | {"metric": "feeling"}}, "metric=feeling"),
+        ({"hypothesis": TIMED | {"metric": "test_accuracy"}}, "metric=test_accuracy"),
+        ({"hypothesis": HYPOTHESIS | {"target": 0.9}}, "measure=val_accuracy has no use for it"),
+        ({"hypothesis": TIMED | {"estimand": "slope", "along": "model.depth"}}, "cut off at the budget"),
+        ({"hypothesis": HYPOTHESIS | {"estimand": "slope", "along": "data"}}, "levels digits, mnist: expected numbers"),
+        ({"hypothesis": TIMED | {"target": {"digits": 0.9}}, "decision": {"across": ["data"]}}, "data=mnist too"),
+        ({"hypothesis": WITHIN, "controls": {"negative": 1000}}, "no arm can differ from itself"),
         ({"id": "A b"}, "claim.id"),
     ],
 )
@@ -88,6 +100,7 @@ def test_a_wrong_card_is_refused(change, words):
         ([6, 10], "study.seeds=10"),
         ([1, 12], "from 2 on"),
         (6, "such as"),
+        ([3, 6, 9, 12], "expected 3 looks at most, or alpha_look=0.0158"),
     ],
 )
 def test_wrong_looks_are_refused(looks, words):
@@ -493,3 +506,23 @@ def test_the_band_is_judged_at_the_error_of_a_look():
     numbers = np.log(0.7) + np.array([-0.1, 0.1, -0.1, 0.1, -0.1, 0.1])
     assert verdicts.judged(claim, sample(numbers)).magnitude == SUPPORTED
     assert verdicts.judged(replace(claim, alpha_look=0.015), sample(numbers)).magnitude == INCONCLUSIVE
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({}, "of: 4 arms match"),
+        ({"across": ("data",)}, "of: 2 arms match"),
+        ({"across": ("data", "model.depth")}, ""),
+        ({"best": True}, "tunes its arms"),
+        ({"across": ("data", "model.depth"), "negative": 3}, "share 3, 4, 5"),
+        ({"across": ("data", "model.depth"), "negative": 100}, "share 100, 101"),
+    ],
+)
+def test_rules_that_do_not_mean_one_arm_are_refused_before_anything_trains(change, words):
+    asked = replace(study(replace(read(), **change), FACTORS, 6), tuning_seeds=(100, 101))
+    if not words:
+        design.check_arms(asked)
+        asked, words = replace(asked, skip=({"data": ["mnist"], "optimizer": ["adam"]},)), "of: 0 arms match"
+    with pytest.raises(StudyError, match=words):
+        design.check_arms(asked)

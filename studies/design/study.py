@@ -5,7 +5,7 @@ import re
 from collections.abc import Callable, Set
 
 from studies.design import arms, search
-from studies.design.claim import read_claim, read_looks
+from studies.design.claim import check_arms, read_claim, read_looks
 from studies.record import FIGURES, IDENTITY, METRICS, Space, Study, StudyError, is_computed, listed, shown
 
 STUDYS = ("study", "seed", "plan", "claim", "profile")
@@ -67,7 +67,7 @@ def read_study(
         raise StudyError(f"study.name={node['name']!r}: expected up to 100 letters, digits, spaces or . _ -")
     seeds, tuning_seeds = _both_seeds(node, config["seed"], bool(nuisance))
     card = read_claim(config["claim"], factors, config["profile"]["name"], is_computed(config))
-    return Study(
+    study = Study(
         str(node["name"]),
         str(node["question"] or _question(node["metric"], list(factors))),
         factors,
@@ -87,6 +87,8 @@ def read_study(
         looks=read_looks(node["looks"], seeds, card),
         claim=card,
     )
+    check_arms(study)
+    return study
 
 
 def _roles(node, config, overridden, say) -> tuple[dict, dict, set]:
