@@ -12,8 +12,10 @@ from analysis.estimate import estimands, verdicts
 from analysis.estimate.verdicts import INCONCLUSIVE, INVALID, NOT_SUPPORTED, SUPPORTED, Evidence
 from analysis.show import board
 from benchmarks.validate import claimed
+from studies import run
 from studies.design import claim as design
 from studies.design.controls import controls
+from studies.design.study import read_study
 from studies.record import Study, StudyError, Trial
 
 FACTORS = {"data": ("digits", "mnist"), "optimizer": ("sgd", "adam", "rmsprop"), "model.depth": (2, 8)}
@@ -526,3 +528,22 @@ def test_rules_that_do_not_mean_one_arm_are_refused_before_anything_trains(chang
         asked, words = replace(asked, skip=({"data": ["mnist"], "optimizer": ["adam"]},)), "of: 0 arms match"
     with pytest.raises(StudyError, match=words):
         design.check_arms(asked)
+
+
+def test_the_card_is_another_when_what_trials_have_besides_is(config):
+    words = ("+study=claims/he_for_relu",)
+    cards = [read_study(config([*words, *more])).card for more in ([], ["training.epochs=40"], ["model.width=32"])]
+    assert len(set(cards)) == 3 and all(cards)
+    for same in ("engine.threads=2", "study.question=Why?"):
+        assert read_study(config([*words, same])).card == cards[0]
+    data = ["+study=claims/l2_overfitting"]
+    assert read_study(config([*data, "data.root=here"])).card == read_study(config([*data, "data.root=there"])).card
+
+
+@pytest.mark.parametrize("name", ["adam_saves_time", "lr_extremes", "init_matters"])
+def test_a_trial_of_a_claim_can_be_composed_alone(config, name):
+    words = [f"+study=claims/{name}", *run.UNCLAIMED, "seed=3"]
+    factors = read_study(config(words[:1])).factors
+    words += [f"{factor}={levels[0]}" for factor, levels in factors.items()]
+    alone = read_study(config(words), {word.partition("=")[0] for word in words})
+    assert alone.claim is None and alone.seeds == (3,) and not alone.factors
