@@ -50,7 +50,8 @@ def rows(root: str | Path = "mlruns") -> list[dict]:
         for execution in load.executions(name, root):
             if Tag.VERDICT in execution.tags:
                 record = json.loads(load.text(execution, FILE, root))
-                found[record["name"]] = record
+                if record["when"] >= found.get(record["name"], record)["when"]:
+                    found[record["name"]] = record
     for file in sorted(SHIPPED.glob("*.yaml")):
         card = yaml.safe_load(file.read_text(encoding="utf-8")).get("claim") or {}
         if card and card["id"] not in found:

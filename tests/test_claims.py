@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -13,6 +14,7 @@ from analysis.estimate.verdicts import INCONCLUSIVE, INVALID, NOT_SUPPORTED, SUP
 from analysis.show import board
 from benchmarks.validate import claimed
 from studies import run
+from studies.contract import Tag
 from studies.design import claim as design
 from studies.design.controls import controls
 from studies.design.study import read_study
@@ -188,6 +190,8 @@ def test_of_values_every_one_must_hold(direction):
     assert verdicts.judged(claim, sample(good)).direction == SUPPORTED
     assert verdicts.judged(claim, sample([*good, bad[0]])).direction == NOT_SUPPORTED
     assert verdicts.judged(claim, sample([*good, np.nan])).direction == INCONCLUSIVE
+    cut = verdicts.judged(claim, sample(good, [1, 0, 0])).direction  # the first is at least so much
+    assert cut == (SUPPORTED if direction == "above" else INCONCLUSIVE)
 
 
 def test_a_general_claim_must_hold_in_every_context():
@@ -338,6 +342,7 @@ def test_controls_must_find_the_broken_arm_and_no_difference_of_an_arm_to_itself
     for evidence in (Evidence(whole, positive=fine), Evidence(whole, negative=other)):
         found = verdicts.verdict(asked, evidence, 2)
         assert found.verdict == INCONCLUSIVE and "control failed" in found.because
+        assert found.decided  # no seed can mend it
 
 
 def test_equal_arms_are_told_apart_as_seldom_as_the_looks_allow():
@@ -547,3 +552,14 @@ def test_a_trial_of_a_claim_can_be_composed_alone(config, name):
     words += [f"{factor}={levels[0]}" for factor, levels in factors.items()]
     alone = read_study(config(words), {word.partition("=")[0] for word in words})
     assert alone.claim is None and alone.seeds == (3,) and not alone.factors
+
+
+def test_the_board_has_the_latest_verdict_of_a_claim_whatever_its_study_is_called(monkeypatch, tmp_path):
+    kept = {"a": "2025-02-01T00:00:00+00:00", "b": "2025-01-01T00:00:00+00:00"}
+    execution = SimpleNamespace(tags={Tag.VERDICT: SUPPORTED})
+    monkeypatch.setattr(claims.load, "studies", lambda root: list(kept))
+    monkeypatch.setattr(claims.load, "executions", lambda name, root: [execution])
+    texts = iter([json.dumps({"name": "adam", "study": name, "when": when}) for name, when in kept.items()])
+    monkeypatch.setattr(claims.load, "text", lambda *_: next(texts))
+    [row] = [row for row in claims.rows(tmp_path) if row["name"] == "adam"]
+    assert row["study"] == "a"

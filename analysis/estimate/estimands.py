@@ -93,6 +93,7 @@ def _measured(claim: Claim, trials: pd.DataFrame, epochs: pd.DataFrame | None) -
     if claim.measure in CLOCKS:
         parts = []
         for target, part in _by_target(claim, frame):
+            assert target is not None  # noqa: S101
             mine = epochs[epochs["key"].isin(part["key"])] if epochs is not None else None
             found = time_to_target.times(part, mine, [], claim.metric, target, smooth=True)
             parts.append(

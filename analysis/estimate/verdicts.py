@@ -69,8 +69,8 @@ class Verdict:
 
     @property
     def decided(self) -> bool:
-        """Whether it will not change with more seeds."""
-        return self.verdict in (SUPPORTED, NOT_SUPPORTED, INVALID)
+        """Whether it will not change with more seeds: controls are of the first look's alone."""
+        return self.verdict in (SUPPORTED, NOT_SUPPORTED, INVALID) or bool(_failed(self.controls))
 
     @property
     def deciding(self) -> Judged | None:
@@ -150,8 +150,8 @@ def judged(claim: Claim, sample: Sample) -> Judged:
     estimate = float(np.median(values[np.isfinite(values)])) if np.isfinite(values).any() else np.nan
     estimate = float(known.mean()) if len(known) == n and n else estimate
     estimate, low, high = (float(in_unit(claim, number)) for number in (estimate, low, high))
-    ends = t_interval(known, 1 - 2 * claim.alpha_look) if len(known) == n else (np.nan, np.nan)
-    magnitude = _magnitude(claim, *(float(in_unit(claim, number)) for number in ends))
+    least, most = t_interval(known, 1 - 2 * claim.alpha_look) if len(known) == n else (np.nan, np.nan)
+    magnitude = _magnitude(claim, float(in_unit(claim, least)), float(in_unit(claim, most)))
     if claim.direction == "within":
         direction = magnitude
     return Judged(sample.context, estimate, low, high, n, direction, magnitude, against, note)
@@ -168,9 +168,9 @@ def combined(claim: Claim, contexts: list[Judged], seeds: tuple[int, ...], contr
     directions = [each.direction for each in contexts]
     direction, magnitude = _together(directions), _together([each.magnitude for each in contexts])
     said = _together([direction, magnitude]) if magnitude else direction
-    failed = [name for name, outcome in controls.items() if not outcome.startswith("passed")]
+    failed = _failed(controls)
     because = ""
-    if failed and said != INCONCLUSIVE:
+    if failed:
         because = "; ".join(f"the {name} control {controls[name]}" for name in failed)
     elif said == INCONCLUSIVE:
         open_ = [
@@ -180,6 +180,10 @@ def combined(claim: Claim, contexts: list[Judged], seeds: tuple[int, ...], contr
     return Verdict(
         direction, magnitude, INCONCLUSIVE if failed else said, contexts, seeds, len(seeds), controls, because
     )
+
+
+def _failed(controls: dict[str, str]) -> list[str]:
+    return [name for name, outcome in controls.items() if not outcome.startswith("passed")]
 
 
 def _together(verdicts: list[str]) -> str:
@@ -215,7 +219,8 @@ def _crashed(trials: pd.DataFrame) -> int:
 def _every(claim: Claim, sample: Sample) -> Judged:
     """A context all of whose values must be on the claimed side."""
     values = sample.numbers
-    if not len(values) or not np.isfinite(values).all():
+    open_ = sample.bounds != 0 if claim.direction != "above" else sample.bounds < 0  # at least so much is above, too
+    if not len(values) or not np.isfinite(values).all() or open_.any():
         return Judged(
             sample.context, np.nan, np.nan, np.nan, len(values), INCONCLUSIVE, "", np.nan, "a value is missing"
         )
