@@ -563,3 +563,16 @@ def test_the_board_has_the_latest_verdict_of_a_claim_whatever_its_study_is_calle
     monkeypatch.setattr(claims.load, "text", lambda *_: next(texts))
     [row] = [row for row in claims.rows(tmp_path) if row["name"] == "adam"]
     assert row["study"] == "a"
+
+
+@pytest.mark.parametrize("more", [{}, {"direction": "within"}])
+def test_a_band_is_contradicted_by_holms_rule_too(more):
+    claim = replace(read(claimed_band=[0.0, 0.04], **more), across=("data",))
+    beyond, inside = (sample(centre + np.array([0.01, -0.01] * 3)) for centre in (0.0533, 0.02))  # p .015 alone
+    one, other = verdicts.judged(claim, beyond), verdicts.judged(claim, inside)
+    assert (one.magnitude, other.magnitude) == (NOT_SUPPORTED, SUPPORTED) and 0.0105 < one.p_outside < 0.021
+    alone = verdicts.combined(claim, [one], (0,), {})
+    assert alone.verdict == NOT_SUPPORTED
+    assert alone.contexts == [one]
+    assert verdicts.combined(claim, [one, other], (0,), {}).verdict == INCONCLUSIVE
+    assert verdicts.combined(claim, [one, one], (0,), {}).verdict == INCONCLUSIVE

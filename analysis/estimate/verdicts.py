@@ -33,6 +33,7 @@ class Judged:
         direction, magnitude: of these verdicts; magnitude is empty where the claim names no band.
         p_against: one-sided, that the truth is not on the other side of the margin.
         note: why no interval is given, or what the direction was judged by.
+        p_outside: one-sided, that the truth is not beyond the nearer end of the claimed band; NaN where none is tested.
     """
 
     context: str
@@ -44,6 +45,7 @@ class Judged:
     magnitude: str
     p_against: float
     note: str = ""
+    p_outside: float = np.nan
 
 
 @dataclass(frozen=True)
@@ -154,16 +156,23 @@ def judged(claim: Claim, sample: Sample) -> Judged:
     magnitude = _magnitude(claim, float(in_unit(claim, least)), float(in_unit(claim, most)))
     if claim.direction == "within":
         direction = magnitude
-    return Judged(sample.context, estimate, low, high, n, direction, magnitude, against, note)
+    outside = _outside(claim, known) if len(known) == n > 1 else np.nan
+    return Judged(sample.context, estimate, low, high, n, direction, magnitude, against, note, outside)
 
 
 def combined(claim: Claim, contexts: list[Judged], seeds: tuple[int, ...], controls: dict[str, str]) -> Verdict:
     """The verdict over all contexts: the claim must hold in each; a contradiction in any must hold after Holm's."""
-    adjusted = holm(np.array([each.p_against for each in contexts])) if len(contexts) > 1 else None
-    if adjusted is not None and claim.estimand != "value" and claim.direction != "within":
+    if claim.estimand != "value":
+        against, outside = (holm(np.array([getattr(each, p) for each in contexts])) for p in ("p_against", "p_outside"))
+        if claim.direction == "within":  # which the magnitude is
+            against = outside
         contexts = [
-            replace(each, direction=INCONCLUSIVE) if each.direction == NOT_SUPPORTED and p > claim.alpha_look else each
-            for each, p in zip(contexts, adjusted, strict=True)
+            replace(
+                each,
+                direction=_after_holm(each.direction, p, claim),
+                magnitude=_after_holm(each.magnitude, beyond, claim),
+            )
+            for each, p, beyond in zip(contexts, against, outside, strict=True)
         ]
     directions = [each.direction for each in contexts]
     direction, magnitude = _together(directions), _together([each.magnitude for each in contexts])
@@ -180,6 +189,10 @@ def combined(claim: Claim, contexts: list[Judged], seeds: tuple[int, ...], contr
     return Verdict(
         direction, magnitude, INCONCLUSIVE if failed else said, contexts, seeds, len(seeds), controls, because
     )
+
+
+def _after_holm(said: str, p: float, claim: Claim) -> str:
+    return INCONCLUSIVE if said == NOT_SUPPORTED and p > claim.alpha_look else said
 
 
 def _failed(controls: dict[str, str]) -> list[str]:
@@ -273,6 +286,17 @@ def _magnitude(claim: Claim, low: float, high: float, exact: bool = False) -> st
     if low >= least and high <= most:
         return SUPPORTED
     return NOT_SUPPORTED if exact or high < least or low > most else INCONCLUSIVE
+
+
+def _outside(claim: Claim, values: np.ndarray) -> float:
+    """The p that goes with an interval that is disjoint from the claimed band; NaN without a band or a spread."""
+    if claim.claimed_band is None or not values.std():
+        return np.nan
+    least, most = claim.claimed_band
+    if is_ratio(claim):
+        least, most = (np.log(end) if end > 0 else -np.inf for end in (least, most))
+    beyond = max(least - values.mean(), values.mean() - most)
+    return float(stdtr(len(values) - 1, -beyond / (values.std(ddof=1) / np.sqrt(len(values)))))
 
 
 def _controls(study: Study, evidence: Evidence) -> dict[str, str]:
