@@ -50,7 +50,8 @@ def rows(root: str | Path = "mlruns") -> list[dict]:
         for execution in load.executions(name, root):
             if Tag.VERDICT in execution.tags:
                 record = json.loads(load.text(execution, FILE, root))
-                found[record["name"]] = record
+                if record["when"] >= found.get(record["name"], record)["when"]:
+                    found[record["name"]] = record
     for file in sorted(SHIPPED.glob("*.yaml")):
         card = yaml.safe_load(file.read_text(encoding="utf-8")).get("claim") or {}
         if card and card["id"] not in found:
@@ -140,7 +141,7 @@ def record(
             "look": found.look,
             "looks": study.looks,
             "trials": len(every),
-            "saved": max(0, len(study.seeds) - found.look) * (len(used) // max(len(found.seeds), 1)),
+            "saved": (len(study.seeds) - found.look) * (len(used) // len(found.seeds)) if found.look else 0,
             "failures": int((used["status"] != "finished").sum()),
             "controls": found.controls,
             "prediction": claim.prediction,

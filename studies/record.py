@@ -186,6 +186,7 @@ class Study:
         extend: whether a range is extended, once, if an arm does best at the end of it.
         looks: the numbers of seeds at which the claim's rule decides, or has the study go on; none: once, at the end.
         claim: what the study decides, if it does.
+        fixed: with a claim, what trials have besides the factors, hashed.
     """
 
     name: str
@@ -206,10 +207,11 @@ class Study:
     extend: bool = True
     looks: tuple[int, ...] = ()
     claim: Claim | None = None
+    fixed: str = ""
 
     @property
     def card(self) -> str:
-        """What the claim is decided by, hashed: the claim and the design; empty without a claim."""
+        """What the claim is decided by, hashed: claim, design and what is fixed; empty without a claim."""
         if self.claim is None:
             return ""
         return content_key({name: value for name, value in asdict(self).items() if name not in ("question", "figures")})

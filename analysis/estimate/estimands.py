@@ -14,15 +14,13 @@ import pandas as pd
 from analysis.estimate import success, time_to_target
 from analysis.estimate.arms import as_level
 from analysis.estimate.comparison import scored
+from analysis.estimate.measure import measure
 from studies.record import METRICS, Claim, StudyError, arm_label, listed
 
 CLOCKS = {"time_to_target": "time", "examples_to_target": "examples", "seconds_to_target": "seconds"}
 
 GAPS = {"accuracy_gap": ("train_accuracy", "val_accuracy"), "loss_gap": ("val_loss", "train_loss")}
 """Generalization gaps: the first less the second."""
-
-STABLE = 0.8
-"""Of its seeds an arm must finish to be stable."""
 
 
 @dataclass(frozen=True)
@@ -34,17 +32,14 @@ class Sample:
         seeds: `(n,)`.
         numbers: `(n,)`, of ratios their logarithms.
         bounds: `(n,)`: 0 for a known value, 1 or -1 for one that is at least or at most so much, NaN for none.
+        scale: what rounding of the numbers is relative to: the greatest of the measures, of logarithms 1.
     """
 
     context: str
     seeds: np.ndarray
     numbers: np.ndarray
     bounds: np.ndarray
-
-    def first(self, seeds: tuple[int, ...]) -> "Sample":
-        """The numbers at some seeds."""
-        there = np.isin(self.seeds, seeds)
-        return Sample(self.context, self.seeds[there], self.numbers[there], self.bounds[there])
+    scale: float = 0.0
 
 
 def samples(
@@ -57,7 +52,7 @@ def samples(
     Args:
         trials, epochs: those frames; the epochs only for a time to target.
         by: the factors.
-        tuned: with a claim of the best arms, each arm's levels and the `value` that it was tuned to.
+        tuned: with a claim of the best arms, each arm's levels and the `value` that it was tuned to, more being better.
 
     Raises:
         StudyError: there is no such measure, or no arm of a side in a context.
@@ -65,7 +60,7 @@ def samples(
     measured = _measured(claim, trials, epochs)
     across = by if claim.estimand in ("value", "mean") else list(claim.across)
     return [
-        Sample(arm_label(levels), *ESTIMANDS[claim.estimand](_Context(claim, part, by, tuned)))
+        Sample(arm_label(levels), *ESTIMANDS[claim.estimand](_Context(claim, part, by, tuned)), _scale(claim, part))
         for levels, part in _contexts(measured, across)
     ]
 
@@ -78,6 +73,11 @@ def in_unit(claim: Claim, value):
 def is_ratio(claim: Claim) -> bool:
     """Whether the claim's values are logarithms of ratios."""
     return claim.estimand.endswith("ratio")
+
+
+def _scale(claim: Claim, part: pd.DataFrame) -> float:
+    values = part["value"].to_numpy(float)
+    return 1.0 if is_ratio(claim) else float(np.abs(values[np.isfinite(values)]).max(initial=0))
 
 
 def _contexts(measured: pd.DataFrame, across: list[str]) -> Iterator[tuple[dict, pd.DataFrame]]:
@@ -93,6 +93,7 @@ def _measured(claim: Claim, trials: pd.DataFrame, epochs: pd.DataFrame | None) -
     if claim.measure in CLOCKS:
         parts = []
         for target, part in _by_target(claim, frame):
+            assert target is not None  # noqa: S101
             mine = epochs[epochs["key"].isin(part["key"])] if epochs is not None else None
             found = time_to_target.times(part, mine, [], claim.metric, target, smooth=True)
             parts.append(
@@ -100,11 +101,13 @@ def _measured(claim: Claim, trials: pd.DataFrame, epochs: pd.DataFrame | None) -
             )
         return pd.concat(parts).loc[frame.index]
     if claim.measure == "success":
-        values = success.succeeded(trials, *((claim.metric, claim.target) if claim.target else ()))
+        metric = None if claim.target is None else claim.metric
+        parts = [success.succeeded(part, metric, target) for target, part in _by_target(claim, trials)]
+        values = pd.concat(parts).loc[trials.index]
     elif claim.measure in GAPS:
         first, second = GAPS[claim.measure]
         values = trials[first].astype(float) - trials[second].astype(float)
-    elif claim.measure in METRICS:
+    elif claim.measure in METRICS or (claim.measure in trials and measure(claim.measure).better):
         values = scored(trials, claim.measure)
     elif claim.measure in trials and pd.api.types.is_numeric_dtype(trials[claim.measure]):
         values = trials[claim.measure].astype(float)
@@ -117,7 +120,7 @@ def _measured(claim: Claim, trials: pd.DataFrame, epochs: pd.DataFrame | None) -
     return frame.assign(value=values, censored=censored)
 
 
-def _by_target(claim: Claim, frame: pd.DataFrame) -> Iterator[tuple[float, pd.DataFrame]]:
+def _by_target(claim: Claim, frame: pd.DataFrame) -> Iterator[tuple[float | None, pd.DataFrame]]:
     if not isinstance(claim.target, dict):
         yield claim.target, frame
         return
@@ -204,7 +207,7 @@ def spread_ratio(context: _Context) -> Numbers:
     sides = []
     for rule in (context.claim.of, context.claim.against):
         table = pd.concat([context.at(level).side(rule)[0] for level in context.levels()], axis=1)
-        sides.append(table.std(axis=1, ddof=1))
+        sides.append(table.std(axis=1, ddof=1, skipna=False))
     with np.errstate(divide="ignore", invalid="ignore"):
         return _known(np.log(sides[0] / sides[1]), sides[0].index)
 
@@ -213,14 +216,14 @@ def stable_ratio(context: _Context) -> Numbers:
     """The logarithm of the ratio of the largest levels along a factor, such as a rate, up to which all succeed.
 
     By seed: the largest level at which the seed's trial succeeds, and those at all smaller levels. At the largest level
-    of all it is at least that.
+    of all it is at least that; where none succeeds it is at most the smallest level.
     """
     sides = []
     for rule in (context.claim.of, context.claim.against):
         levels = context.levels()
         table = pd.concat([context.at(level).side(rule)[0] for level in levels], axis=1).astype(float)
         good = np.cumprod(table.to_numpy() >= 0.5, axis=1).sum(axis=1)
-        logs = np.log(np.array([levels[0] / 2, *levels], float))  # of none: below the least
+        logs = np.log(np.array([levels[0], *levels], float))
         sides.append((table.index, logs[good], good == len(levels), good == 0))
     (index, one, top, none), (_, other, other_top, other_none) = sides
     up, down = top | other_none, other_top | none
@@ -240,7 +243,8 @@ def ends_ratio(context: _Context) -> Numbers:
     best = int(np.argmin(np.median(np.where(cut, np.inf, times), axis=0)))
     with np.errstate(divide="ignore", invalid="ignore"):
         logs = np.log(times[:, [0, -1]]).min(axis=1) - np.log(times[:, best])
-    bounds = np.where(cut[:, best], np.nan, np.where(cut[:, [0, -1]].any(axis=1), 1.0, 0.0))
+    # An end that was reached was so before the budget, at which the other was cut off: it is the better one, and known.
+    bounds = np.where(cut[:, best], np.nan, np.where(cut[:, [0, -1]].all(axis=1), 1.0, 0.0))
     return sides[0][0].index.to_numpy(), logs, bounds
 
 

@@ -9,11 +9,11 @@ from dataclasses import asdict, dataclass, field, replace
 
 import numpy as np
 import pandas as pd
-from scipy.special import bdtrc, stdtr, stdtrit
+from scipy.special import bdtrc, stdtr
 
 from analysis.estimate.comparison import scored
 from analysis.estimate.estimands import Sample, in_unit, is_ratio, matching, samples
-from analysis.estimate.intervals import LEVEL, RESOLUTION, holm
+from analysis.estimate.intervals import RESOLUTION, holm, t_interval
 from analysis.estimate.measure import measure
 from studies.record import Claim, Study
 
@@ -33,6 +33,7 @@ class Judged:
         direction, magnitude: of these verdicts; magnitude is empty where the claim names no band.
         p_against: one-sided, that the truth is not on the other side of the margin.
         note: why no interval is given, or what the direction was judged by.
+        p_outside: one-sided, that the truth is not beyond the nearer end of the claimed band; NaN where none is tested.
     """
 
     context: str
@@ -44,6 +45,7 @@ class Judged:
     magnitude: str
     p_against: float
     note: str = ""
+    p_outside: float = np.nan
 
 
 @dataclass(frozen=True)
@@ -69,8 +71,8 @@ class Verdict:
 
     @property
     def decided(self) -> bool:
-        """Whether it will not change with more seeds."""
-        return self.verdict in (SUPPORTED, NOT_SUPPORTED, INVALID)
+        """Whether it will not change with more seeds: controls are of the first look's alone."""
+        return self.verdict in (SUPPORTED, NOT_SUPPORTED, INVALID) or bool(_failed(self.controls))
 
     @property
     def deciding(self) -> Judged | None:
@@ -112,15 +114,18 @@ def verdict(study: Study, evidence: Evidence, expected: int, short: dict[str, in
     claim = study.claim
     assert claim is not None  # noqa: S101
     by, trials = list(study.factors), evidence.trials
-    missing = "".join(f"trials of the {name} control are missing" for name in list(short or {})[:1])
+    sides = {"positive": evidence.positive, "negative": evidence.negative}
+    gone = [*(short or {}), *(name for name, side in sides.items() if side is not None and _crashed(side))]
+    missing = "".join(f"trials of the {name} control are missing or crashed" for name in gone[:1])
     if missing := missing or _missing(study, trials, expected):
         return Verdict(INVALID, "", INVALID, [], tuple(sorted(set(trials["seed"]))), 0, because=missing)
-    whole = samples(claim, trials, evidence.epochs, by, evidence.tuned)
     controls = _controls(study, evidence)
     looks = [look for look in study.looks or (len(study.seeds),) if look <= trials["seed"].nunique()]
     for look in looks or [trials["seed"].nunique()]:
         seeds = study.seeds[:look]
-        found = combined(claim, [judged(claim, sample.first(seeds)) for sample in whole], seeds, controls)
+        there = trials[trials["seed"].isin(seeds)]  # what later seeds score is nothing that a look knows
+        numbers = samples(claim, there, evidence.epochs, by, _rated(study, evidence))
+        found = combined(claim, [judged(claim, sample) for sample in numbers], seeds, controls)
         if found.decided:
             break
     return found
@@ -129,17 +134,17 @@ def verdict(study: Study, evidence: Evidence, expected: int, short: dict[str, in
 def judged(claim: Claim, sample: Sample) -> Judged:
     """One context by the claim's rule.
 
-    The direction is judged by the one-sided t interval at the alpha of a look. Where times were cut off at the budget,
-    or all values are alike, there is no such interval: then by the exact sign test on which side of the margin they
-    are, and what is not known counts for neither side. The estimand `value` is of what does not vary by chance, or must
-    hold each time: every value must be on the claimed side.
+    The direction is judged by the one-sided t interval at the alpha of a look, and so is either end of the band. Where
+    times were cut off at the budget, all values are alike, or successes are compared, there is no such interval: then
+    by the exact sign test on which side of the margin they are, and what is not known counts for neither side. The
+    estimand `value` is of what does not vary by chance, or must hold each time: all must be on the claimed side.
     """
     values, bounds = sample.numbers, sample.bounds
     if claim.estimand == "value":
         return _every(claim, sample)
     known = values[np.isfinite(values) & (bounds == 0)]
     n = len(values)
-    low, high = _t_interval(known, (1 - LEVEL) / 2) if len(known) == n else (np.nan, np.nan)
+    low, high = t_interval(known) if len(known) == n else (np.nan, np.nan)
     for_it, against, note = _directed(claim, sample)
     direction = (
         SUPPORTED if for_it <= claim.alpha_look else NOT_SUPPORTED if against <= claim.alpha_look else INCONCLUSIVE
@@ -147,26 +152,34 @@ def judged(claim: Claim, sample: Sample) -> Judged:
     estimate = float(np.median(values[np.isfinite(values)])) if np.isfinite(values).any() else np.nan
     estimate = float(known.mean()) if len(known) == n and n else estimate
     estimate, low, high = (float(in_unit(claim, number)) for number in (estimate, low, high))
-    magnitude = _magnitude(claim, low, high)
+    least, most = t_interval(known, 1 - 2 * claim.alpha_look) if len(known) == n else (np.nan, np.nan)
+    magnitude = _magnitude(claim, float(in_unit(claim, least)), float(in_unit(claim, most)))
     if claim.direction == "within":
         direction = magnitude
-    return Judged(sample.context, estimate, low, high, n, direction, magnitude, against, note)
+    outside = _outside(claim, known) if len(known) == n > 1 else np.nan
+    return Judged(sample.context, estimate, low, high, n, direction, magnitude, against, note, outside)
 
 
 def combined(claim: Claim, contexts: list[Judged], seeds: tuple[int, ...], controls: dict[str, str]) -> Verdict:
     """The verdict over all contexts: the claim must hold in each; a contradiction in any must hold after Holm's."""
-    adjusted = holm(np.array([each.p_against for each in contexts])) if len(contexts) > 1 else None
-    directions = [each.direction for each in contexts]
-    if adjusted is not None and claim.estimand != "value":
-        directions = [
-            INCONCLUSIVE if said == NOT_SUPPORTED and claim.direction != "within" and p > claim.alpha_look else said
-            for said, p in zip(directions, adjusted, strict=True)
+    if claim.estimand != "value":
+        against, outside = (holm(np.array([getattr(each, p) for each in contexts])) for p in ("p_against", "p_outside"))
+        if claim.direction == "within":  # which the magnitude is
+            against = outside
+        contexts = [
+            replace(
+                each,
+                direction=_after_holm(each.direction, p, claim),
+                magnitude=_after_holm(each.magnitude, beyond, claim),
+            )
+            for each, p, beyond in zip(contexts, against, outside, strict=True)
         ]
+    directions = [each.direction for each in contexts]
     direction, magnitude = _together(directions), _together([each.magnitude for each in contexts])
     said = _together([direction, magnitude]) if magnitude else direction
-    failed = [name for name, outcome in controls.items() if not outcome.startswith("passed")]
+    failed = _failed(controls)
     because = ""
-    if failed and said != INCONCLUSIVE:
+    if failed:
         because = "; ".join(f"the {name} control {controls[name]}" for name in failed)
     elif said == INCONCLUSIVE:
         open_ = [
@@ -176,6 +189,14 @@ def combined(claim: Claim, contexts: list[Judged], seeds: tuple[int, ...], contr
     return Verdict(
         direction, magnitude, INCONCLUSIVE if failed else said, contexts, seeds, len(seeds), controls, because
     )
+
+
+def _after_holm(said: str, p: float, claim: Claim) -> str:
+    return INCONCLUSIVE if said == NOT_SUPPORTED and p > claim.alpha_look else said
+
+
+def _failed(controls: dict[str, str]) -> list[str]:
+    return [name for name, outcome in controls.items() if not outcome.startswith("passed")]
 
 
 def _together(verdicts: list[str]) -> str:
@@ -188,8 +209,7 @@ def _together(verdicts: list[str]) -> str:
 
 def _missing(study: Study, trials: pd.DataFrame, expected: int) -> str:
     """What keeps a verdict from being given, empty if nothing does."""
-    crashed = int((trials["status"] == "crashed").sum())
-    if crashed:
+    if crashed := _crashed(trials):
         return f"{crashed} of its trials crashed"
     per_seed = trials.groupby("seed")["key"].nunique()
     short = per_seed[per_seed < expected]
@@ -199,10 +219,21 @@ def _missing(study: Study, trials: pd.DataFrame, expected: int) -> str:
     return f"{len(per_seed)} of {least} seeds are there" if len(per_seed) < least else ""
 
 
+def _rated(study: Study, evidence: Evidence) -> pd.DataFrame | None:
+    """What the arms were tuned to, a greater `value` the better one."""
+    tuned = evidence.tuned
+    return None if tuned is None else tuned.assign(value=tuned["value"] * measure(study.tuning_metric).sign)
+
+
+def _crashed(trials: pd.DataFrame) -> int:
+    return int((trials["status"] == "crashed").sum())
+
+
 def _every(claim: Claim, sample: Sample) -> Judged:
     """A context all of whose values must be on the claimed side."""
     values = sample.numbers
-    if not len(values) or not np.isfinite(values).all():
+    open_ = sample.bounds != 0 if claim.direction != "above" else sample.bounds < 0  # at least so much is above, too
+    if not len(values) or not np.isfinite(values).all() or open_.any():
         return Judged(
             sample.context, np.nan, np.nan, np.nan, len(values), INCONCLUSIVE, "", np.nan, "a value is missing"
         )
@@ -226,30 +257,24 @@ def _directed(claim: Claim, sample: Sample) -> tuple[float, float, str]:
     values, bounds, n = sign * (sample.numbers - margin), sign * sample.bounds, len(sample.numbers)
     if n < 2:
         return 1.0, 1.0, "one seed, by which nothing is tested"
-    scale = max(np.abs(sample.numbers[np.isfinite(sample.numbers)]).max(initial=0), abs(margin))
-    if np.isfinite(values).all() and (bounds == 0).all() and np.ptp(values) > RESOLUTION * scale:
+    scale = max(sample.scale, np.abs(sample.numbers[np.isfinite(sample.numbers)]).max(initial=0), abs(margin))
+    slack = RESOLUTION * scale
+    paired = claim.measure == "success" and claim.estimand == "difference"  # McNemar's test, which is no t test's case
+    if np.isfinite(values).all() and (bounds == 0).all() and np.ptp(values) > slack and not paired:
         t = values.mean() / (values.std(ddof=1) / np.sqrt(n))
         return float(stdtr(n - 1, -t)), float(stdtr(n - 1, t)), ""
-    ahead, behind = int(((values > 0) & (bounds >= 0)).sum()), int(((values < 0) & (bounds <= 0)).sum())
-    why = (
-        "all differences alike"
-        if (bounds == 0).all()
-        else f"{int((bounds != 0).sum())} of {n} seeds cut off at the budget"
+    ahead, behind = int(((values > slack) & (bounds >= 0)).sum()), int(((values < -slack) & (bounds <= 0)).sum())
+    unknown, cut = int(np.isnan(bounds).sum()), int((np.abs(bounds) == 1).sum())
+    why = [f"{cut} of {n} seeds cut off at the budget"] * (cut > 0) + [f"{unknown} of {n} seeds not known"] * (
+        unknown > 0
     )
-    return _sign_p(ahead, n), _sign_p(behind, n), f"{why}: direction by the sign test"
+    alike = "successes and failures" if paired else "all differences alike"
+    return _sign_p(ahead, n), _sign_p(behind, n), f"{', '.join(why) or alike}: direction by the sign test"
 
 
 def _sign_p(count: int, n: int) -> float:
     """P(X >= count) of n fair coins."""
     return 1.0 if count == 0 else float(bdtrc(count - 1, n, 0.5))
-
-
-def _t_interval(values: np.ndarray, tail: float) -> tuple[float, float]:
-    n = len(values)
-    if n < 2:
-        return np.nan, np.nan
-    half = stdtrit(n - 1, 1 - tail) * values.std(ddof=1) / np.sqrt(n)
-    return float(values.mean() - half), float(values.mean() + half)
 
 
 def _magnitude(claim: Claim, low: float, high: float, exact: bool = False) -> str:
@@ -261,6 +286,17 @@ def _magnitude(claim: Claim, low: float, high: float, exact: bool = False) -> st
     if low >= least and high <= most:
         return SUPPORTED
     return NOT_SUPPORTED if exact or high < least or low > most else INCONCLUSIVE
+
+
+def _outside(claim: Claim, values: np.ndarray) -> float:
+    """The p that goes with an interval that is disjoint from the claimed band; NaN without a band or a spread."""
+    if claim.claimed_band is None or not values.std():
+        return np.nan
+    least, most = claim.claimed_band
+    if is_ratio(claim):
+        least, most = (np.log(end) if end > 0 else -np.inf for end in (least, most))
+    beyond = max(least - values.mean(), values.mean() - most)
+    return float(stdtr(len(values) - 1, -beyond / (values.std(ddof=1) / np.sqrt(len(values)))))
 
 
 def _controls(study: Study, evidence: Evidence) -> dict[str, str]:
@@ -283,7 +319,7 @@ def _broken(study: Study, evidence: Evidence) -> str:
         return (
             "passed: what violates the claim is found to" if known else "failed: what violates the claim is not found"
         )
-    own = evidence.trials[matching(evidence.trials, claim.of)]
+    own = evidence.trials[matching(evidence.trials, claim.of) & evidence.trials["seed"].isin(control["seed"])]
     both = pd.concat([own.assign(broken=False), control.assign(broken=True)], ignore_index=True)
     both["value"] = scored(both, claim.metric)
     table = both.pivot_table(index="seed", columns="broken", values="value").dropna()
@@ -308,11 +344,13 @@ def _same_arm(study: Study, evidence: Evidence) -> str:
     seeds = set(control["seed"])
     own = evidence.trials[matching(evidence.trials, claim.against) & evidence.trials["seed"].isin(seeds)]
     both = pd.concat([own.assign(**{block: "own"}), control.assign(**{block: "other"})], ignore_index=True)
-    tuned = evidence.tuned
+    tuned = _rated(study, evidence)
     if tuned is not None:
         tuned = pd.concat([tuned.assign(**{block: name}) for name in sides], ignore_index=True)
     same = replace(claim, of=sides["other"], against=sides["own"])
-    found = [judged(same, sample) for sample in samples(same, both, evidence.epochs, [*study.factors, block], tuned)]
+    numbers = samples(same, both, evidence.epochs, [*study.factors, block], tuned)
+    same = replace(same, alpha_look=claim.alpha_look / len(numbers))  # of all contexts together (Bonferroni)
+    found = [judged(same, sample) for sample in numbers]
     differ = [each for each in found if each.direction == SUPPORTED and claim.direction != "within"]
     if differ:
         return f"failed: an arm against itself at other seeds comes to {differ[0].estimate:.4g}, as if the claim held"

@@ -174,9 +174,9 @@ class Driver:
             same = (tags.get(Tag.CLAIM), tags.get(Tag.VERSION), tags.get(Tag.PROFILE))
             if claim and same == (claim.id, str(claim.version), claim.profile) and tags[Tag.CARD] != self.study.card:
                 raise StudyError(
-                    f"the card of {claim.id} has changed since its version {claim.version} was run "
-                    f"({tags[Tag.CARD]}, now {self.study.card}): a rule is not to be changed with results in sight. "
-                    f"Give the changed card a new claim.version, or put it back"
+                    f"the card of {claim.id}, or a setting of its trials, has changed since its version "
+                    f"{claim.version} was run ({tags[Tag.CARD]}, now {self.study.card}): a rule is not to be changed "
+                    f"with results in sight. Give the changed card a new claim.version, or put it back"
                 )
 
     def _compare(self, trials: list[Trial]) -> None:

@@ -6,7 +6,7 @@ import re
 from dataclasses import fields
 
 from studies.design import arms
-from studies.record import METRICS, Claim, Result, StudyError, listed, shown
+from studies.record import METRICS, Claim, EpochRecord, Result, Study, StudyError, arm_label, listed, shown
 
 KINDS = ("definitional", "arithmetic", "existential", "universal", "quantitative")
 
@@ -25,6 +25,12 @@ ESTIMANDS = {
 DERIVED = ("time_to_target", "examples_to_target", "seconds_to_target", "accuracy_gap", "loss_gap", "success")
 """Measures of a trial that are worked out from its columns and epochs."""
 
+WATCHED = tuple(f.name for f in fields(EpochRecord) if f.name.endswith(("accuracy", "loss")))
+"""What there can be a time to a target of."""
+
+CENSORED = ("value", "mean", "difference", "ratio", "ends_ratio")
+"""Estimands that know what to do with a time that was cut off."""
+
 COLUMNS = (*METRICS, *(f.name for f in fields(Result) if f.name not in ("key", "status", "error", *METRICS)))
 """Of the trials frame, of a trained trial."""
 
@@ -36,6 +42,9 @@ CONTROLS = ("positive", "negative")
 
 ALPHA_LOOK = 0.021
 """One-sided, at each of at most three looks at 6, 12 and 20 seeds: the error of all is then 4.9 % (simulated)."""
+
+MOST_ALPHA = 3 * ALPHA_LOOK
+"""Of all looks together, one-sided, as a sum, whatever seeds they are at."""
 
 APART = 1000
 """Seeds between a negative control's block and the study's."""
@@ -65,7 +74,7 @@ def read_claim(node: object, factors: dict, profile: str, computed: bool = False
         raise StudyError(
             f"claim.hypothesis.measure={hypothesis['measure']}: expected one of {listed((*DERIVED, *COLUMNS))}"
         )
-    positive, negative = _controls(card.get("controls"), hypothesis["estimand"])
+    positive, negative = _controls(card.get("controls"), hypothesis["estimand"], hypothesis["direction"])
     return Claim(
         id=str(card["id"]),
         version=card["version"],
@@ -93,13 +102,10 @@ def _hypothesis(node, factors, across) -> dict:
     rules = {name: _rule(node[name], name, factors) for name in ("of", "against") if name in needed}
     if rules and rules["of"] == rules["against"]:
         raise StudyError(f"claim.hypothesis.of and against are the same arms, {shown(rules['of'])}: expected two")
-    along = node.get("along", "") if "along" in needed else ""
-    if along and len(factors.get(along, ())) < 2:
-        raise StudyError(
-            f"claim.hypothesis.along={along}: expected a factor of the study with two levels or more, one of "
-            f"{listed(factor for factor, levels in factors.items() if len(levels) > 1)}"
-        )
+    along = _along(node["along"], estimand, factors) if "along" in needed else ""
     direction = _one_of(node["direction"], "claim.hypothesis.direction", DIRECTIONS)
+    margin = 0.0 if direction == "within" else _margin(node["margin"], direction, estimand)
+    _refuse_unused(node, estimand)
     return {
         "estimand": estimand,
         "measure": str(node["measure"]),
@@ -107,13 +113,48 @@ def _hypothesis(node, factors, across) -> dict:
         "against": rules.get("against", {}),
         "along": along,
         "best": bool(node.get("best", False)),
-        "target": _target(node, across),
-        "metric": str(node.get("metric", "val_accuracy")),
+        "target": _target(node, across, factors),
+        "metric": _one_of(
+            node.get("metric", "val_accuracy"),
+            "claim.hypothesis.metric",
+            WATCHED if str(node["measure"]).endswith("to_target") else METRICS,
+        ),
         "direction": direction,
-        "margin": 0.0 if direction == "within" else _margin(node["margin"], direction),
+        "margin": margin,
         "why_margin": str(node["why_margin"]),
-        "claimed_band": _band(node.get("claimed_band"), direction),
+        "claimed_band": _band(node.get("claimed_band"), direction, margin),
     }
+
+
+def _along(along, estimand, factors) -> str:
+    """The factor along which something is taken; numbers where their order, or their logarithm, counts."""
+    levels = factors.get(along, ())
+    if len(levels) < 2:
+        raise StudyError(
+            f"claim.hypothesis.along={along}: expected a factor of the study with two levels or more, one of "
+            f"{listed(factor for factor, levels in factors.items() if len(levels) > 1)}"
+        )
+    if estimand != "spread_ratio" and not all(_is_number(level) and level > 0 for level in levels):
+        raise StudyError(
+            f"claim.hypothesis.along={along}, which has the levels {listed(levels)}: expected numbers above 0, since "
+            f"estimand={estimand} is by their order and ratios"
+        )
+    return along
+
+
+def _refuse_unused(node, estimand) -> None:
+    """See that everything the card says has a say in what is judged."""
+    measure = str(node["measure"])
+    timed = measure.endswith("to_target")
+    if node.get("target") is not None and not (timed or measure == "success"):
+        raise StudyError(f"claim.hypothesis.target: measure={measure} has no use for it: leave it out")
+    if node.get("best") and "of" not in ESTIMANDS[estimand]:
+        raise StudyError(f"claim.hypothesis.best: estimand={estimand} has no use for it: leave it out")
+    if timed and estimand not in CENSORED:
+        raise StudyError(
+            f"claim.hypothesis.estimand={estimand}: expected one of {listed(CENSORED)} with measure={measure}, "
+            f"which is cut off at the budget where the target is not reached"
+        )
 
 
 def _decision(node, factors) -> tuple[tuple[str, ...], float]:
@@ -146,12 +187,51 @@ def read_looks(node: object, seeds: tuple[int, ...], claim: Claim | None) -> tup
             f"study.looks={shown(looks)}, and the study has no claim, whose rule says when to stop: expected a "
             f"claim, or leave study.looks out"
         )
+    if claim and len(looks) * claim.alpha_look > MOST_ALPHA * (1 + 1e-9):
+        raise StudyError(
+            f"study.looks={shown(looks)} at claim.decision.alpha_look={claim.alpha_look:g}: expected "
+            f"{MOST_ALPHA / claim.alpha_look:.0f} looks at most, or alpha_look={MOST_ALPHA / len(looks):.3g}, since "
+            f"each look is one more chance to find what is not there"
+        )
     if looks and looks[-1] != len(seeds):
         raise StudyError(
             f"study.looks={shown(looks)} and {len(seeds)} seeds: expected the last look at all of them, as with "
             f"study.seeds={looks[-1]}"
         )
     return tuple(looks)
+
+
+def check_arms(study: Study) -> None:
+    """See that a claim's rules mean one arm in each context, or several of which the best tuned is taken.
+
+    Raises:
+        StudyError: they do not; or the negative control's seeds are others' of the study.
+    """
+    claim = study.claim
+    if claim is None:
+        return
+    if isinstance(claim.negative, int) and claim.negative:
+        others = {seed + claim.negative for seed in study.seeds}
+        if both := sorted(others & {*study.seeds, *study.tuning_seeds}):
+            raise StudyError(
+                f"claim.controls.negative={claim.negative}: its seeds share {listed(both)} with those that the study "
+                f"is tuned or judged at: expected seeds farther off, such as {APART}"
+            )
+    if claim.best and not study.nuisance:
+        raise StudyError("claim.hypothesis.best: expected a study that tunes its arms, by study.nuisance")
+    apart = [factor for factor in dict.fromkeys((*claim.across, claim.along)) if factor]
+    contexts: dict[str, list[dict]] = {}
+    for arm in arms.of(study) if claim.of or claim.along else ():
+        contexts.setdefault(arm_label({factor: arm[factor] for factor in apart}), []).append(arm)
+    for context, some in contexts.items():
+        for name in ("of", "against") if claim.of else ("along",):
+            rule = getattr(claim, name) if claim.of else {}
+            count = sum(arms.matches(rule, arm) for arm in some)
+            if not count or (count > 1 and not claim.best):
+                raise StudyError(
+                    f"claim.hypothesis.{name}: {count} arms match {shown(rule or claim.along)} at {context}: expected "
+                    f"one, best: true, or their other factors in claim.decision.across"
+                )
 
 
 def profile_values(node: object, profile: str) -> dict:
@@ -188,13 +268,15 @@ def _is_number(value) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
-def _margin(margin, direction) -> float:
+def _margin(margin, direction, estimand) -> float:
     if not _is_number(margin):
         raise StudyError(f"claim.hypothesis.margin={shown(margin)}: expected a number; an effect {direction} it counts")
+    if estimand.endswith("ratio") and margin <= 0:
+        raise StudyError(f"claim.hypothesis.margin={shown(margin)}: expected a ratio above 0, such as 1 for none")
     return float(margin)
 
 
-def _band(band, direction) -> tuple[float, float] | None:
+def _band(band, direction, margin) -> tuple[float, float] | None:
     if band is None:
         if direction == "within":
             raise StudyError("claim.hypothesis.claimed_band is missing: direction=within needs it, such as [-0.1, 0.1]")
@@ -203,6 +285,11 @@ def _band(band, direction) -> tuple[float, float] | None:
         raise StudyError(f"claim.hypothesis.claimed_band={shown(band)}: expected two numbers, such as [0.6, 0.8]")
     if band[0] >= band[1]:
         raise StudyError(f"claim.hypothesis.claimed_band={shown(band)}: expected the lower number first")
+    if (direction == "above" and band[1] <= margin) or (direction == "below" and band[0] >= margin):
+        raise StudyError(
+            f"claim.hypothesis.claimed_band={shown(band)} and direction={direction}, margin={margin:g}: expected some "
+            f"of the band {direction} the margin"
+        )
     return float(band[0]), float(band[1])
 
 
@@ -212,7 +299,7 @@ def _rule(node, name, factors) -> dict:
     return rule
 
 
-def _target(hypothesis, across) -> dict | float | None:
+def _target(hypothesis, across, factors) -> dict | float | None:
     """The value to reach, or by the level of the first factor that the claim goes across."""
     target = hypothesis.get("target")
     if target is None:
@@ -225,23 +312,39 @@ def _target(hypothesis, across) -> dict | float | None:
                 f"claim.hypothesis.target={shown(target)}: expected a number, or one for each level of the first "
                 f"factor of claim.decision.across"
             )
+        if left := [level for level in map(str, factors[across[0]]) if level not in map(str, target)]:
+            raise StudyError(
+                f"claim.hypothesis.target={shown(target)}: expected one for {across[0]}={listed(left)} too"
+            )
         return {str(level): float(value) for level, value in target.items()}
     if not _is_number(target):
         raise StudyError(f"claim.hypothesis.target={shown(target)}: expected a number, such as 0.95")
     return float(target)
 
 
-def _controls(node, estimand) -> tuple[dict, int | dict]:
+def _controls(node, estimand, direction) -> tuple[dict, int | dict]:
     """What makes the positive control, config key -> value; and the negative one, see `Claim`."""
     controls = arms.mapping(node, "claim.controls", "positive: {optimizer.learning_rate: 1.0e-5}")
     _names(controls, "claim.controls", CONTROLS, ())
     positive = arms.mapping(controls.get("positive"), "claim.controls.positive", "optimizer.learning_rate: 1.0e-5")
-    negative = controls.get("negative", APART if "of" in ESTIMANDS[estimand] else 0)
+    can_fail = "of" in ESTIMANDS[estimand] and direction != "within"
+    negative = controls.get("negative", APART if can_fail else 0)
     if estimand in ("value", "mean"):
-        return positive, arms.mapping(negative or None, "claim.controls.negative", "study.seeds: [1000, 1001]")
+        negative = arms.mapping(negative or None, "claim.controls.negative", "study.seeds: [1000, 1001]")
+        seeds = negative.get("study.seeds", [0])
+        if not isinstance(seeds, list) or not seeds or not all(type(seed) is int and seed >= 0 for seed in seeds):
+            raise StudyError(
+                f"claim.controls.negative.study.seeds={shown(seeds)}: expected a list, such as [1000, 1001]"
+            )
+        return positive, negative
     if type(negative) is not int or negative < 0:
         raise StudyError(
             f"claim.controls.negative={shown(negative)}: expected how far the seeds of its block are from the study's, "
             f"such as {APART}, or 0 for none"
+        )
+    if negative and not can_fail:
+        raise StudyError(
+            f"claim.controls.negative={negative}: expected 0 with estimand={estimand} and direction={direction}, by "
+            f"which no arm can differ from itself"
         )
     return positive, negative

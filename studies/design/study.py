@@ -5,8 +5,20 @@ import re
 from collections.abc import Callable, Set
 
 from studies.design import arms, search
-from studies.design.claim import read_claim, read_looks
-from studies.record import FIGURES, IDENTITY, METRICS, Space, Study, StudyError, is_computed, listed, shown
+from studies.design.claim import check_arms, read_claim, read_looks
+from studies.record import (
+    FIGURES,
+    IDENTITY,
+    METRICS,
+    Space,
+    Study,
+    StudyError,
+    content_key,
+    identity_parts,
+    is_computed,
+    listed,
+    shown,
+)
 
 STUDYS = ("study", "seed", "plan", "claim", "profile")
 """The parts of a config that a trial has no use for."""
@@ -67,7 +79,7 @@ def read_study(
         raise StudyError(f"study.name={node['name']!r}: expected up to 100 letters, digits, spaces or . _ -")
     seeds, tuning_seeds = _both_seeds(node, config["seed"], bool(nuisance))
     card = read_claim(config["claim"], factors, config["profile"]["name"], is_computed(config))
-    return Study(
+    study = Study(
         str(node["name"]),
         str(node["question"] or _question(node["metric"], list(factors))),
         factors,
@@ -86,7 +98,18 @@ def read_study(
         extend=node["extend"],
         looks=read_looks(node["looks"], seeds, card),
         claim=card,
+        fixed=_fixed(config) if card else "",
     )
+    check_arms(study)
+    return study
+
+
+def _fixed(config) -> str:
+    """What trials have besides the factors, hashed, but for where data lie, how it is run and what is watched."""
+    parts = {part: config[part] for part in identity_parts(config) if part not in ("engine", "diagnostics")}
+    if "data" in parts:
+        parts["data"] = {name: value for name, value in parts["data"].items() if name != "root"}
+    return content_key(parts)
 
 
 def _roles(node, config, overridden, say) -> tuple[dict, dict, set]:
