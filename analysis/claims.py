@@ -40,7 +40,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def rows(root: str | Path = "mlruns") -> list[dict]:
-    """One record a claim: the latest verdict of each in a store, and those that ship and have none."""
+    """One record a claim and profile: the latest verdict in a store, invalid ones last; and what ships and has none."""
     try:
         names = load.studies(root)
     except StudyError:
@@ -50,19 +50,24 @@ def rows(root: str | Path = "mlruns") -> list[dict]:
         for execution in load.executions(name, root):
             if Tag.VERDICT in execution.tags:
                 record = json.loads(load.text(execution, FILE, root))
-                if record["when"] >= found.get(record["name"], record)["when"]:
-                    found[record["name"]] = record
+                place = record["name"], record["profile"]
+                found[place] = max(found.get(place, record), record, key=_counts)
     for file in sorted(SHIPPED.glob("*.yaml")):
         card = yaml.safe_load(file.read_text(encoding="utf-8")).get("claim") or {}
-        if card and card["id"] not in found:
-            found[card["id"]] = {
+        if card and not any(name == card["id"] for name, _ in found):
+            found[card["id"], ""] = {
                 "name": card["id"],
                 "quote": card["quote"],
                 "kind": card["kind"],
                 "verdict": "not run",
                 "command": f"python -m studies.run +study=claims/{file.stem}",
             }
-    return [found[name] for name in sorted(found)]
+    return [found[place] for place in sorted(found)]
+
+
+def _counts(record: dict) -> tuple[bool, str]:
+    """How much a record counts: a verdict more than none, a later one more than an earlier."""
+    return record["verdict"] != verdicts.INVALID, record["when"]
 
 
 def told(execution: load.Execution, root: str | Path) -> list[str]:
@@ -97,8 +102,8 @@ def judge(
         sides["negative"]["seed"] -= claim.negative
     evidence = Evidence(frame, epochs, tuned, **sides)
     short = {name: len(sides[name]) for name in sides if len(sides[name]) < len(controls[name])}
-    seeds = frame["seed"].nunique() or 1
-    found = verdicts.verdict(study, evidence, len(trials) // seeds, short)
+    seeds, lost = frame["seed"].nunique() or 1, len(set(trials) - set(frame["key"]))
+    found = verdicts.verdict(study, evidence, len(trials) // seeds, short, lost)
     return found, evidence
 
 
@@ -120,7 +125,7 @@ def record(
     used = evidence.trials[evidence.trials["seed"].isin(found.seeds)] if found.seeds else evidence.trials
     sides = [side for side in (evidence.positive, evidence.negative) if side is not None]
     every = pd.concat([used, *sides], ignore_index=True)
-    main_context = found.deciding
+    main_context = verdicts.deciding(claim, found)
     numbers = {name: getattr(main_context, name) if main_context else np.nan for name in ("estimate", "low", "high")}
     levels = list(study.factors)
     return _plain(

@@ -124,6 +124,7 @@ class Claim:
         measure: of a trial: a column of the trials frame, `time_to_target`, `success`, …
         of, against: rules for the arms that are set against each other, factor -> levels.
         along: the factor that a slope, a spread or a range of stable rates is taken along.
+        guard: how far the arms `of` may fall behind `against` by `metric` for the claim to hold; None for no such rule.
         best: of several arms that match `of`, or `against`, take the one that tuned best.
         target: what a time to target is the time to; by the level of the first of `across`, or one for all.
         metric: of the time to target, and what controls are compared by.
@@ -136,7 +137,6 @@ class Claim:
         negative: how far the seeds are from the study's at which the arms `against` are run again, 0 for none; of the
             estimand `value` what makes a case that must hold, config key -> value, `study.seeds` among them.
         prediction: what the literature says, `value` and `source`: shown, never used.
-        needs: what the study needs beyond what is shipped, such as a dataset's file.
         profile: quick or full.
     """
 
@@ -161,7 +161,7 @@ class Claim:
     positive: dict
     negative: int | dict
     prediction: dict
-    needs: str = ""
+    guard: float | None = None
     profile: str = ""
 
 

@@ -53,7 +53,7 @@ def test_a_claim_is_judged_at_a_look_kept_and_not_run_again(tmp_path):
     [
         (["claim.hypothesis.margin=null"], "claim.hypothesis.margin is missing"),
         (["study.looks=[4,2]"], "increase"),
-        (["claim.hypothesis.measure=feeling"], "claim.hypothesis.measure=feeling"),
+        (["claim.hypothesis.measure=feeling"], "measure=feeling"),
     ],
 )
 def test_a_card_that_cannot_be_right_is_refused_before_anything_trains(words, said, tmp_path):

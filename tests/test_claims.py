@@ -366,7 +366,7 @@ def test_the_controls_trials_are_of_the_arms_they_are_about():
     found = controls(asked, expand, chosen)
     (positive, at), (negative, other) = expanded
     assert {trial.role for some in found.values() for trial in some} == {"control"}
-    assert positive.seeds == (0, 1, 2) and negative.seeds == (1000, 1001, 1002)
+    assert positive.seeds == (0, 1, 2) and negative.seeds == (500, 501, 502)
     assert at == [{}, {}] and positive.nuisance == {}
     assert positive.settings == ({"when": {}, "set": {"optimizer.learning_rate": 1e-5}},)
     assert other == [chosen[0], chosen[1]] and [rule["optimizer"] for rule in negative.only] == [["sgd"], ["sgd"]]
@@ -454,7 +454,7 @@ def test_a_control_that_crashed_is_no_verdict(name):
 def test_an_arm_against_itself_is_found_to_differ_as_seldom_over_many_contexts():
     factors = {"optimizer": ("sgd", "adam"), "model.depth": tuple(range(8))}
     asked = study(replace(read(factors=factors), across=("model.depth",)), factors, 6)
-    ahead, even = np.array([0.01, 0.03, 0.02, 0.03, -0.005, 0.02]), np.array([0.01, -0.01] * 3)  # p .012 and .5
+    ahead, even = np.array([0.01, 0.03, 0.02, 0.03, 0.005, 0.02]), np.array([0.01, -0.01] * 3)  # p .003 and .5
     arms, rows, again = {"sgd": [0.5] * 6, "adam": [0.6, 0.61, 0.62, 0.6, 0.61, 0.63]}, [], []
     for depth in range(8):
         rows.append(frame(arms).assign(**{"model.depth": depth}))
@@ -576,3 +576,72 @@ def test_a_band_is_contradicted_by_holms_rule_too(more):
     assert alone.contexts == [one]
     assert verdicts.combined(claim, [one, other], (0,), {}).verdict == INCONCLUSIVE
     assert verdicts.combined(claim, [one, one], (0,), {}).verdict == INCONCLUSIVE
+
+
+def gaps(of, against, accuracies):
+    """Trials of two arms with such generalization gaps, and of validation accuracies."""
+    made = frame(
+        {"sgd": [accuracies[1]] * 6, "adam": np.add(accuracies[0], [0.001, 0, -0.001, 0, 0.001, -0.001]).tolist()}
+    )
+    gap = np.where(made["optimizer"] == "adam", of, against) + np.tile([0.001, -0.001, 0.002], 4)
+    return made.assign(train_accuracy=made["val_accuracy"] + gap)
+
+
+@pytest.mark.parametrize(
+    ("accuracies", "direction"),
+    [((0.9, 0.9), SUPPORTED), ((0.899, 0.9), SUPPORTED), ((0.7, 0.9), NOT_SUPPORTED), ((0.895, 0.9), INCONCLUSIVE)],
+)
+def test_an_effect_that_is_bought_with_accuracy_is_none(accuracies, direction):
+    claim = read(
+        factors={"optimizer": ("sgd", "adam")},
+        estimand="ratio",
+        measure="accuracy_gap",
+        direction="below",
+        margin=0.95,
+        guard=0.005,
+    )
+    [found] = estimands.samples(claim, gaps(0.05, 0.1, accuracies), None, ["optimizer"])
+    said = verdicts.judged(claim, found)
+    assert said.direction == direction and (direction == SUPPORTED) == ("accuracy" not in said.note)
+    assert verdicts.judged(replace(claim, guard=None), found).direction == SUPPORTED
+
+
+def test_no_gap_at_all_is_below_any_share_of_one():
+    claim = read(
+        factors={"optimizer": ("sgd", "adam")}, estimand="ratio", measure="accuracy_gap", direction="below", margin=0.95
+    )
+    [found] = estimands.samples(claim, gaps(-0.05, 0.1, (0.9, 0.9)), None, ["optimizer"])
+    assert found.bounds.tolist() == [-1] * 6 and verdicts.judged(claim, found).direction == SUPPORTED
+    [found] = estimands.samples(claim, gaps(0.05, -0.1, (0.9, 0.9)), None, ["optimizer"])
+    assert np.isnan(found.bounds).all() and verdicts.judged(claim, found).direction == INCONCLUSIVE
+
+
+def test_a_broken_arm_that_bears_the_claim_out_fails_the_control():
+    factors = {"optimizer": ("sgd", "adam")}
+    claim = read(factors=factors, estimand="ratio", measure="accuracy_gap", direction="below", margin=0.95)
+    broken = gaps(0.0, 0.1, (0.1, 0.9)).query("optimizer == 'adam'").reset_index(drop=True)
+    evidence = Evidence(gaps(0.05, 0.1, (0.9, 0.9)), positive=broken)
+    found = verdicts.verdict(study(claim, factors, 6), evidence, 2)
+    assert found.verdict == INCONCLUSIVE and "bears the claim out" in found.because
+    guarded = verdicts.verdict(study(replace(claim, guard=0.005), factors, 6), evidence, 2)
+    assert guarded.verdict == SUPPORTED and guarded.controls["positive"].startswith("passed")
+
+
+@pytest.mark.parametrize(("levels", "ratio"), [((0.01, 0.1, 1.0, 10.0), 3.0), ((0.1, 1.0, 2.0), None)])
+def test_sides_are_a_decade_from_the_best_of_the_other_seeds(levels, ratio):
+    times = {0.01: 9, 0.1: 6, 1.0: 2, 2.0: 4, 10.0: 8}
+    rows = [
+        {
+            "key": f"{rate}{seed}",
+            "status": "finished",
+            "rate": rate,
+            "seed": seed,
+            "seconds_total": times[rate] * (1 + seed / 10),
+        }
+        for rate in levels
+        for seed in range(3)
+    ]
+    claim = replace(read(), estimand="ends_ratio", measure="seconds_total", along="rate", margin=2.0, of={}, against={})
+    [found] = estimands.samples(claim, pd.DataFrame(rows), None, ["rate"])
+    known = np.exp(found.numbers).tolist() if ratio else np.isnan(found.bounds).all()
+    assert known == (pytest.approx([ratio] * 3) if ratio else True)

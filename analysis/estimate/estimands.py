@@ -6,7 +6,7 @@ NaN where nothing is known.
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import pandas as pd
@@ -23,6 +23,10 @@ GAPS = {"accuracy_gap": ("train_accuracy", "val_accuracy"), "loss_gap": ("val_lo
 """Generalization gaps: the first less the second."""
 
 
+DECADE = 10.0
+"""How far from the best level one is a slow one, or one that overshoots."""
+
+
 @dataclass(frozen=True)
 class Sample:
     """The numbers of one context.
@@ -32,6 +36,7 @@ class Sample:
         seeds: `(n,)`.
         numbers: `(n,)`, of ratios their logarithms.
         bounds: `(n,)`: 0 for a known value, 1 or -1 for one that is at least or at most so much, NaN for none.
+        ahead: by seed how far the arms `of` are ahead of `against` by the claim's metric; empty without a guard.
         scale: what rounding of the numbers is relative to: the greatest of the measures, of logarithms 1.
     """
 
@@ -40,6 +45,7 @@ class Sample:
     numbers: np.ndarray
     bounds: np.ndarray
     scale: float = 0.0
+    ahead: np.ndarray = field(default_factory=lambda: np.empty(0))
 
 
 def samples(
@@ -60,7 +66,12 @@ def samples(
     measured = _measured(claim, trials, epochs)
     across = by if claim.estimand in ("value", "mean") else list(claim.across)
     return [
-        Sample(arm_label(levels), *ESTIMANDS[claim.estimand](_Context(claim, part, by, tuned)), _scale(claim, part))
+        Sample(
+            arm_label(levels),
+            *ESTIMANDS[claim.estimand](_Context(claim, part, by, tuned)),
+            _scale(claim, part),
+            _ahead(claim, part),
+        )
         for levels, part in _contexts(measured, across)
     ]
 
@@ -78,6 +89,18 @@ def is_ratio(claim: Claim) -> bool:
 def _scale(claim: Claim, part: pd.DataFrame) -> float:
     values = part["value"].to_numpy(float)
     return 1.0 if is_ratio(claim) else float(np.abs(values[np.isfinite(values)]).max(initial=0))
+
+
+def _ahead(claim: Claim, part: pd.DataFrame) -> np.ndarray:
+    """By seed the mean of the claim's metric over the arms `of` less that over `against`, more being better."""
+    if claim.guard is None:
+        return np.empty(0)
+    scores = scored(part, claim.metric) * measure(claim.metric).sign
+    means = [
+        scores[rows].groupby(part["seed"][rows]).mean()
+        for rows in (matching(part, r) for r in (claim.of, claim.against))
+    ]
+    return (means[0] - means[1]).to_numpy(float)
 
 
 def _contexts(measured: pd.DataFrame, across: list[str]) -> Iterator[tuple[dict, pd.DataFrame]]:
@@ -232,19 +255,25 @@ def stable_ratio(context: _Context) -> Numbers:
 
 
 def ends_ratio(context: _Context) -> Numbers:
-    """The logarithm of the measure at the better end of a factor's levels over that at its best level, by seed.
+    """The logarithm of the measure a decade from a factor's best level, at the better side, over that at the best.
 
-    The best level is that of the lowest median over the seeds: it is one for all of them.
+    By seed: the best level is that of the lowest median over the other seeds, and the sides are the levels nearest to a
+    tenth and ten times it; nothing is known where the levels end before half of that.
     """
     levels = context.levels()
     sides = [context.at(level).side({}) for level in levels]
     times = pd.concat([side[0] for side in sides], axis=1).to_numpy(float)
     cut = pd.concat([side[1] for side in sides], axis=1).to_numpy(bool)
-    best = int(np.argmin(np.median(np.where(cut, np.inf, times), axis=0)))
-    with np.errstate(divide="ignore", invalid="ignore"):
-        logs = np.log(times[:, [0, -1]]).min(axis=1) - np.log(times[:, best])
-    # An end that was reached was so before the budget, at which the other was cut off: it is the better one, and known.
-    bounds = np.where(cut[:, best], np.nan, np.where(cut[:, [0, -1]].all(axis=1), 1.0, 0.0))
+    logs, bounds = np.full(len(times), np.nan), np.full(len(times), np.nan)
+    reached, place = np.where(cut, np.inf, times), np.log(np.array(levels, float))
+    for seed in range(len(times)):
+        best = int(np.argmin(np.median(np.delete(reached, seed, axis=0), axis=0))) if len(times) > 1 else 0
+        away = [int(np.argmin(np.abs(place - place[best] - sign * np.log(DECADE)))) for sign in (-1, 1)]
+        far = all(abs(place[side] - place[best]) >= np.log(DECADE / 2) for side in away)
+        if far and not cut[seed, best] and times[seed, best] > 0:
+            logs[seed] = np.log(times[seed, away]).min() - np.log(times[seed, best])
+            # A side that was reached was so before the budget, at which the other was cut off: it is the better one.
+            bounds[seed] = 1.0 if cut[seed, away].all() else 0.0
     return sides[0][0].index.to_numpy(), logs, bounds
 
 
@@ -266,12 +295,13 @@ def _set_against(context: _Context, change: Callable) -> Numbers:
     values = change(one[seeds].to_numpy(float), other[seeds].to_numpy(float))
     cut, other_cut = cut[seeds].to_numpy(bool), other_cut[seeds].to_numpy(bool)
     bounds = np.where(cut & other_cut, np.nan, cut.astype(float) - other_cut)
-    return np.array(seeds), values, np.where(np.isfinite(values), bounds, np.nan)
+    none = np.isneginf(values)  # of a ratio whose first is zero or below, such as a gap: below whatever there is
+    return np.array(seeds), values, np.where(none, -1.0, np.where(np.isfinite(values), bounds, np.nan))
 
 
 def _log_ratio(one, other):
     with np.errstate(divide="ignore", invalid="ignore"):
-        return np.log(np.where(one > 0, one, np.nan)) - np.log(np.where(other > 0, other, np.nan))
+        return np.log(np.maximum(one, 0)) - np.log(np.where(other > 0, other, np.nan))
 
 
 def _frame(seeds, values, _) -> pd.DataFrame:

@@ -11,7 +11,7 @@ from scipy.special import gammaln, xlogy
 
 from analysis.estimate import comparison
 from analysis.estimate.arms import grouped, levels_of, repeats
-from analysis.estimate.intervals import LEVEL, Estimate, Tested, reaches
+from analysis.estimate.intervals import LEVEL, Estimate, Tested, reaches, share_interval
 from analysis.estimate.paired import sign_test
 from studies.record import StudyError, listed
 
@@ -89,13 +89,12 @@ def success_rates(
     Raises:
         StudyError: as `by_seed`.
     """
-    from statsmodels.stats.proportion import proportion_confint
-
     found = dict(grouped(by_seed(trials, by, metric, threshold), by))
     arms = [arm for arm, _ in grouped(trials, by)]
     counts = np.array([(len(found[arm]), found[arm]["value"].sum()) if arm in found else (0, 0) for arm in arms])
     n, k = counts.reshape(-1, 2).T
-    low, high = (np.asarray(end, float) for end in proportion_confint(k, np.maximum(n, 1), 1 - level, "beta"))
+    ends = [share_interval(int(succeeded), int(count), level) for succeeded, count in zip(k, n, strict=True)]
+    low, high = np.array(ends, float).reshape(-1, 2).T
     numbers = {"trials": n.astype(int), "successes": k.astype(int)}
     numbers |= {"rate": np.divide(k, n, out=np.full(len(n), np.nan), where=n > 0)}
     numbers |= {"low": np.where(n, low, 0.0), "high": np.where(n, high, 1.0)}

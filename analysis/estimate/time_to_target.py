@@ -12,7 +12,7 @@ from scipy.special import stdtrit
 
 from analysis.estimate import ratios
 from analysis.estimate.arms import grouped, levels_of
-from analysis.estimate.intervals import LEVEL, RESOLUTION, Estimate, Tested, reaches
+from analysis.estimate.intervals import LEVEL, RESOLUTION, Estimate, Tested, reaches, share_interval
 from studies.record import StudyError, listed
 
 TIMES = ("time", "examples", "seconds")
@@ -126,15 +126,13 @@ def summary(found: pd.DataFrame, by: list[str], budget: float | None = None, clo
     Raises:
         StudyError: as `restricted_mean`.
     """
-    from statsmodels.stats.proportion import proportion_confint
-
     arms, rows = [], []
     budget = _known_until([part for _, part in grouped(found, by)], clock) if budget is None else budget
     for arm, part in grouped(found, by):
         _, reached = _known(part, clock)
         n, k = len(reached), int(reached.sum())
         mean = restricted_mean(part, budget, clock)
-        share = (k / n, *map(float, proportion_confint(k, n, 1 - LEVEL, "beta"))) if n else (np.nan, 0.0, 1.0)
+        share = (k / n, *share_interval(k, n)) if n else (np.nan, 0.0, 1.0)
         arms.append(arm)
         rows.append((n, k, *share, median_time(part, clock), mean.value, mean.low, mean.high, float(budget)))
     columns = ["trials", "reached", "share", "share_low", "share_high", "median", "mean", "low", "high", "budget"]

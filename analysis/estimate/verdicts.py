@@ -22,6 +22,9 @@ SUPPORTED, NOT_SUPPORTED, INCONCLUSIVE, INVALID = "supported", "not supported", 
 ALPHA_CONTROL = 0.05
 """One-sided, of the test that a broken arm is worse."""
 
+ALPHA_SAME = 0.01
+"""Two-sided, of the test that an arm differs from itself: so often a good study's negative control fails."""
+
 
 @dataclass(frozen=True)
 class Judged:
@@ -74,12 +77,6 @@ class Verdict:
         """Whether it will not change with more seeds: controls are of the first look's alone."""
         return self.verdict in (SUPPORTED, NOT_SUPPORTED, INVALID) or bool(_failed(self.controls))
 
-    @property
-    def deciding(self) -> Judged | None:
-        """The context that a short form names: the first that contradicts, else the first that is not supported."""
-        order = (NOT_SUPPORTED, INCONCLUSIVE, SUPPORTED)
-        return min(self.contexts, key=lambda each: order.index(each.direction), default=None)
-
     def record(self) -> dict:
         """As JSON has it."""
         return asdict(self)
@@ -104,12 +101,15 @@ class Evidence:
     negative: pd.DataFrame | None = None
 
 
-def verdict(study: Study, evidence: Evidence, expected: int, short: dict[str, int] | None = None) -> Verdict:
+def verdict(
+    study: Study, evidence: Evidence, expected: int, short: dict[str, int] | None = None, lost: int = 0
+) -> Verdict:
     """The verdict at the first look at which the rule decides, else at the last that there are trials for.
 
     Args:
         expected: how many trials there should be for each seed.
         short: controls of which trials are missing, and how many there are.
+        lost: how many of the study's trials are missing.
     """
     claim = study.claim
     assert claim is not None  # noqa: S101
@@ -117,6 +117,7 @@ def verdict(study: Study, evidence: Evidence, expected: int, short: dict[str, in
     sides = {"positive": evidence.positive, "negative": evidence.negative}
     gone = [*(short or {}), *(name for name, side in sides.items() if side is not None and _crashed(side))]
     missing = "".join(f"trials of the {name} control are missing or crashed" for name in gone[:1])
+    missing = f"{lost} of its trials are missing" if lost else missing
     if missing := missing or _missing(study, trials, expected):
         return Verdict(INVALID, "", INVALID, [], tuple(sorted(set(trials["seed"]))), 0, because=missing)
     controls = _controls(study, evidence)
@@ -129,6 +130,12 @@ def verdict(study: Study, evidence: Evidence, expected: int, short: dict[str, in
         if found.decided:
             break
     return found
+
+
+def deciding(claim: Claim, found: Verdict) -> Judged | None:
+    """The context that a short form names: the one that bears the claim out least."""
+    order, sign = (NOT_SUPPORTED, INCONCLUSIVE, SUPPORTED), {"above": 1, "below": -1}.get(claim.direction, 0)
+    return min(found.contexts, key=lambda each: (order.index(each.direction), sign * each.estimate), default=None)
 
 
 def judged(claim: Claim, sample: Sample) -> Judged:
@@ -156,8 +163,25 @@ def judged(claim: Claim, sample: Sample) -> Judged:
     magnitude = _magnitude(claim, float(in_unit(claim, least)), float(in_unit(claim, most)))
     if claim.direction == "within":
         direction = magnitude
+    if direction == SUPPORTED and claim.guard is not None:
+        direction, note = _guarded(claim, sample.ahead, note)
     outside = _outside(claim, known) if len(known) == n > 1 else np.nan
     return Judged(sample.context, estimate, low, high, n, direction, magnitude, against, note, outside)
+
+
+def _guarded(claim: Claim, ahead: np.ndarray, note: str) -> tuple[str, str]:
+    """What is left of a support by the one-sided t test that no more accuracy than the guard was paid for it."""
+    room, n = ahead + (claim.guard or 0.0), len(ahead)
+    if n < 2 or not np.isfinite(room).all():
+        return INCONCLUSIVE, f"what it costs in {claim.metric} is not known"
+    error = room.std(ddof=1) / np.sqrt(n)
+    t = room.mean() / error if error else np.inf * np.sign(room.mean())
+    said = f"{claim.metric} changes by {ahead.mean():+.4f}"
+    if stdtr(n - 1, -t) <= claim.alpha_look:
+        return SUPPORTED, note
+    if stdtr(n - 1, t) <= claim.alpha_look:
+        return NOT_SUPPORTED, f"bought with accuracy: {said}, more than {claim.guard:g} is allowed"
+    return INCONCLUSIVE, f"whether it is bought with accuracy is open: {said}, {claim.guard:g} is allowed"
 
 
 def combined(claim: Claim, contexts: list[Judged], seeds: tuple[int, ...], controls: dict[str, str]) -> Verdict:
@@ -325,15 +349,26 @@ def _broken(study: Study, evidence: Evidence) -> str:
     table = both.pivot_table(index="seed", columns="broken", values="value").dropna()
     gap = (table[False] - table[True]).to_numpy() * measure(claim.metric).better
     n = len(gap)
-    p = _sign_p(int((gap > 0).sum()), n)
-    if n > 1 and np.ptp(gap) > 0:
-        p = min(p, float(stdtr(n - 1, -gap.mean() / (gap.std(ddof=1) / np.sqrt(n)))))
+    spread = n > 1 and np.ptp(gap) > 0
+    t = gap.mean() / (gap.std(ddof=1) / np.sqrt(n)) if spread else 0.0
+    p = float(stdtr(n - 1, -t)) if spread else _sign_p(int((gap > 0).sum()), n)
     outcome = f"the broken arm's {claim.metric} is {gap.mean():.4f} worse over {n} seeds (p {p:.1g})"
-    return f"passed: {outcome}" if p <= ALPHA_CONTROL else f"failed: {outcome}"
+    if p > ALPHA_CONTROL:
+        return f"failed: {outcome}"
+    rest = evidence.trials[evidence.trials["seed"].isin(control["seed"])]
+    rest = rest[~matching(rest, claim.of)] if claim.of else rest[:0]
+    frame = pd.concat([rest, control], ignore_index=True)
+    by, tuned = list(study.factors), _rated(study, evidence)
+    fooled = [
+        s.context for s in samples(claim, frame, evidence.epochs, by, tuned) if judged(claim, s).direction == SUPPORTED
+    ]
+    if fooled and claim.direction != "within":
+        return f"failed: the broken arm bears the claim out{f' at {fooled[0]}' if fooled[0] else ''}"
+    return f"passed: {outcome}"
 
 
 def _same_arm(study: Study, evidence: Evidence) -> str:
-    """Whether the arm `against`, set against itself at other seeds, is not found to bear the claim out."""
+    """Whether the arm `against`, set against itself at other seeds, is not found to differ from itself."""
     claim, control = study.claim, evidence.negative
     assert claim is not None and control is not None  # noqa: S101
     if claim.estimand in ("value", "mean"):
@@ -349,11 +384,14 @@ def _same_arm(study: Study, evidence: Evidence) -> str:
         tuned = pd.concat([tuned.assign(**{block: name}) for name in sides], ignore_index=True)
     same = replace(claim, of=sides["other"], against=sides["own"])
     numbers = samples(same, both, evidence.epochs, [*study.factors, block], tuned)
-    same = replace(same, alpha_look=claim.alpha_look / len(numbers))  # of all contexts together (Bonferroni)
+    nothing = 1.0 if is_ratio(claim) else 0.0
+    alpha = ALPHA_SAME / 2 / len(numbers)  # on either side, of all contexts together (Bonferroni)
+    same = replace(same, alpha_look=alpha, margin=nothing, direction="above", claimed_band=None, guard=None)
     found = [judged(same, sample) for sample in numbers]
-    differ = [each for each in found if each.direction == SUPPORTED and claim.direction != "within"]
-    if differ:
-        return f"failed: an arm against itself at other seeds comes to {differ[0].estimate:.4g}, as if the claim held"
+    if all(np.isnan(sample.bounds).all() for sample in numbers):
+        return "failed: nothing is known of an arm against itself at other seeds"
+    if differ := [each for each in found if each.direction != INCONCLUSIVE]:
+        return f"failed: an arm against itself at other seeds comes to {differ[0].estimate:.4g}"
     return (
         f"passed: an arm against itself at other seeds comes to {', '.join(f'{each.estimate:.3g}' for each in found)}"
     )

@@ -194,7 +194,7 @@ class Driver:
         every = [trial for some in control.values() for trial in some]
         for look in study.looks or (len(study.seeds),):
             some = [trial for trial in trials if trial.seed in study.seeds[:look]]
-            self._train(list({trial.key: trial for trial in (*some, *every)}.values()), study)
+            self._train(list({trial.key: trial for trial in (*every, *some)}.values()), study)
             levels = {trial.key: trial.levels for trial in some}
             self.verdict = claims.judge(study, self.root, levels, keys, self.tuned)
             if self.verdict[0].decided:

@@ -35,8 +35,19 @@ COLUMNS = (*METRICS, *(f.name for f in fields(Result) if f.name not in ("key", "
 """Of the trials frame, of a trained trial."""
 
 DIRECTIONS = ("above", "below", "within")
-CARD = ("id", "version", "quote", "kind", "hypothesis", "decision", "prediction", "controls", "profiles", "needs")
-HYPOTHESIS = ("estimand", "measure", "direction", "margin", "why_margin", "claimed_band", "target", "metric", "best")
+CARD = ("id", "version", "quote", "kind", "hypothesis", "decision", "prediction", "controls", "profiles")
+HYPOTHESIS = (
+    "estimand",
+    "measure",
+    "direction",
+    "margin",
+    "why_margin",
+    "claimed_band",
+    "target",
+    "metric",
+    "guard",
+    "best",
+)
 DECISION = ("across", "alpha_look")
 CONTROLS = ("positive", "negative")
 
@@ -46,7 +57,7 @@ ALPHA_LOOK = 0.021
 MOST_ALPHA = 3 * ALPHA_LOOK
 """Of all looks together, one-sided, as a sum, whatever seeds they are at."""
 
-APART = 1000
+APART = 500
 """Seeds between a negative control's block and the study's."""
 
 
@@ -85,7 +96,6 @@ def read_claim(node: object, factors: dict, profile: str, computed: bool = False
         positive=positive,
         negative=negative,
         prediction=arms.mapping(card.get("prediction"), "claim.prediction", "value: 0.96"),
-        needs=str(card.get("needs", "")),
         profile=profile,
         **hypothesis,
     )
@@ -122,6 +132,7 @@ def _hypothesis(node, factors, across) -> dict:
         "direction": direction,
         "margin": margin,
         "why_margin": str(node["why_margin"]),
+        "guard": _guard(node.get("guard"), needed),
         "claimed_band": _band(node.get("claimed_band"), direction, margin),
     }
 
@@ -274,6 +285,17 @@ def _margin(margin, direction, estimand) -> float:
     if estimand.endswith("ratio") and margin <= 0:
         raise StudyError(f"claim.hypothesis.margin={shown(margin)}: expected a ratio above 0, such as 1 for none")
     return float(margin)
+
+
+def _guard(guard, needed) -> float | None:
+    if guard is None:
+        return None
+    if "of" not in needed or not _is_number(guard) or guard < 0:
+        raise StudyError(
+            f"claim.hypothesis.guard={shown(guard)}: expected how far the arms of may fall behind those "
+            f"against, such as 0.005, with an estimand that sets arms against each other"
+        )
+    return float(guard)
 
 
 def _band(band, direction, margin) -> tuple[float, float] | None:
