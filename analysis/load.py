@@ -246,7 +246,8 @@ def _execution(store, run) -> Execution:
     if card := design.get("claim"):
         band = card["claimed_band"]
         card |= {"across": tuple(card["across"]), "claimed_band": None if band is None else tuple(band)}
-        design["claim"] = Claim(**card)
+        known = {f.name for f in fields(Claim)}
+        design["claim"] = Claim(**{name: value for name, value in card.items() if name in known})
     spaces = design.get("space", {}).items()
     design["space"] = {factor: Space(**s) if isinstance(s, dict) else tuple(s) for factor, s in spaces}
     return Execution(

@@ -405,7 +405,7 @@ def test_a_look_knows_nothing_of_later_seeds():
     whole = frame({"sgd": [np.nan] * 12, "adam": [0.56, 0.58, 0.53, 0.57, 0.56, 0.51, *[0.01] * 6]})
     whole.loc[whole["optimizer"] == "sgd", "status"] = "diverged"
     early = verdicts.verdict(asked, Evidence(whole[whole["seed"] < 6]), 2)
-    assert early.verdict == SUPPORTED and early.deciding.estimate == pytest.approx(0.4517, abs=1e-3)  # chance is .1
+    assert early.verdict == SUPPORTED and early.contexts[0].estimate == pytest.approx(0.4517, abs=1e-3)  # chance is .1
     assert verdicts.verdict(asked, Evidence(whole), 2).contexts == early.contexts
 
 
@@ -555,11 +555,14 @@ def test_a_trial_of_a_claim_can_be_composed_alone(config, name):
 
 
 def test_the_board_has_the_latest_verdict_of_a_claim_whatever_its_study_is_called(monkeypatch, tmp_path):
-    kept = {"a": "2025-02-01T00:00:00+00:00", "b": "2025-01-01T00:00:00+00:00"}
+    kept = {"a": ("supported", 2), "b": ("supported", 1), "c": ("invalid", 3)}
     execution = SimpleNamespace(tags={Tag.VERDICT: SUPPORTED})
     monkeypatch.setattr(claims.load, "studies", lambda root: list(kept))
     monkeypatch.setattr(claims.load, "executions", lambda name, root: [execution])
-    texts = iter([json.dumps({"name": "adam", "study": name, "when": when}) for name, when in kept.items()])
+    cards = [
+        {"name": "adam", "profile": "quick", "study": n, "verdict": v, "when": f"{w}"} for n, (v, w) in kept.items()
+    ]
+    texts = iter([json.dumps(card) for card in cards])
     monkeypatch.setattr(claims.load, "text", lambda *_: next(texts))
     [row] = [row for row in claims.rows(tmp_path) if row["name"] == "adam"]
     assert row["study"] == "a"

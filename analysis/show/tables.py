@@ -34,10 +34,13 @@ def rounded(value: float, uncertainty: float = math.nan, sign: bool = False) -> 
 
     >>> rounded(0.97073, 0.0185), rounded(0.10104, 0.0), rounded(123.4, 27.0), rounded(0.0063, 0.0071, sign=True)
     ('0.971', '0.1010', '123', '+0.0063')
+    >>> rounded(4.1e-8, 7e-9), rounded(2e-6, 1e-3)
+    ('4.1e-08', '0.0000')
     """
     if _missing(value):
         return "–"
-    if abs(value) >= 1e6:
+    tiny = 0 < abs(value) < 1e-4 and (_missing(uncertainty) or uncertainty < 1e-5)
+    if abs(value) >= 1e6 or tiny:
         return f"{value:{'+' if sign else ''}.3g}"
     known = not _missing(uncertainty) and uncertainty > 1e-9  # less is rounding
     digits = min(max(1 - math.floor(math.log10(uncertainty)), 0), 6) if known else DIGITS
