@@ -79,6 +79,7 @@ def frame(values: dict, seeds=None, factor="optimizer", **columns) -> pd.DataFra
         ({"decision": {"across": ["nosuch"]}}, "across"),
         ({"decision": {"alpha_look": 0.5}}, "alpha_look=0.5"),
         ({"controls": {"negative": -1}}, "negative=-1"),
+        ({"controls": {"positive": {"model.depth": 1}}}, "sets model.depth, a factor"),
         ({"hypothesis": HYPOTHESIS | {"estimand": "ratio"}}, "margin=0.0: expected a ratio above 0"),
         ({"hypothesis": HYPOTHESIS | {"claimed_band": [-0.2, -0.1]}}, "some of the band above the margin"),
         ({"hypothesis": HYPOTHESIS | {"metric": "feeling"}}, "metric=feeling"),
