@@ -85,7 +85,7 @@ def read_claim(node: object, factors: dict, profile: str, computed: bool = False
         raise StudyError(
             f"claim.hypothesis.measure={hypothesis['measure']}: expected one of {listed((*DERIVED, *COLUMNS))}"
         )
-    positive, negative = _controls(card.get("controls"), hypothesis["estimand"], hypothesis["direction"])
+    positive, negative = _controls(card.get("controls"), hypothesis["estimand"], hypothesis["direction"], factors)
     return Claim(
         id=str(card["id"]),
         version=card["version"],
@@ -344,11 +344,17 @@ def _target(hypothesis, across, factors) -> dict | float | None:
     return float(target)
 
 
-def _controls(node, estimand, direction) -> tuple[dict, int | dict]:
+def _controls(node, estimand, direction, factors) -> tuple[dict, int | dict]:
     """What makes the positive control, config key -> value; and the negative one, see `Claim`."""
     controls = arms.mapping(node, "claim.controls", "positive: {optimizer.learning_rate: 1.0e-5}")
     _names(controls, "claim.controls", CONTROLS, ())
     positive = arms.mapping(controls.get("positive"), "claim.controls.positive", "optimizer.learning_rate: 1.0e-5")
+    compared = [name for name in positive if name in factors]
+    if "of" in ESTIMANDS[estimand] and compared:
+        raise StudyError(
+            f"claim.controls.positive sets {listed(compared)}, a factor of the study, so that nothing stands beside the "
+            f"broken arm: break it by another setting, such as training.epochs or model.width"
+        )
     can_fail = "of" in ESTIMANDS[estimand] and direction != "within"
     negative = controls.get("negative", APART if can_fail else 0)
     if estimand in ("value", "mean"):
