@@ -352,8 +352,8 @@ def _controls(node, estimand, direction, factors) -> tuple[dict, int | dict]:
     compared = [name for name in positive if name in factors]
     if "of" in ESTIMANDS[estimand] and compared:
         raise StudyError(
-            f"claim.controls.positive sets {listed(compared)}, a factor of the study, so that nothing stands beside the "
-            f"broken arm: break it by another setting, such as training.epochs or model.width"
+            f"claim.controls.positive sets {listed(compared)}, a factor of the study, so that nothing stands beside "
+            f"the broken arm: break it by another setting, such as training.epochs or model.width"
         )
     can_fail = "of" in ESTIMANDS[estimand] and direction != "within"
     negative = controls.get("negative", APART if can_fail else 0)
