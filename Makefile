@@ -21,7 +21,7 @@ claims: $(STAMP)
 	$(RUN) -m analysis.claims
 
 test: lint
-	$(RUN) -m pytest -n 3 --dist worksteal
+	$(RUN) -m pytest -n 2 --dist worksteal
 
 test-fast: lint
 	$(RUN) -m pytest -n 2 --dist worksteal -m "not slow"
