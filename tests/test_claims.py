@@ -649,3 +649,16 @@ def test_sides_are_a_decade_from_the_best_of_the_other_seeds(levels, ratio):
     [found] = estimands.samples(claim, pd.DataFrame(rows), None, ["rate"])
     known = np.exp(found.numbers).tolist() if ratio else np.isnan(found.bounds).all()
     assert known == (pytest.approx([ratio] * 3) if ratio else True)
+
+
+def test_a_failure_on_one_dataset_scores_nothing_of_another():
+    factors = {"data": ("hard", "easy"), "optimizer": ("sgd", "adam")}
+    claim = replace(read(factors=factors), across=("data",))
+    hard, easy = ({"sgd": [low] * 3, "adam": [low] * 3} for low in (0.05, 0.9))
+    made = pd.concat([frame(hard).assign(data="hard"), frame(easy).assign(data="easy")], ignore_index=True)
+    made.loc[(made["data"] == "easy") & (made["optimizer"] == "adam"), ["status", "val_accuracy"]] = [
+        "diverged",
+        np.nan,
+    ]
+    found = {sample.context: sample.numbers for sample in estimands.samples(claim, made, None, list(factors))}
+    assert found["easy"] == pytest.approx([0.1 - 0.9] * 3)  # chance, not the .05 of the other dataset

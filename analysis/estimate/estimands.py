@@ -63,7 +63,9 @@ def samples(
     Raises:
         StudyError: there is no such measure, or no arm of a side in a context.
     """
-    measured = _measured(claim, trials, epochs)
+    # Each context by itself: what a failure scores on one dataset is nothing of another's.
+    parts = [_measured(claim, part, epochs) for _, part in _contexts(trials, list(claim.across))]
+    measured = pd.concat(parts).loc[trials.index] if parts else trials
     across = by if claim.estimand in ("value", "mean") else list(claim.across)
     return [
         Sample(

@@ -130,6 +130,7 @@ class Driver:
         self.console.print(f"{self.study.name}: {self.study.question}", markup=False, highlight=False, soft_wrap=True)
         try:
             self._refuse_changed_card()
+            controls(self.study, expand, None)  # what cannot be right in them is refused before anything trains
             if self.study.nuisance:
                 chosen = self._tune(trials, expand)
                 trials = expand(self.study, chosen)
