@@ -60,7 +60,7 @@ for line in answers.answer(compared, ["optimizer"], optimizers.metric, optimizer
     print(textwrap.fill(line, 100), end="\n\n")
 
 # %% [markdown]
-# "Nothing is clearly better" is not "they are the same". What one can say is how large a difference could still be:
+# An arm that is not clearly better is not thereby the same. What one can say is how large a difference could still be:
 # the end of each difference's interval that lies farther from zero.
 
 # %%
@@ -134,15 +134,15 @@ for line in answers.answer(compared, list(schedules.factors), schedules.metric, 
     print(textwrap.fill(line, 100), end="\n\n")
 
 # %% [markdown]
-# The answer is more careful than the eye. A few unlucky seeds make the constant rate's mean low, and they make its
-# deviation large in the same stroke, and so every interval of a difference to it wide. In such a case the deviation
-# itself is the finding:
+# On the left the answer is more careful than the eye: it finds nothing clearly better. On the right it finds what is: a
+# few unlucky seeds make the constant rate's mean low, and they make its deviation large in the same stroke. The
+# deviation itself is a finding:
 
 # %%
 compared.pivot(index="schedule", columns="optimizer.learning_rate", values="sd").round(3)
 
 # %% [markdown]
-# At the higher rate what most schedules buy is that the result depends less on the seed.
+# At the higher rate what most schedules buy, besides the points, is that the result depends less on the seed.
 #
 # ### Sensitivity to the rate
 
