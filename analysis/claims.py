@@ -137,6 +137,7 @@ def record(
             "scope": board.scope(study, used, settings),
             "profile": claim.profile,
             "estimand": board.estimand(claim),
+            "context": main_context.context if main_context and len(found.contexts) > 1 else "",
             **numbers,
             "claimed": board.claimed(claim),
             "direction": found.direction,

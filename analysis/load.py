@@ -23,6 +23,8 @@ NUMBERS = tuple(dict.fromkeys((*METRICS, *(f.name for f in fields(Result) if f.n
 RUNNING = {"running_loss": "train_loss", "running_accuracy": "train_accuracy"}
 """What means over an epoch's steps were called in stores of before the trained network's numbers were kept too."""
 
+CLAIMS = Path(__file__).parent.parent / "conf" / "study" / "claims"
+
 READERS = 8
 """Files read at a time: a server's answers are waited for, and a folder's are read on two cores 1.7 times faster."""
 
@@ -223,11 +225,12 @@ def _parents(store, study, found) -> list[Run]:
     if not parents:
         known = store.studies()
         near = difflib.get_close_matches(study, known, 1)
+        folder = "claims/" * (CLAIMS / f"{study}.yaml").is_file()
         advice = (
             f"Did you mean {near[0]}?"
             if near and study not in known
-            else f"Run it with python -m studies.run{'' if study == 'single' else f' +study={study}'}, or name another "
-            f"store with --root FOLDER"
+            else f"Run it with python -m studies.run{'' if study == 'single' else f' +study={folder}{study}'}, or name "
+            f"another store with --root FOLDER"
         )
         raise StudyError(f"no study {study!r} in {store}: it has {listed(known) or 'none yet'}. {advice}")
     return sorted(parents, key=lambda run: run.start_time)

@@ -151,7 +151,7 @@ def job(composed: DictConfig, outcome: sweep.Outcome, jobs: sweep.Sweep | None) 
     composed, set_by_profile = compose.profiled(composed, outcome.overrides)
     config = compose.resolved(composed)
     overrides = [o for o in (*outcome.overrides, *set_by_profile) if not o.startswith(NOT_OF_A_TRIAL)]
-    overrides += UNCLAIMED if config["claim"] else []
+    overrides += UNCLAIMED if config.get("claim") else []
     overridden = {override.lstrip("+~").partition("=")[0] for override in outcome.overrides}
     remarks = compose.merged(outcome.overrides, config)
     choices = HydraConfig.get().runtime.choices

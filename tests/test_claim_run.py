@@ -47,12 +47,17 @@ def test_a_claim_is_judged_at_a_look_kept_and_not_run_again(tmp_path):
     assert changed.returncode == 2 and "has changed since its version 1" in changed.stderr
     assert len(load.ended("lr_extremes", tmp_path)) == len(trials) + 6
 
+    other = run(tmp_path, *CLAIM, "claim.hypothesis.margin=1.0", "claim.version=2")
+    assert "note: another card was judged by this study's trials before, lr_extremes, version 1" in other.stdout
+
 
 @pytest.mark.parametrize(
     ("words", "said"),
     [
         (["claim.hypothesis.margin=null"], "claim.hypothesis.margin is missing"),
         (["study.looks=[4,2]"], "increase"),
+        (["~claim"], "claim is missing"),
+        (["claim=3"], "claim=3: expected a mapping"),
         (["claim.hypothesis.measure=feeling"], "measure=feeling"),
     ],
 )

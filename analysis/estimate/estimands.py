@@ -69,7 +69,7 @@ def samples(
     across = by if claim.estimand in ("value", "mean") else list(claim.across)
     return [
         Sample(
-            arm_label(levels),
+            arm_label(levels) if levels else "",
             *ESTIMANDS[claim.estimand](_Context(claim, part, by, tuned)),
             _scale(claim, part),
             _ahead(claim, part),

@@ -161,6 +161,8 @@ def judged(claim: Claim, sample: Sample) -> Judged:
     estimate, low, high = (float(in_unit(claim, number)) for number in (estimate, low, high))
     least, most = t_interval(known, 1 - 2 * claim.alpha_look) if len(known) == n else (np.nan, np.nan)
     magnitude = _magnitude(claim, float(in_unit(claim, least)), float(in_unit(claim, most)))
+    if direction == INCONCLUSIVE and not low <= claim.margin <= high and np.isfinite(low):
+        note = f"beyond the margin at 95 %, and not at the {100 - 200 * claim.alpha_look:.1f} % of a look"
     if claim.direction == "within":
         direction = magnitude
     if direction == SUPPORTED and claim.guard is not None:
@@ -293,7 +295,7 @@ def _directed(claim: Claim, sample: Sample) -> tuple[float, float, str]:
         unknown > 0
     )
     alike = "successes and failures" if paired else "all differences alike"
-    return _sign_p(ahead, n), _sign_p(behind, n), f"{', '.join(why) or alike}: direction by the sign test"
+    return _sign_p(ahead, n), _sign_p(behind, n), f"{', '.join(why) or alike}: direction by the sign test, median given"
 
 
 def _sign_p(count: int, n: int) -> float:

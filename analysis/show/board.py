@@ -62,11 +62,13 @@ def said(study: Study, found: Verdict) -> list[str]:
         lines.append(f"Why: {found.because}.")
     if study.looks:
         saved = len(study.seeds) - found.look
-        rest = f", {saved} of {len(study.seeds)} seeds saved" if saved else ""
+        rest = f"; {saved} of {len(study.seeds)} seeds were not needed" if saved else ""
         lines.append(
             f"Judged at look {study.looks.index(found.look) + 1} of {len(study.looks)}, {found.look} seeds{rest}."
         )
     lines += [f"The {name} control {outcome}." for name, outcome in found.controls.items()]
+    if claim.of:
+        lines += [f"There is no {name} control." for name in ("positive", "negative") if name not in found.controls]
     if claim.prediction:
         lines.append(
             f"The literature: {claim.prediction.get('value')} ({claim.prediction.get('source', 'no source')})."
@@ -96,11 +98,12 @@ def _row(record: dict) -> tuple:
         return (record["name"], f"not run: {record['command']}", "", "", "", "", "", "")
     estimate = record["estimate"]
     interval = "" if record["low"] is None else f" [{record['low']:.3g}, {record['high']:.3g}]"
+    where = record.get("context", "")
     prediction = str((record.get("prediction") or {}).get("value", ""))
     return (
         record["name"],
         record["verdict"],
-        "" if estimate is None else f"{estimate:.3g}{interval}",
+        "" if estimate is None else f"{estimate:.3g}{interval}{f' at {where}' if where else ''}",
         record["claimed"],
         prediction,
         record["seeds"],

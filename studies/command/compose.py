@@ -62,13 +62,14 @@ def merged(overrides: list[str], config: dict) -> list[str]:
 
 def profiled(composed: DictConfig, overrides: list[str]) -> tuple[DictConfig, list[str]]:
     """A config with what its claim's profile sets, but for what the command sets; and the overrides that set it."""
-    card = OmegaConf.to_container(composed.claim, resolve=True) if composed.get("claim") else {}
+    card = OmegaConf.select(composed, "claim")
+    card = OmegaConf.to_container(card, resolve=True) if OmegaConf.is_config(card) else {}
     given = {
         name
         for override in OverridesParser.create().parse_overrides(overrides)
         for name, _ in _leaves(override.key_or_group, None if override.is_delete() else override.value())
     }
-    values = profile_values(card, composed.profile.name)
+    values = profile_values(card, OmegaConf.select(composed, "profile.name") or "")
     extra = [f"{name}={grid.written(value)}" for name, value in values.items() if name not in given]
     return (hydra.compose(config_name="config", overrides=[*overrides, *extra]) if extra else composed), extra
 

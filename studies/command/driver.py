@@ -160,7 +160,8 @@ class Driver:
         return int(self.statuses["crashed"] > 0), self._summary(frame)
 
     def _refuse_changed_card(self) -> None:
-        """See that the claim's card is the one that earlier executions were judged by, if its version is theirs.
+        """See that the claim's card is the one that earlier executions were judged by, if its version is theirs; others
+        are told of.
 
         Raises:
             StudyError: it is another.
@@ -179,6 +180,9 @@ class Driver:
                     f"{claim.version} was run ({tags[Tag.CARD]}, now {self.study.card}): a rule is not to be changed "
                     f"with results in sight. Give the changed card a new claim.version, or put it back"
                 )
+            if claim and Tag.VERDICT in tags and tags[Tag.CARD] != self.study.card:
+                said = f"{tags[Tag.CLAIM]}, version {tags[Tag.VERSION]}, {tags[Tag.PROFILE]} profile"
+                print(f"note: another card was judged by this study's trials before, {said}: {tags[Tag.VERDICT]}")
 
     def _compare(self, trials: list[Trial]) -> None:
         """Have these trials be what the execution compares."""

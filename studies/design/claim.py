@@ -266,7 +266,7 @@ def _names(node: dict, path: str, allowed, needed) -> None:
             raise StudyError(f"{path}.{name}: there is no such setting; there are {listed(allowed)}")
     for name in needed:
         if node.get(name) is None:
-            raise StudyError(f"{path}.{name} is missing: a card has {listed(needed)}")
+            raise StudyError(f"{path}.{name} is missing: expected all of {listed(needed)}")
 
 
 def _one_of(value, path, allowed) -> str:
@@ -356,7 +356,9 @@ def _controls(node, estimand, direction, factors) -> tuple[dict, int | dict]:
             f"the broken arm: break it by another setting, such as training.epochs or model.width"
         )
     can_fail = "of" in ESTIMANDS[estimand] and direction != "within"
-    negative = controls.get("negative", APART if can_fail else 0)
+    negative = controls.get("negative")
+    if negative is None:
+        negative = APART if can_fail else 0
     if estimand in ("value", "mean"):
         negative = arms.mapping(negative or None, "claim.controls.negative", "study.seeds: [1000, 1001]")
         seeds = negative.get("study.seeds", [0])
