@@ -15,11 +15,8 @@ from analysis.estimate import verdicts
 from analysis.estimate.estimands import CLOCKS
 from analysis.estimate.verdicts import Evidence, Verdict
 from analysis.show import board
-from analysis.show.board import said
 from studies.contract import Tag
 from studies.record import Study, StudyError
-
-__all__ = ["judge", "main", "record", "rows", "said"]
 
 FILE = "verdict.json"
 """Its name among an execution's artifacts."""

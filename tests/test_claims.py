@@ -169,6 +169,7 @@ def test_the_magnitude_is_judged_apart():
         found = verdicts.judged(claim, sample(near + np.log(shift)))
         assert (found.direction, found.magnitude) == (direction, magnitude), shift
         assert found.low < found.estimate < found.high
+        assert found.leads == (shift > 1.5)  # the ratio is above 1 at all seeds or at none
     assert found.estimate == pytest.approx(1.6 * 0.705, rel=0.01)
 
 

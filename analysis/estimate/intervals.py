@@ -164,6 +164,11 @@ def share_interval(count: int, n: int, level: float = LEVEL) -> tuple[float, flo
     return float(low), float(betaincinv(count + 1, n - count, 1 - tail)) if count < n else 1.0
 
 
+def sign_p(count: int, n: int) -> float:
+    """The one-sided p of the exact sign test: P(X >= count) of n fair coins; 1 for none."""
+    return float(bdtr(n - count, n, 0.5)) if count else 1.0
+
+
 def mcnemar_p(first: np.ndarray, second: np.ndarray):
     """The exact two-sided p that two arms succeed as often, paired by seed (McNemar 1947, by the sign test).
 

@@ -8,7 +8,7 @@ import functools
 
 import numpy as np
 
-from analysis.estimate.intervals import LEAST_PAIRS, LEVEL, RESOLUTION, Tested, settled
+from analysis.estimate.intervals import LEAST_PAIRS, LEVEL, RESOLUTION, Tested, settled, sign_p
 from studies.record import StudyError, listed
 
 ALTERNATIVES = ("two-sided", "greater", "less")
@@ -112,14 +112,13 @@ def sign_test(values: np.ndarray, others: np.ndarray, alternative: str = "two-si
     Raises:
         StudyError: as `differences` and `least_p`.
     """
-    from scipy import stats
-
     found, _ = differences(values, others)
     if (short := _short(found, alternative)) is not None:
         return short
-    differ = np.count_nonzero(found)
-    p = stats.binomtest(np.count_nonzero(found > 0), differ, 0.5, alternative).pvalue if differ else 1.0
-    return _tested(p, found, alternative)
+    above, below = int(np.count_nonzero(found > 0)), int(np.count_nonzero(found < 0))
+    sides = {"greater": above, "less": below, "two-sided": max(above, below)}
+    p = sign_p(sides[alternative], above + below) * (2 if alternative == "two-sided" else 1)
+    return _tested(min(p, 1.0), found, alternative)
 
 
 def _short(found: np.ndarray, alternative: str) -> Tested | None:

@@ -9,11 +9,11 @@ from dataclasses import asdict, dataclass, field, replace
 
 import numpy as np
 import pandas as pd
-from scipy.special import bdtrc, stdtr
+from scipy.special import stdtr
 
 from analysis.estimate.comparison import scored
 from analysis.estimate.estimands import Sample, in_unit, is_ratio, matching, samples
-from analysis.estimate.intervals import RESOLUTION, holm, t_interval
+from analysis.estimate.intervals import RESOLUTION, holm, sign_p, t_interval
 from analysis.estimate.measure import measure
 from studies.record import Claim, Study
 
@@ -36,6 +36,7 @@ class Judged:
         direction, magnitude: of these verdicts; magnitude is empty where the claim names no band.
         p_against: one-sided, that the truth is not on the other side of the margin.
         note: why no interval is given, or what the direction was judged by.
+        leads: P(of > against) paired by seed, a tie counted as half, of what is known; NaN without two sides.
         p_outside: one-sided, that the truth is not beyond the nearer end of the claimed band; NaN where none is tested.
     """
 
@@ -49,6 +50,7 @@ class Judged:
     p_against: float
     note: str = ""
     p_outside: float = np.nan
+    leads: float = np.nan
 
 
 @dataclass(frozen=True)
@@ -168,7 +170,9 @@ def judged(claim: Claim, sample: Sample) -> Judged:
     if direction == SUPPORTED and claim.guard is not None:
         direction, note = _guarded(claim, sample.ahead, note)
     outside = _outside(claim, known) if len(known) == n > 1 else np.nan
-    return Judged(sample.context, estimate, low, high, n, direction, magnitude, against, note, outside)
+    some = values[~np.isnan(bounds)] if claim.of else np.empty(0)
+    leads = float((np.mean(some > 0) + np.mean(some >= 0)) / 2) if len(some) else np.nan
+    return Judged(sample.context, estimate, low, high, n, direction, magnitude, against, note, outside, leads)
 
 
 def _guarded(claim: Claim, ahead: np.ndarray, note: str) -> tuple[str, str]:
@@ -295,12 +299,7 @@ def _directed(claim: Claim, sample: Sample) -> tuple[float, float, str]:
         unknown > 0
     )
     alike = "successes and failures" if paired else "all differences alike"
-    return _sign_p(ahead, n), _sign_p(behind, n), f"{', '.join(why) or alike}: direction by the sign test, median given"
-
-
-def _sign_p(count: int, n: int) -> float:
-    """P(X >= count) of n fair coins."""
-    return 1.0 if count == 0 else float(bdtrc(count - 1, n, 0.5))
+    return sign_p(ahead, n), sign_p(behind, n), f"{', '.join(why) or alike}: direction by the sign test, median given"
 
 
 def _magnitude(claim: Claim, low: float, high: float, exact: bool = False) -> str:
@@ -353,7 +352,7 @@ def _broken(study: Study, evidence: Evidence) -> str:
     n = len(gap)
     spread = n > 1 and np.ptp(gap) > 0
     t = gap.mean() / (gap.std(ddof=1) / np.sqrt(n)) if spread else 0.0
-    p = float(stdtr(n - 1, -t)) if spread else _sign_p(int((gap > 0).sum()), n)
+    p = float(stdtr(n - 1, -t)) if spread else sign_p(int((gap > 0).sum()), n)
     outcome = f"the broken arm's {claim.metric} is {gap.mean():.4f} worse over {n} seeds (p {p:.1g})"
     if p > ALPHA_CONTROL:
         return f"failed: {outcome}"

@@ -426,9 +426,9 @@ class Driver:
     def _print_results(self, frame) -> None:
         study = self.study
         if self.verdict:
-            from analysis import claims
+            from analysis.show import board
 
-            print("\n" + "\n  ".join(claims.said(study, self.verdict[0])))
+            print("\n" + "\n  ".join(board.said(study, self.verdict[0])))
         print(f"\n{self._answer(frame, 'terminal')}\n")
         where = "" if Path(self.root) == Path("mlruns") else f" --root {shlex.quote(str(self.root))}"
         print(f"results   {Path(self.root).resolve()}")
