@@ -251,6 +251,7 @@ GROUPS: dict[str, Group] = {
             "classifier_activation": optional(one_of("softmax")),
             "dropout": share,
         },
+        more={"use_bias": flag},
     ),
     "initializer": Group(
         targets={
