@@ -201,6 +201,7 @@ GROUPS: dict[str, Group] = {
         targets={"studies.data": ("digits", "npz", "image_folder", "published")},
         graph=_all_but("label_noise", "standardize"),
         places=("path", "root"),
+        more={"shadows": flag},
         required=(
             *("validation_fraction", "test_fraction", "train_size", "label_noise", "imbalance", "standardize"),
             *("flip", "crop", "cutout"),
