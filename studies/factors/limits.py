@@ -425,7 +425,7 @@ GROUPS: dict[str, Group] = {
     "compute": Group(
         targets={
             "studies.compute.census": ("application", "dense", "transformer", "training_time", "initializers"),
-            "studies.compute.identities": ("linear_map", "chain_rule", "update_rule"),
+            "studies.compute.identities": ("linear_map", "bias_offset", "chain_rule", "update_rule"),
             "studies.compute.descent": ("linear_regression",),
             "studies.compute.propagation": ("gradient_slope",),
         },
