@@ -428,6 +428,8 @@ GROUPS: dict[str, Group] = {
             "studies.compute.identities": ("linear_map", "bias_offset", "chain_rule", "update_rule"),
             "studies.compute.descent": ("linear_regression",),
             "studies.compute.propagation": ("gradient_slope",),
+            "studies.compute.importance": ("magnitude", "rejection"),
+            "studies.compute.attribution": ("deletion",),
         },
         graph=_all_but(),
         built_with=_alone,
