@@ -11,7 +11,7 @@ import pandas as pd
 import yaml
 
 from analysis import command, load
-from analysis.estimate import verdicts
+from analysis.estimate import columns, verdicts
 from analysis.estimate.estimands import CLOCKS
 from analysis.estimate.verdicts import Evidence, Verdict
 from analysis.show import board
@@ -95,6 +95,9 @@ def judge(
     timed = claim.measure in CLOCKS
     epochs = load.epochs(study.name, root, keys) if timed else None
     sides = {name: load.trials(study.name, root, some) for name, some in controls.items()}
+    if claim.measure.partition("@")[0].count(".") >= 2:  # of a layer
+        frame, *others = (_with_layers(part, study, root) for part in (frame, *sides.values()))
+        sides = dict(zip(sides, others, strict=True))
     if "negative" in sides and isinstance(claim.negative, int):
         sides["negative"]["seed"] -= claim.negative
     evidence = Evidence(frame, epochs, tuned, **sides)
@@ -102,6 +105,16 @@ def judge(
     seeds, lost = frame["seed"].nunique() or 1, len(set(trials) - set(frame["key"]))
     found = verdicts.verdict(study, evidence, len(trials) // seeds, short, lost)
     return found, evidence
+
+
+def _with_layers(trials: pd.DataFrame, study: Study, root: str | Path) -> pd.DataFrame:
+    """The trials with what is measured of their layers, which of one that failed is not known."""
+    assert study.claim is not None  # noqa: S101
+    measure = study.claim.measure
+    if trials.empty:
+        return trials.assign(**{measure: np.empty(0)})
+    found = columns.added(trials, measure, study.name, root)
+    return found.assign(**{measure: found[measure].where(found["status"] == "finished")})
 
 
 def record(

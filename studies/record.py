@@ -121,7 +121,8 @@ class Claim:
         version: goes up with every change to the card.
         kind: definitional, arithmetic, existential, universal or quantitative.
         estimand: what is estimated, one of `studies.design.claim.ESTIMANDS`.
-        measure: of a trial: a column of the trials frame, `time_to_target`, `success`, …
+        measure: of a trial: a column of the trials frame, `time_to_target`, `success`, …; or of a layer's tensor,
+            LAYER.TENSOR.STATISTIC[@EPOCH].
         of, against: rules for the arms that are set against each other, factor -> levels.
         along: the factor that a slope, a spread or a range of stable rates is taken along.
         guard: how far the arms `of` may fall behind `against` by `metric` for the claim to hold; None for no such rule.

@@ -1,14 +1,16 @@
 """Claims: cards that are refused, estimands and verdicts by made-up trials, error rates by simulation, the board."""
 
 import json
+import shutil
 from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
+from test_compare import stored
 
-from analysis import claims
+from analysis import claims, load
 from analysis.estimate import estimands, verdicts
 from analysis.estimate.verdicts import INCONCLUSIVE, INVALID, NOT_SUPPORTED, SUPPORTED, Evidence
 from analysis.show import board
@@ -90,11 +92,33 @@ def frame(values: dict, seeds=None, factor="optimizer", **columns) -> pd.DataFra
         ({"hypothesis": TIMED | {"target": {"digits": 0.9}}, "decision": {"across": ["data"]}}, "data=mnist too"),
         ({"hypothesis": WITHIN, "controls": {"negative": 1000}}, "no arm can differ from itself"),
         ({"id": "A b"}, "claim.id"),
+        ({"hypothesis": HYPOTHESIS | {"measure": "dense_1.kernel.feeling"}}, "LAYER.TENSOR.STATISTIC.* sparsity_1e-3"),
     ],
 )
 def test_a_wrong_card_is_refused(change, words):
     with pytest.raises(StudyError, match=words):
         design.read_claim(CARD | change, FACTORS, "quick")
+
+
+def test_a_claim_can_be_of_a_layers_statistic_which_a_failure_has_not(fresh, tmp_path):
+    shutil.copy(fresh / "mlflow.db", tmp_path)
+    stored(tmp_path, "layered", {"optimizer": ("adam", "sgd")}, {}, seeds=(0, 1, 2))
+    levels = {
+        f"laye-{place}-{seed}": {"optimizer": arm} for place, arm in enumerate(("adam", "sgd")) for seed in range(3)
+    }
+    measure = "dense_1.kernel.l2@7"
+    asked = replace(study(read(measure=measure), {"optimizer": ("adam", "sgd")}, 3), name="layered")
+    _, evidence = claims.judge(asked, tmp_path, levels, {})
+    frame = load.layers("layered", tmp_path, statistics=["l2"])
+    at = frame[(frame["layer"] == "dense_1") & (frame["tensor"] == "kernel") & (frame["epoch"] == 7)]
+    assert evidence.trials.set_index("key")[measure].to_dict() == at.set_index("key")["l2"].to_dict()
+    [found] = estimands.samples(asked.claim, evidence.trials, None, ["optimizer"])
+    by = at.set_index("key")["l2"]
+    assert found.numbers == pytest.approx([by[f"laye-0-{seed}"] - by[f"laye-1-{seed}"] for seed in range(3)])
+    lost = evidence.trials["key"] == "laye-0-1"
+    some = evidence.trials.assign(status=np.where(lost, "diverged", "finished")).drop(columns=measure)
+    assert claims._with_layers(some, asked, tmp_path)[measure].isna().tolist() == lost.tolist()
+    assert board.estimand(asked.claim) == f"{measure}: adam − sgd"
 
 
 @pytest.mark.parametrize(

@@ -131,6 +131,22 @@ def test_digits_are_sixteen_levels_of_grey():
     assert (digits.x[..., 0] == theirs.images).all() and (digits.y == theirs.target).all()
 
 
+def test_shadows_have_the_pixels_of_digits_and_know_nothing_of_the_label():
+    digits, beside = data.digits(), data.digits(shadows=True)
+    image, shadow = np.split(beside.x, 2, axis=2)
+    assert (image == digits.x).all() and (np.sort(shadow, axis=0) == np.sort(digits.x, axis=0)).all()
+    assert (data.digits(shadows=True).x == beside.x).all()
+    one, other = split(digits, 3), split(beside, 3)
+    assert (one.train == other.train).all() and (one.test == other.test).all()
+    pixels = [images.reshape(len(images), -1).astype(float) for images in (image, shadow)]
+    between = [np.var([x[digits.y == label].mean(axis=0) for label in range(10)], axis=0).mean() for x in pixels]
+    assert between[1] < between[0] / 20  # as 1,797 examples leave it by chance
+    pairs = np.corrcoef(pixels[1][:, pixels[1].std(axis=0) > 0].T)
+    assert np.abs(pairs - np.eye(len(pairs))).mean() < 0.03
+    node = {"_target_": "studies.data.digits", "shadows": True} | COMMON
+    assert data.size(node | {"test_fraction": 0.2, "validation_fraction": 0.2})[1] == beside.x.shape[1:]
+
+
 @given(datasets(), st.integers(0, 99), st.data())
 def test_a_smaller_training_set_is_part_of_a_larger_one_and_leaves_the_rest_alone(dataset, seed, drawn):
     whole = split(dataset, seed)

@@ -27,6 +27,16 @@ def test_its_kernel_is_not_w_itself(identities):
     assert found["outputs"] == found["inputs"] and found["discrepancy"] > 0.1
 
 
+@pytest.mark.parametrize("layer", ["dense", "convolution", "depthwise_convolution"])
+def test_biases_alone_are_what_a_layer_gives_for_zeros(identities, layer):
+    found = identities.bias_offset(np.random.default_rng(4), layer)
+    assert found["offset"] == found["without"] == 0 and found["scaling"] < 1e-14
+    firing = [identities.bias_offset(np.random.default_rng(seed), layer)["firing"] for seed in range(4, 9)]
+    assert found["at_zero"] > 0 and 0.1 < np.mean(firing) < 0.9
+    lacking = identities.bias_offset(np.random.default_rng(4), layer, use_bias=False)
+    assert lacking["at_zero"] == lacking["firing"] == 0 and lacking["discrepancy"] == 1
+
+
 @pytest.mark.parametrize("layer", ["convolution", "gru", "embedding"])
 def test_backpropagation_is_what_differences_are(identities, layer):
     found = identities.chain_rule(np.random.default_rng(3), layer)

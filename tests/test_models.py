@@ -253,3 +253,19 @@ def test_spatial_dropout_drops_whole_maps(models, name):
     dropped = np.asarray(layer(np.ones((8, 4, 4, 32), np.float32), training=True))
     means = dropped.mean(axis=(1, 2))
     assert set(np.unique(means)) == {0.0, 2.0}
+
+
+@pytest.mark.parametrize("normalization", ["none", "rms", "weight"])
+def test_without_biases_a_relu_network_gives_zero_for_zero_and_scales_with_its_input(models, normalization):
+    settings = {"normalization": normalization, "use_bias": False}
+    small = dict(depth=1, width=8), dict(filters=[3], kernel_size=3, dense=4)
+    image = np.random.default_rng(0).uniform(size=(2, *DIGITS)).astype(np.float32)
+    for build, given_ in ((models.mlp, MLP | small[0]), (models.cnn, CNN | small[1])):
+        model = build(DIGITS, 3, **given_ | settings)
+        assert [v.path for v in model.variables if v.name == "bias"] == []
+        assert not np.asarray(model(np.zeros_like(image))).any()
+        if normalization != "rms":  # which divides the scale out
+            np.testing.assert_allclose(model(3 * image), 3 * np.asarray(model(image)), rtol=1e-4, atol=1e-5)
+    assert models.lenet_300_100(MNIST, 10, activation="relu", use_bias=False).count_params() == 266_610 - 410
+    offset = models.mlp(DIGITS, 3, **MLP | {"normalization": "batch", "use_bias": False})
+    assert any(v.name == "beta" for v in offset.variables) and not any(v.name == "bias" for v in offset.variables)

@@ -62,6 +62,14 @@ def test_rules_follow_their_formulas(regularizers, kernel):
     assert (np.asarray(regularizers.proximal_l1(3.0).after(kernel, 0.1)) == 0).any()
 
 
+def test_a_proximal_step_of_the_elastic_net_minimizes_what_it_is_of(regularizers):
+    kernel, rate, l1, l2 = np.float32([[-1.0, 0.02, 0.4]]), 0.1, 0.5, 3.0
+    grid = np.linspace(-1, 1, 200_001)
+    for w, found in zip(kernel[0], np.asarray(regularizers.proximal_l1(l1, l2).after(kernel, rate))[0], strict=True):
+        best = grid[np.argmin((grid - w) ** 2 / 2 + rate * (l1 * np.abs(grid) + l2 * grid**2))]
+        assert found == pytest.approx(best, abs=2e-5)
+
+
 def test_rules_leave_a_dead_unit_at_zero(regularizers):
     dead = np.zeros((4, 2), np.float32)
     for rule in (regularizers.max_norm(1.0), regularizers.unit_norm()):

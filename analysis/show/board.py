@@ -17,7 +17,7 @@ COLUMNS = ("claim", "verdict", "estimate", "claimed", "predicted", "seeds", "tri
 def estimand(claim: Claim) -> str:
     """What is estimated, in words: `ratio of time_to_target, adam / sgd`."""
     sides = [_arms(rule) for rule in (claim.of, claim.against)]
-    measure = claim.measure.replace("_", " ")
+    measure = claim.measure if "." in claim.measure else claim.measure.replace("_", " ")
     along = f" along {claim.along}" if claim.along else ""
     return {
         "value": f"{measure} of every arm",
@@ -127,4 +127,4 @@ def _context(each: Judged) -> str:
 
 
 def _arms(rule: dict) -> str:
-    return " or ".join(arm_label({factor: level}) for factor, levels in rule.items() for level in levels)
+    return " ".join(" or ".join(arm_label({factor: level}) for level in levels) for factor, levels in rule.items())

@@ -42,6 +42,57 @@ def linear_map(rng: np.random.Generator, transposed: Annotated[bool, flag] = Tru
     return {"outputs": outputs, "inputs": inputs, "discrepancy": _relative(layer(x).numpy(), z)}
 
 
+WEIGHTED: dict[str, Callable[[bool], layers.Layer]] = {
+    "dense": lambda bias: layers.Dense(5, use_bias=bias, **DOUBLE),
+    "convolution": lambda bias: layers.Conv2D(5, 3, use_bias=bias, **DOUBLE),
+    "depthwise_convolution": lambda bias: layers.DepthwiseConv2D(3, depth_multiplier=2, use_bias=bias, **DOUBLE),
+}
+"""Layers of weights and biases; the last axis but one of their kernels is of the features that come in."""
+
+
+def bias_offset(
+    rng: np.random.Generator, layer: Annotated[str, one_of(*WEIGHTED)] = "dense", use_bias: Annotated[bool, flag] = True
+) -> dict[str, float]:
+    """What a layer of a kind gives, before its activation, for zeros and for one feature scaled, at drawn weights.
+
+    Args:
+        use_bias: false sets a layer without biases against those that are drawn for it.
+
+    Returns:
+        at_zero: greatest |z(0)|; without: the same of the layer without biases; firing: the share of units that a ReLU
+        lets through at zero input. offset: greatest |z(0) - b|, scaling: greatest difference between z with one
+        feature's weights times a drawn number and z with that feature times it, both relative to the greatest |z|;
+        discrepancy: the greatest of offset, scaling and without.
+    """
+    features, examples = int(rng.integers(2, 9)), int(rng.integers(1, 5))
+    shape = (features,) if layer == "dense" else (int(rng.integers(3, 7)), int(rng.integers(3, 7)), features)
+    made, plain = WEIGHTED[layer](use_bias), WEIGHTED[layer](False)
+    for each in (made, plain):
+        each.build((None, *shape))
+    kernel, x = rng.normal(size=made.kernel.shape), rng.normal(size=(examples, *shape))
+    b = rng.normal(size=plain.compute_output_shape((None, *shape))[-1])
+    weights, factor, feature = [kernel, b][: 1 + use_bias], float(rng.uniform(2, 5)), int(rng.integers(features))
+    made.set_weights(weights)
+    plain.set_weights([kernel])
+    at_zero, without = made(np.zeros_like(x)).numpy(), plain(np.zeros_like(x)).numpy()
+    offset = float(np.abs(at_zero - b).max() / np.abs(b).max())
+
+    scaled, heavier = x.copy(), kernel.copy()
+    scaled[..., feature] *= factor
+    heavier[..., feature, :] *= factor
+    by_feature = made(scaled).numpy()
+    made.set_weights([heavier, *weights[1:]])
+    scaling = _relative(made(x).numpy(), by_feature)
+    return {
+        "at_zero": float(np.abs(at_zero).max()),
+        "without": float(np.abs(without).max()),
+        "firing": float((at_zero > 0).mean()),
+        "offset": offset,
+        "scaling": scaling,
+        "discrepancy": max(offset, scaling, float(np.abs(without).max())),
+    }
+
+
 def _relative(values: np.ndarray, others: np.ndarray) -> float:
     return float(np.abs(values - others).max() / np.abs(others).max())
 

@@ -5,6 +5,7 @@ import math
 import re
 from dataclasses import fields
 
+from studies.contract import STATISTICS
 from studies.design import arms
 from studies.record import METRICS, Claim, EpochRecord, Result, Study, StudyError, arm_label, listed, shown
 
@@ -81,9 +82,11 @@ def read_claim(node: object, factors: dict, profile: str, computed: bool = False
         raise StudyError(f"claim.id={shown(card['id'])}: expected small letters, digits and _")
     across, alpha = _decision(card.get("decision"), factors)
     hypothesis = _hypothesis(card["hypothesis"], factors, across)
-    if not computed and hypothesis["measure"] not in (*DERIVED, *COLUMNS):
+    known = (*DERIVED, *COLUMNS)
+    if not computed and hypothesis["measure"] not in known and not of_layer(hypothesis["measure"]):
         raise StudyError(
-            f"claim.hypothesis.measure={hypothesis['measure']}: expected one of {listed((*DERIVED, *COLUMNS))}"
+            f"claim.hypothesis.measure={hypothesis['measure']}: expected one of {listed(known)}; or of a layer "
+            f"LAYER.TENSOR.STATISTIC[@EPOCH] with one of {listed(STATISTICS)}"
         )
     positive, negative = _controls(card.get("controls"), hypothesis["estimand"], hypothesis["direction"], factors)
     return Claim(
@@ -99,6 +102,12 @@ def read_claim(node: object, factors: dict, profile: str, computed: bool = False
         profile=profile,
         **hypothesis,
     )
+
+
+def of_layer(measure: str) -> bool:
+    """Whether a measure is a statistic of a layer, such as `dense_1.kernel.l2` or `*.kernel.sd@10`."""
+    name = measure.partition("@")[0]
+    return name.count(".") >= 2 and name.rpartition(".")[2] in STATISTICS
 
 
 def _hypothesis(node, factors, across) -> dict:

@@ -98,12 +98,22 @@ class Split:
     test: np.ndarray
 
 
-def digits(**_: object) -> Dataset:
-    """scikit-learn's digits: 1,797 real 8×8 images of 10 classes, inside the package."""
+def digits(shadows: bool = False, **_: object) -> Dataset:
+    """scikit-learn's digits: 1,797 real 8×8 images of 10 classes, inside the package.
+
+    Args:
+        shadows: beside each image 64 inputs to reject, 8×16 in all: every pixel of another example, another one for
+            each pixel, so that it has the pixel's distribution and knows nothing of the label (Kursa & Rudnicki 2010).
+            The same ones for every seed, and the test set is that of the images without them.
+    """
     # To import it takes a second, in every worker.
     [package] = find_spec("sklearn").submodule_search_locations  # type: ignore[union-attr, misc]
     table = np.loadtxt(Path(package) / "datasets" / "data" / "digits.csv.gz", delimiter=",", dtype=np.int32)
-    return Dataset(table[:, :-1].reshape(-1, 8, 8, 1).astype(np.uint8), table[:, -1].copy(), 1 / 16, 0)
+    x, y = table[:, :-1].reshape(-1, 8, 8, 1).astype(np.uint8), table[:, -1].copy()
+    if not shadows:
+        return Dataset(x, y, 1 / 16, 0)
+    others = np.random.default_rng(0).permuted(x.reshape(len(x), -1), axis=0).reshape(x.shape)
+    return Dataset(np.concatenate([x, others], axis=2), y, 1 / 16, 0, hashes=images.hashes(x))
 
 
 def npz(path: str, **_: object) -> Dataset:
@@ -242,7 +252,8 @@ def entry(node: dict) -> dict[str, str]:
 def _pool(node) -> _Pool | None:
     """The pool of a data node, None for data that is not ours."""
     if node["_target_"] == "studies.data.digits":
-        return _Pool(np.repeat(np.arange(10), DIGITS), (8, 8, 1), 0, 0, None)
+        shape = (8, 16, 1) if node.get("shadows") else (8, 8, 1)
+        return _Pool(np.repeat(np.arange(10), DIGITS), shape, 0, 0, None)
     return _described(json.dumps(source(node), sort_keys=True)) if node["_target_"] in FILES else None
 
 

@@ -201,6 +201,7 @@ GROUPS: dict[str, Group] = {
         targets={"studies.data": ("digits", "npz", "image_folder", "published")},
         graph=_all_but("label_noise", "standardize"),
         places=("path", "root"),
+        more={"shadows": flag},
         required=(
             *("validation_fraction", "test_fraction", "train_size", "label_noise", "imbalance", "standardize"),
             *("flip", "crop", "cutout"),
@@ -251,6 +252,7 @@ GROUPS: dict[str, Group] = {
             "classifier_activation": optional(one_of("softmax")),
             "dropout": share,
         },
+        more={"use_bias": flag},
     ),
     "initializer": Group(
         targets={
@@ -423,9 +425,11 @@ GROUPS: dict[str, Group] = {
     "compute": Group(
         targets={
             "studies.compute.census": ("application", "dense", "transformer", "training_time", "initializers"),
-            "studies.compute.identities": ("linear_map", "chain_rule", "update_rule"),
+            "studies.compute.identities": ("linear_map", "bias_offset", "chain_rule", "update_rule"),
             "studies.compute.descent": ("linear_regression",),
             "studies.compute.propagation": ("gradient_slope",),
+            "studies.compute.importance": ("magnitude", "rejection"),
+            "studies.compute.attribution": ("deletion",),
         },
         graph=_all_but(),
         built_with=_alone,

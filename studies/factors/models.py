@@ -27,24 +27,29 @@ def mlp(
     activation: str,
     normalization: str,
     dropout: float,
+    use_bias: bool = True,
 ) -> keras.Model:
-    """`depth` hidden layers of `width` units, each dense, (norm,) activation(, dropout)."""
+    """`depth` hidden layers of `width` units, each dense, (norm,) activation(, dropout).
+
+    Args:
+        use_bias: false leaves the biases of all layers out; a norm keeps its offset.
+    """
     inputs = keras.Input(input_shape)
     x = layers.Flatten(name="flatten")(inputs)
     for i in range(1, depth + 1):
-        x = _block(x, "dense", i, normalization, activation, units=width)
+        x = _block(x, "dense", i, normalization, activation, units=width, use_bias=use_bias)
         if dropout:
             x = layers.Dropout(dropout, name=f"dropout_{i}")(x)
-    return keras.Model(inputs, layers.Dense(classes, name="logits")(x))
+    return keras.Model(inputs, layers.Dense(classes, use_bias=use_bias, name="logits")(x))
 
 
-def lenet_300_100(input_shape: tuple[int, ...], classes: int, *, activation: str) -> keras.Model:
+def lenet_300_100(input_shape: tuple[int, ...], classes: int, *, activation: str, use_bias: bool = True) -> keras.Model:
     """LeCun et al. 1998's fully connected net: 266,610 parameters on 28×28 images and 10 classes."""
     inputs = keras.Input(input_shape)
     x = layers.Flatten(name="flatten")(inputs)
-    x = layers.Dense(300, activation=activation, name="dense_1")(x)
-    x = layers.Dense(100, activation=activation, name="dense_2")(x)
-    return keras.Model(inputs, layers.Dense(classes, name="logits")(x))
+    x = layers.Dense(300, activation=activation, use_bias=use_bias, name="dense_1")(x)
+    x = layers.Dense(100, activation=activation, use_bias=use_bias, name="dense_2")(x)
+    return keras.Model(inputs, layers.Dense(classes, use_bias=use_bias, name="logits")(x))
 
 
 def cnn(
@@ -59,25 +64,28 @@ def cnn(
     normalization: str,
     spatial_dropout: float,
     dropout: float,
+    use_bias: bool = True,
 ) -> keras.Model:
     """Convolutions, normed if wanted, with 2×2 max pooling after each, a dense layer, logits.
 
     Args:
         spatial_dropout: of whole maps, after each pooling (Tompson et al. 2015, section 3.2).
         dropout: of the dense layer's units.
+        use_bias: as in `mlp`.
     """
     inputs = keras.Input(input_shape)
     x = inputs
+    kernels = {"kernel_size": kernel_size, "padding": padding, "use_bias": use_bias}
     for i, count in enumerate(filters, start=1):
-        x = _block(x, "conv", i, normalization, activation, filters=count, kernel_size=kernel_size, padding=padding)
+        x = _block(x, "conv", i, normalization, activation, filters=count, **kernels)
         x = layers.MaxPooling2D(name=f"pool_{i}")(x)
         if spatial_dropout:
             x = layers.SpatialDropout2D(spatial_dropout, name=f"spatial_dropout_{i}")(x)
     x = layers.Flatten(name="flatten")(x)
-    x = layers.Dense(dense, activation=activation, name="dense_1")(x)
+    x = layers.Dense(dense, activation=activation, use_bias=use_bias, name="dense_1")(x)
     if dropout:
         x = layers.Dropout(dropout, name="dropout_1")(x)
-    return keras.Model(inputs, layers.Dense(classes, name="logits")(x))
+    return keras.Model(inputs, layers.Dense(classes, use_bias=use_bias, name="logits")(x))
 
 
 def lenet5(input_shape: tuple[int, ...], classes: int, *, activation: str) -> keras.Model:
@@ -288,7 +296,8 @@ def _block(x, kind, name, normalization, activation, *, zero=False, **settings):
         settings |= {"kernel_initializer": "zeros"} if zero else {}
         return layer(activation=activation, name=f"{kind}_{name}", **settings)(x)
     offset = hasattr(norm, "beta_initializer")  # then a bias before the norm would do nothing
-    x = norm(layer(use_bias=not offset, name=f"{kind}_{name}", **settings)(x))
+    settings["use_bias"] = settings.get("use_bias", True) and not offset
+    x = norm(layer(name=f"{kind}_{name}", **settings)(x))
     if zero:
         factor = norm.gamma if offset else norm.scale
         factor.assign(keras.ops.zeros_like(factor))
@@ -334,7 +343,8 @@ class StandardizedDense(_Standardized, layers.Dense):
 
     def call(self, inputs: keras.KerasTensor, training: bool | None = None) -> keras.KerasTensor:
         """The activation of `(batch, units)`."""
-        return self.activation(keras.ops.matmul(inputs, standardized(self.kernel, self.gain)) + self.bias)
+        x = keras.ops.matmul(inputs, standardized(self.kernel, self.gain))
+        return self.activation(x if self.bias is None else x + self.bias)
 
 
 class StandardizedConv2D(_Standardized, layers.Conv2D):

@@ -29,9 +29,17 @@ def decoupled(decay: float) -> Rule:
     return Rule(before=lambda kernel, rate: kernel * (1 - rate * decay))
 
 
-def proximal_l1(l1: float) -> Rule:
-    """W ← sign w · max(|w| − rate · l1, 0) after the update: exact zeros (Parikh & Boyd 2014, section 6.5.2)."""
-    return Rule(after=lambda kernel, rate: tf.sign(kernel) * tf.nn.relu(tf.abs(kernel) - rate * l1))
+def proximal_l1(l1: float, l2: float = 0.0) -> Rule:
+    """W ← sign w · max(|w| − rate · l1, 0) after the update: exact zeros (Parikh & Boyd 2014, section 6.5.2).
+
+    With l2 it is the elastic net's, divided by 1 + 2 · rate · l2 (section 6.5.3).
+    """
+
+    def after(kernel, rate):
+        shrunk = tf.sign(kernel) * tf.nn.relu(tf.abs(kernel) - rate * l1)
+        return shrunk / (1 + 2 * rate * l2) if l2 else shrunk
+
+    return Rule(after=after)
 
 
 def max_norm(limit: float) -> Rule:
