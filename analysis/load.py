@@ -23,6 +23,9 @@ NUMBERS = tuple(dict.fromkeys((*METRICS, *(f.name for f in fields(Result) if f.n
 RUNNING = {"running_loss": "train_loss", "running_accuracy": "train_accuracy"}
 """What means over an epoch's steps were called in stores of before the trained network's numbers were kept too."""
 
+OBSERVED = (*STATISTICS, "warning")
+"""What the layers frame has of a tensor at an epoch."""
+
 CLAIMS = Path(__file__).parent.parent / "conf" / "study" / "claims"
 
 READERS = 8
@@ -158,21 +161,23 @@ def layers(
     study: str,
     root: str | Path = "mlruns",
     keys: Iterable[str] | None = None,
-    statistics: Iterable[str] = STATISTICS,
+    statistics: Iterable[str] = OBSERVED,
 ) -> pd.DataFrame:
     """One row a trial, epoch, layer and tensor: the columns `studies.contract.LAYER_COLUMNS`.
 
+    A statistic that was not stored then is NaN, a warning empty.
+
     Args:
-        statistics: those wanted, in the order wanted, some of `studies.contract.STATISTICS`.
+        statistics: those wanted, in the order wanted, some of `studies.contract.STATISTICS` and `warning`.
 
     Raises:
         StudyError: there is no such study or statistic.
     """
     statistics = tuple(statistics)
-    if unknown := [name for name in statistics if name not in STATISTICS]:
-        raise StudyError(f"statistics={listed(unknown)}: expected some of {listed(STATISTICS)}")
+    if unknown := [name for name in statistics if name not in OBSERVED]:
+        raise StudyError(f"statistics={listed(unknown)}: expected some of {listed(OBSERVED)}")
     store = runs.opened(root)
-    names = (*(name for name in LAYER_COLUMNS if name not in STATISTICS), *statistics)
+    names = (*(name for name in LAYER_COLUMNS if name not in OBSERVED), *statistics)
     return _joined(store, _selected(store, study, keys), "layers.parquet", names)
 
 
@@ -362,7 +367,10 @@ def _joined(store, selected: list[Run], file: str, names: tuple[str, ...]) -> pd
         part = parquet.ParquetFile(pyarrow.BufferReader(store.content(run, file)))
         places = _places(names, part.schema_arrow.names)
         stored = part.read(list(places.values()), use_threads=False)
-        return stored.select(list(places.values())).rename_columns(list(places))
+        stored = stored.select(list(places.values())).rename_columns(list(places))
+        if "warning" in names and "warning" not in places:
+            stored = stored.append_column("warning", pyarrow.array([""] * len(stored), pyarrow.string()))
+        return stored
 
     with ThreadPoolExecutor(READERS) as readers:
         parts = [part for part in readers.map(table, selected) if len(part)]

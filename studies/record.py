@@ -317,6 +317,7 @@ class EpochRecord:
             examples, as many as are held out to validate, with the labels trained by; NaN at epochs not observed.
         ema_val_loss, ema_val_accuracy: of the weights' average over the steps, if the optimizer keeps one.
         clipped: the share of the gradient's elements, tensors or units that clipping changed, the mean of its steps.
+        sharpness, …: of the network after it; NaN where they were not observed.
     """
 
     key: str
@@ -333,6 +334,13 @@ class EpochRecord:
     ema_val_loss: float = math.nan
     ema_val_accuracy: float = math.nan
     clipped: float = math.nan
+    sharpness: float = math.nan
+    noise_scale: float = math.nan
+    jacobian_max: float = math.nan
+    jacobian_median: float = math.nan
+    jacobian_min: float = math.nan
+    activation_slope: float = math.nan
+    gradient_slope: float = math.nan
 
 
 @dataclass(frozen=True)
@@ -344,6 +352,7 @@ class LayerRecord:
     layer: str
     tensor: str
     statistics: tuple[float, ...]
+    warning: str = ""
 
 
 @dataclass(frozen=True)

@@ -562,7 +562,7 @@ def test_statistics_are_those_of_each_weight_at_each_epoch(deep):
     for place, (_, _, table) in enumerate(tables):
         rows = np.stack([epoch[place].ravel() for epoch in weights])
         expected = weight_statistics(rows, rows[0])
-        np.testing.assert_allclose(table[:, :-3], expected, rtol=1e-6)
+        np.testing.assert_allclose(table[:, : expected.shape[1]], expected, rtol=1e-6)
 
 
 AROUND_ADAM = "adam optimizer.lookahead=3 optimizer.ema=0.9"

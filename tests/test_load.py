@@ -140,7 +140,10 @@ def test_rows_are_in_the_order_of_the_keys_and_frames_without_rows_have_their_co
 def test_trials_of_before_a_column_was_added_have_it_empty(root, tmp_path):
     old = shutil.copytree(root, tmp_path / "old")
     folder = load.trials(STUDY.name, old)["folder"].iloc[0]
-    pd.read_parquet(folder / "layers.parquet").drop(columns=["kurtosis"]).to_parquet(folder / "layers.parquet")
+    pd.read_parquet(folder / "layers.parquet").drop(columns=["kurtosis", "warning"]).to_parquet(
+        folder / "layers.parquet"
+    )
+    assert set(load.layers(STUDY.name, old)["warning"]) == {""}
     for statistics in (STATISTICS, ["l2", "kurtosis"]):
         frame = load.layers(STUDY.name, old, statistics=statistics)
         assert frame["kurtosis"].isna().all() and frame["l2"].notna().all()

@@ -8,7 +8,7 @@ from functools import cached_property
 
 import numpy as np
 
-from studies.contract import QUANTILES, SPARSITY_THRESHOLDS, STATISTICS
+from studies.contract import QUANTILES, SPARSITY_THRESHOLDS, WEIGHT_STATISTICS
 
 
 class Rows:
@@ -173,8 +173,7 @@ TABLE = (
     (("distance",), distance),
     (("cosine_distance",), cosine_distance),
 )
-STEP_STATISTICS = ("gradient_norm", "update_norm", "update_ratio")
-assert (*(name for names, _ in TABLE for name in names), *STEP_STATISTICS) == STATISTICS
+assert tuple(name for names, _ in TABLE for name in names) == WEIGHT_STATISTICS
 
 
 def weight_statistics(w: np.ndarray, start: np.ndarray) -> np.ndarray:

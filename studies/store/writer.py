@@ -258,9 +258,10 @@ class Execution:
             _yaml({**trial.config, "seed": trial.seed, "overrides": list(trial.overrides)}), encoding="utf-8"
         )
         _write_parquet(folder / "epochs.parquet", {n: [getattr(e, n) for e in epochs] for n in EPOCH_COLUMNS})
-        columns = {n: [getattr(record, n) for record in layers] for n in LAYER_COLUMNS[: -len(STATISTICS)]}
         statistics = np.array([record.statistics for record in layers], float).reshape(-1, len(STATISTICS))
-        _write_parquet(folder / "layers.parquet", columns | dict(zip(STATISTICS, statistics.T.copy(), strict=True)))
+        numbers = dict(zip(STATISTICS, statistics.T.copy(), strict=True))
+        columns = {n: numbers[n] if n in numbers else [getattr(record, n) for record in layers] for n in LAYER_COLUMNS}
+        _write_parquet(folder / "layers.parquet", columns)
 
         levels = trial.levels | {"seed": trial.seed}
         params = {name: str(level) for name, level in levels.items()}
@@ -390,7 +391,7 @@ def _write_parquet(path: Path, columns: dict) -> None:
 
     table, buffer = pyarrow.table(columns), pyarrow.BufferOutputStream()  # a file of its own takes a third longer
     # Snappy is read three times as fast as zstd from files this small, and takes a fifth more room.
-    dictionary = ["key", "layer", "tensor"] if "layer" in columns else False
+    dictionary = ["key", "layer", "tensor", "warning"] if "layer" in columns else False
     parquet.write_table(table, buffer, compression="snappy", use_dictionary=dictionary, write_statistics=False)
     path.write_bytes(buffer.getvalue())
 

@@ -313,11 +313,12 @@ class Engine:
 
         norms = np.full((epochs, 2, len(self.weights)), np.nan)
         norms[:, :, [place for place, v in enumerate(self.weights) if len(v.shape) > 1]] = np.sqrt(squares)
+        missing = np.full((epochs, len(STATISTICS) - STATISTICS.index("update_ratio") - 1), np.nan)
         with np.errstate(divide="ignore", invalid="ignore"):
             return [
                 (
                     *weight_name(v, self.model),
-                    np.column_stack([table, norms[:, :, place], norms[:, 1, place] / table[:, L2]]),
+                    np.column_stack([table, norms[:, :, place], norms[:, 1, place] / table[:, L2], missing]),
                 )
                 for place, (v, table) in enumerate(zip(self.weights, tables, strict=True))
             ]
