@@ -13,7 +13,15 @@ import pandas as pd
 
 from analysis.read import raw, runs
 from analysis.read.runs import Run
-from studies.contract import CIRCUMSTANCES, EPOCH_COLUMNS, LAYER_COLUMNS, STATISTICS, TRIAL_COLUMNS, Tag
+from studies.contract import (
+    CIRCUMSTANCES,
+    DENSITY_COLUMNS,
+    EPOCH_COLUMNS,
+    LAYER_COLUMNS,
+    STATISTICS,
+    TRIAL_COLUMNS,
+    Tag,
+)
 from studies.record import METRICS, STATUSES, Claim, Result, Space, Study, StudyError, listed
 
 TEXTS = ("key", "status", "error", "quantities")
@@ -25,6 +33,8 @@ RUNNING = {"running_loss": "train_loss", "running_accuracy": "train_accuracy"}
 
 OBSERVED = (*STATISTICS, "warning")
 """What the layers frame has of a tensor at an epoch."""
+
+DENSITIES = "densities.parquet"
 
 CLAIMS = Path(__file__).parent.parent / "conf" / "study" / "claims"
 
@@ -179,6 +189,17 @@ def layers(
     store = runs.opened(root)
     names = (*(name for name in LAYER_COLUMNS if name not in OBSERVED), *statistics)
     return _joined(store, _selected(store, study, keys), "layers.parquet", names)
+
+
+def densities(study: str, root: str | Path = "mlruns", keys: Iterable[str] | None = None) -> pd.DataFrame:
+    """How many entries of each weight lie where, at about a dozen epochs: `studies.contract.DENSITY_COLUMNS`.
+
+    Counts are `(DENSITY_CELLS,)` each, of equal cells from low to high. Trials that were run without diagnostics, or
+    before these were kept, have no rows.
+    """
+    store = runs.opened(root)
+    kept = [run for run in _selected(store, study, keys) if store.has(run, DENSITIES)]
+    return _joined(store, kept, DENSITIES, DENSITY_COLUMNS)
 
 
 def raw_runs(csv: str | Path) -> tuple[pd.DataFrame, pd.DataFrame]:

@@ -357,8 +357,9 @@ import json, statistics, sys
 from dataclasses import replace
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
-from studies import limits, trial
+from studies.factors import limits
 from studies.record import Trial
+from studies.train import parts, trial
 
 def made(overrides):
     config = OmegaConf.to_container(compose("config", overrides=overrides), resolve=True)
@@ -368,7 +369,7 @@ def made(overrides):
 with initialize_config_dir(sys.argv[1], version_base="1.3"):
     sides = {name: made(overrides) for name, overrides in json.loads(sys.argv[2]).items()}
 seconds = {name: [] for name in sides}
-trial.ENGINES_KEPT = len(sides)
+parts.ENGINES_KEPT = len(sides)
 for repeat in range(int(sys.argv[3]) + 1):
     for name, each in sides.items():
         result = list(trial.run(replace(each, seed=repeat)))[-1]

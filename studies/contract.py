@@ -71,6 +71,10 @@ STATISTICS = (*WEIGHT_STATISTICS, *STEP_STATISTICS, *SPECTRAL_STATISTICS, *OUTPU
 LAYER_COLUMNS = ("key", "epoch", "layer", "tensor", *STATISTICS, "warning")
 """All of its columns; a warning is a text, empty for none."""
 
+DENSITY_CELLS = 64
+DENSITY_COLUMNS = ("key", "epoch", "layer", "tensor", "low", "high", "counts")
+"""Of the densities frame: how many entries of a tensor lie in each of so many equal cells from `low` to `high`."""
+
 CIRCUMSTANCES = ("version.tensorflow", "version.keras", "version.numpy", "version.pillow", "processor", "device")
 """Tags of a trial that name what may change its numbers and is no part of its key, or none that others can have."""
 
@@ -192,3 +196,25 @@ def cache_folder() -> Path:
             f"STUDIES_CACHE={shown(named)}: there is no such home folder to keep files in. Name a folder with "
             f"STUDIES_CACHE=FOLDER"
         ) from error
+
+
+CHARTED_EPOCHS = 12
+
+
+def charted(epochs: list[int]) -> set[int]:
+    """About a dozen of the epochs, log-spaced: the first and the last among them.
+
+    >>> sorted(charted(list(range(31))))
+    [0, 1, 2, 3, 4, 5, 6, 8, 11, 15, 21, 30]
+    """
+    if len(epochs) <= CHARTED_EPOCHS:
+        return set(epochs)
+    last, count = len(epochs) - 1, CHARTED_EPOCHS - 1
+    places = {0, last}
+    for fewer in range(count):
+        places |= {round(last ** (fewer / (count - 1)))}
+    step = 1
+    while len(places) < CHARTED_EPOCHS:  # rounding made neighbours meet: fill up from the first epochs
+        places.add(step)
+        step += 1
+    return {epochs[place] for place in places}

@@ -345,7 +345,13 @@ class EpochRecord:
 
 @dataclass(frozen=True)
 class LayerRecord:
-    """One row of the layers frame: `statistics` in the order of `STATISTICS`, NaN where missing."""
+    """One row of the layers frame.
+
+    Attributes:
+        statistics: in the order of `STATISTICS`, NaN where missing.
+        warning: what goes wrong there; empty for nothing.
+        density: how many entries lie in each of some equal cells from the least to the greatest; empty if not counted.
+    """
 
     key: str
     epoch: int
@@ -353,6 +359,7 @@ class LayerRecord:
     tensor: str
     statistics: tuple[float, ...]
     warning: str = ""
+    density: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -167,8 +167,8 @@ def drawn(tf, config):
     """A function from an initializer, a depth and a seed to initial values by name."""
     from studies.factors import models
     from studies.factors.initializers import Drawing
+    from studies.observe.tensors import weight_name
     from studies.train import parts
-    from studies.train.engine import weight_name
 
     drawings = {}
     for depth in (2, 8):
@@ -217,8 +217,8 @@ def test_a_layers_own_random_initializer_follows_the_seed(tf):
     import keras
 
     from studies.factors.initializers import Drawing
+    from studies.observe.tensors import weight_name
     from studies.train import parts
-    from studies.train.engine import weight_name
 
     def biases(seed):
         layer = keras.layers.Dense(5, bias_initializer="random_normal", name="logits")

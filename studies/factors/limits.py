@@ -392,6 +392,7 @@ GROUPS: dict[str, Group] = {
         graph=_all_but(),
         settings={
             "observe_every": whole(0),
+            "ends": flag,
         },
     ),
     "training": Group(
@@ -499,6 +500,8 @@ def identity(config: dict) -> dict:
     for part in parts:
         if parts[part].get("content"):  # which counts wherever it is; else the place is all that tells data apart
             parts[part] = _all_but(*GROUPS[part].places)(parts[part])
+    if not parts.get("diagnostics", {}).get("ends", True):  # so trials of before there were any are the same still
+        parts["diagnostics"] = _all_but("ends")(parts["diagnostics"])
     return parts | {"source": config["targets"].get("source", {})}
 
 
