@@ -53,8 +53,11 @@ METRICS = (
 )
 """What a study can compare its arms by."""
 
-FIGURES = ("loss_by_rate",)
+FIGURES = ("loss_by_rate", "variance_by_layer")
 """What a study can draw at its end."""
+
+SERIES = "__"
+"""Between a quantity's name and a place, where a computed trial has one for each of several: `forward__12`."""
 
 STATUSES = ("finished", "diverged", "crashed", "timeout")
 SEED_STREAMS = ("split", "init", "order", "augment", "dropout", "noise")

@@ -428,7 +428,7 @@ GROUPS: dict[str, Group] = {
             "studies.compute.census": ("application", "dense", "transformer", "training_time", "initializers"),
             "studies.compute.identities": ("linear_map", "bias_offset", "chain_rule", "update_rule"),
             "studies.compute.descent": ("linear_regression",),
-            "studies.compute.propagation": ("gradient_slope",),
+            "studies.compute.propagation": ("gradient_slope", "variances"),
             "studies.compute.importance": ("magnitude", "rejection"),
             "studies.compute.attribution": ("deletion",),
         },

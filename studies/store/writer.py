@@ -35,6 +35,7 @@ from studies.contract import (
 from studies.record import (
     IDENTITY,
     METRICS,
+    SERIES,
     EpochRecord,
     LayerRecord,
     Result,
@@ -368,7 +369,9 @@ def _metrics(epochs, layers, result) -> list[tuple[str, float, int]]:
                     for name in names
                 ]
     metrics += [(name, float(getattr(result, name)), last) for name in FINAL]
-    metrics += [(name, value, last) for name, value in result.quantities.items()]
+    for quantity, value in result.quantities.items():
+        name, _, place = quantity.partition(SERIES)
+        metrics.append((name, value, int(place) if place.isdecimal() else last))
     return [metric for metric in metrics if abs(metric[1]) < math.inf]
 
 

@@ -47,7 +47,7 @@ class Observations:
         )
         self.charted = charted([*filter(self.due, range(parts.epochs)), parts.epochs])
         self.running = running(self.engine.model)
-        self.watched: Watched | None = None
+        self.watched = Watched(tensors(self.engine.model), self._entries(self.engine.flat_weights()), self.rng)
         self.kept: list[tuple] = []
         self.looks: list[tuple] = []
 
@@ -88,18 +88,19 @@ class Observations:
         if not self.some:
             return
         if ended or epoch == 0 or self.due(epoch):
-            flat = (self.engine.flat_weights() if weights is None else weights).numpy()
-            follow = [v.numpy().reshape(-1) for v in self.running]
-            entries = np.concatenate([flat, *follow]) if follow else flat
+            entries = self._entries(self.engine.flat_weights() if weights is None else weights)
             self.kept.append((epoch, entries, math.nan if squares is None else squares.numpy()))
         if ended or len(self.kept) * self.kept[0][1].nbytes > OBSERVATION_BYTES:
             yield self._records(ended)
             self.kept, self.looks = [], []
 
+    def _entries(self, weights) -> np.ndarray:
+        """All that is observed of the weights, end to end."""
+        follow = [v.numpy().reshape(-1) for v in self.running]
+        return np.concatenate([weights.numpy(), *follow]) if follow else weights.numpy()
+
     def _records(self, ended) -> list[LayerRecord]:
         epochs, rows, squares = zip(*self.kept, strict=True)
-        if self.watched is None:
-            self.watched = Watched(tensors(self.engine.model), rows[0], self.rng)
         shape = 2, len(self.engine.kernels) + sum(self.engine.gates)
         norms = np.stack([np.broadcast_to(each, shape) for each in squares])
         looked = {epoch for epoch, *_ in self.looks}
