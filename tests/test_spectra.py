@@ -44,6 +44,7 @@ def test_ranks_and_condition_of_matrices_that_are_known():
     assert eye["effective_rank"] == pytest.approx(7) and eye["condition_number"] == pytest.approx(1)
     line = spectra.ends(np.outer(drawn(9), drawn(8, 1)))
     assert line["effective_rank"] == pytest.approx(1, abs=1e-4) and line["condition_number"] == np.inf
+    assert spectra.ends(drawn((30, 2)) @ drawn((2, 20), 1))["condition_number"] == np.inf  # but for its rounding
     two = spectra.ends(np.diag(np.float32([3, 1])))
     assert two["effective_rank"] == pytest.approx(np.exp(-0.75 * np.log(0.75) - 0.25 * np.log(0.25)), rel=1e-5)
     assert two["condition_number"] == pytest.approx(3)

@@ -166,3 +166,8 @@ def test_a_row_that_is_not_finite_has_no_statistics_and_spoils_no_other(bad):
     table = weight_statistics(spoilt, start)
     assert np.isnan(table[1]).all() and density(Rows(spoilt, start), 1) == ()
     np.testing.assert_array_equal(table[[0, 2]], weight_statistics(w, start)[[0, 2]])
+
+
+def test_an_entry_on_an_edge_is_in_the_cell_above_it_but_for_the_last():
+    whole = np.arange(65, dtype=np.float32)[None]
+    assert density(Rows(whole, whole[0]), 0) == (*[1] * 63, 2)
