@@ -111,6 +111,27 @@ def test_a_trial_that_diverges_has_flags_and_no_numbers(run):
     assert not any(record.warning for record in layers if record.epoch == 0)
 
 
+def test_networks_with_large_outputs_are_looked_at_with_fewer_examples(run, trial_of, monkeypatch):
+    from studies.train import observations, parts
+
+    made = trial_of((*TINY, "engine.xla=false"))
+    each = 4 * (8 + 8 + 10)  # two layers of 8, and logits
+    monkeypatch.setattr(observations, "PROBE_BYTES", 100 * each + 1)
+    monkeypatch.setattr(observations, "LOSS_BYTES", 40 * each)
+    built = parts.Parts(made)
+    seen = observations.Observations(made, built)
+    assert (len(seen.order), len(seen.many)) == (100, 40)
+    assert set(seen.order) <= set(built.examples.split.train)
+
+
+def test_weights_are_taken_at_the_epochs_due_however_few_fit(run, monkeypatch):
+    from studies.train import observations
+
+    monkeypatch.setattr(observations, "OBSERVATION_BYTES", 0)
+    _, layers, _, _ = run(*TINY, "engine.xla=false", "training.epochs=5", "diagnostics.observe_every=2")
+    assert [r.epoch for r in layers if (r.layer, r.tensor) == ("dense_1", "kernel")] == [0, 2, 4, 5]
+
+
 def test_a_layer_that_counts_its_calls_is_put_back(tf):
     import keras
 

@@ -17,11 +17,11 @@ from studies.train.parts import Parts
 OBSERVATION_BYTES = 64 * 2**20
 """Weights are kept for a joint observation of several epochs up to this size."""
 
-PROBE_EXAMPLES = 256
-"""For what layers give."""
+PROBE_EXAMPLES, PROBE_BYTES = 256, 640 * 2**20
+"""For what layers give; fewer of a network whose outputs take more, of which all are there at a time."""
 
-LOSS_EXAMPLES = 512
-"""For how the loss lies around the network."""
+LOSS_EXAMPLES, LOSS_BYTES = 512, 256 * 2**20
+"""For how the loss lies around the network; the products with its Hessian take four times as much."""
 
 GRADIENT = STATISTICS.index("gradient_norm")
 
@@ -40,16 +40,22 @@ class Observations:
         if not self.some:
             return
         self.rng = np.random.default_rng(np.random.SeedSequence(trial.seed, spawn_key=(len(SEED_STREAMS),)))
-        train = parts.examples.split.train
-        self.order, self.many = (
-            np.sort(self.rng.choice(train, min(count, len(train)), False)).astype(np.int32)
-            for count in (PROBE_EXAMPLES, LOSS_EXAMPLES)
-        )
+        self.order, self.many = self._examples(parts.examples.split.train)
         self.charted = charted([*filter(self.due, range(parts.epochs)), parts.epochs])
         self.running = running(self.engine.model)
         self.watched = Watched(tensors(self.engine.model), self._entries(self.engine.flat_weights()), self.rng)
         self.kept: list[tuple] = []
         self.looks: list[tuple] = []
+
+    def _examples(self, train: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Which training examples are looked at, for what layers give and for how the loss lies."""
+        x, _, scale, shift = self.data
+        order, many = (
+            self.rng.choice(train, min(count, len(train)), False).astype(np.int32)
+            for count in (PROBE_EXAMPLES, LOSS_EXAMPLES)
+        )
+        each = max(1, self.engine.probe.bytes_each(x, scale, shift, order))
+        return order[: max(1, PROBE_BYTES // each)], many[: max(1, LOSS_BYTES // each)]
 
     @property
     def some(self) -> bool:
@@ -90,7 +96,7 @@ class Observations:
         if ended or epoch == 0 or self.due(epoch):
             entries = self._entries(self.engine.flat_weights() if weights is None else weights)
             self.kept.append((epoch, entries, math.nan if squares is None else squares.numpy()))
-        if ended or len(self.kept) * self.kept[0][1].nbytes > OBSERVATION_BYTES:
+        if ended or sum(entries.nbytes for _, entries, _ in self.kept) > OBSERVATION_BYTES:
             yield self._records(ended)
             self.kept, self.looks = [], []
 

@@ -19,6 +19,7 @@ class Named:
     """What is known of an output before it is measured: see `activations.Output`."""
 
     layer: str
+    entries: int
     bounds: tuple[float, float] | None
     opens: bool
 
@@ -36,6 +37,12 @@ class Probe:
         self.model, self.objective, self.from_logits = model, objective, from_logits
         self.outputs, self.named = activations.Outputs(model), []
         self.graphs: dict[tuple, Callable] = {}
+
+    def bytes_each(self, x, scale, shift, order: np.ndarray) -> int:
+        """What the outputs of all layers take for one of some images."""
+        given = x, scale, shift, order
+        self._graph(self._look, given, [tf.convert_to_tensor(value) for value in given])
+        return 4 * sum(named.entries for named in self.named) // len(order)
 
     def look(self, x, scale, shift, order: np.ndarray) -> list[Measured]:
         """Measure the outputs of all layers for some images, in the order of `named`.
@@ -85,12 +92,15 @@ class Probe:
     def _called(self, function, *given):
         """The graph of a function of ours, traced once for so many examples of the data."""
         tensors = [tf.convert_to_tensor(value) for value in given]
+        return self._graph(function, given, tensors)(*tensors)
+
+    def _graph(self, function, given, tensors) -> Callable:
         place = function.__name__, *(len(value) for value in given if isinstance(value, np.ndarray))
         if place not in self.graphs:
             specs = [tf.TensorSpec(t.shape, t.dtype) for t in tensors]
             graph = tf.function(lambda *tensors: self._untouched(function, *tensors), autograph=False)
             self.graphs[place] = graph.get_concrete_function(*specs)
-        return self.graphs[place](*tensors)
+        return self.graphs[place]
 
     def _untouched(self, function, *tensors):
         """Call a function, and give what it may change in the network the values that it had."""
@@ -104,7 +114,7 @@ class Probe:
 
     def _look(self, x, scale, shift, order):
         outputs = self.outputs(_images(x, scale, shift, order))
-        self.named = [Named(output.layer, output.bounds, output.opens) for output in outputs]
+        self.named = [Named(o.layer, math.prod(o.tensor.shape), o.bounds, o.opens) for o in outputs]
         return [tf.cast(output.tensor, tf.float32) for output in outputs]
 
     def _gradients(self, x, y, scale, shift, order):
