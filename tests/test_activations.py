@@ -71,7 +71,7 @@ def nested(tf):
     x = layers.ReLU(name="relu")(layers.BatchNormalization(name="norm")(x))
     x = layers.Reshape((-1, 4))(x)
     x = x + layers.MultiHeadAttention(2, 3, name="attention")(x, x)
-    x = layers.LSTM(5, return_sequences=True, name="lstm")(x)
+    x = layers.LSTM(5, return_sequences=True, unroll=True, name="lstm")(x)
     x = layers.Bidirectional(layers.GRU(3, name="gru"), name="both")(x)
     inner = keras.Sequential(
         [keras.Input((6,)), layers.Dense(3, "sigmoid", name="gate"), layers.Dropout(0.5)], name="inner"

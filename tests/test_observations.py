@@ -9,6 +9,7 @@ from studies.record import EpochRecord
 TINY = ("model.width=8", "data.train_size=300", "training.epochs=2")
 NOISY = ("model.normalization=batch", "model.dropout=0.3", "optimizer=adam", "regularizer=l2")
 RNN = ("model=row_rnn", "model.cell=lstm", "model.width=4", "data.train_size=200", "training.epochs=1")
+ONE_STEP = ("training.batch_size=200",)
 
 
 @pytest.fixture(scope="module")
@@ -85,14 +86,16 @@ def test_what_layers_give_is_looked_at_at_a_dozen_epochs_and_the_last(run):
 
 
 def test_gates_have_the_norms_of_their_part_of_the_kernel(run):
-    _, layers, _, _ = run(*RNN)
+    _, layers, _, _ = run(*RNN, *ONE_STEP)
     found = rows(layers)
     for tensor in ("kernel", "recurrent_kernel"):
         whole = found["rnn_1/lstm_cell", tensor, 1]
         gates = [found["rnn_1/lstm_cell", f"{tensor}.{gate}", 1] for gate in ("input", "forget", "cell", "output")]
         for name in ("gradient_norm", "update_norm", "l2"):
             assert np.linalg.norm([gate[name] for gate in gates]) == pytest.approx(whole[name], rel=1e-5)
-        assert len({gate["gradient_norm"] for gate in gates}) == 4
+        starts = [found["rnn_1/lstm_cell", f"{tensor}.{gate}", 0] for gate in ("input", "forget", "cell", "output")]
+        moved = [gate["distance"] * start["l2"] for gate, start in zip(gates, starts, strict=True)]  # in the one step
+        np.testing.assert_allclose([gate["update_norm"] for gate in gates], moved, rtol=1e-4)
         assert all(gate["spectral_norm"] < whole["spectral_norm"] for gate in gates)
     assert ("rnn_1", "output", 1) in found
 
