@@ -74,7 +74,7 @@ def fit_seconds(data) -> float:
     hidden = [keras.layers.Dense(64, "relu") for _ in range(2)]
     model = keras.Sequential([keras.Input(x.shape[1:]), keras.layers.Flatten(), *hidden, keras.layers.Dense(10)])
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    model.compile(keras.optimizers.SGD(0.05, momentum=0.9), loss, ["accuracy"])
+    model.compile(keras.optimizers.SGD(0.05, momentum=0.9), loss, metrics=["accuracy"])
     watching = Watching()
     model.fit(x, y, batch_size=BATCH, epochs=EPOCHS, validation_data=(x_val, y_val), callbacks=[watching], verbose=0)
     return watching.seconds
