@@ -29,6 +29,14 @@ EPOCH = {
     "ema_val_accuracy": "val_accuracy of that average; null without optimizer.ema",
     "clipped": "share of the gradient's elements, tensors or units that clipping changed, mean of the epoch's steps; "
     "null without clipping",
+    "sharpness": "greatest eigenvalue of the loss's Hessian, in inference mode; as all below null where not observed, "
+    "and not comparable between networks that differ in normalization",
+    "noise_scale": "the simple gradient noise scale, tr(Σ) / ‖G‖², in examples (McCandlish et al. 2018, eq. 2.9)",
+    "jacobian_max": "greatest singular value of the Jacobian from inputs to logits, mean over some inputs",
+    "jacobian_median": "median singular value of the same",
+    "jacobian_min": "least singular value of the same",
+    "activation_slope": "rise of the natural logarithm of the activations' sd, a layer towards the output",
+    "gradient_slope": "rise of the natural logarithm of ‖∂loss/∂activation‖, a layer towards the output",
 }
 
 TRIAL = {
@@ -79,7 +87,8 @@ LAYER = {
     "key": "the trial, as in the trials frame",
     "epoch": "whole epochs trained so far; 0 is the untrained network",
     "layer": "the layer's name",
-    "tensor": "the weight's name in the layer: kernel, bias, gamma, …; w are its n elements, w0 those at epoch 0",
+    "tensor": "the weight's name in the layer: kernel, bias, gamma, …, of a gate alone kernel.forget, …; w are its n "
+    "elements, w0 those at epoch 0; or output: w are then the layer's outputs for some training images",
     "mean": "Σ w / n",
     "sd": "standard deviation of w, of the population: divided by n",
     "min": "least w",
@@ -101,9 +110,20 @@ LAYER = {
     "distance": "‖w − w0‖ / ‖w0‖; null if w0 is zero",
     "cosine_distance": "1 − cos(w, w0), the layer rotation (Carbonnelle & De Vleeschouwer 2019); null if one is zero",
     "gradient_norm": "root of the mean over the epoch's steps of ‖gradient‖², before clipping; null at epoch 0, and "
-    "for tensors of one dimension",
+    "for tensors of one dimension; of an output ‖∂loss/∂w‖",
     "update_norm": "the same of what a step changed w by",
     "update_ratio": "update_norm / l2",
+    "spectral_norm": "greatest singular value s1 of w as a matrix, by power iteration; as all below null where not "
+    "observed",
+    "stable_rank": "l2² / spectral_norm²",
+    "effective_rank": "exp(H(s / Σ s)), with s the singular values and H the entropy (Roy & Vetterli 2007)",
+    "condition_number": "greatest by least singular value",
+    "spectrum_alpha": "exponent of the power law of the tail of the eigenvalues s² (Clauset et al. 2009); null for "
+    "fewer than 50",
+    "saturated": "share of a bounded activation's outputs within a hundredth of its range of a bound; null without "
+    "bounds",
+    "dead": "share of units whose output is zero for every image",
+    "warning": "what goes wrong there, as far as it is seen; else empty",
 }
 
 COLUMNS = {"trials": TRIAL, "epochs": EPOCH, "layers": LAYER}

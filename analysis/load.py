@@ -13,7 +13,15 @@ import pandas as pd
 
 from analysis.read import raw, runs
 from analysis.read.runs import Run
-from studies.contract import CIRCUMSTANCES, EPOCH_COLUMNS, LAYER_COLUMNS, STATISTICS, TRIAL_COLUMNS, Tag
+from studies.contract import (
+    CIRCUMSTANCES,
+    DENSITY_COLUMNS,
+    EPOCH_COLUMNS,
+    LAYER_COLUMNS,
+    STATISTICS,
+    TRIAL_COLUMNS,
+    Tag,
+)
 from studies.record import METRICS, STATUSES, Claim, Result, Space, Study, StudyError, listed
 
 TEXTS = ("key", "status", "error", "quantities")
@@ -22,6 +30,11 @@ NUMBERS = tuple(dict.fromkeys((*METRICS, *(f.name for f in fields(Result) if f.n
 
 RUNNING = {"running_loss": "train_loss", "running_accuracy": "train_accuracy"}
 """What means over an epoch's steps were called in stores of before the trained network's numbers were kept too."""
+
+OBSERVED = (*STATISTICS, "warning")
+"""What the layers frame has of a tensor at an epoch."""
+
+DENSITIES = "densities.parquet"
 
 CLAIMS = Path(__file__).parent.parent / "conf" / "study" / "claims"
 
@@ -158,22 +171,35 @@ def layers(
     study: str,
     root: str | Path = "mlruns",
     keys: Iterable[str] | None = None,
-    statistics: Iterable[str] = STATISTICS,
+    statistics: Iterable[str] = OBSERVED,
 ) -> pd.DataFrame:
     """One row a trial, epoch, layer and tensor: the columns `studies.contract.LAYER_COLUMNS`.
 
+    A statistic that was not stored then is NaN, a warning empty.
+
     Args:
-        statistics: those wanted, in the order wanted, some of `studies.contract.STATISTICS`.
+        statistics: those wanted, in the order wanted, some of `studies.contract.STATISTICS` and `warning`.
 
     Raises:
         StudyError: there is no such study or statistic.
     """
     statistics = tuple(statistics)
-    if unknown := [name for name in statistics if name not in STATISTICS]:
-        raise StudyError(f"statistics={listed(unknown)}: expected some of {listed(STATISTICS)}")
+    if unknown := [name for name in statistics if name not in OBSERVED]:
+        raise StudyError(f"statistics={listed(unknown)}: expected some of {listed(OBSERVED)}")
     store = runs.opened(root)
-    names = (*(name for name in LAYER_COLUMNS if name not in STATISTICS), *statistics)
+    names = (*(name for name in LAYER_COLUMNS if name not in OBSERVED), *statistics)
     return _joined(store, _selected(store, study, keys), "layers.parquet", names)
+
+
+def densities(study: str, root: str | Path = "mlruns", keys: Iterable[str] | None = None) -> pd.DataFrame:
+    """How many entries of each weight lie where, at about a dozen epochs: `studies.contract.DENSITY_COLUMNS`.
+
+    Counts are `(DENSITY_CELLS,)` each, of equal cells from low to high. Trials that were run without diagnostics, or
+    before these were kept, have no rows.
+    """
+    store = runs.opened(root)
+    kept = [run for run in _selected(store, study, keys) if store.has(run, DENSITIES)]
+    return _joined(store, kept, DENSITIES, DENSITY_COLUMNS)
 
 
 def raw_runs(csv: str | Path) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -362,7 +388,10 @@ def _joined(store, selected: list[Run], file: str, names: tuple[str, ...]) -> pd
         part = parquet.ParquetFile(pyarrow.BufferReader(store.content(run, file)))
         places = _places(names, part.schema_arrow.names)
         stored = part.read(list(places.values()), use_threads=False)
-        return stored.select(list(places.values())).rename_columns(list(places))
+        stored = stored.select(list(places.values())).rename_columns(list(places))
+        if "warning" in names and "warning" not in places:
+            stored = stored.append_column("warning", pyarrow.array([""] * len(stored), pyarrow.string()))
+        return stored
 
     with ThreadPoolExecutor(READERS) as readers:
         parts = [part for part in readers.map(table, selected) if len(part)]

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from studies import contract
 from studies.contract import STATISTICS
 from studies.execute.task import Task
 from studies.execute.worker import environment
@@ -53,9 +54,9 @@ def store(root: Path, file: Path, count: int, copies: int = 0) -> None:
     config: dict = {group: {} for group in groups}
     study = Study("replayed", "How long does it take?", {"model.depth": tuple(range(count))}, (0,), {}, "val_accuracy")
     trials = [Trial(f"{n:016x}", study.name, "scientific", {"model.depth": n}, 0, config, (), "") for n in range(count)]
-    kept, charted = pickle.loads(file.read_bytes()), (writer.CHARTED, writer.CHARTED_EPOCHS)
+    kept, charted = pickle.loads(file.read_bytes()), (writer.CHARTED, contract.CHARTED_EPOCHS)
     if copies:
-        writer.CHARTED, writer.CHARTED_EPOCHS = {f"copy_{n}": STATISTICS for n in range(copies)}, 3
+        writer.CHARTED, contract.CHARTED_EPOCHS = {f"copy_{n}": STATISTICS for n in range(copies)}, 3
     try:
         execution = writer.Execution(root, study, trials, "")
         for trial in trials:
@@ -66,7 +67,7 @@ def store(root: Path, file: Path, count: int, copies: int = 0) -> None:
             execution.write(trial, epochs, layers, result)
         execution.close("FINISHED")
     finally:
-        writer.CHARTED, writer.CHARTED_EPOCHS = charted
+        writer.CHARTED, contract.CHARTED_EPOCHS = charted
 
 
 class Replay:

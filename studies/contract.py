@@ -26,13 +26,20 @@ EPOCH_COLUMNS = (
     "ema_val_loss",
     "ema_val_accuracy",
     "clipped",
+    "sharpness",
+    "noise_scale",
+    "jacobian_max",
+    "jacobian_median",
+    "jacobian_min",
+    "activation_slope",
+    "gradient_slope",
 )
 
 QUANTILES = (0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99)
 
 SPARSITY_THRESHOLDS = ("0", "1e-4", "1e-3", "1e-2")
 
-STATISTICS = (
+WEIGHT_STATISTICS = (
     "mean",
     "sd",
     "min",
@@ -46,13 +53,27 @@ STATISTICS = (
     *(f"sparsity_{t}" for t in SPARSITY_THRESHOLDS),
     "distance",
     "cosine_distance",
-    "gradient_norm",
-    "update_norm",
-    "update_ratio",
 )
-"""The columns of the layers frame after `key epoch layer tensor`."""
+"""Of a tensor's entries alone."""
 
-LAYER_COLUMNS = ("key", "epoch", "layer", "tensor", *STATISTICS)
+STEP_STATISTICS = ("gradient_norm", "update_norm", "update_ratio")
+"""Of an epoch's steps; the gradient's also of a layer's outputs on the probe batch."""
+
+SPECTRAL_STATISTICS = ("spectral_norm", "stable_rank", "effective_rank", "condition_number", "spectrum_alpha")
+"""Of kernels as matrices."""
+
+OUTPUT_STATISTICS = ("saturated", "dead")
+"""Of a layer's outputs on the probe batch, the rows with the tensor `output`."""
+
+STATISTICS = (*WEIGHT_STATISTICS, *STEP_STATISTICS, *SPECTRAL_STATISTICS, *OUTPUT_STATISTICS)
+"""The numbers of the layers frame after `key epoch layer tensor`; NaN where one was not observed."""
+
+LAYER_COLUMNS = ("key", "epoch", "layer", "tensor", *STATISTICS, "warning")
+"""All of its columns; a warning is a text, empty for none."""
+
+DENSITY_CELLS = 64
+DENSITY_COLUMNS = ("key", "epoch", "layer", "tensor", "low", "high", "counts")
+"""Of the densities frame: how many entries of a tensor lie in each of so many equal cells from `low` to `high`."""
 
 CIRCUMSTANCES = ("version.tensorflow", "version.keras", "version.numpy", "version.pillow", "processor", "device")
 """Tags of a trial that name what may change its numbers and is no part of its key, or none that others can have."""
@@ -175,3 +196,25 @@ def cache_folder() -> Path:
             f"STUDIES_CACHE={shown(named)}: there is no such home folder to keep files in. Name a folder with "
             f"STUDIES_CACHE=FOLDER"
         ) from error
+
+
+CHARTED_EPOCHS = 12
+
+
+def charted(epochs: list[int]) -> set[int]:
+    """About a dozen of the epochs, log-spaced: the first and the last among them.
+
+    >>> sorted(charted(list(range(31))))
+    [0, 1, 2, 3, 4, 5, 6, 8, 11, 15, 21, 30]
+    """
+    if len(epochs) <= CHARTED_EPOCHS:
+        return set(epochs)
+    last, count = len(epochs) - 1, CHARTED_EPOCHS - 1
+    places = {0, last}
+    for fewer in range(count):
+        places |= {round(last ** (fewer / (count - 1)))}
+    step = 1
+    while len(places) < CHARTED_EPOCHS:  # rounding made neighbours meet: fill up from the first epochs
+        places.add(step)
+        step += 1
+    return {epochs[place] for place in places}

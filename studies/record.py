@@ -53,8 +53,11 @@ METRICS = (
 )
 """What a study can compare its arms by."""
 
-FIGURES = ("loss_by_rate",)
+FIGURES = ("loss_by_rate", "variance_by_layer")
 """What a study can draw at its end."""
+
+SERIES = "__"
+"""Between a quantity's name and a place, where a computed trial has one for each of several: `forward__12`."""
 
 STATUSES = ("finished", "diverged", "crashed", "timeout")
 SEED_STREAMS = ("split", "init", "order", "augment", "dropout", "noise")
@@ -317,6 +320,7 @@ class EpochRecord:
             examples, as many as are held out to validate, with the labels trained by; NaN at epochs not observed.
         ema_val_loss, ema_val_accuracy: of the weights' average over the steps, if the optimizer keeps one.
         clipped: the share of the gradient's elements, tensors or units that clipping changed, the mean of its steps.
+        sharpness, …: of the network after it; NaN where they were not observed.
     """
 
     key: str
@@ -333,17 +337,32 @@ class EpochRecord:
     ema_val_loss: float = math.nan
     ema_val_accuracy: float = math.nan
     clipped: float = math.nan
+    sharpness: float = math.nan
+    noise_scale: float = math.nan
+    jacobian_max: float = math.nan
+    jacobian_median: float = math.nan
+    jacobian_min: float = math.nan
+    activation_slope: float = math.nan
+    gradient_slope: float = math.nan
 
 
 @dataclass(frozen=True)
 class LayerRecord:
-    """One row of the layers frame: `statistics` in the order of `STATISTICS`, NaN where missing."""
+    """One row of the layers frame.
+
+    Attributes:
+        statistics: in the order of `STATISTICS`, NaN where missing.
+        warning: what goes wrong there; empty for nothing.
+        density: how many entries lie in each of some equal cells from the least to the greatest; empty if not counted.
+    """
 
     key: str
     epoch: int
     layer: str
     tensor: str
     statistics: tuple[float, ...]
+    warning: str = ""
+    density: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)

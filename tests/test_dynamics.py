@@ -171,3 +171,26 @@ def test_warnings_are_counted_with_what_became_of_their_trials():
     ]
     assert rows[0]["value"] == pytest.approx(0.2) and rows[0]["others"] == pytest.approx(0.55)
     assert dynamics.warnings(some.assign(warning=""), "val_accuracy").empty
+
+
+def test_counted_densities_are_those_of_all_weights_of_an_arm_together():
+    rng = np.random.default_rng(0)
+    trials = pd.DataFrame({"key": ["a", "b", "c"], "initializer": ["x", "x", "y"]})
+    rows, drawn = [], {}
+    for key in trials["key"]:
+        for epoch in range(12):
+            w = rng.normal(epoch / 10, 1, 5000) if key != "c" else np.zeros(10)
+            counts, _ = np.histogram(w, 64)
+            rows.append((key, epoch, "dense_1", "kernel", w.min(), w.max(), counts))
+            drawn[key, epoch] = w
+    counts = pd.DataFrame(rows, columns=["key", "epoch", "layer", "tensor", "low", "high", "counts"])
+    found = dynamics.counted(trials, counts, ["initializer"])
+    assert set(found["initializer"]) == {"x"} and found["epoch"].nunique() == dynamics.DENSITY_EPOCHS  # y is all zeros
+    for epoch, part in found.groupby("epoch"):
+        edges, cells = np.append(part["weight"].to_numpy()[::2], part["weight"].iloc[-1]), part["density"][::2]
+        assert (np.diff(edges) * cells).sum() == pytest.approx(1)
+        both = np.concatenate([drawn["a", epoch], drawn["b", epoch]])
+        expected, _ = np.histogram(both, edges, density=True)
+        np.testing.assert_allclose(cells, expected, atol=0.06)
+        assert np.abs(cells - expected).mean() < 0.01
+    assert dynamics.counted(trials, counts[:0], ["initializer"]).empty

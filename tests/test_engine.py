@@ -199,6 +199,16 @@ def assert_repeats_itself(engine, data):
     assert not np.array_equal(first[3], other[3])
 
 
+def observed(engine, flats, squares, start):
+    """Layer, tensor and statistics of each trained weight at each epoch."""
+    from studies.observe.tensors import Watched, tensors
+
+    trained = [tensor for tensor in tensors(engine.model) if tensor.place.stop <= len(start)]
+    watched = Watched(trained, start.numpy(), np.random.default_rng(0))
+    rows = np.stack([flat.numpy() for flat in flats])
+    return [(tensor.layer, tensor.tensor, table) for tensor, table, _ in watched.tables(rows, np.stack(squares))]
+
+
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_an_epoch_equals_keras_fit_and_a_reset_engine_repeats_itself(config, compiled, plain, optimizer):
     assert_repeats_itself(*assert_equals_fit(config, compiled, plain, optimizer, "none", [CONSTANT], xla=False))
@@ -531,7 +541,7 @@ def test_norms_of_gradients_and_updates_equal_those_of_a_plain_loop(tf, compiled
     gradient_norms, update_norms = (np.sqrt(np.mean(s, axis=0)) for s in (gradient_squares, update_squares))
 
     missing = np.full((2, len(engine.kernels)), np.nan, np.float32)
-    tables = engine.statistics([start, done.weights], np.stack([missing, done.squares]), start)
+    tables = observed(engine, [start, done.weights], np.stack([missing, done.squares]), start)
     assert [(layer, tensor) for layer, tensor, _ in tables] == [
         (layer, tensor) for layer in ("dense_1", "logits") for tensor in ("kernel", "bias")
     ]
@@ -556,13 +566,13 @@ def test_statistics_are_those_of_each_weight_at_each_epoch(deep):
         flats.append(engine.flat_weights())
         weights.append([v.numpy() for v in engine.model.trainable_variables])
     squares = np.zeros((3, 2, len(engine.kernels)), np.float32)
-    tables = engine.statistics(flats, squares, flats[0])
+    tables = observed(engine, flats, squares, flats[0])
     paths = [v.path for v in engine.model.trainable_variables]
     assert [f"{layer}/{tensor}" for layer, tensor, _ in tables] == paths
     for place, (_, _, table) in enumerate(tables):
         rows = np.stack([epoch[place].ravel() for epoch in weights])
         expected = weight_statistics(rows, rows[0])
-        np.testing.assert_allclose(table[:, :-3], expected, rtol=1e-6)
+        np.testing.assert_allclose(table[:, : expected.shape[1]], expected, rtol=1e-6)
 
 
 AROUND_ADAM = "adam optimizer.lookahead=3 optimizer.ema=0.9"
@@ -765,7 +775,7 @@ def test_a_weight_that_the_loss_does_not_reach_has_a_gradient_of_zero(compiled):
     start = engine.flat_weights()
     done = engine.run_epoch(*data, course(engine, 0.1))
     rows = {
-        layer: t for layer, tensor, t in engine.statistics([done.weights], [done.squares], start) if tensor == "kernel"
+        layer: t for layer, tensor, t in observed(engine, [done.weights], [done.squares], start) if tensor == "kernel"
     }
     place = STATISTICS.index("gradient_norm")
     assert rows["unused"][0, place] == 0 < rows["used"][0, place]

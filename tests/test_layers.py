@@ -55,12 +55,15 @@ MODULES_OWN = {
 }
 """Modules that may import otherwise than their folder."""
 
+IN_THE_GRAPH = {"studies.observe.activations", "studies.observe.curvature"}
+"""What is observed with TensorFlow; the driver reads early warnings without it."""
+
 ONLY_IN = {
     "mlflow": {"studies.store", "analysis.read"},
     "hydra": {"studies.run", "studies.command.compose", "studies.command.explain"},
     "omegaconf": {"studies.run", "studies.command.compose", "studies.command.explain"},
-    "tensorflow": {"studies.train", "studies.factors", "studies.compute"},
-    "keras": {"studies.train", "studies.factors", "studies.compute"},
+    "tensorflow": {"studies.train", "studies.factors", "studies.compute", *IN_THE_GRAPH},
+    "keras": {"studies.train", "studies.factors", "studies.compute", *IN_THE_GRAPH},
 }
 """The folders or modules that may import a library."""
 

@@ -10,13 +10,14 @@ import time
 import urllib.request
 from dataclasses import fields, replace
 
+import numpy as np
 import pandas as pd
 import pytest
 from test_writer import CONFIG, STUDY, made_up_trials, records, written
 
 from analysis import compare, load
 from studies import contract
-from studies.contract import EPOCH_COLUMNS, LAYER_COLUMNS, STATISTICS
+from studies.contract import DENSITY_COLUMNS, EPOCH_COLUMNS, LAYER_COLUMNS, STATISTICS
 from studies.record import Result, StudyError
 from studies.store import writer
 
@@ -140,10 +141,29 @@ def test_rows_are_in_the_order_of_the_keys_and_frames_without_rows_have_their_co
 def test_trials_of_before_a_column_was_added_have_it_empty(root, tmp_path):
     old = shutil.copytree(root, tmp_path / "old")
     folder = load.trials(STUDY.name, old)["folder"].iloc[0]
-    pd.read_parquet(folder / "layers.parquet").drop(columns=["kurtosis"]).to_parquet(folder / "layers.parquet")
+    pd.read_parquet(folder / "layers.parquet").drop(columns=["kurtosis", "warning"]).to_parquet(
+        folder / "layers.parquet"
+    )
+    assert set(load.layers(STUDY.name, old)["warning"]) == {""}
     for statistics in (STATISTICS, ["l2", "kurtosis"]):
         frame = load.layers(STUDY.name, old, statistics=statistics)
         assert frame["kurtosis"].isna().all() and frame["l2"].notna().all()
+
+
+def test_densities_come_back_of_the_trials_that_have_them(fresh, tmp_path):
+    shutil.copy(fresh / "mlflow.db", tmp_path)
+    first, second = made_up_trials()[:2]
+    execution = writer.Execution(tmp_path, STUDY, [first, second], "")
+    for trial, density in ((first, tuple(range(64))), (second, ())):
+        epochs, layers, result = records(trial)
+        execution.write(trial, epochs, [replace(row, density=density) for row in layers], result)
+    execution.close("FINISHED")
+    frame = load.densities(STUDY.name, tmp_path)
+    layers = load.layers(STUDY.name, tmp_path, [first.key])
+    assert tuple(frame) == DENSITY_COLUMNS and set(frame["key"]) == {first.key} and len(frame) == len(layers)
+    assert all(list(counts) == list(range(64)) for counts in frame["counts"])
+    np.testing.assert_array_equal(frame[["low", "high"]], layers[["min", "max"]])
+    assert tuple(load.densities(STUDY.name, tmp_path, [second.key])) == DENSITY_COLUMNS
 
 
 def test_every_number_of_a_result_is_a_column_that_comes_back(fresh, tmp_path):

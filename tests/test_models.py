@@ -214,7 +214,7 @@ def test_a_residual_net_that_ends_its_branches_at_zero_starts_as_its_shortcuts(m
     import keras
 
     from studies.factors.initializers import Drawing
-    from studies.train.engine import weight_name
+    from studies.observe.tensors import weight_name
 
     image = np.random.default_rng(0).normal(size=(2, *CIFAR)).astype(np.float32)
     node, stream = {"_target_": "keras.initializers.HeNormal"}, np.random.SeedSequence(0)

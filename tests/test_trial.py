@@ -167,8 +167,8 @@ def drawn(tf, config):
     """A function from an initializer, a depth and a seed to initial values by name."""
     from studies.factors import models
     from studies.factors.initializers import Drawing
+    from studies.observe.tensors import weight_name
     from studies.train import parts
-    from studies.train.engine import weight_name
 
     drawings = {}
     for depth in (2, 8):
@@ -217,8 +217,8 @@ def test_a_layers_own_random_initializer_follows_the_seed(tf):
     import keras
 
     from studies.factors.initializers import Drawing
+    from studies.observe.tensors import weight_name
     from studies.train import parts
-    from studies.train.engine import weight_name
 
     def biases(seed):
         layer = keras.layers.Dense(5, bias_initializer="random_normal", name="logits")
@@ -320,11 +320,12 @@ def test_observations_are_made_at_the_first_the_last_and_every_few_epochs(run, e
 
 
 def test_observations_do_not_depend_on_how_many_are_kept_for_a_joint_one(run, monkeypatch):
-    from studies.train import trial
+    from studies.train import observations
 
-    together = run(*SMALL)
-    monkeypatch.setattr(trial, "OBSERVATION_BYTES", 0)
-    apart = run(*SMALL)
+    settings = (*SMALL, "model.width=32", "diagnostics=full")
+    together = run(*settings)
+    monkeypatch.setattr(observations, "OBSERVATION_BYTES", 0)
+    apart = run(*settings)
     assert sorted(numbers(*together)) == sorted(numbers(*apart))
     assert together[1] != apart[1]
 
@@ -346,7 +347,7 @@ def test_a_result_sums_up_its_epochs(run):
     assert result.parameters == 64 * 16 + 16 + 16 * 16 + 16 + 16 * 10 + 10
     assert 0 < epochs[-1].learning_rate < 1e-3 * epochs[1].learning_rate
     rows = {(r.layer, r.tensor, r.epoch): dict(zip(STATISTICS, r.statistics, strict=True)) for r in layers}
-    assert len(rows) == 6 * 5
+    assert len(rows) == (6 + 3) * 5
     assert rows["dense_1", "kernel", 0]["distance"] == 0 < rows["dense_1", "kernel", 4]["distance"]
     assert rows["logits", "kernel", 4]["gradient_norm"] > 0 and np.isnan(rows["logits", "kernel", 0]["gradient_norm"])
 

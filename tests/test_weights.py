@@ -6,11 +6,8 @@ import scipy.stats
 from hypothesis import given
 from hypothesis import strategies as st
 
-from studies.contract import QUANTILES, SPARSITY_THRESHOLDS, STATISTICS
-from studies.observe.weights import STEP_STATISTICS, TABLE, weight_statistics
-
-WEIGHT_STATISTICS = STATISTICS[:-3]
-"""Without the norms of gradients and updates, which the engine adds."""
+from studies.contract import QUANTILES, SPARSITY_THRESHOLDS, WEIGHT_STATISTICS
+from studies.observe.weights import TABLE, Rows, density, weight_statistics
 
 REFERENCE = {
     "mean": lambda w, start: np.mean(w),
@@ -69,7 +66,7 @@ def assert_same(actual, expected, w):
 
 
 def test_the_columns_are_those_of_the_table_in_its_order():
-    assert (*(name for names, _ in TABLE for name in names), *STEP_STATISTICS) == STATISTICS
+    assert tuple(name for names, _ in TABLE for name in names) == WEIGHT_STATISTICS
     assert tuple(REFERENCE) == WEIGHT_STATISTICS
 
 
@@ -147,3 +144,30 @@ def test_a_small_rotation_keeps_its_digits():
     expected = referred(w, start)["cosine_distance"]
     assert expected < 1e-8
     np.testing.assert_allclose(statistics(w, start)["cosine_distance"], expected, rtol=1e-2)
+
+
+@given(weights())
+def test_a_density_counts_every_entry_in_its_cell(pair):
+    w, start = (np.asarray(part, np.float32) for part in pair)
+    for row in range(len(w)):
+        counts = density(Rows(w, start), row)
+        edges = np.linspace(w[row].min(), w[row].max(), 65, dtype=np.float32)
+        if (np.diff(edges) > 0).all():
+            np.testing.assert_array_equal(counts, np.histogram(w[row], edges)[0])
+        assert sum(counts) == w.shape[1] and len(counts) == 64
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_a_row_that_is_not_finite_has_no_statistics_and_spoils_no_other(bad):
+    rng = np.random.default_rng(0)
+    w, start = rng.normal(size=(3, 50)).astype(np.float32), rng.normal(size=50).astype(np.float32)
+    spoilt = w.copy()
+    spoilt[1, 7] = bad
+    table = weight_statistics(spoilt, start)
+    assert np.isnan(table[1]).all() and density(Rows(spoilt, start), 1) == ()
+    np.testing.assert_array_equal(table[[0, 2]], weight_statistics(w, start)[[0, 2]])
+
+
+def test_an_entry_on_an_edge_is_in_the_cell_above_it_but_for_the_last():
+    whole = np.arange(65, dtype=np.float32)[None]
+    assert density(Rows(whole, whole[0]), 0) == (*[1] * 63, 2)

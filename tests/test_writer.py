@@ -21,7 +21,7 @@ from analysis import load
 from analysis.estimate import comparison
 from studies import contract
 from studies.command.sweep import Sweep
-from studies.contract import EPOCH_COLUMNS, LAYER_COLUMNS, STATISTICS
+from studies.contract import CHARTED_EPOCHS, EPOCH_COLUMNS, LAYER_COLUMNS, STATISTICS, charted
 from studies.factors import data
 from studies.record import EpochRecord, LayerRecord, Result, Study, StudyError, Trial
 from studies.store import database, writer
@@ -226,7 +226,7 @@ def test_children_are_nested_and_charted_at_a_dozen_epochs(root):
     children = [run for run in runs if run is not parent]
     assert {run.data.tags["mlflow.parentRunId"] for run in children} == {parent.info.run_id}
     steps = [m.step for m in client.get_metric_history(children[0].info.run_id, "gradients/logits/norm")]
-    assert len(steps) == writer.CHARTED_EPOCHS and {0, 1, EPOCHS} <= set(steps)
+    assert len(steps) == CHARTED_EPOCHS and {0, 1, EPOCHS} <= set(steps)
     assert {"weights/logits/l2", "weights/logits_recurrent/l2"} <= children[0].data.metrics.keys()
     assert not any("bias" in name for name in children[0].data.metrics)
 
@@ -335,8 +335,8 @@ def test_an_unknown_study_is_an_error_that_lists_what_there_is(root, tmp_path):
 
 @pytest.mark.parametrize("last", [1, 5, 12, 13, 14, 20, 30, 100, 1000])
 def test_charted_epochs(last):
-    chosen = sorted(writer.charted(list(range(last + 1))))
-    assert len(chosen) == min(last + 1, writer.CHARTED_EPOCHS)
+    chosen = sorted(charted(list(range(last + 1))))
+    assert len(chosen) == min(last + 1, CHARTED_EPOCHS)
     assert chosen[:2] == [0, 1] and chosen[-1] == last
     gaps = np.diff(chosen)
     assert (gaps[1:] >= gaps[:-1]).all() or last < 25

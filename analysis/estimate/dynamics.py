@@ -92,6 +92,39 @@ def densities(trials: pd.DataFrame, layers: pd.DataFrame, by: list[str]) -> pd.D
     return points.assign(weight=weight, density=density).reset_index(drop=True)
 
 
+def counted(trials: pd.DataFrame, counts: pd.DataFrame, by: list[str]) -> pd.DataFrame:
+    """As `densities`, of the weights themselves, all of an arm's trials together, at some of the epochs they have.
+
+    Args:
+        counts: from `load.densities`.
+    """
+    there = np.unique(counts["epoch"])
+    wanted = there[np.unique(np.linspace(0, max(len(there) - 1, 0), DENSITY_EPOCHS).round().astype(int))[: len(there)]]
+    rows, arms = _kernels(trials, counts[counts["epoch"].isin(wanted)], by)
+    parts = []
+    groups = rows.sort_values(["arm", "place", "epoch"], kind="stable").groupby(["arm", "kernel", "epoch"], sort=False)
+    for (arm, kernel, epoch), group in groups:
+        low, high = group["low"].min(), group["high"].max()
+        if not low < high:
+            continue
+        edges = np.linspace(low, high, DENSITY_CELLS + 1)
+        tensors = zip(group["low"], group["high"], group["counts"], strict=True)
+        each = [_below(least, most, cells, edges) for least, most, cells in tensors]
+        below = np.sum(each, axis=0)
+        cells = np.diff(below) / np.diff(edges) / below[-1]
+        outline = {"weight": np.repeat(edges, 2)[1:-1], "density": np.repeat(cells, 2)}
+        parts.append(pd.DataFrame({"arm": arm, "kernel": kernel, "epoch": epoch} | outline))
+    columns = ["arm", "kernel", "epoch", "weight", "density"]
+    return labelled(pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=columns), arms, by)
+
+
+def _below(low: float, high: float, counts: np.ndarray, edges: np.ndarray) -> np.ndarray:
+    """How many entries of a tensor lie below each of some edges, those of a cell spread over it."""
+    if low == high:
+        return np.where(edges > low, sum(counts), 0.0) + np.where(edges == low, sum(counts) / 2, 0.0)
+    return np.interp(edges, np.linspace(low, high, len(counts) + 1), np.concatenate([[0], np.cumsum(counts)]))
+
+
 def _steps(quantiles: np.ndarray, levels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Points of a distribution function that rises: where several quantiles are equal it does so within a sliver."""
     values, first, count = np.unique(quantiles, return_index=True, return_counts=True)
@@ -104,16 +137,22 @@ def _steps(quantiles: np.ndarray, levels: np.ndarray) -> tuple[np.ndarray, np.nd
 
 
 def _over_trials(trials, layers, by, statistics, how) -> pd.DataFrame:
+    rows, arms = _kernels(trials, layers, by)
+    groups = rows.groupby(["arm", "kernel", "epoch"], sort=False)
+    frame = groups[statistics].agg(how).assign(place=groups["place"].max()).reset_index()
+    frame = frame.sort_values(["arm", "place", "epoch"], ignore_index=True)
+    return labelled(frame[["arm", "kernel", "epoch", *statistics]], arms, by)
+
+
+def _kernels(trials, layers, by) -> tuple[pd.DataFrame, list]:
+    """The rows of kernels with their arm's number, their kernel's name and its place in the network; and the arms."""
     rows = layers[layers["tensor"].str.endswith("kernel")].astype({"key": str, "layer": str, "tensor": str})
     kernel = (rows["layer"] + " " + rows["tensor"].str.removesuffix("kernel").str.rstrip("_")).str.strip()
     number, arms = arms_of(trials, by)
     arm = rows["key"].map(dict(zip(trials["key"], number, strict=True)))
     rows = rows.assign(arm=arm, kernel=kernel).dropna(subset="arm").astype({"arm": int})
     rows["place"] = rows.groupby("key")["kernel"].transform(lambda names: pd.factorize(names)[0])
-    groups = rows.groupby(["arm", "kernel", "epoch"], sort=False)
-    frame = groups[statistics].agg(how).assign(place=groups["place"].max()).reset_index()
-    frame = frame.sort_values(["arm", "place", "epoch"], ignore_index=True)
-    return labelled(frame[["arm", "kernel", "epoch", *statistics]], arms, by)
+    return rows, arms
 
 
 WARNING = re.compile(r"(.+?) from epoch (\d+)(?:; |$)")

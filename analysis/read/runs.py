@@ -120,6 +120,10 @@ class Folder:
                 f"restore its folder artifacts from a copy, or name another store with --root"
             ) from error
 
+    def has(self, run: HasFiles, name: str) -> bool:
+        """Whether a file is among a run's."""
+        return (run.folder / name).is_file()
+
     def _runs_by_sql(self, connection, study, metrics, params) -> list[Run]:
         named = "SELECT experiment_id FROM experiments WHERE name = ?"
         found = (
@@ -226,6 +230,10 @@ class Server:
                 f"puts the places of its files right"
             )
         return answer.content
+
+    def has(self, run: HasFiles, name: str) -> bool:
+        """Whether a file is among a run's."""
+        return any(file.path == name for file in self._asked(self.client.list_artifacts, run.run_id))
 
     def _get(self, endpoint, params, **settings):
         from mlflow.utils.rest_utils import http_request

@@ -419,3 +419,45 @@ def loss_by_rate(arms: Arms, curve: pd.DataFrame, ranges: pd.DataFrame) -> Figur
     figure.supxlabel("learning rate", fontsize=9)
     figure.supylabel("training loss, mean of an epoch", fontsize=9)
     return figure
+
+
+SIDES = {"forward": "variance of pre-activations", "gradient": "gradient's variance, over the last layer's"}
+
+
+@styled
+def variance_by_layer(frame: pd.DataFrame, by: list[str]) -> Figure:
+    """Variances layer by layer, measured as points and predicted as lines: signals above, gradients below.
+
+    Args:
+        frame: from `propagation.by_layer`.
+        by: the factors: the last has a colour a level, all others but the depth a column of panels; networks of several
+            depths share a panel.
+    """
+    *others, colour = by
+    others = [factor for factor in others if not factor.endswith("depth")]
+    arms = Arms(frame, [colour], others)
+    titles = [arms.title(panel) for panel in arms.panels]
+    figure, panels = style.grid(
+        [*titles, *[""] * len(titles)], 2.3, 2.0, columns=len(titles), left=0.85, gap=(0.55, 0.3), right=0.15
+    )
+    for place, axes in enumerate(panels):
+        row, column = divmod(place, len(titles))
+        side = frame[frame["direction"] == list(SIDES)[row]].reset_index(drop=True)
+        for arm, part in arms.of(side, arms.panels[column]):
+            look = arms.styles[arm]
+            for _, line in part.groupby((part["layer"].diff() <= 0).cumsum()):  # a network each
+                axes.plot(line["layer"], line["predicted"], color=look.colour, linewidth=1.2, zorder=2)
+                axes.errorbar(
+                    line["layer"], line["measured"], [line["measured"] - line["low"], line["high"] - line["measured"]],
+                    color=look.colour, linestyle="", marker="o",
+                    markersize=max(5 - list(arms.styles).index(arm), 1.5), elinewidth=0.7, zorder=3,
+                )  # fmt: skip
+        axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda power, _: f"$10^{{{power:g}}}$"))
+        axes.yaxis.set_major_locator(MaxNLocator(5, integer=True))
+        if column == 0:
+            axes.set_ylabel(SIDES[list(SIDES)[row]], fontsize=8)
+    style.share(panels, "x")
+    figure.supxlabel("layer; points: measured, with the range over the seeds; lines: predicted", fontsize=9)
+    _legend(figure, arms)
+    return figure

@@ -21,7 +21,7 @@ from studies.design.controls import Expand, controls
 from studies.execute import pool
 from studies.execute.task import Executor, Task
 from studies.factors import data, limits
-from studies.record import EpochRecord, Result, Started, Study, StudyError, Trial, Work, content_key, listed
+from studies.record import SERIES, EpochRecord, Result, Started, Study, StudyError, Trial, Work, content_key, listed
 from studies.store import database
 
 TRIAL = "studies.train.trial:run"
@@ -420,6 +420,7 @@ class Driver:
                 f"study.metric={self.study.metric}: expected one of the quantities that compute gave, {listed(names)}. "
                 f"What was computed is kept: name one with study.metric=NAME"
             )
+        names = [name for name in names if SERIES not in name]  # a number for each layer is for figures
         names.sort(key=lambda name: name != self.study.metric)
         return quantities.table(frame, list(self.study.factors), names, format)
 
@@ -434,8 +435,19 @@ class Driver:
         print(f"results   {Path(self.root).resolve()}")
         if not self._computed:
             print(f"report    {self._report(frame)}")
+        elif study.figures:
+            for path in self._figures(frame):
+                print(f"figure    {path}")
         print(f"tables    python -m analysis.compare {shlex.quote(study.name)}{where}")
         print(f"browse    mlflow ui --backend-store-uri {shlex.quote(contract.uri(self.root))}")
+
+    def _figures(self, frame) -> list[Path]:
+        """The paths of a computed study's figures, which are drawn at the end of every command."""
+        from analysis import figures, load
+
+        execution = self.recorded or load.execution(self.study.name, self.root, self.execution.parent)
+        with terminal.held(), database.guarded(self.root):
+            return figures.write(self.study, frame, execution.folder / figures.FOLDER)
 
     def _report(self, frame) -> Path:
         """The path of the report: written at the end of an execution, and for a finished study if it has none."""

@@ -392,6 +392,7 @@ GROUPS: dict[str, Group] = {
         graph=_all_but(),
         settings={
             "observe_every": whole(0),
+            "ends": flag,
         },
     ),
     "training": Group(
@@ -427,7 +428,7 @@ GROUPS: dict[str, Group] = {
             "studies.compute.census": ("application", "dense", "transformer", "training_time", "initializers"),
             "studies.compute.identities": ("linear_map", "bias_offset", "chain_rule", "update_rule"),
             "studies.compute.descent": ("linear_regression",),
-            "studies.compute.propagation": ("gradient_slope",),
+            "studies.compute.propagation": ("gradient_slope", "variances"),
             "studies.compute.importance": ("magnitude", "rejection"),
             "studies.compute.attribution": ("deletion",),
         },
@@ -499,6 +500,8 @@ def identity(config: dict) -> dict:
     for part in parts:
         if parts[part].get("content"):  # which counts wherever it is; else the place is all that tells data apart
             parts[part] = _all_but(*GROUPS[part].places)(parts[part])
+    if not parts.get("diagnostics", {}).get("ends", True):  # so trials of before there were any are the same still
+        parts["diagnostics"] = _all_but("ends")(parts["diagnostics"])
     return parts | {"source": config["targets"].get("source", {})}
 
 

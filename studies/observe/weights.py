@@ -8,7 +8,7 @@ from functools import cached_property
 
 import numpy as np
 
-from studies.contract import QUANTILES, SPARSITY_THRESHOLDS, STATISTICS
+from studies.contract import DENSITY_CELLS, QUANTILES, SPARSITY_THRESHOLDS, WEIGHT_STATISTICS
 
 
 class Rows:
@@ -49,6 +49,11 @@ class Rows:
     def max(self) -> np.ndarray:
         """Each row's largest."""
         return self.w.max(axis=-1)
+
+    @cached_property
+    def finite(self) -> np.ndarray:
+        """Whether all of each row is."""
+        return np.isfinite(self.min) & np.isfinite(self.max)  # NaN is either's, wherever it stands
 
     @cached_property
     def norm(self) -> np.ndarray:
@@ -173,8 +178,7 @@ TABLE = (
     (("distance",), distance),
     (("cosine_distance",), cosine_distance),
 )
-STEP_STATISTICS = ("gradient_norm", "update_norm", "update_ratio")
-assert (*(name for names, _ in TABLE for name in names), *STEP_STATISTICS) == STATISTICS
+assert tuple(name for names, _ in TABLE for name in names) == WEIGHT_STATISTICS
 
 
 def weight_statistics(w: np.ndarray, start: np.ndarray) -> np.ndarray:
@@ -185,11 +189,29 @@ def weight_statistics(w: np.ndarray, start: np.ndarray) -> np.ndarray:
         start: the same weights before training, `(n,)`.
 
     Returns:
-        `(rows, number of statistics)`, in the table's order.
+        `(rows, number of statistics)`, in the table's order; NaN throughout for a row that is not all finite.
     """
-    rows = Rows(w, start)
+    return statistics(Rows(w, start))
+
+
+def statistics(rows: Rows) -> np.ndarray:
+    """As `weight_statistics`, of rows that others use too."""
     with np.errstate(all="ignore"):  # what has no result is NaN
-        return np.column_stack([statistic(rows) for _, statistic in TABLE])
+        table = np.column_stack([statistic(rows) for _, statistic in TABLE])
+    table[~rows.finite] = np.nan
+    return table
+
+
+def density(rows: Rows, row: int) -> tuple[int, ...]:
+    """How many entries of a row lie in each of `DENSITY_CELLS` equal cells from its least to its greatest.
+
+    A cell has its lower edge and not its upper one, but for the last. Empty for a row that is not all finite.
+    """
+    if not rows.finite[row]:
+        return ()
+    edges = np.linspace(rows.min[row], rows.max[row], DENSITY_CELLS + 1, dtype=np.float32)
+    below = rows.ordered[row].searchsorted(edges[1:-1])
+    return tuple(np.diff(below, prepend=0, append=rows.w.shape[1]).tolist())
 
 
 def _norm(w):

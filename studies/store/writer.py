@@ -22,10 +22,20 @@ import yaml
 from filelock import FileLock
 
 from studies import contract
-from studies.contract import CIRCUMSTANCES, EPOCH_COLUMNS, LAYER_COLUMNS, STATISTICS, TAG_LENGTH, Tag
+from studies.contract import (
+    CIRCUMSTANCES,
+    DENSITY_COLUMNS,
+    EPOCH_COLUMNS,
+    LAYER_COLUMNS,
+    STATISTICS,
+    TAG_LENGTH,
+    Tag,
+    charted,
+)
 from studies.record import (
     IDENTITY,
     METRICS,
+    SERIES,
     EpochRecord,
     LayerRecord,
     Result,
@@ -42,10 +52,17 @@ from studies.store.sql import Store
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
 
-CHARTED = {"weights": ("l2", "distance"), "gradients": ("gradient_norm",), "updates": ("update_ratio",)}
+CHARTED = {
+    "weights": ("l2", "distance", "spectral_norm"),
+    "gradients": ("gradient_norm",),
+    "updates": ("update_ratio",),
+}
 """The statistics of kernels that MLflow charts; every one is in layers.parquet."""
 
-CHARTED_EPOCHS = 12
+CHARTED_OUTPUTS = {"activations": ("mean", "sd", "saturated", "dead")}
+"""And those of what layers give."""
+
+LOW, HIGH = STATISTICS.index("min"), STATISTICS.index("max")
 CURVES = tuple(name for name in EPOCH_COLUMNS if name not in ("key", "epoch", "examples", "seconds"))
 FINAL = (
     "epochs",
@@ -258,9 +275,12 @@ class Execution:
             _yaml({**trial.config, "seed": trial.seed, "overrides": list(trial.overrides)}), encoding="utf-8"
         )
         _write_parquet(folder / "epochs.parquet", {n: [getattr(e, n) for e in epochs] for n in EPOCH_COLUMNS})
-        columns = {n: [getattr(record, n) for record in layers] for n in LAYER_COLUMNS[: -len(STATISTICS)]}
         statistics = np.array([record.statistics for record in layers], float).reshape(-1, len(STATISTICS))
-        _write_parquet(folder / "layers.parquet", columns | dict(zip(STATISTICS, statistics.T.copy(), strict=True)))
+        numbers = dict(zip(STATISTICS, statistics.T.copy(), strict=True))
+        columns = {n: numbers[n] if n in numbers else [getattr(record, n) for record in layers] for n in LAYER_COLUMNS}
+        _write_parquet(folder / "layers.parquet", columns)
+        if counted := [record for record in layers if record.density]:
+            _write_parquet(folder / "densities.parquet", _densities(counted))
 
         levels = trial.levels | {"seed": trial.seed}
         params = {name: str(level) for name, level in levels.items()}
@@ -322,25 +342,6 @@ def _artifacts(folder: Path, run: str) -> Path:
     return path
 
 
-def charted(epochs: list[int]) -> set[int]:
-    """About a dozen of the epochs, log-spaced: the first and the last among them.
-
-    >>> sorted(charted(list(range(31))))
-    [0, 1, 2, 3, 4, 5, 6, 8, 11, 15, 21, 30]
-    """
-    if len(epochs) <= CHARTED_EPOCHS:
-        return set(epochs)
-    last, count = len(epochs) - 1, CHARTED_EPOCHS - 1
-    places = {0, last}
-    for fewer in range(count):
-        places |= {round(last ** (fewer / (count - 1)))}
-    step = 1
-    while len(places) < CHARTED_EPOCHS:  # rounding made neighbours meet: fill up from the first epochs
-        places.add(step)
-        step += 1
-    return {epochs[place] for place in places}
-
-
 def _metrics(epochs, layers, result) -> list[tuple[str, float, int]]:
     """Name, value and step of what goes into MLflow; only finite values, which is all it can keep."""
     steps = charted([record.epoch for record in epochs])
@@ -353,12 +354,12 @@ def _metrics(epochs, layers, result) -> list[tuple[str, float, int]]:
     ends = {name: value for name, value in ends.items() if abs(value) < math.inf}
     metrics = [metric for metric in metrics if metric[0] not in ends or metric[2] != last]
     metrics += [(name, value, last) for name, value in ends.items()]
-    places = {name: STATISTICS.index(name) for names in CHARTED.values() for name in names}
+    places = {name: place for place, name in enumerate(STATISTICS)}
     for record in layers:
-        if record.tensor.endswith("kernel") and record.epoch in steps:
-            which = "" if record.tensor == "kernel" else f"_{record.tensor.removesuffix('_kernel')}"
+        if record.epoch in steps and (record.tensor == "output" or record.tensor.endswith("kernel")):
+            which = "" if record.tensor in ("kernel", "output") else f"_{record.tensor.removesuffix('_kernel')}"
             layer = record.layer.replace("(", "").replace(")", "") + which
-            for family, names in CHARTED.items():
+            for family, names in (CHARTED_OUTPUTS if record.tensor == "output" else CHARTED).items():
                 metrics += [
                     (
                         f"{family}/{layer}/{name.removeprefix('gradient_').removeprefix('update_')}",
@@ -368,8 +369,19 @@ def _metrics(epochs, layers, result) -> list[tuple[str, float, int]]:
                     for name in names
                 ]
     metrics += [(name, float(getattr(result, name)), last) for name in FINAL]
-    metrics += [(name, value, last) for name, value in result.quantities.items()]
+    for quantity, value in result.quantities.items():
+        name, _, place = quantity.partition(SERIES)
+        metrics.append((name, value, int(place) if place.isdecimal() else last))
     return [metric for metric in metrics if abs(metric[1]) < math.inf]
+
+
+def _densities(layers) -> dict[str, list]:
+    """The columns of the densities frame."""
+    ends = [(record.statistics[LOW], record.statistics[HIGH], list(record.density)) for record in layers]
+    columns = {name: [getattr(record, name) for record in layers] for name in DENSITY_COLUMNS[:4]}
+    return columns | {
+        name: list(column) for name, column in zip(DENSITY_COLUMNS[4:], zip(*ends, strict=True), strict=True)
+    }
 
 
 def _main_values(config: dict) -> dict[str, str]:
@@ -390,7 +402,7 @@ def _write_parquet(path: Path, columns: dict) -> None:
 
     table, buffer = pyarrow.table(columns), pyarrow.BufferOutputStream()  # a file of its own takes a third longer
     # Snappy is read three times as fast as zstd from files this small, and takes a fifth more room.
-    dictionary = ["key", "layer", "tensor"] if "layer" in columns else False
+    dictionary = ["key", "layer", "tensor", "warning"] if "layer" in columns else False
     parquet.write_table(table, buffer, compression="snappy", use_dictionary=dictionary, write_statistics=False)
     path.write_bytes(buffer.getvalue())
 

@@ -5,6 +5,7 @@ initializer, rate and schedule; weights and optimizer slots are reset by assignm
 `fit` on the same batches: same model, loss, regularizer and optimizer objects.
 """
 
+import functools
 import math
 from dataclasses import dataclass
 from typing import Any
@@ -13,13 +14,12 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from studies.contract import STATISTICS
 from studies.factors.optimizers import taken_over
-from studies.observe.weights import weight_statistics
+from studies.observe.tensors import gated
+from studies.train.probe import Probe
 from studies.train.steps import Rules
 
 EVALUATION_BATCH = 500
-L2 = STATISTICS.index("l2")
 XLA_STEPS = 300
 """From here on a dense model's XLA compilation (1-4 s a worker) is repaid by some dozens of trials, or longer ones."""
 
@@ -73,7 +73,8 @@ class Epoch:
         accuracy: their mean.
         clipped: the share that clipping changed, its updates' mean; 0 without clipping.
         weights: all trainable ones after it, end to end, `(weights,)`.
-        squares: mean squared norm of each kernel's gradient and of its update, `(2, kernels)` float64.
+        squares: mean squared norm of each kernel's gradient and of its update, then of each gate's in recurrent ones,
+            `(2, kernels + gates)` float64.
     """
 
     loss: tf.Tensor
@@ -102,9 +103,11 @@ class Engine:
         self.model, self.optimizer, self.rules = model, optimizer, rules or Rules()
         self.weights, self.classes = model.trainable_variables, model.output_shape[-1]
         self.kernels = [v for v in self.weights if len(v.shape) > 1]
-        from_logits = not _ends_in_softmax(model)
-        self.loss = keras.losses.SparseCategoricalCrossentropy(from_logits)
-        self.soft_loss = keras.losses.CategoricalCrossentropy(from_logits)
+        gates = gated(model)
+        self.gates = [len(gates.get(id(v), ())) for v in self.kernels]
+        self.from_logits = not _ends_in_softmax(model)
+        self.loss = keras.losses.SparseCategoricalCrossentropy(self.from_logits)
+        self.soft_loss = keras.losses.CategoricalCrossentropy(self.from_logits)
         self.cycle, self.observe, self.xla = cycle, observe, xla
         self.accumulated, self.loss_scale = taken_over(optimizer)
         if self.accumulated > 1 and not self.rules.need_one_pass:
@@ -210,7 +213,18 @@ class Engine:
             totals = tf.split(_flat(squares), sizes * 2)
             sums = tf.stack([tf.reduce_sum(squared) for squared in totals])
             means = tf.reshape(sums, (2, -1)) / tf.cast(updates, tf.float64)
+            if any(self.gates):
+                of_gates = [self._gate_sums(half) / tf.cast(updates, tf.float64) for half in _halves(totals)]
+                means = tf.concat([means, tf.stack(of_gates)], axis=1)
         return loss / steps, accuracy / steps, clipped / updates, self.flat_weights(), means
+
+    def _gate_sums(self, totals):
+        """Each gate's part of kernels' sums of squares, which are there entry by entry."""
+        parts = []
+        for squared, kernel, count in zip(totals, self.kernels, self.gates, strict=True):
+            if count:
+                parts.append(tf.reduce_sum(tf.reshape(squared, (-1, count, kernel.shape[-1] // count)), axis=(0, 2)))
+        return _flat(parts)
 
     def _gradients(self, images, targets):
         """The loss without penalties, the outputs, and the gradients of the loss with penalties."""
@@ -292,35 +306,16 @@ class Engine:
                 weight.assign(value)
         return found
 
-    def statistics(self, flats, squares, start) -> list[tuple[str, str, np.ndarray]]:
-        """Every statistic of every trainable weight at several epochs.
+    def objective(self, images, labels):
+        """The loss with penalties of images as the network sees them, in inference mode."""
+        loss = self.loss(labels, self.model(images, training=False))
+        penalties = [*self.model.losses, *self.rules.penalties(self.kernels)]
+        return tf.add_n([loss, *penalties]) if penalties else loss
 
-        Args:
-            flats: what `flat_weights` or `run_epoch` gave at each epoch, `(weights,)` each.
-            squares: what `run_epoch` gave with it, `(2, kernels)` each; NaN for the untrained network.
-            start: `flat_weights` of the untrained network.
-
-        Returns:
-            layer, tensor and `(epochs, len(STATISTICS))` for each trainable weight.
-        """
-        epochs = len(flats)
-        rows, start = np.stack([flat.numpy() for flat in flats]), start.numpy()
-        ends = np.cumsum([math.prod(v.shape) for v in self.weights])
-        tables = [
-            weight_statistics(rows[:, end - n : end], start[end - n : end])
-            for end, n in zip(ends, np.diff(ends, prepend=0), strict=True)
-        ]
-
-        norms = np.full((epochs, 2, len(self.weights)), np.nan)
-        norms[:, :, [place for place, v in enumerate(self.weights) if len(v.shape) > 1]] = np.sqrt(squares)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            return [
-                (
-                    *weight_name(v, self.model),
-                    np.column_stack([table, norms[:, :, place], norms[:, 1, place] / table[:, L2]]),
-                )
-                for place, (v, table) in enumerate(zip(self.weights, tables, strict=True))
-            ]
+    @functools.cached_property
+    def probe(self) -> Probe:
+        """What looks at the network between epochs; traced at its first use."""
+        return Probe(self.model, self.objective, self.from_logits)
 
 
 class Waiting:
@@ -372,12 +367,6 @@ class Waiting:
         return tf.cond(self.count + 1 == batches, now, later)
 
 
-def weight_name(variable: keras.Variable, model: keras.Model) -> tuple[str, str]:
-    """A weight's layer and tensor: `dense_1`, `kernel`. Nested layers keep their path, the model's own name goes."""
-    layer, _, tensor = variable.path.removeprefix(f"{model.name}/").rpartition("/")
-    return layer, tensor
-
-
 def chunked(*parts: np.ndarray, batch: int = EVALUATION_BATCH) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Parts of the examples as equal chunks of at most `batch`, which the first part fills evenly if it is not small.
 
@@ -427,6 +416,10 @@ def _loop(end, body, *start, first=0):
     return tf.while_loop(
         lambda place, *_: place < end, body, (tf.convert_to_tensor(first), *start), parallel_iterations=1
     )
+
+
+def _halves(items):
+    return items[: len(items) // 2], items[len(items) // 2 :]
 
 
 def _flat(tensors):

@@ -18,9 +18,10 @@ from studies.factors.data import Dataset, Split, noisy_labels, scaling, source, 
 from studies.factors.initializers import Drawing
 from studies.factors.models import work
 from studies.factors.optimizers import Cycle, Lookahead, optimizer_of
+from studies.observe.tensors import weight_name
 from studies.record import SEED_STREAMS, StudyError, Trial, Work
 from studies.train import steps
-from studies.train.engine import XLA_STEPS, Course, Engine, chunked, wants_xla, weight_name
+from studies.train.engine import XLA_STEPS, Course, Engine, chunked, wants_xla
 
 ENGINES_KEPT = 4
 ADAPT_EXAMPLES = 256
@@ -216,7 +217,7 @@ class Parts:
                 optimizer,
                 self.rules,
                 cycle=cycle_of(self.schedule, optimizer, config["schedule"]),
-                observe=config["diagnostics"]["observe_every"] > 0,
+                observe=config["diagnostics"]["observe_every"] > 0 or config["diagnostics"]["ends"],
                 xla=wants_xla(config["engine"]["xla"], model, total, self.rules),
             )
             engine.compile(*self.data, self.steps, self.batch)

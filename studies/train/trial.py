@@ -8,14 +8,10 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-import numpy as np
-
 from studies.record import EpochRecord, LayerRecord, Result, Trial
+from studies.train.observations import Observations
 from studies.train.parts import Parts
 from studies.train.stopping import EarlyStopping
-
-OBSERVATION_BYTES = 64 * 2**20
-"""Weights are kept for a joint observation of several epochs up to this size."""
 
 gc.freeze()  # a full collection that walks through all that TensorFlow's import made takes as long as a short trial
 
@@ -24,10 +20,11 @@ def run(trial: Trial) -> Iterator[EpochRecord | list[LayerRecord] | Result]:
     """Train one trial and give its records as they come, layers' ones many at a time, its result last."""
     started = time.perf_counter()
     training, parts = trial.config["training"], Parts(trial)
-    observations, stopping = Observations(trial, parts.engine), EarlyStopping(training["early_stopping"])
-    observed = ["train"] if observations.every else []
-    untrained = scores(parts, "val", *observed)
+    observations, stopping = Observations(trial, parts), EarlyStopping(training["early_stopping"])
+    observed = ["train"] if observations.some else []
+    untrained = scores(parts, "val", *observed) | observations.look(0, ended=False)
     yield EpochRecord(trial.key, 0, 0, float(parts.rates[0]), math.nan, math.nan, seconds=0.0, **untrained)
+    yield from observations.take(0, ended=False)
     built = time.perf_counter()
 
     status, history = "finished", []
@@ -47,6 +44,7 @@ def run(trial: Trial) -> Iterator[EpochRecord | list[LayerRecord] | Result]:
         ended = status != "finished" or over
         if ended and not observed:
             found |= scores(parts, "train")
+        found |= observations.look(epoch, ended)
         history.append(
             EpochRecord(
                 trial.key,
@@ -61,7 +59,7 @@ def run(trial: Trial) -> Iterator[EpochRecord | list[LayerRecord] | Result]:
             )
         )
         yield history[-1]
-        yield from observations.take(epoch, done, ended)
+        yield from observations.take(epoch, ended, done.weights, done.squares)
         if ended:
             break
 
@@ -109,34 +107,3 @@ def _ends(parts: Parts, status: str, history: list[EpochRecord], stopping: Early
         "chance_val": parts.examples.chance("val"),
         "chance_test": parts.examples.chance("test"),
     }
-
-
-class Observations:
-    """The statistics of a trial's layers at some of its epochs, taken of several at once."""
-
-    def __init__(self, trial: Trial, engine):
-        self.key, self.engine, self.every = trial.key, engine, trial.config["diagnostics"]["observe_every"]
-        self.start = engine.flat_weights()
-        self.kept = [(0, self.start, np.full((2, len(engine.kernels)), np.nan))]
-
-    def due(self, epoch: int) -> bool:
-        """Whether an epoch is one to observe, besides the first and the last."""
-        return self.every > 0 and epoch % self.every == 0
-
-    def take(self, epoch: int, done, ended: bool) -> Iterator[list[LayerRecord]]:
-        """Take an epoch's if it is due or the last; gives the records of those kept when there are enough."""
-        if not self.every:
-            return
-        if ended or self.due(epoch):
-            self.kept.append((epoch, done.weights, done.squares.numpy()))
-        if ended or len(self.kept) * done.weights.shape[0] * 4 > OBSERVATION_BYTES:
-            yield self._records()
-            self.kept = []
-
-    def _records(self) -> list[LayerRecord]:
-        epochs, flats, squares = zip(*self.kept, strict=True)
-        return [
-            LayerRecord(self.key, epoch, layer, tensor, tuple(row))
-            for layer, tensor, table in self.engine.statistics(flats, np.stack(squares), self.start)
-            for epoch, row in zip(epochs, table.tolist(), strict=True)
-        ]
