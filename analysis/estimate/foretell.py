@@ -82,9 +82,10 @@ def summaries(epochs: pd.DataFrame, layers: pd.DataFrame, epoch: int, keys: list
         some = rows[tensor.str.endswith("kernel") if kind == "kernel" else tensor == kind]
         groups = some.groupby("key", sort=False, observed=True)[names]
         for over in OVER:
-            # Not `first` and `last`, which skip what is missing.
-            end = {"first": groups.head, "last": groups.tail}.get(over)
-            part = end(1).set_axis(some.loc[end(1).index, "key"]) if end else getattr(groups, over)()
+            if over in ("first", "last"):  # a group's own skip what is missing
+                part = some.drop_duplicates("key", keep=over).set_index("key")[names]
+            else:
+                part = getattr(groups, over)()
             parts.append(part.set_axis([(kind, name, over) for name in names], axis=1))
     wide = pd.concat([part.reindex(keys) for part in parts], axis=1).astype(float)
     return wide.loc[:, [len(np.unique(column[~np.isnan(column)])) > 1 for column in wide.to_numpy().T]]
@@ -247,19 +248,22 @@ class Data:
 
         Arms are drawn with replacement, each with all its trials (the cluster bootstrap, Davison & Hinkley 1997, 3.8),
         and the percentiles are taken. None from fewer than `LEAST_ARMS` arms, nor of an AUC from fewer than
-        `LEAST_OF_A_KIND` arms with a failure or without one. Where every sample has the same AUC, as after perfect
+        `LEAST_OF_A_KIND` arms with a failure or without one. Where every sample has an AUC of 0 or 1, after perfect
         separation, resampling knows no spread: then it is `separated`.
+
+        Of copies in 8 and 24 arms whose ends are correlated by 0, .6 and .9 the first covers in 94 to 97 % of samples,
+        and the second in 89 to 100 % (simulated); resampling trials covers in 60 to 66 %.
         """
         rows = np.flatnonzero(~np.isnan(self.seen[:, column]))
         arm, failed = np.unique(self.arm[rows], return_inverse=True)[1], self.failed[rows] == 1
         arms = arm.max(initial=-1) + 1
         if arms < LEAST_ARMS:
             return (np.nan,) * 4
-        member = np.eye(arms)[arm]  # (trials, arms)
         drawn = rng.multinomial(arms, np.full(arms, 1 / arms), RESAMPLES).astype(float)
-        above = _above(self.seen[rows, column])
-        rho = _rhos(drawn, arm, member.T @ above, member.T @ _above(self.value[rows]))
-        pairs = member[failed].T @ above[np.ix_(~failed, failed)].T @ member[~failed]
+        seen, member = self.seen[rows, column], np.eye(arms)[arm]
+        rho = _rhos(drawn, arm, below(seen, seen, arm, arms), below(self.value[rows], self.value[rows], arm, arms))
+        # Of the failed trials of an arm, row, how many trials of another, column, that did not fail are below.
+        pairs = (below(seen[~failed], seen[failed], arm[~failed], arms) @ member[failed]).T
         sizes = (drawn @ member[failed].sum(axis=0)) * (drawn @ member[~failed].sum(axis=0))
         with np.errstate(invalid="ignore"):
             auc = np.where(sizes > 0, ((drawn @ pairs) * drawn).sum(axis=1) / sizes, np.nan)
@@ -267,7 +271,7 @@ class Data:
         if min(kinds) < LEAST_OF_A_KIND:
             return (*_percentiles(rho), np.nan, np.nan)
         low, high = _percentiles(auc)
-        return (*_percentiles(rho), *((low, high) if high > low else separated(low, *kinds)))
+        return (*_percentiles(rho), *(separated(low, *kinds) if low == high and low in (0, 1) else (low, high)))
 
 
 def midranks(values: np.ndarray) -> np.ndarray:
@@ -322,23 +326,24 @@ NORMAL = 1.959964
 """The normal distribution's quantile for `LEVEL`."""
 
 
-def _above(values: np.ndarray) -> np.ndarray:
-    """`(i, j)`: 1 where value j is above value i, 1/2 where they are equal."""
-    return (values[None] > values[:, None]) + 0.5 * (values[None] == values[:, None])
+def below(values: np.ndarray, than: np.ndarray, arm: np.ndarray, arms: int) -> np.ndarray:
+    """How many of each arm's values are below each of others, `(arms, others)`; equal ones are halves."""
+    parts = [np.sort(values[arm == n]) for n in range(arms)]
+    return np.array([(part.searchsorted(than) + part.searchsorted(than, "right")) / 2 for part in parts])
 
 
-def _rhos(drawn: np.ndarray, arm: np.ndarray, *below: np.ndarray) -> np.ndarray:
+def _rhos(drawn: np.ndarray, arm: np.ndarray, *counts: np.ndarray) -> np.ndarray:
     """Spearman's correlation of two quantities in each sample of arms.
 
     Args:
         drawn: how often each arm is in each sample, `(samples, arms)`.
         arm: each trial's, `(trials,)`.
-        below: of each quantity how many trials of each arm are below each trial, `(arms, trials)`: weighted by how
+        counts: of each quantity how many trials of each arm are below each trial, `(arms, trials)`: weighted by how
             often the arm was drawn and summed up they are the trial's rank, less a half.
     """
     weight = drawn[:, arm]
     middle = weight.sum(axis=1, keepdims=True) / 2
-    x, y = (drawn @ table - middle for table in below)
+    x, y = (drawn @ table - middle for table in counts)
     products = [np.einsum("bn,bn,bn->b", weight, *pair) for pair in ((x, y), (x, x), (y, y))]
     with np.errstate(invalid="ignore", divide="ignore"):
         return products[0] / np.sqrt(products[1] * products[2])

@@ -59,7 +59,9 @@ def foretell_words(foretold: pd.DataFrame, counts: pd.DataFrame, metric: str) ->
     """
     lines = [_counted(row) for row in counts.to_dict("records")]
     failures, others = counts["failures"], counts["trials"] - counts["failures"]
-    if counts["arms"].max() < LEAST_ARMS:
+    if foretold.empty:
+        lines.append("They all end alike, or nothing that was observed differs between them.")
+    elif counts["arms"].max() < LEAST_ARMS:
         lines.append(f"No intervals: they are by resampling arms, of which it takes {LEAST_ARMS} at least.")
     elif not (failures.any() and others.any()):
         lines.append(f"{'None' if others.any() else 'Every one'} of them failed, so that there is no AUC.")
