@@ -189,10 +189,11 @@ def test_the_same_seed_gives_the_same_numbers_however_many_rows_are_shown():
     rng = np.random.default_rng(3)
     trials, epochs, layers = frames(rng.random(12), rng.random(12) < 0.4, rng.random(12), layers=3)
     layers["l1"], layers["sd"] = rng.random((2, len(layers)))
-    whole = found(trials, epochs, layers)
-    pd.testing.assert_frame_equal(found(trials, epochs, layers, most=1), whole.head(1))
-    pd.testing.assert_frame_equal(found(trials, epochs, layers), whole)
-    assert not found(trials, epochs, layers, seed=1).equals(whole)
+    whole = found(trials, epochs, layers, at=(1, 2))
+    some = found(trials, epochs, layers, at=(1, 2), most=1)
+    pd.testing.assert_frame_equal(some, whole.groupby("epoch").head(1).reset_index(drop=True))
+    assert some["epoch"].tolist() == [1, 2] and some["rho_low"].notna().all()
+    assert not found(trials, epochs, layers, at=(1, 2), seed=1).equals(whole)
 
 
 def test_words_say_what_there_is_none_of():
