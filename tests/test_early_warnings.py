@@ -1,6 +1,7 @@
 """Each sign in a course that has it, and none in one that trains well."""
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ import yaml
 
 from studies.contract import STATISTICS
 from studies.observe.early_warnings import LAYERS, TABLE, early_warnings, stability
+from studies.observe.tensors import NOT_FINITE
 from studies.record import EpochRecord, LayerRecord
 
 NAN = math.nan
@@ -119,16 +121,17 @@ def test_the_last_layer_may_be_sure_but_not_dead():
 
 def test_a_layer_without_a_kernel_goes_by_its_name():
     epochs, layers = course()
-    layers += [row("relu", "output", e, dead=0.8) for e in range(5)]
+    layers += [row("relu", "output", e, l2=1.0, dead=0.8) for e in range(5)]
     assert early_warnings(epochs, layers, 10, 0.1).text == "dead units in layer relu from epoch 0"
 
 
 def test_weights_that_are_no_numbers_are_said_to_be():
     epochs, layers = course()
-    layers[3] = row("dense", "kernel", 3, l2=NAN)
+    layers[3] = replace(row("dense", "kernel", 3, l2=NAN), warning=NOT_FINITE)  # as who observed it says
+    layers[4] = row("dense", "output", 4, l2=NAN)
     found = early_warnings(epochs, layers, 10, 0.1)
-    assert found.text == "weights not finite in layer 1 from epoch 3"
-    assert [record.warning for record in found.layers[2:5]] == ["", "weights not finite", ""]
+    assert found.text == "not finite in layer 1 from epoch 3"
+    assert [record.warning for record in found.layers[2:6]] == ["", NOT_FINITE, NOT_FINITE, ""]
 
 
 def test_small_steps_are_no_sign_once_the_data_are_fitted_or_the_rate_is_annealed():

@@ -453,5 +453,5 @@ def test_an_execution_has_failed_unless_a_user_stopped_it(root, trial_of, ending
         assert driver.drive([trial], lambda _: []) == (130, {})
     assert load.execution(STUDY.name, root).status == status and executor.closed
     [warning] = load.trials(STUDY.name, root, [trial.key])["warning"]
-    assert warning == "weights not finite in layer 1 from epoch 0; worse than guessing from epoch 0"
-    assert load.layers(STUDY.name, root, [trial.key])["warning"].tolist() == ["weights not finite", ""]
+    assert warning == "not finite in layer 1 from epoch 0; worse than guessing from epoch 0"
+    assert load.layers(STUDY.name, root, [trial.key])["warning"].tolist() == ["not finite", ""]

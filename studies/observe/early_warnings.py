@@ -135,7 +135,7 @@ class Rows:
 
 
 def not_finite(rows: Rows) -> np.ndarray:
-    """The weights are no numbers any more."""
+    """Some weights, or outputs, are no numbers any more: their row has no norm."""
     return rows.table(~np.isfinite(rows.values[:, STATISTICS.index("l2")]), False)
 
 
@@ -218,7 +218,7 @@ def overfitting(course: Course) -> np.ndarray:
 
 
 LAYERS: dict[str, tuple[Callable[[Rows], np.ndarray], tuple[str, ...]]] = {
-    "weights not finite": (not_finite, ("kernels",)),
+    "not finite": (not_finite, ("kernels", "outputs")),
     "no gradient": (no_gradient, ("kernels",)),
     "gradients vanish": (vanishing, ("kernels", "outputs")),
     "gradients explode": (exploding, ("kernels", "outputs")),
@@ -283,11 +283,12 @@ def early_warnings(
 
 
 def _marked(record: LayerRecord, signs: int) -> LayerRecord:
-    """A record with its signs, a bit each."""
+    """A record with its signs, a bit each, after what whoever made it has said, such as that it is not finite."""
     if not signs:
         return record
-    warning = "; ".join(name for bit, name in enumerate(LAYERS) if signs >> bit & 1)
-    return LayerRecord(record.key, record.epoch, record.layer, record.tensor, record.statistics, warning)
+    said = [record.warning] * bool(record.warning)
+    names = dict.fromkeys([*said, *(name for bit, name in enumerate(LAYERS) if signs >> bit & 1)])
+    return LayerRecord(record.key, record.epoch, record.layer, record.tensor, record.statistics, "; ".join(names))
 
 
 def _first(tables: list[np.ndarray]) -> list[int]:
