@@ -172,6 +172,7 @@ def layers(
     root: str | Path = "mlruns",
     keys: Iterable[str] | None = None,
     statistics: Iterable[str] = OBSERVED,
+    epochs: Collection[int] | None = None,
 ) -> pd.DataFrame:
     """One row a trial, epoch, layer and tensor: the columns `studies.contract.LAYER_COLUMNS`.
 
@@ -179,6 +180,7 @@ def layers(
 
     Args:
         statistics: those wanted, in the order wanted, some of `studies.contract.STATISTICS` and `warning`.
+        epochs: those wanted; None for all.
 
     Raises:
         StudyError: there is no such study or statistic.
@@ -188,7 +190,7 @@ def layers(
         raise StudyError(f"statistics={listed(unknown)}: expected some of {listed(OBSERVED)}")
     store = runs.opened(root)
     names = (*(name for name in LAYER_COLUMNS if name not in OBSERVED), *statistics)
-    return _joined(store, _selected(store, study, keys), "layers.parquet", names)
+    return _joined(store, _selected(store, study, keys), "layers.parquet", names, epochs)
 
 
 def densities(study: str, root: str | Path = "mlruns", keys: Iterable[str] | None = None) -> pd.DataFrame:
@@ -378,10 +380,12 @@ def _value(text: str):
         return text
 
 
-def _joined(store, selected: list[Run], file: str, names: tuple[str, ...]) -> pd.DataFrame:
-    """The rows of a Parquet file of each run, one run's after another's."""
+def _joined(
+    store, selected: list[Run], file: str, names: tuple[str, ...], epochs: Collection[int] | None = None
+) -> pd.DataFrame:
+    """The rows of a Parquet file of each run, one run's after another's; those of some epochs, or all."""
     import pyarrow
-    from pyarrow import parquet
+    from pyarrow import compute, parquet
 
     def table(run):
         # Not read_table, which takes twice as long for a small file.
@@ -391,7 +395,7 @@ def _joined(store, selected: list[Run], file: str, names: tuple[str, ...]) -> pd
         stored = stored.select(list(places.values())).rename_columns(list(places))
         if "warning" in names and "warning" not in places:
             stored = stored.append_column("warning", pyarrow.array([""] * len(stored), pyarrow.string()))
-        return stored
+        return stored if epochs is None else stored.filter(compute.is_in(stored["epoch"], pyarrow.array([*epochs])))
 
     with ThreadPoolExecutor(READERS) as readers:
         parts = [part for part in readers.map(table, selected) if len(part)]

@@ -161,7 +161,7 @@ def test_warnings_are_counted_with_what_became_of_their_trials():
     some["warning"] = [
         "",
         "loss rises from epoch 4",
-        "at chance from epoch 2; loss rises from epoch 6",
+        "at chance from epoch 2; loss rises in layers 1, 2 from epoch 6",
         "at chance from epoch 1",
     ]
     rows = dynamics.warnings(some, "val_accuracy").to_dict("records")

@@ -146,6 +146,12 @@ def test_a_report_has_its_sections_in_order_and_needs_no_network(made):
     assert "viewport" in html and "prefers-color-scheme: dark" in html and "@media print" in html
 
 
+def test_what_foretells_the_end_is_shown_where_there_are_arms_enough(made):
+    html, page = made(grid(initializer=("zeros", "he", "lecun"), model__depth=(2, 8)), seeds=2)
+    assert headings(html)[4] == "What foretells the end"
+    assert "Epoch 1: 12 trials of 6 arms had not ended" in page.text and "Spearman" in page.text
+
+
 def test_the_numbers_of_a_report_are_those_of_the_comparison(made, tmp_path):
     _, page = made(grid(initializer=("zeros", "he")), baseline={"initializer": "zeros"})
     trials = load.trials("made up", tmp_path)

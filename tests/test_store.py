@@ -1,6 +1,7 @@
 """The store where it is, what it may touch there, and what ends in a paragraph: real databases, real disks."""
 
 import errno
+import math
 import os
 import resource
 import shutil
@@ -23,7 +24,8 @@ from benchmarks import tables
 from studies import contract
 from studies.command import sweep
 from studies.command.driver import Driver
-from studies.record import EpochRecord, Result, Started, StudyError
+from studies.contract import STATISTICS
+from studies.record import EpochRecord, LayerRecord, Result, Started, StudyError
 from studies.store import database, writer
 
 ROOT = Path(__file__).parent.parent
@@ -431,6 +433,8 @@ class Trained:
         for task in tasks:
             yield task, Started(task.key, 1)
             yield task, EpochRecord(task.key, 0, 0, 0.1, 1.0, 0.5, 99.0, 0.5, 1.0)
+            rows = ("kernel", math.nan), ("bias", 0.5)
+            yield task, [LayerRecord(task.key, 0, "dense", name, (value,) * len(STATISTICS)) for name, value in rows]
             yield task, Result(task.key, "finished", val_accuracy=0.5, classes=10)
         raise self.ending
 
@@ -449,4 +453,5 @@ def test_an_execution_has_failed_unless_a_user_stopped_it(root, trial_of, ending
         assert driver.drive([trial], lambda _: []) == (130, {})
     assert load.execution(STUDY.name, root).status == status and executor.closed
     [warning] = load.trials(STUDY.name, root, [trial.key])["warning"]
-    assert warning == "worse than guessing from epoch 0"
+    assert warning == "not finite in layer 1 from epoch 0; worse than guessing from epoch 0"
+    assert load.layers(STUDY.name, root, [trial.key])["warning"].tolist() == ["not finite", ""]

@@ -155,7 +155,8 @@ def _kernels(trials, layers, by) -> tuple[pd.DataFrame, list]:
     return rows, arms
 
 
-WARNING = re.compile(r"(.+?) from epoch (\d+)(?:; |$)")
+WARNING = re.compile(r"(.+?)(?: from layer \d+ (?:down|up)| in every layer| in layers? .+?)? from epoch (\d+)(?:; |$)")
+"""A sign in a trial's warning, and its epoch; where it is seen differs from trial to trial."""
 
 
 def warnings(trials: pd.DataFrame, metric: str) -> pd.DataFrame:

@@ -8,15 +8,18 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
 from analysis import load
-from analysis.estimate import arms, dynamics
+from analysis.estimate import arms, dynamics, foretell
 from analysis.estimate import comparison as estimates
+from analysis.estimate.foretell import LEAST_ARMS
 from analysis.estimate.measure import measure
 from analysis.estimate.tuning import extended, rate_curve, rate_range, tuned, tuning_curve
 from analysis.show import answers, plots, style, tables
+from analysis.show.foretelling import MOST, SEED, foretell_table, foretell_words
 from analysis.show.tables import words
 from studies.record import Space, Study
 
@@ -289,6 +292,20 @@ def weights(found: Findings) -> Section:
     return section
 
 
+def foretelling(found: Findings) -> Section:
+    """What, seen early, foretells how trials end; nothing of so few arms that there are no intervals."""
+    study, section = found.study, Section("foretelling", "What foretells the end")
+    at = foretell.observed(found.trials, study.name, found.root)[:2] if len(found.compared) >= LEAST_ARMS else []
+    if at:
+        layers, rng = load.layers(study.name, found.root, found.trials["key"], epochs=at), np.random.default_rng(SEED)
+        shown = foretell.foretold(found.trials, found.epochs, layers, found.by, study.metric, at, rng, MOST)
+        counts = foretell.counts(found.trials, found.epochs, found.by, study.metric, at)
+        first, *notes = foretell_words(shown, counts, study.metric)
+        section.text(" ".join([first, *notes[: len(at) - 1]]))
+        section.table(foretell_table(shown, study.metric, "html"), " ".join(notes[len(at) - 1 :]))
+    return section
+
+
 def rates(found: Findings) -> Section:
     """Sensitivity to the learning rate, where it varies."""
     study, section = found.study, Section("rates", "Learning rate")
@@ -407,7 +424,7 @@ def reproduction(found: Findings) -> Section:
     return section
 
 
-SECTIONS = (comparison, interactions, training, weights, rates, failures, tuning, reproduction)
+SECTIONS = (comparison, interactions, training, weights, foretelling, rates, failures, tuning, reproduction)
 """A report's sections in their order; one without blocks is left out."""
 
 

@@ -21,7 +21,19 @@ from studies.design.controls import Expand, controls
 from studies.execute import pool
 from studies.execute.task import Executor, Task
 from studies.factors import data, limits
-from studies.record import SERIES, EpochRecord, Result, Started, Study, StudyError, Trial, Work, content_key, listed
+from studies.record import (
+    SERIES,
+    EpochRecord,
+    LayerRecord,
+    Result,
+    Started,
+    Study,
+    StudyError,
+    Trial,
+    Work,
+    content_key,
+    listed,
+)
 from studies.store import database
 
 TRIAL = "studies.train.trial:run"
@@ -223,7 +235,6 @@ class Driver:
     def _train(self, trials, study) -> None:
         """Check every part of the pending trials in the workers, then train them and write what comes back."""
         from analysis import load
-        from studies.observe.early_warnings import early_warnings
 
         self.trials = trials
         known = load.finished_keys(study.name, self.root)
@@ -259,12 +270,12 @@ class Driver:
                     case list():
                         layers[trial.key] += record
                     case Result():
-                        course = epochs.pop(trial.key), layers.pop(trial.key)
-                        warning = "" if trial.computed else early_warnings(*course, record.classes, record.chance_train)
+                        course = epochs.pop(trial.key)
+                        seen = watched(trial, course, layers.pop(trial.key), record)
                         with terminal.held():
-                            self.execution.write(trial, *course, record, warning)
+                            self.execution.write(trial, course, seen.layers, record, seen.text)
                         self.statuses[record.status] += 1
-                        display.ended(trial, record)
+                        display.ended(trial, record, seen.text)
 
     def _warn_of_mixing(self, finished: set[str]) -> None:
         """Say that what is finished was trained by other versions, or elsewhere, than the rest will be."""
@@ -489,6 +500,16 @@ class Driver:
             worst = -math.inf * measure(objective).sign
             return whole | {"mean": math.nan, "sd": math.nan, "objective": worst}
         return whole | {"objective": means[objective]["mean"]}
+
+
+def watched(trial: Trial, epochs: list[EpochRecord], layers: list[LayerRecord], result: Result) -> Any:
+    """The early warnings of an ended trial, see `studies.observe.early_warnings`; none of a computed one."""
+    from studies.observe import early_warnings
+
+    if trial.computed:
+        return early_warnings.Warnings("", layers)
+    stable = early_warnings.stability(trial.config["optimizer"])
+    return early_warnings.early_warnings(epochs, layers, result.classes, result.chance_train, stable)
 
 
 def say_notes(trials: list[Trial]) -> None:

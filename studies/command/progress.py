@@ -9,6 +9,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from studies.record import Result, Study, Trial
 
+WARNED_ARMS = 10
+"""So many arms have a line for an early warning of their own; the rest are counted."""
+
 
 class Display:
     """Counts ended trials and says which arm has just been finished.
@@ -25,6 +28,7 @@ class Display:
         self.total, self.done, self.failed = len(trials), 0, 0
         self.left = Counter(trial.label() for trial in trials)
         self.values: dict[str, list[float | None]] = {}
+        self.warned: Counter[str] = Counter()
         self.started = time.monotonic()
         self.bar = Progress(
             TextColumn("{task.description}"),
@@ -41,6 +45,9 @@ class Display:
         return self
 
     def __exit__(self, *error):
+        if len(self.warned) > WARNED_ARMS:
+            arms, trials = len(self.warned) - WARNED_ARMS, self.warned.total()
+            self._say(f"{arms} more arms with early warnings, {trials} of {self.done} trials in all: trial.warning")
         self.bar.stop()
 
     def epoch(self, trial: Trial, epoch: int) -> None:
@@ -48,8 +55,13 @@ class Display:
         if not self.done:
             self.bar.update(self.task, state=f"{trial.label()} seed={trial.seed}: epoch {epoch}")
 
-    def ended(self, trial: Trial, result: Result) -> None:
-        """A trial has ended: after an arm's last the mean of those that finished is shown, and how many failed."""
+    def ended(self, trial: Trial, result: Result, warning: str = "") -> None:
+        """A trial has ended: after an arm's last the mean of those that finished is shown, and how many failed.
+
+        Args:
+            warning: its early warnings. The earliest of the arm's first trial that has any is shown, of `WARNED_ARMS`
+                arms; of a claim, whose trials must not be judged between looks, none is.
+        """
         self.done += 1
         self.failed += result.status != "finished"
         label, metric = trial.label(), self.study.metric
@@ -63,13 +75,21 @@ class Display:
             self.console.print(
                 f"{label} seed={trial.seed} crashed: {reason}", style="red", markup=False, highlight=False
             )
+        if warning and not self.study.claim:
+            if label not in self.warned and len(self.warned) < WARNED_ARMS:
+                first = min(warning.split("; "), key=lambda sign: int(sign.rpartition(" ")[2]))
+                self._say(f"{label}: {first}")
+            self.warned[label] += 1
         if self.left[label] == 0:
             # Of a claim no number is shown between looks, by which one might stop.
             line = f"{label}: done" if self.study.claim else f"{label}: {metric} {_came_to(self.values[label])}"
             place = "" if self.console.is_terminal else f"[{self.done}/{self.total}] "
             tail = "" if self.console.is_terminal else f"  ({state})"
-            self.console.print(f"{place}{line}{tail}", markup=False, highlight=False, soft_wrap=True)
+            self._say(f"{place}{line}{tail}")
         self.bar.update(self.task, completed=self.done, state=state)
+
+    def _say(self, line: str) -> None:
+        self.console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 def _came_to(values) -> str:
