@@ -311,7 +311,7 @@ def trial_tags(trial: Trial, result: Result, warning: str) -> dict[str, str]:
 
 def trial_files(trial: Trial, epochs: list[EpochRecord], layers: list[LayerRecord]) -> dict[str, bytes]:
     """A trial's artifacts by their names: its config, and its frames as Parquet."""
-    config = _yaml({**trial.config, "seed": trial.seed, "overrides": list(trial.overrides)})
+    config = yaml_of({**trial.config, "seed": trial.seed, "overrides": list(trial.overrides)})
     statistics = np.array([record.statistics for record in layers], float).reshape(-1, len(STATISTICS))
     numbers = dict(zip(STATISTICS, statistics.T.copy(), strict=True))
     columns = {n: numbers[n] if n in numbers else [getattr(record, n) for record in layers] for n in LAYER_COLUMNS}
@@ -440,7 +440,8 @@ def _parquet(columns: dict) -> bytes:
     return buffer.getvalue().to_pybytes()
 
 
-def _yaml(config) -> str:
+def yaml_of(config: dict) -> str:
+    """A config as text."""
     return yaml.dump(config, Dumper=yaml.CSafeDumper, sort_keys=False, allow_unicode=True)
 
 
