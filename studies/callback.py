@@ -334,9 +334,9 @@ def _check(study, arm, seed, every) -> None:
 
 
 def _plain(level):
-    """A level as JSON has it: NumPy's numbers as Python's, tuples as lists."""
+    """A level as JSON has it: NumPy's numbers as Python's, of as many digits, tuples as lists."""
     if isinstance(level, np.generic):
-        return level.item()
+        return float(str(level)) if isinstance(level, np.floating) else level.item()
     return [_plain(each) for each in level] if isinstance(level, tuple | list) else level
 
 

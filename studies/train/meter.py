@@ -89,14 +89,16 @@ class Meter:
         """What has been measured, which begins anew."""
         if not self.ready:
             return Taken(0, np.nan, np.full((2, len(self.kernels)), np.nan))
-        sums, counts = self.sums.numpy(), self.counts.numpy()
+        gradients, counts = self.gradients.numpy()
+        sums = 2 * np.stack([gradients, self.updates.numpy()])
         taken = Taken(
             int(self.examples.numpy()),
             float(self.rate.numpy()),
             np.divide(sums, counts, out=np.full_like(sums, np.nan), where=counts > 0),
         )
-        for variable, value in ((self.sums, 0), (self.counts, 0), (self.examples, 0), (self.rate, np.nan)):
-            variable.assign(tf.fill(variable.shape, tf.cast(value, variable.dtype)))
+        for variable in (self.gradients, self.updates, self.examples):
+            variable.assign(tf.zeros_like(variable))
+        self.rate.assign(np.nan)
         return taken
 
     def _wrap(self, target, name: str, measured: Callable) -> None:
@@ -115,8 +117,8 @@ class Meter:
             self.places = {id(v): place for place, v in enumerate(self.kernels)}
             self.places |= {id(v.value): place for place, v in enumerate(self.kernels)}
             count = len(self.kernels)
-            self.sums = tf.Variable(tf.zeros((2, count), tf.float64), trainable=False)
-            self.counts = tf.Variable(tf.zeros(count, tf.float64), trainable=False)
+            self.gradients = tf.Variable(tf.zeros((2, count), tf.float64), trainable=False)
+            self.updates = tf.Variable(tf.zeros(count, tf.float64), trainable=False)
             self.examples = tf.Variable(tf.zeros((), tf.int64), trainable=False)
             self.rate = tf.Variable(np.float32(np.nan), trainable=False)
             self.ready = True
@@ -148,7 +150,9 @@ class Meter:
         kernels = {self.places[id(w)]: _variable(w) for w in weights if id(w) in self.places}
         before = {place: kernel.read_value() for place, kernel in kernels.items()}
         found = function(grads, trainable_variables if trainable_variables is None else weights)
-        self._add(1, {place: kernel.read_value() - before[place] for place, kernel in kernels.items()})
+        if kernels:
+            updates = {place: _half_square(kernel.read_value() - before[place]) for place, kernel in kernels.items()}
+            self.updates.assign_add(self._each(updates))
         return found
 
     def _clip_gradients(self, optimizer, function, grads):
@@ -158,24 +162,17 @@ class Meter:
     def _update_step(self, optimizer, function, grads, trainable_variables, learning_rate):
         """One update; comes after `_clip_gradients`, which was given its gradients."""
         given = zip(trainable_variables, self.given.pop(id(optimizer), grads), strict=True)
-        gradients = {self.places[id(w)]: g for w, g in given if id(w) in self.places}
-        self._add(0, gradients)
-        self.counts.assign_add(self._each({place: tf.ones((), tf.float64) for place in gradients}))
+        squares = {self.places[id(w)]: _half_square(g) for w, g in given if id(w) in self.places}
+        if squares:
+            updated = np.array([place in squares for place in range(len(self.kernels))], float)
+            self.gradients.assign_add(tf.stack([self._each(squares), tf.constant(updated)]))
         self.rate.assign(tf.cast(learning_rate, tf.float32))
         return function(grads, trainable_variables, learning_rate)
 
-    def _add(self, row: int, tensors: dict[int, Any]) -> None:
-        """Add squared norms to a row of the sums, in double precision as the engine does."""
-        if tensors:
-            squares = {place: tf.reduce_sum(tf.square(tf.cast(_dense(t), tf.float64))) for place, t in tensors.items()}
-            rows = [tf.zeros(len(self.kernels), tf.float64)] * 2
-            rows[row] = self._each(squares)
-            self.sums.assign_add(tf.stack(rows))
-
     def _each(self, numbers: dict[int, tf.Tensor]) -> tf.Tensor:
         """A number for each kernel, 0 where there is none, `(kernels,)`."""
-        zero = tf.zeros((), tf.float64)
-        return tf.stack([numbers.get(place, zero) for place in range(len(self.kernels))])
+        places = range(len(self.kernels))
+        return tf.stack([numbers[place] if place in numbers else tf.zeros((), tf.float64) for place in places])
 
 
 def optimizers_of(model: keras.Model) -> Iterator[keras.optimizers.Optimizer]:
@@ -209,5 +206,7 @@ def _variable(weight):
     return weight.value if isinstance(weight, keras.Variable) else weight
 
 
-def _dense(gradient):
-    return tf.convert_to_tensor(gradient) if isinstance(gradient, tf.IndexedSlices) else gradient
+def _half_square(tensor):
+    """Half the squared norm, in double precision as the engine has it: float32 has none below 1e-45 and above 1e38."""
+    dense = tf.convert_to_tensor(tensor) if isinstance(tensor, tf.IndexedSlices) else tensor
+    return tf.nn.l2_loss(tf.cast(dense, tf.float64))
