@@ -5,7 +5,6 @@
 What it records has the names and the places of what `studies.run` records, so that `analysis` reads both alike.
 """
 
-import itertools
 import math
 import re
 import resource
@@ -14,32 +13,24 @@ import sys
 import time
 import traceback
 import weakref
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
-from keras.src.backend.common import global_state
-from keras.src.utils.naming import to_snake_case
 
 from studies.command import provenance
-from studies.contract import STATISTICS, TRIAL_COLUMNS
+from studies.contract import TRIAL_COLUMNS, charted
 from studies.observe.early_warnings import early_warnings
-from studies.observe.weights import weight_statistics
-from studies.record import EpochRecord, LayerRecord, Result, StudyError, listed, shown
+from studies.record import EpochRecord, Result, StudyError, listed, shown
 from studies.store import fits
-from studies.train.engine import L2, weight_name
 from studies.train.meter import Meter
-
-OBSERVATION_BYTES = 64 * 2**20
-"""Weights are kept for a joint observation of several epochs up to this size."""
+from studies.train.watch import Watch
 
 PROBE = 256
-"""Examples of a probe batch that is taken from the data."""
+"""Examples of the data that are a probe batch, where none is named."""
 
-STEPS = STATISTICS.index("gradient_norm")
-
+DIAGNOSTICS = ("off", "standard", "full")
 SCALAR = (str, int, float, bool, type(None))
 
 
@@ -57,7 +48,11 @@ class WeightRecorder(keras.callbacks.Callback):
         seed: what its randomness was seeded by. A fit with the arm and seed of an earlier one takes its place; None for
             the next number that its arm has not had.
         root: the folder of the store; None for the active run, or `mlruns`.
-        observe_every: epochs between observations of the weights; the first and the last are always made.
+        probe: a batch of inputs, for which what layers give is observed. None for the first examples of the data, if
+            they are arrays; else of arrays to validate by, if there are some; else nothing of it is observed.
+        diagnostics: `standard`; `off`, for the curves alone; or `full`, with singular values before and after training.
+        observe_every: epochs between observations of the weights; the first and the last are always made. What layers
+            give, and what takes longer, is observed at a dozen log-spaced epochs of those.
         metric: what arms are compared by, a column of the trials; None for the validation accuracy, or what there is.
 
     Raises:
@@ -70,15 +65,17 @@ class WeightRecorder(keras.callbacks.Callback):
         arm: dict[str, Any] | None = None,
         seed: int | None = None,
         *,
-        root: str | None = None,
+        root: str | Path | None = None,
+        probe: Any = None,
+        diagnostics: str = "standard",
         observe_every: int = 1,
         metric: str | None = None,
     ):
         super().__init__()
         self.study, self.arm, self.seed, self.root = study, dict(arm or {}), seed, root
-        self.observe_every, self.metric = observe_every, metric
+        self.probe, self.diagnostics, self.observe_every, self.metric = probe, diagnostics, observe_every, metric
         self.arm = {factor: _plain(level) for factor, level in self.arm.items()}
-        _check(study, self.arm, seed, observe_every)
+        _check(study, self.arm, seed, diagnostics, observe_every)
         if keras.backend.backend() != "tensorflow":
             raise StudyError(f"keras.backend is {keras.backend.backend()}: expected tensorflow, by KERAS_BACKEND")
         self.run_then = fits.active_run() if root is None else None
@@ -98,8 +95,7 @@ class WeightRecorder(keras.callbacks.Callback):
                 f"make the callback and fit inside with mlflow.start_run(): …, or name a store with root=FOLDER"
             )
         place = fits.place(self.study, self.root)
-        self.recording = Recording(self.model, place, self.observe_every, (self.params or {}).get("epochs"))
-        self.recording.named = self.arm, self.seed, self.metric
+        self.recording = Recording(self, place, self.params["epochs"])
         # A fit that an exception ends between two steps does not say so.
         self.end = weakref.finalize(self, self.recording.meter.detach)
         self.recording.meter.attach()
@@ -130,64 +126,76 @@ class Recording:
     """One call of `model.fit`, as it goes on.
 
     Args:
-        every: epochs between observations.
-        planned: epochs.
+        epochs: how many are planned.
     """
 
-    def __init__(self, model: keras.Model, place: fits.Place, every: int, planned: int | None):
-        self.model, self.place, self.every, self.planned = model, place, every, planned
-        self.named: tuple[dict, int | None, str | None] = {}, None, None
-        self.meter = Meter(model, self._begin, self._fail)
-        self.config = _config(model, planned)
+    def __init__(self, recorder: WeightRecorder, place: fits.Place, epochs: int):
+        self.model, self.place, self.planned = recorder.model, place, epochs
+        self.arm, self.seed, self.metric = recorder.arm, recorder.seed, recorder.metric
+        self.every, self.full = recorder.observe_every, recorder.diagnostics == "full"
+        self.probe = None
+        if recorder.diagnostics == "off":
+            self.every = 0
+        else:
+            self.probe = _of_data(self.model) if recorder.probe is None else recorder.probe, recorder.probe is not None
+        self.meter, self.watch = Meter(self.model, self._begin, self._fail), None
+        self.config = _config(self.model, epochs)
         self.epochs: list[EpochRecord] = []
-        self.layers: list[LayerRecord] = []
+        self.charted: set[int] = set()
         self.logs: dict[str, float] = {}
-        self.waiting: list[tuple[int, np.ndarray, np.ndarray]] = []
-        self.latest: tuple[int, np.ndarray, np.ndarray] | None = None
         self.started = self.epoch_started = time.perf_counter()
         self.seconds_build = math.nan
 
     def begin_epoch(self, epoch: int) -> None:
         """An epoch begins; the first says after how many epochs this fit goes on."""
-        now = time.perf_counter()
         if not self.epochs:
-            self.seconds_build = now - self.started
+            every = max(self.every, 1)
+            self.charted = charted([epoch, *range(epoch + every, self.planned, every), self.planned])
             self.epochs.append(EpochRecord("", epoch, 0, _rate(self.model), *[math.nan] * 4, seconds=0.0))
-        self.epoch_started = now
+            if self.watch:
+                self.watch.take(epoch, keep=True, look=True)
+            self.seconds_build = time.perf_counter() - self.started
+        self.epoch_started = time.perf_counter()
 
     def end_epoch(self, epoch: int, logs: dict) -> None:
         """An epoch has been trained and validated."""
         seconds, taken = time.perf_counter() - self.epoch_started, self.meter.take()
         self.logs = {name: float(value) for name, value in logs.items()}
-        of = {name: _found(self.logs, name) for name in ("loss", "accuracy", "val_loss", "val_accuracy")}
+        scores = [_found(self.logs, name) for name in ("loss", "accuracy", "val_loss", "val_accuracy")]
         rate = _rate(self.model) if math.isnan(taken.rate) else taken.rate
         examples = self.epochs[-1].examples + taken.examples
-        self.epochs.append(EpochRecord("", epoch, examples, rate, *of.values(), seconds=seconds))
-        if self.every and self.meter.ready:
-            self.latest = epoch, self._flat(), taken.squares
-            if (epoch - self.epochs[0].epoch) % self.every == 0:
-                self._keep_latest()
+        self.epochs.append(EpochRecord("", epoch, examples, rate, *scores, seconds=seconds))
+        if self.watch:
+            due = (epoch - self.epochs[0].epoch) % self.every == 0
+            look = epoch in self.charted or self.model.stop_training
+            self.watch.take(epoch, taken.squares, keep=due, look=look)
 
     def write(self, status: str = "finished", error: str = "") -> str:
         """Keep the trial where it belongs; gives its run's id."""
-        self._keep_latest()
-        self._observe()
+        layers = self.watch.ended(self.full) if self.watch else []
         losses = [value for name, value in self.logs.items() if name in ("loss", "val_loss")]
         if status == "finished" and not all(map(math.isfinite, losses)):
             status = "diverged"
-        arm, seed, metric = self.named
-        result = self._result(status, error)
         classes = _classes(self.model)
-        warning = early_warnings(self.epochs, self.layers, classes, 1 / classes if classes else math.nan)
-        metric = metric or _metric(self.epochs)
-        origin = provenance.tags([], Path.cwd()) | {"mlflow.source.name": shlex.join(["python", *sys.argv])}
-        fit = fits.Fit(arm, seed, self.config, metric, self.epochs, self.layers, result, warning, origin)
+        fit = fits.Fit(
+            self.arm,
+            self.seed,
+            self.config,
+            self.metric or _metric(self.epochs),
+            self.epochs,
+            layers,
+            self._result(status, error),
+            early_warnings(self.epochs, layers, classes, 1 / classes if classes else math.nan),
+            provenance.tags([], Path.cwd()) | {"mlflow.source.name": shlex.join(["python", *sys.argv])},
+        )
         return self.place.write(fit)
 
     def _begin(self) -> None:
         """Look at the network as it is before the first step, once it has weights."""
-        self.weights = list(self.model.trainable_variables)
-        self.names, self.start = names(self.weights, self.model), self._flat()
+        if self.probe:
+            self.watch = Watch(self.model, *self.probe)
+            if self.epochs:  # there were none before
+                self.watch.take(self.epochs[0].epoch, keep=True, look=True)
 
     def _fail(self, error: BaseException) -> None:
         """Keep a fit that an exception has ended, which goes on whatever becomes of that."""
@@ -196,33 +204,6 @@ class Recording:
             self.write("crashed", f"{reason}\n{''.join(traceback.format_exception(error))}")
         except StudyError as unwritten:
             print(f"note: what was recorded of the fit is lost: {unwritten}", file=sys.stderr)
-
-    def _flat(self) -> np.ndarray:
-        """All weights end to end, `(weights,)` float32."""
-        return np.concatenate([np.ravel(v.numpy()).astype(np.float32, copy=False) for v in self.weights])
-
-    def _keep_latest(self) -> None:
-        """Have the latest epoch observed, with others: together they take half the time."""
-        if self.latest:
-            self.waiting.append(self.latest)
-            self.latest = None
-            if sum(flat.nbytes for _, flat, _ in self.waiting) > OBSERVATION_BYTES:
-                self._observe()
-
-    def _observe(self) -> None:
-        """Make the records of the epochs that wait."""
-        if not (self.every and self.meter.ready and self.epochs):
-            return
-        if not self.layers:
-            none = np.full((2, len(self.meter.kernels)), np.nan)
-            self.waiting.insert(0, (self.epochs[0].epoch, self.start, none))
-        epochs, flats, squares = zip(*self.waiting, strict=True) if self.waiting else ((), (), ())
-        self.waiting = []
-        if epochs:
-            tables = statistics(self.weights, np.stack(flats), np.stack(squares), self.start)
-            for (layer, tensor), table in zip(self.names, tables, strict=True):
-                rows = zip(epochs, table.tolist(), strict=True)
-                self.layers += [LayerRecord("", epoch, layer, tensor, tuple(row)) for epoch, row in rows]
 
     def _result(self, status: str, error: str) -> Result:
         """How it ended."""
@@ -233,7 +214,7 @@ class Recording:
             ends[name] = ends[f"last_{name}"] = last.get(name, math.nan)
             if not all(map(math.isnan, values)):
                 ends[f"best_{name}"] = float(best(values))
-        others = {name: value for name, value in self.logs.items() if _is_quantity(name, self.named[0])}
+        others = {name: value for name, value in self.logs.items() if _is_quantity(name, self.arm)}
         now = time.perf_counter()
         return Result(
             "",
@@ -252,74 +233,16 @@ class Recording:
         )
 
 
-def statistics(weights: list, flats: np.ndarray, squares: np.ndarray, start: np.ndarray) -> list[np.ndarray]:
-    """Every statistic of every weight at several epochs, as `studies.train.engine.Engine.statistics` has them.
-
-    Args:
-        weights: variables.
-        flats: their values end to end at each epoch, `(epochs, weights)`.
-        squares: mean squared norms of each kernel's gradient and update in each, `(epochs, 2, kernels)`.
-        start: their values before training, `(weights,)`.
-
-    Returns:
-        `(epochs, len(STATISTICS))` for each weight.
-    """
-    ends = np.cumsum([math.prod(v.shape) for v in weights])
-    kernels = iter(np.moveaxis(np.sqrt(squares), 2, 0))
-    tables = []
-    for v, end in zip(weights, ends, strict=True):
-        part = slice(end - math.prod(v.shape), end)
-        table = np.full((len(flats), len(STATISTICS)), np.nan)
-        found = weight_statistics(flats[:, part], start[part])
-        table[:, : found.shape[1]] = found
-        if len(v.shape) > 1:
-            norms = next(kernels)
-            with np.errstate(divide="ignore", invalid="ignore"):
-                steps = (norms[:, 0], norms[:, 1], norms[:, 1] / table[:, L2])
-            table[:, STEPS : STEPS + len(steps)] = np.column_stack(steps)
-        tables.append(table)
-    return tables
-
-
-def names(weights: list, model: keras.Model) -> list[tuple[str, str]]:
-    """Layer and tensor of each weight; a weight of the model itself is in a layer of the model's name.
-
-    Weights of one name are told apart by a number: `dense`, `dense_1`.
-    """
-    found: dict[tuple[str, str], None] = {}
-    numbers = renumbered(model)
-    for weight in weights:
-        layer, tensor = weight_name(weight, model)
-        layer = "/".join(numbers.get(part, part) for part in layer.split("/")) or model.name
-        number = next(n for n in itertools.count() if (f"{layer}_{n}" if n else layer, tensor) not in found)
-        found[f"{layer}_{number}" if number else layer, tensor] = None
-    return list(found)
-
-
-def renumbered(model: keras.Model) -> dict[str, str]:
-    """Names that Keras gave to layers -> what it would have called them in a process's first model.
-
-    It counts on from model to model, so that the same layer is `dense_1` in one fit and `dense_3` in the next.
-    """
-    given = global_state.get_global_attribute("object_name_uids") or {}
-    counts: Counter[str] = Counter()
-    found = {}
-    for layer in model._flatten_layers(include_self=False):
-        base, _, number = layer.name.rpartition("_") if re.search(r"_\d+$", layer.name) else (layer.name, "", "0")
-        if base == to_snake_case(type(layer).__name__) and int(number) < given.get(base, 0):
-            found[layer.name] = f"{base}_{counts[base]}" if counts[base] else base
-            counts[base] += 1
-    return found
-
-
-def _check(study, arm, seed, every) -> None:
+def _check(study, arm, seed, diagnostics, every) -> None:
     """Refuse what cannot be kept, before anything trains."""
     if study is not None and not re.fullmatch(r"[A-Za-z0-9][\w .-]{0,99}", str(study)):
         raise StudyError(f"study={study!r}: expected up to 100 letters, digits, spaces or . _ -")
     if seed is not None and (isinstance(seed, bool) or not isinstance(seed, int) or seed < 0):
         raise StudyError(f"seed={shown(seed)}: expected a whole number from 0 on, or None for the next one")
-    if isinstance(every, bool) or not isinstance(every, int) or every < 0:
-        raise StudyError(f"observe_every={shown(every)}: expected a number of epochs, 1 or more, or 0 for never")
+    if diagnostics not in DIAGNOSTICS:
+        raise StudyError(f"diagnostics={shown(diagnostics)}: expected one of {listed(DIAGNOSTICS)}")
+    if isinstance(every, bool) or not isinstance(every, int) or every < 1:
+        raise StudyError(f"observe_every={shown(every)}: expected a number of epochs, 1 or more")
     for factor, level in arm.items():
         if not isinstance(factor, str) or not re.fullmatch(r"[A-Za-z][\w .-]{0,99}", factor) or factor in TRIAL_COLUMNS:
             raise StudyError(
@@ -331,6 +254,24 @@ def _check(study, arm, seed, every) -> None:
             raise StudyError(
                 f"arm has {factor}={level!r}: expected a number, a text, true, false, None, or a list of such"
             )
+
+
+def _of_data(model) -> Any:
+    """The first examples that `fit` was given, as the model takes them; None if they are not arrays.
+
+    Keras does not tell callbacks of the data, hence the look into `fit` itself; nothing is drawn from a dataset, whose
+    order that would change.
+    """
+    frame = sys._getframe()
+    while frame and not (frame.f_code.co_name == "fit" and frame.f_locals.get("self") is model):
+        frame = frame.f_back
+    given = frame.f_locals if frame else {}
+    for inputs in (given.get("x"), given.get("val_x")):
+        parts = keras.tree.flatten(inputs)
+        if parts and all(hasattr(part, "shape") and hasattr(part, "__getitem__") for part in parts):
+            return keras.tree.map_structure(lambda part: np.asarray(part[:PROBE]), inputs)
+    print("note: what layers give is not recorded: name a batch of inputs with probe=", file=sys.stderr)
+    return None
 
 
 def _plain(level):

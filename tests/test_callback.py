@@ -8,7 +8,6 @@ import pytest
 from mlflow.tracking import MlflowClient
 
 from analysis import compare, load
-from studies.contract import STATISTICS
 from studies.record import StudyError
 
 RNG = np.random.default_rng(0)
@@ -208,7 +207,7 @@ def test_gradients_and_updates_are_those_of_the_steps(keras, recorder, root, cas
         assert isinstance(model.optimizer, keras.optimizers.LossScaleOptimizer)
     expected, after = by_hand(w, 0.1, batches, 0.05 if batches > 1 else np.inf)
     np.testing.assert_allclose(model.get_weights()[0], after, atol=off)
-    row = load.layers("true", root).set_index("epoch").loc[2]
+    row = load.layers("true", root).set_index(["tensor", "epoch"]).loc["kernel", 2]
     np.testing.assert_allclose(row[["gradient_norm", "update_norm"]].astype(float), expected, rtol=max(off, 1e-4))
 
 
@@ -244,10 +243,10 @@ def test_a_fit_goes_into_the_active_run_and_a_second_into_one_in_it(keras, recor
     assert data.params["seed"] == "my own" and data.params["a"] == "1"
     assert {"weights/only/l2", "gradients/only/norm", "updates/only/ratio", "running_loss"} <= data.metrics.keys()
     files = {file.path for file in client.list_artifacts(run.info.run_id)}
-    assert files == {"epochs.parquet", "layers.parquet", "config.yaml"}
+    assert files == {"epochs.parquet", "layers.parquet", "densities.parquet", "config.yaml"}
     trials = load.trials("mine", tracked)
     assert trials["a"].tolist() == [1, 2] and trials["status"].tolist() == ["finished"] * 2
-    assert len(load.layers("mine", tracked)) == 4 and load.epochs("mine", tracked)["epoch"].tolist() == [0, 1] * 2
+    assert len(load.layers("mine", tracked)) == 8 and load.epochs("mine", tracked)["epoch"].tolist() == [0, 1] * 2
 
 
 def test_a_run_of_mlflows_own_making_is_used_too(keras, recorder, tracked):
@@ -306,7 +305,8 @@ def test_a_run_that_has_ended_or_a_store_that_is_closed_is_said_before_training(
         ({"arm": {"seed": 1}}, "arm names 'seed'"),
         ({"arm": {"a": float("nan")}}, "arm has a=nan"),
         ({"arm": {"a": object()}}, "arm has a="),
-        ({"observe_every": -1}, "observe_every=-1"),
+        ({"observe_every": 0}, "observe_every=0: expected a number of epochs"),
+        ({"diagnostics": "none"}, "diagnostics=none: expected one of off, standard, full"),
     ],
 )
 def test_what_cannot_be_kept_is_refused(recorder, settings, words):
@@ -347,8 +347,12 @@ def test_weights_that_are_not_finite_are_missing_values_of_a_trial_that_diverged
     model = compiled(keras, linear(keras), keras.optimizers.SGD(1e38), run_eagerly=True)
     fit(model, recorder("far"), x=X * 1e4)
     assert load.trials("far")["status"].tolist() == ["diverged"]
-    frame = load.layers("far").set_index("epoch")
-    assert frame.loc[2, ["l2", "mean", "update_norm"]].isna().all() and frame.loc[0, "l2"] > 0
+    frame = load.layers("far").query("tensor == 'kernel'").set_index("epoch")
+    assert (
+        frame.loc[2, "warning"] == "not finite"
+        and frame.loc[2, ["l2", "mean", "update_norm"]].isna().all()
+        and frame.loc[0, "l2"] > 0
+    )
     assert not np.isfinite(load.epochs("far")["running_loss"].iloc[-1])
 
 
@@ -356,7 +360,7 @@ def test_two_fits_of_one_model_go_on_from_each_other(keras, recorder, root):
     model, callback = compiled(keras, linear(keras), run_eagerly=True), recorder("twice", observe_every=2)
     fit(model, callback, epochs=1)
     fit(model, callback, epochs=4, initial_epoch=1)
-    frame = load.layers("twice").pivot_table("l2", "epoch", "key", sort=False)
+    frame = load.layers("twice").query("tensor == 'kernel'").pivot_table("l2", "epoch", "key", sort=False)
     first, second = load.trials("twice")["key"]
     assert frame[first].dropna().index.tolist() == [0, 1] and sorted(frame[second].dropna().index) == [1, 3, 4]
     assert frame.loc[1, first] == frame.loc[1, second]
@@ -385,7 +389,7 @@ def test_several_optimizers_and_a_layer_of_the_models_own(keras, tf, recorder, r
 
     model = compiled(keras, Pair(), run_eagerly=True)
     quick(keras, recorder("pair"), model=model)
-    frame = load.layers("pair").query("epoch == 1").set_index("layer")
+    frame = load.layers("pair").query("epoch == 1 and tensor == 'kernel'").set_index("layer")
     ratio = frame["update_norm"] / frame["gradient_norm"]
     np.testing.assert_allclose(ratio[[model.name, "dense"]], [0.01, 0.1], rtol=1e-5)
 
@@ -400,6 +404,54 @@ def test_layers_that_keras_named_are_numbered_from_the_first(keras, recorder, ro
     assert set(load.layers("names")["layer"]) == {"dense", "dense_7"}
 
 
-def test_every_statistic_has_its_place(both):
-    *_, root, _ = both
-    assert tuple(load.layers("mine", root).columns[4:-1]) == STATISTICS
+def test_what_layers_give_for_the_probe_batch_is_recorded(both):
+    *_, root, model = both
+    frame = load.layers("mine", root)
+    frame = frame[frame["tensor"] == "output"].set_index(["layer", "epoch"])
+    if model.name.startswith("own"):  # of a dataset nothing is taken
+        assert frame.empty
+        return
+    hidden = model.layers[0](X).numpy()
+    row = frame.loc[("dense", 2), ["mean", "sd", "saturated"]].astype(float)
+    near = (np.abs(hidden) >= 0.98).mean()
+    np.testing.assert_allclose(row, [hidden.mean(), hidden.std(), near], rtol=1e-4)
+    assert set(frame.index) >= {(layer, epoch) for layer in ("dense", "batch_normalization") for epoch in range(3)}
+
+
+def test_a_probe_is_named_or_found_or_refused(keras, tf, recorder, root, capsys):
+    data = tf.data.Dataset.from_tensor_slices((X, Y)).batch(32)
+    for study, settings, rows in (("without", {}, 0), ("named", {"probe": X[:8], "diagnostics": "full"}, 2)):
+        quick(keras, recorder(study, **settings), x=data, y=None, batch_size=None)
+        frame = load.layers(study)
+        assert (frame["tensor"] == "output").sum() == rows
+    assert "name a batch of inputs with probe=" in capsys.readouterr().err
+    w = frame.query("tensor == 'kernel'")
+    assert (w["condition_number"] >= 1).all() and (w["spectral_norm"] > 0).all()
+    with pytest.raises(StudyError, match="probe: the model does not take it"):
+        quick(keras, recorder(probe=X[:, :2]))
+
+
+def test_layers_that_draw_when_they_infer_draw_what_they_would(keras, recorder, root):
+    class Noisy(keras.layers.Layer):
+        def __init__(self):
+            super().__init__()
+            self.seeds = keras.random.SeedGenerator(3)
+
+        def call(self, x):
+            return x + keras.random.normal(keras.ops.shape(x), seed=self.seeds)
+
+    weights = []
+    for callbacks in ([], [recorder("noisy")]):
+        keras.utils.set_random_seed(3)
+        model = keras.Sequential([keras.Input((4,)), Noisy(), keras.layers.Dense(3)])
+        quick(keras, *callbacks, model=compiled(keras, model, run_eagerly=True))
+        weights.append(model.get_weights()[0])
+    assert np.array_equal(*weights)
+
+
+def test_gates_of_recurrent_kernels_are_rows_of_their_own(keras, recorder, root):
+    model = keras.Sequential([keras.Input((4, 1)), keras.layers.LSTM(2, name="lstm"), keras.layers.Dense(3)])
+    quick(keras, recorder("gates"), model=compiled(keras, model, run_eagerly=True))
+    frame = load.layers("gates").query("epoch == 1 and layer == 'lstm/lstm_cell'").set_index("tensor")
+    gates = frame.loc[[f"recurrent_kernel.{name}" for name in ("input", "forget", "cell", "output")], STEPS[:2]]
+    np.testing.assert_allclose(np.sqrt((gates**2).sum()), frame.loc["recurrent_kernel", STEPS[:2]].astype(float))

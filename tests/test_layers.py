@@ -52,6 +52,7 @@ MODULES_OWN = {
         *WITHOUT_TENSORFLOW,
     },
     "studies.command.driver": FOLDERS["studies.command"] | {"analysis"},
+    "studies.callback": {"studies.train", "studies.observe", "studies.store", "studies.command.provenance"},
 }
 """Modules that may import otherwise than their folder."""
 

@@ -13,6 +13,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from studies.observe.tensors import gated
 from studies.record import StudyError
 
 ENDS = (StopIteration, tf.errors.OutOfRangeError)
@@ -26,8 +27,8 @@ class Taken:
     Attributes:
         examples: how many were trained on.
         rate: the learning rate of the last update, NaN if there was none.
-        squares: mean squared norm of each kernel's gradient and of its update over the updates, `(2, kernels)` float64;
-            NaN for a kernel that was not updated.
+        squares: mean squared norm of each kernel's gradient and of its update over the updates, then of each gate's in
+            recurrent ones, `(2, kernels + gates)` float64; NaN for a kernel that was not updated.
     """
 
     examples: int
@@ -88,7 +89,7 @@ class Meter:
     def take(self) -> Taken:
         """What has been measured, which begins anew."""
         if not self.ready:
-            return Taken(0, np.nan, np.full((2, len(self.kernels)), np.nan))
+            return Taken(0, np.nan, np.full((2, 0), np.nan))
         gradients, counts = self.gradients.numpy()
         sums = 2 * np.stack([gradients, self.updates.numpy()])
         taken = Taken(
@@ -116,7 +117,9 @@ class Meter:
             self.kernels = [v for v in self.model.trainable_variables if len(v.shape) > 1]
             self.places = {id(v): place for place, v in enumerate(self.kernels)}
             self.places |= {id(v.value): place for place, v in enumerate(self.kernels)}
-            count = len(self.kernels)
+            gates = gated(self.model)
+            self.gates = [len(gates.get(id(v), ())) for v in self.kernels]
+            count = len(self.kernels) + sum(self.gates)
             self.gradients = tf.Variable(tf.zeros((2, count), tf.float64), trainable=False)
             self.updates = tf.Variable(tf.zeros(count, tf.float64), trainable=False)
             self.examples = tf.Variable(tf.zeros((), tf.int64), trainable=False)
@@ -151,7 +154,10 @@ class Meter:
         before = {place: kernel.read_value() for place, kernel in kernels.items()}
         found = function(grads, trainable_variables if trainable_variables is None else weights)
         if kernels:
-            updates = {place: _half_square(kernel.read_value() - before[place]) for place, kernel in kernels.items()}
+            updates = {
+                place: self._half_square(kernel.read_value() - before[place], place)
+                for place, kernel in kernels.items()
+            }
             self.updates.assign_add(self._each(updates))
         return found
 
@@ -162,17 +168,33 @@ class Meter:
     def _update_step(self, optimizer, function, grads, trainable_variables, learning_rate):
         """One update; comes after `_clip_gradients`, which was given its gradients."""
         given = zip(trainable_variables, self.given.pop(id(optimizer), grads), strict=True)
-        squares = {self.places[id(w)]: _half_square(g) for w, g in given if id(w) in self.places}
+        places = ((self.places[id(w)], g) for w, g in given if id(w) in self.places)
+        squares = {place: self._half_square(g, place) for place, g in places}
         if squares:
             updated = np.array([place in squares for place in range(len(self.kernels))], float)
-            self.gradients.assign_add(tf.stack([self._each(squares), tf.constant(updated)]))
+            counts = np.concatenate([updated, np.repeat(updated, self.gates)])
+            self.gradients.assign_add(tf.stack([self._each(squares), tf.constant(counts)]))
         self.rate.assign(tf.cast(learning_rate, tf.float32))
         return function(grads, trainable_variables, learning_rate)
 
+    def _half_square(self, tensor, place: int) -> tf.Tensor:
+        """Half the squared norm of what is of a kernel, or of each of its gates, `(gates,)`.
+
+        In double precision as the engine has it: float32 has none below 1e-45 and above 1e38.
+        """
+        wide, gates = tf.cast(tf.convert_to_tensor(tensor), tf.float64), self.gates[place]
+        if not gates:
+            return tf.nn.l2_loss(wide)
+        return tf.reduce_sum(tf.square(tf.reshape(wide, (-1, gates, wide.shape[-1] // gates))), axis=(0, 2)) / 2
+
     def _each(self, numbers: dict[int, tf.Tensor]) -> tf.Tensor:
-        """A number for each kernel, 0 where there is none, `(kernels,)`."""
-        places = range(len(self.kernels))
-        return tf.stack([numbers[place] if place in numbers else tf.zeros((), tf.float64) for place in places])
+        """A number for each kernel, then for each gate, 0 where there is none, `(kernels + gates,)`."""
+        wholes, parts = [], []
+        for place, gates in enumerate(self.gates):
+            number = numbers[place] if place in numbers else tf.zeros((gates,) if gates else (), tf.float64)
+            wholes.append(tf.reduce_sum(number) if gates else number)
+            parts += [number] if gates else []
+        return tf.concat([tf.stack(wholes), *parts], axis=0) if parts else tf.stack(wholes)
 
 
 def optimizers_of(model: keras.Model) -> Iterator[keras.optimizers.Optimizer]:
@@ -204,9 +226,3 @@ def _take_out_leftovers(target) -> None:
 def _variable(weight):
     """TensorFlow's variable of a Keras variable, or itself."""
     return weight.value if isinstance(weight, keras.Variable) else weight
-
-
-def _half_square(tensor):
-    """Half the squared norm, in double precision as the engine has it: float32 has none below 1e-45 and above 1e38."""
-    dense = tf.convert_to_tensor(tensor) if isinstance(tensor, tf.IndexedSlices) else tensor
-    return tf.nn.l2_loss(tf.cast(dense, tf.float64))
