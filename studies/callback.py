@@ -14,6 +14,7 @@ import time
 import traceback
 import weakref
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import keras
@@ -29,6 +30,9 @@ from studies.train.watch import Watch
 
 PROBE = 256
 """Examples of the data that are a probe batch, where none is named."""
+
+KILO = 2**20 if sys.platform == "darwin" else 2**10
+"""Of the units of memory that macOS and Linux count in, so many are a megabyte."""
 
 DIAGNOSTICS = ("off", "standard", "full")
 SCALAR = (str, int, float, bool, type(None))
@@ -98,7 +102,11 @@ class WeightRecorder(keras.callbacks.Callback):
         self.recording = Recording(self, place, self.params["epochs"])
         # A fit that an exception ends between two steps does not say so.
         self.end = weakref.finalize(self, self.recording.meter.detach)
-        self.recording.meter.attach()
+        try:
+            self.recording.meter.attach()
+        except BaseException:
+            self.end()
+            raise
 
     def on_epoch_begin(self, epoch: int, logs=None) -> None:
         """Start the clock."""
@@ -133,12 +141,11 @@ class Recording:
         self.model, self.place, self.planned = recorder.model, place, epochs
         self.arm, self.seed, self.metric = recorder.arm, recorder.seed, recorder.metric
         self.every, self.full = recorder.observe_every, recorder.diagnostics == "full"
-        self.probe = None
-        if recorder.diagnostics == "off":
-            self.every = 0
-        else:
+        self.probe: tuple[Any, bool] | None = None  # and whether it was named
+        if recorder.diagnostics != "off":
             self.probe = _of_data(self.model) if recorder.probe is None else recorder.probe, recorder.probe is not None
-        self.meter, self.watch = Meter(self.model, self._begin, self._fail), None
+        self.meter = Meter(self.model, self._begin, self._fail)
+        self.watch: Watch | None = None
         self.config = _config(self.model, epochs)
         self.epochs: list[EpochRecord] = []
         self.charted: set[int] = set()
@@ -149,9 +156,8 @@ class Recording:
     def begin_epoch(self, epoch: int) -> None:
         """An epoch begins; the first says after how many epochs this fit goes on."""
         if not self.epochs:
-            every = max(self.every, 1)
-            self.charted = charted([epoch, *range(epoch + every, self.planned, every), self.planned])
-            self.epochs.append(EpochRecord("", epoch, 0, _rate(self.model), *[math.nan] * 4, seconds=0.0))
+            self.charted = charted([*range(epoch, self.planned, self.every), self.planned])
+            self.epochs.append(_record(epoch, 0, _rate(self.model), {}, 0.0))
             if self.watch:
                 self.watch.take(epoch, keep=True, look=True)
             self.seconds_build = time.perf_counter() - self.started
@@ -161,10 +167,9 @@ class Recording:
         """An epoch has been trained and validated."""
         seconds, taken = time.perf_counter() - self.epoch_started, self.meter.take()
         self.logs = {name: float(value) for name, value in logs.items()}
-        scores = [_found(self.logs, name) for name in ("loss", "accuracy", "val_loss", "val_accuracy")]
         rate = _rate(self.model) if math.isnan(taken.rate) else taken.rate
         examples = self.epochs[-1].examples + taken.examples
-        self.epochs.append(EpochRecord("", epoch, examples, rate, *scores, seconds=seconds))
+        self.epochs.append(_record(epoch, examples, rate, self.logs, seconds))
         if self.watch:
             due = (epoch - self.epochs[0].epoch) % self.every == 0
             look = epoch in self.charted or self.model.stop_training
@@ -226,8 +231,7 @@ class Recording:
             seconds_build=self.seconds_build,
             seconds_train=now - self.started - self.seconds_build,
             seconds_total=now - self.started,
-            memory_mb=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-            / (2**20 if sys.platform == "darwin" else 2**10),
+            memory_mb=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / KILO,
             quantities=others,
             error=error,
         )
@@ -250,7 +254,7 @@ def _check(study, arm, seed, diagnostics, every) -> None:
                 f"{listed(TRIAL_COLUMNS)}, which are columns already"
             )
         whole = level if isinstance(level, list) else [level]
-        if not all(isinstance(each, SCALAR) and each == each for each in whole):
+        if not all(isinstance(each, SCALAR) and each not in (math.inf, -math.inf) and each == each for each in whole):
             raise StudyError(
                 f"arm has {factor}={level!r}: expected a number, a text, true, false, None, or a list of such"
             )
@@ -262,7 +266,7 @@ def _of_data(model) -> Any:
     Keras does not tell callbacks of the data, hence the look into `fit` itself; nothing is drawn from a dataset, whose
     order that would change.
     """
-    frame = sys._getframe()
+    frame: FrameType | None = sys._getframe()
     while frame and not (frame.f_code.co_name == "fit" and frame.f_locals.get("self") is model):
         frame = frame.f_back
     given = frame.f_locals if frame else {}
@@ -305,13 +309,25 @@ def _rate(model) -> float:
         return math.nan
 
 
-def _found(logs: dict[str, float], name: str) -> float:
-    """A score among Keras's logs, NaN if there is none; the accuracy goes by several names, such as `acc`."""
-    prefix = "val_" if name.startswith("val_") else ""
-    if name.endswith("loss"):
-        return logs.get(name, math.nan)
-    of_part = [key for key in logs if key.startswith("val_") == bool(prefix)]
-    named = [key for key in (name, f"{prefix}acc") if key in logs] + [k for k in of_part if k.endswith("accuracy")]
+def _record(epoch: int, examples: int, rate: float, logs: dict[str, float], seconds: float) -> EpochRecord:
+    return EpochRecord(
+        "",
+        epoch,
+        examples,
+        rate,
+        running_loss=logs.get("loss", math.nan),
+        running_accuracy=_accuracy(logs, ""),
+        val_loss=logs.get("val_loss", math.nan),
+        val_accuracy=_accuracy(logs, "val_"),
+        seconds=seconds,
+    )
+
+
+def _accuracy(logs: dict[str, float], prefix: str) -> float:
+    """The accuracy among Keras's logs, which goes by several names, such as `acc`; NaN if there is none."""
+    names = [name for name in logs if name.startswith("val_") == bool(prefix)]
+    named = [name for name in (f"{prefix}accuracy", f"{prefix}acc") if name in logs]
+    named += [name for name in names if name.endswith("accuracy")]
     return logs[named[0]] if named else math.nan
 
 

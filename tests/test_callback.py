@@ -1,6 +1,10 @@
 """The callback in one's own `fit`: what it measures, that it changes nothing, and where it keeps it."""
 
+import importlib
+import re
 import shutil
+import textwrap
+from pathlib import Path
 
 import mlflow
 import numpy as np
@@ -304,6 +308,7 @@ def test_a_run_that_has_ended_or_a_store_that_is_closed_is_said_before_training(
         ({"seed": -1}, "seed=-1: expected a whole number from 0 on"),
         ({"arm": {"seed": 1}}, "arm names 'seed'"),
         ({"arm": {"a": float("nan")}}, "arm has a=nan"),
+        ({"arm": {"a": [1, -float("inf")]}}, "arm has a="),
         ({"arm": {"a": object()}}, "arm has a="),
         ({"observe_every": 0}, "observe_every=0: expected a number of epochs"),
         ({"diagnostics": "none"}, "diagnostics=none: expected one of off, standard, full"),
@@ -427,8 +432,10 @@ def test_a_probe_is_named_or_found_or_refused(keras, tf, recorder, root, capsys)
     assert "name a batch of inputs with probe=" in capsys.readouterr().err
     w = frame.query("tensor == 'kernel'")
     assert (w["condition_number"] >= 1).all() and (w["spectral_norm"] > 0).all()
+    model = compiled(keras, linear(keras), run_eagerly=True)
     with pytest.raises(StudyError, match="probe: the model does not take it"):
-        quick(keras, recorder(probe=X[:, :2]))
+        quick(keras, recorder(probe=X[:, :2]), model=model)
+    assert "train_step" not in vars(model)
 
 
 def test_layers_that_draw_when_they_infer_draw_what_they_would(keras, recorder, root):
@@ -455,3 +462,18 @@ def test_gates_of_recurrent_kernels_are_rows_of_their_own(keras, recorder, root)
     frame = load.layers("gates").query("epoch == 1 and layer == 'lstm/lstm_cell'").set_index("tensor")
     gates = frame.loc[[f"recurrent_kernel.{name}" for name in ("input", "forget", "cell", "output")], STEPS[:2]]
     np.testing.assert_allclose(np.sqrt((gates**2).sum()), frame.loc["recurrent_kernel", STEPS[:2]].astype(float))
+
+
+def test_the_readmes_fits_become_a_study_with_a_report(keras, recorder, root, capsys):
+    text = (Path(__file__).parent.parent / "README.md").read_text().partition("## In your own training")[2]
+    code = textwrap.dedent(text[text.index("    import keras") :].partition("\n\nThen")[0])
+    assert "range(5)" in code and "epochs=20" in code
+    exec(code.replace("range(5)", "range(2)").replace("epochs=20", "epochs=1, verbose=0"))
+    commands = re.findall(r"python -m analysis\.(\w+) (\w+)", text)
+    assert {name for name, _ in commands} == {"compare", "report"}
+    for name, study in commands:
+        assert importlib.import_module(f"analysis.{name}").main([study]) == 0
+    table, page = capsys.readouterr().out.strip().rpartition("\n")[::2]
+    assert table.count("0.01") and table.count("0.1 ")
+    html = Path(page).read_text()
+    assert "<svg" in html and all(layer in html for layer in ("dense", "dense_1"))

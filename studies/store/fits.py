@@ -256,8 +256,8 @@ def _numbered(study: str, fit: Fit, fits: dict) -> tuple[Trial, list[EpochRecord
     seed = next(n for n in range(len(taken) + 1) if n not in taken) if fit.seed is None else fit.seed
     key = content_key({"study": study, "arm": fit.arm, "seed": seed})
     trial = Trial(key, study, "scientific", fit.arm, seed, fit.config, (), "")
-    epochs, layers = ([replace(record, key=key) for record in records] for records in (fit.epochs, fit.layers))
-    return trial, epochs, layers, replace(fit.result, key=key)
+    epochs = [replace(record, key=key) for record in fit.epochs]
+    return trial, epochs, [replace(record, key=key) for record in fit.layers], replace(fit.result, key=key)
 
 
 def design(study: str, fits: Sequence[dict], metric: str) -> Study:
