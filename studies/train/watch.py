@@ -50,13 +50,13 @@ class Watch:
         self.shown: set[int] = set()
         self.records: list[LayerRecord] = []
         try:
-            self._measured()
+            self.untrained = self._measured()
         except Exception as error:
             reason = " ".join(str(error).split())[:300]
             if named:
                 raise StudyError(f"probe: the model does not take it ({reason}): expected a batch of inputs") from error
             print(f"note: what layers give is not recorded ({reason}): give probe=, a batch of inputs", file=sys.stderr)
-            self.outputs = None
+            self.outputs, self.untrained = None, []
 
     def take(self, epoch: int, squares: np.ndarray | float = math.nan, *, keep: bool, look: bool) -> None:
         """Take the network as it is after an epoch.
@@ -68,8 +68,9 @@ class Watch:
         """
         self.latest = epoch, self._entries(), squares
         if look:
+            found = self._measured() if self.shown else self.untrained
             self.shown.add(epoch)
-            for layer, measured in self._measured():
+            for layer, measured in found:
                 self.looks.setdefault(layer, []).append((epoch, measured))
         if keep or look:
             self._keep_latest()
