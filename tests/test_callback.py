@@ -1,5 +1,6 @@
 """The callback in one's own `fit`: what it measures, that it changes nothing, and where it keeps it."""
 
+import functools
 import importlib
 import re
 import shutil
@@ -332,8 +333,9 @@ def test_a_fit_that_an_exception_ends_leaves_nothing_behind(keras, recorder, roo
 
     model = compiled(keras, linear(keras), run_eagerly=True)
     model.compute_loss, usual = interrupt, model.compute_loss
+    first = recorder("cut", seed=0)
     with pytest.raises(KeyboardInterrupt):
-        quick(keras, recorder("cut", seed=0), model=model)  # in a step
+        quick(keras, first, model=model)  # in a step
     assert "train_step" not in vars(model) and "apply" not in vars(model.optimizer)
     [error] = load.trials("cut")["error"]
     assert load.trials("cut")["status"].tolist() == ["crashed"] and error.startswith("KeyboardInterrupt")
@@ -344,6 +346,7 @@ def test_a_fit_that_an_exception_ends_leaves_nothing_behind(keras, recorder, roo
         quick(keras, kept, stop, model=model)  # between two
     quick(keras, recorder("cut", seed=2), model=model)
     assert "train_step" not in vars(model) and "apply" not in vars(model.optimizer)
+    assert not isinstance(model.train_function, functools.partial)  # which measures
     assert load.trials("cut")["seed"].tolist() == [0, 2]
 
 
