@@ -486,3 +486,4 @@ def test_the_readmes_fits_become_a_study_with_a_report(keras, recorder, root, ca
     assert table.count("0.01") and table.count("0.1 ")
     html = Path(page).read_text()
     assert "<svg" in html and all(layer in html for layer in ("dense", "dense_1"))
+    assert "the hash of its study, arm and seed" in html
