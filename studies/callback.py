@@ -22,7 +22,7 @@ import numpy as np
 
 from studies.command import provenance
 from studies.contract import TRIAL_COLUMNS, charted
-from studies.observe.early_warnings import early_warnings
+from studies.observe.early_warnings import early_warnings, stability
 from studies.record import EpochRecord, Result, StudyError, listed, shown
 from studies.store import fits
 from studies.train.meter import Meter
@@ -181,16 +181,18 @@ class Recording:
         losses = [value for name, value in self.logs.items() if name in ("loss", "val_loss")]
         if status == "finished" and not all(map(math.isfinite, losses)):
             status = "diverged"
-        classes = _classes(self.model)
+        classes, stable = _classes(self.model), stability(self.config["optimizer"])
+        chance = 1 / classes if classes else math.nan
+        seen = early_warnings(self.epochs, layers, classes, chance, stable)
         fit = fits.Fit(
             self.arm,
             self.seed,
             self.config,
             self.metric or _metric(self.epochs),
             self.epochs,
-            layers,
+            seen.layers,
             self._result(status, error),
-            early_warnings(self.epochs, layers, classes, 1 / classes if classes else math.nan),
+            seen.text,
             provenance.tags([], Path.cwd()) | {"mlflow.source.name": shlex.join(["python", *sys.argv])},
         )
         return self.place.write(fit)

@@ -487,3 +487,20 @@ def test_the_readmes_fits_become_a_study_with_a_report(keras, recorder, root, ca
     html = Path(page).read_text()
     assert "<svg" in html and all(layer in html for layer in ("dense", "dense_1"))
     assert "the hash of its study, arm and seed" in html
+
+
+def test_a_study_that_was_declared_is_not_added_to(keras, recorder, root):
+    from studies.record import Study
+    from studies.store import writer
+
+    study = Study("declared", "Is it?", {"a": (1, 2)}, (0,), {}, "val_loss")
+    writer.Execution(root, study, [], "").close("FINISHED")
+    with pytest.raises(StudyError, match="study=declared: a study of that name is there"):
+        quick(keras, recorder("declared"))
+
+
+def test_early_warnings_are_those_of_a_trial(keras, recorder, root):
+    model = compiled(keras, linear(keras), keras.optimizers.SGD(1e-5), run_eagerly=True)
+    quick(keras, recorder("still"), model=model)
+    assert load.trials("still")["warning"].tolist()[0].startswith("tiny updates")
+    assert "tiny updates" in load.layers("still").query("epoch == 1 and tensor == 'kernel'")["warning"].iloc[0]
