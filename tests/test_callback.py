@@ -500,7 +500,7 @@ def test_a_study_that_was_declared_is_not_added_to(keras, recorder, root):
 
 
 def test_early_warnings_are_those_of_a_trial(keras, recorder, root):
-    model = compiled(keras, linear(keras), keras.optimizers.SGD(1e-5), run_eagerly=True)
+    model = compiled(keras, linear(keras), keras.optimizers.SGD(1e-5), metrics=["accuracy"], run_eagerly=True)
     quick(keras, recorder("still"), model=model)
     assert load.trials("still")["warning"].tolist()[0].startswith("tiny updates")
     assert "tiny updates" in load.layers("still").query("epoch == 1 and tensor == 'kernel'")["warning"].iloc[0]
