@@ -144,6 +144,19 @@ def diagnostics_share(folder: Path) -> list[Figure]:
     ]
 
 
+def callback_share(folder: Path) -> list[Figure]:
+    """What the callback adds to Keras's own `fit`, in percent of it: see `benchmarks.fits`."""
+    command, settings = [sys.executable, "-m", "benchmarks.fits", "5"], os.environ | environment(threads=1, number=0)
+    done = subprocess.run(command, cwd=ROOT, env=settings, capture_output=True, text=True, check=True)
+    figures = []
+    for name, seconds in json.loads(done.stdout.splitlines()[-1]).items():
+        ours, other = seconds["with"], seconds["without"]
+        share = f"{100 * (ours / other - 1):.1f} %"
+        label = f"the callback in Keras's fit, {name.replace('_', ' ')}: CPU seconds"
+        figures.append(Figure(label, f"{ours:.2f}", f"{other:.2f}", share, "10 %", ""))
+    return figures
+
+
 def factor_steps(folder: Path) -> list[Figure]:
     """Milliseconds of a training step under each factor, digits MLP 2×64, against the plain step."""
     options = [
@@ -256,6 +269,7 @@ BENCHES = {
         whole_command,
         convolutions,
         diagnostics_share,
+        callback_share,
         factor_steps,
         loading,
     )

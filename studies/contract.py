@@ -116,6 +116,7 @@ class Tag:
     QUANTITIES = "trial.quantities"
     DESIGN = "study.design"
     HASH = "study.hash"
+    FITS = "study.fits"
 
 
 STUDY, ROOT = "studies.name", "studies.root"

@@ -52,6 +52,7 @@ MODULES_OWN = {
         *WITHOUT_TENSORFLOW,
     },
     "studies.command.driver": FOLDERS["studies.command"] | {"analysis"},
+    "studies.callback": {"studies.train", "studies.observe", "studies.store", "studies.command.provenance"},
 }
 """Modules that may import otherwise than their folder."""
 
@@ -63,7 +64,7 @@ ONLY_IN = {
     "hydra": {"studies.run", "studies.command.compose", "studies.command.explain"},
     "omegaconf": {"studies.run", "studies.command.compose", "studies.command.explain"},
     "tensorflow": {"studies.train", "studies.factors", "studies.compute", *IN_THE_GRAPH},
-    "keras": {"studies.train", "studies.factors", "studies.compute", *IN_THE_GRAPH},
+    "keras": {"studies.callback", "studies.train", "studies.factors", "studies.compute", *IN_THE_GRAPH},
 }
 """The folders or modules that may import a library."""
 

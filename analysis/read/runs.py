@@ -164,8 +164,13 @@ class Folder:
         ]
 
     def _here(self, artifact_uri: str) -> Path:
-        """Where a run's files are: below the store, wherever the store is now."""
-        return Path(self.root).resolve() / "artifacts" / Path(*_path(artifact_uri).parts[-3:])
+        """Where a run's files are: below the store, wherever the store is now, if they are in `artifacts/STUDY/RUN/…`.
+
+        Those of a run that a user began are where MLflow put them.
+        """
+        path = _path(artifact_uri)
+        ours = path.parts[-4:-3] == ("artifacts",)
+        return Path(self.root).resolve() / "artifacts" / Path(*path.parts[-3:]) if ours else path
 
 
 class Server:

@@ -21,6 +21,7 @@ from analysis.estimate.tuning import extended, rate_curve, rate_range, tuned, tu
 from analysis.show import answers, plots, style, tables
 from analysis.show.foretelling import MOST, SEED, foretell_table, foretell_words
 from analysis.show.tables import words
+from studies.contract import Tag
 from studies.record import Space, Study
 
 MOST_PANELS = 12
@@ -408,6 +409,7 @@ def reproduction(found: Findings) -> Section:
     changed = ", with uncommitted changes" if tags.get("git.dirty") == "true" else ""
     versions = {name.removeprefix("version."): value for name, value in tags.items() if name.startswith("version.")}
     seconds = found.trials["seconds_total"].sum()
+    key = "its study, arm and seed" if Tag.FITS in tags else "all that can change its numbers"
     pairs = {
         "command": tags.get("mlflow.source.name", "unknown"),
         "commit": commit + changed,
@@ -417,7 +419,7 @@ def reproduction(found: Findings) -> Section:
         "started": _moment(found.execution.start_time),
         "ended": _moment(found.execution.end_time),
         "training": f"{seconds:.0f} s over all workers, {_trials(found)}",
-        "design": f"hash {found.execution.hash}; a trial's key is the hash of all that can change its numbers",
+        "design": f"hash {found.execution.hash}; a trial's key is the hash of {key}",
     }
     section.blocks.append(Block("pairs", list(pairs.items())))
     section.blocks.append(Block("code", load.text(found.execution, "study.yaml", found.root), fold="The whole config"))

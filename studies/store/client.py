@@ -85,6 +85,11 @@ class ClientStore:
         found = self.client.search_runs([self.experiment], query)
         return found[0].info.run_id if found else None
 
+    def execution(self, fits: bool) -> str | None:
+        """The last execution there is of one's own fits, or of a study that was declared."""
+        found = self._runs(f"tags.`{Tag.ROLE}` = 'execution'")
+        return next((run.info.run_id for run in found if (Tag.FITS in run.data.tags) == fits), None)
+
 
 def _now() -> int:
     return int(time.time() * 1000)

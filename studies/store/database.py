@@ -67,20 +67,23 @@ def _trouble(error: Exception, setting: str) -> str:
     if code in BROKEN or (isinstance(error, sqlite3.DatabaseError) and not code):
         return (
             f"mlflow.db is damaged, or not an SQLite database of MLflow's ({error}). Restore it from a copy, or name "
-            f"another store with tracking.root=FOLDER"
+            f"another store with {setting}=FOLDER"
         )
     reason = f"{error.filename}: {error.strerror}" if isinstance(error, OSError) and error.filename else error
     return f"the store cannot be written ({reason}). Name a folder of your own with {setting}=FOLDER"
 
 
-def check_writable(root: str | Path) -> None:
+def check_writable(root: str | Path, setting: str = "tracking.root") -> None:
     """Refuse a root where no store can be kept, before anything trains.
+
+    Args:
+        setting: what names another folder.
 
     Raises:
         StudyError: it cannot be made, or written; its database is none of MLflow's.
     """
     root = Path(root)
-    with guarded(f"tracking.root={root}"):
+    with guarded(f"{setting}={root}", setting):
         root.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=root):
             pass

@@ -9,6 +9,7 @@ import time
 import uuid
 from pathlib import Path
 
+from studies.contract import Tag
 from studies.store.database import found, mark, transaction
 
 
@@ -126,6 +127,17 @@ class Store:
                 "roles.value = 'sweep'"
             )
             found = connection.execute(query, (self.experiment, sweep)).fetchone()
+            return found and found[0]
+
+    def execution(self, fits: bool) -> str | None:
+        """The last execution there is of one's own fits, or of a study that was declared."""
+        with transaction(self.database) as connection:
+            query = (
+                "SELECT run_uuid FROM runs JOIN tags AS roles USING (run_uuid) WHERE experiment_id = ? AND "
+                "lifecycle_stage = 'active' AND roles.key = ? AND roles.value = 'execution' AND ? = EXISTS "
+                "(SELECT 1 FROM tags WHERE tags.run_uuid = runs.run_uuid AND key = ?) ORDER BY start_time DESC"
+            )
+            found = connection.execute(query, (self.experiment, Tag.ROLE, fits, Tag.FITS)).fetchone()
             return found and found[0]
 
 

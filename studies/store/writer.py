@@ -80,10 +80,17 @@ RUN_STATUS = {"finished": "FINISHED", "diverged": "FINISHED", "timeout": "KILLED
 
 
 @contextmanager
-def _guarded(root) -> Iterator[None]:
-    """What the file system, SQLite or MLflow refuses within is the user's to put right."""
+def guarded(root: str | Path, setting: str = "tracking.root") -> Iterator[None]:
+    """What the file system, SQLite or MLflow refuses within is the user's to put right.
+
+    Args:
+        root, setting: as `studies.store.database.guarded` has them.
+
+    Raises:
+        StudyError: it is refused.
+    """
     try:
-        with database.guarded(root):
+        with database.guarded(root, setting):
             yield
     except Exception as error:
         mlflow = sys.modules.get("mlflow.exceptions")
@@ -92,7 +99,7 @@ def _guarded(root) -> Iterator[None]:
         reason = next(iter(str(error).strip().splitlines()), type(error).__name__)[:300]
         raise StudyError(
             f"{root}: MLflow refuses to write ({reason}). The same command goes on when that is put right; or name "
-            f"another store with tracking.root=FOLDER"
+            f"another store with {setting}=FOLDER"
         ) from error
 
 
@@ -100,11 +107,11 @@ def _writing(method):
     """A method of `Execution`, guarded."""
 
     @functools.wraps(method)
-    def guarded(self, *arguments, **settings):
-        with _guarded(self.root):
+    def writing(self, *arguments, **settings):
+        with guarded(self.root):
             return method(self, *arguments, **settings)
 
-    return guarded
+    return writing
 
 
 class Execution:
@@ -142,8 +149,8 @@ class Execution:
     @_writing
     def _begin(self, trials, config, jobs, provenance, compared) -> None:
         study = self.study
-        self.store = _opened(self.root, study.name)
-        self.folder = _folder(self.store)
+        self.store = opened(self.root, study.name)
+        self.folder = folder_of(self.store)
         self.store.end_leftovers(jobs.id if jobs else "")
         self.versions = {f"version.{name}": version(name) for name in ("tensorflow", "keras", "mlflow", "numpy")}
         self.versions |= {name: tag for name, tag in (provenance or {}).items() if name in CIRCUMSTANCES}
@@ -246,49 +253,15 @@ class Execution:
             warning: the signs that it went wrong, from `studies.observe`.
         """
         now = _now()
-        seconds = 0 if math.isnan(result.seconds_total) else result.seconds_total
-        tags = {
-            "study": self.study.name,
-            Tag.KEY: trial.key,
-            Tag.SEED: str(trial.seed),
-            Tag.ROLE: trial.role,
-            Tag.STATUS: result.status,
-            Tag.ARM: json.dumps(trial.arm),
-            Tag.NUISANCE: json.dumps(trial.nuisance),
-            "mlflow.parentRunId": self.parent,
-            **self.versions,
-        }
-        overrides = json.dumps(trial.overrides)
-        if len(overrides) <= TAG_LENGTH:  # else in config.yaml only
-            tags[Tag.OVERRIDES] = overrides
-        if warning:
-            tags[Tag.WARNING] = warning[:TAG_LENGTH]
-        if result.quantities:  # the metrics are single precision, and only finite
-            found = {n: value if math.isfinite(value) else str(value) for n, value in result.quantities.items()}
-            tags[Tag.QUANTITIES] = json.dumps(found)
-        if result.error:
-            tags[Tag.ERROR] = result.error[:TAG_LENGTH]
-        run = self.store.begin(f"{trial.label()} seed={trial.seed}", tags, now - int(1000 * seconds))
-
+        tags = trial_tags(trial, result, warning) | {"mlflow.parentRunId": self.parent, **self.versions}
+        run = self.store.begin(run_name(trial), tags, now - milliseconds(result))
         folder = self._artifacts(run)
-        (folder / "config.yaml").write_text(
-            _yaml({**trial.config, "seed": trial.seed, "overrides": list(trial.overrides)}), encoding="utf-8"
-        )
-        _write_parquet(folder / "epochs.parquet", {n: [getattr(e, n) for e in epochs] for n in EPOCH_COLUMNS})
-        statistics = np.array([record.statistics for record in layers], float).reshape(-1, len(STATISTICS))
-        numbers = dict(zip(STATISTICS, statistics.T.copy(), strict=True))
-        columns = {n: numbers[n] if n in numbers else [getattr(record, n) for record in layers] for n in LAYER_COLUMNS}
-        _write_parquet(folder / "layers.parquet", columns)
-        if counted := [record for record in layers if record.density]:
-            _write_parquet(folder / "densities.parquet", _densities(counted))
-
-        levels = trial.levels | {"seed": trial.seed}
-        params = {name: str(level) for name, level in levels.items()}
-        params |= {name: value for name, value in _main_values(trial.config).items() if name not in params}
+        for name, content in trial_files(trial, epochs, layers).items():
+            (folder / name).write_bytes(content)
         # MLflow's pages take the first metric where they show one.
-        metrics = sorted(_metrics(epochs, layers, result), key=lambda metric: metric[0] != self.study.metric)
+        found = sorted(metrics(epochs, layers, result), key=lambda metric: metric[0] != self.study.metric)
         dataset = self.datasets.get(content_key(trial.config.get("data")))
-        self.store.write(run, RUN_STATUS[result.status], now, params, metrics, dataset)
+        self.store.write(run, RUN_STATUS[result.status], now, params(trial), found, dataset)
 
     @_writing
     def close(self, status: str, table: str = "", verdict: str = "") -> None:
@@ -309,19 +282,77 @@ class Execution:
         self.store.end(self.parent, status, tags | {"mlflow.note.content": _whole_lines(note)})
 
     def _artifacts(self, run: str) -> Path:
-        return _artifacts(self.folder, run)
+        return artifacts(self.folder, run)
+
+
+def trial_tags(trial: Trial, result: Result, warning: str) -> dict[str, str]:
+    """What the run of a trial that has ended is tagged with."""
+    tags = {
+        "study": trial.study,
+        Tag.KEY: trial.key,
+        Tag.SEED: str(trial.seed),
+        Tag.ROLE: trial.role,
+        Tag.STATUS: result.status,
+        Tag.ARM: json.dumps(trial.arm),
+        Tag.NUISANCE: json.dumps(trial.nuisance),
+    }
+    overrides = json.dumps(trial.overrides)
+    if len(overrides) <= TAG_LENGTH:  # else in config.yaml only
+        tags[Tag.OVERRIDES] = overrides
+    if warning:
+        tags[Tag.WARNING] = warning[:TAG_LENGTH]
+    if result.quantities:  # the metrics are single precision, and only finite
+        found = {n: value if math.isfinite(value) else str(value) for n, value in result.quantities.items()}
+        tags[Tag.QUANTITIES] = json.dumps(found)
+    if result.error:
+        tags[Tag.ERROR] = result.error[:TAG_LENGTH]
+    return tags
+
+
+def trial_files(trial: Trial, epochs: list[EpochRecord], layers: list[LayerRecord]) -> dict[str, bytes]:
+    """A trial's artifacts by their names: its config, and its frames as Parquet."""
+    config = yaml_of({**trial.config, "seed": trial.seed, "overrides": list(trial.overrides)})
+    statistics = np.array([record.statistics for record in layers], float).reshape(-1, len(STATISTICS))
+    numbers = dict(zip(STATISTICS, statistics.T.copy(), strict=True))
+    columns = {n: numbers[n] if n in numbers else [getattr(record, n) for record in layers] for n in LAYER_COLUMNS}
+    files = {
+        "config.yaml": config.encode(),
+        "epochs.parquet": _parquet({n: [getattr(e, n) for e in epochs] for n in EPOCH_COLUMNS}),
+        "layers.parquet": _parquet(columns),
+    }
+    if counted := [record for record in layers if record.density]:
+        files["densities.parquet"] = _parquet(_densities(counted))
+    return files
+
+
+def run_name(trial: Trial) -> str:
+    """What MLflow's pages call a trial's run."""
+    return f"{trial.label()} seed={trial.seed}"
+
+
+def params(trial: Trial) -> dict[str, str]:
+    """A trial's levels, seed, and its config's main values, as MLflow keeps them."""
+    levels = trial.levels | {"seed": trial.seed}
+    named = {name: str(level) for name, level in levels.items()}
+    return named | {name: value for name, value in _main_values(trial.config).items() if name not in named}
+
+
+def milliseconds(result: Result) -> int:
+    """How long a trial took; 0 if that is not known."""
+    return 0 if math.isnan(result.seconds_total) else int(1000 * result.seconds_total)
 
 
 def end_sweep(root: str | Path, study: str, sweep: str, status: str, table: str) -> None:
     """End a sweep's run among a study's, if it has one, and keep the table of its jobs in Markdown."""
-    with _guarded(root):
-        opened = _opened(root, study)
-        if run := opened.sweep_run(sweep):
-            (_artifacts(_folder(opened), run) / "sweep.md").write_text(table, encoding="utf-8")
-            opened.end(run, status, {"mlflow.note.content": table[:TAG_LENGTH]})
+    with guarded(root):
+        store = opened(root, study)
+        if run := store.sweep_run(sweep):
+            (artifacts(folder_of(store), run) / "sweep.md").write_text(table, encoding="utf-8")
+            store.end(run, status, {"mlflow.note.content": table[:TAG_LENGTH]})
 
 
-def _opened(root, study: str):
+def opened(root: str | Path, study: str) -> Store | ClientStore:
+    """The experiment of a study in a store's folder, made if it is not there."""
     file = Path(root).resolve() / "mlflow.db"
     kind = Store if database.version(file) in contract.SCHEMAS else ClientStore
     return kind(file, study)
@@ -332,17 +363,19 @@ def _whole_lines(text: str) -> str:
     return text if len(text) <= TAG_LENGTH else text[:TAG_LENGTH].rpartition("\n")[0] or text[:TAG_LENGTH]
 
 
-def _folder(opened) -> Path:
-    return Path(unquote(urlsplit(opened.location).path))
+def folder_of(store: Store | ClientStore) -> Path:
+    """The folder of an experiment's files."""
+    return Path(unquote(urlsplit(store.location).path))
 
 
-def _artifacts(folder: Path, run: str) -> Path:
+def artifacts(folder: Path, run: str) -> Path:
+    """The folder of a run's files, in that of its experiment; made if it is not there."""
     path = folder / run / "artifacts"
     path.mkdir(parents=True, exist_ok=True)
     return path
 
 
-def _metrics(epochs, layers, result) -> list[tuple[str, float, int]]:
+def metrics(epochs: list[EpochRecord], layers: list[LayerRecord], result: Result) -> list[tuple[str, float, int]]:
     """Name, value and step of what goes into MLflow; only finite values, which is all it can keep."""
     steps = charted([record.epoch for record in epochs])
     metrics = [
@@ -396,7 +429,7 @@ def _main_values(config: dict) -> dict[str, str]:
     return values
 
 
-def _write_parquet(path: Path, columns: dict) -> None:
+def _parquet(columns: dict) -> bytes:
     import pyarrow
     from pyarrow import parquet
 
@@ -404,10 +437,11 @@ def _write_parquet(path: Path, columns: dict) -> None:
     # Snappy is read three times as fast as zstd from files this small, and takes a fifth more room.
     dictionary = ["key", "layer", "tensor", "warning"] if "layer" in columns else False
     parquet.write_table(table, buffer, compression="snappy", use_dictionary=dictionary, write_statistics=False)
-    path.write_bytes(buffer.getvalue())
+    return buffer.getvalue().to_pybytes()
 
 
-def _yaml(config) -> str:
+def yaml_of(config: dict) -> str:
+    """A config as text."""
     return yaml.dump(config, Dumper=yaml.CSafeDumper, sort_keys=False, allow_unicode=True)
 
 
