@@ -20,7 +20,7 @@ from studies.edge.shrink import shrunk
 from studies.factors import limits
 from studies.record import Result, StudyError, Trial, arm_label, content_key
 from studies.train import trial as training
-from studies.train.parts import Parts
+from studies.train.parts import Parts, build_model, dataset_of
 
 SECONDS = 60.0
 """That all calls of all models may take together."""
@@ -124,10 +124,10 @@ def _narrow(trial, dense, left: Counts, known: set[str], say) -> Iterator[Networ
     """A dense network of about as many parameters as are left, trained as the dense one is."""
     if left.kept > DENSE * left.parameters:
         return
-    config, dataset = dense.config, Parts(dense).examples.dataset
-    allow = config["targets"]["allow"]
+    config, allow = dense.config, dense.config["targets"]["allow"]
+    dataset, _ = dataset_of(config["data"], allow)
     try:
-        node = narrowed(config["model"], dataset, allow, left.kept)
+        node = narrowed(config["model"], left.kept, lambda node: build_model(node, dataset, [*allow, OWN]), list(allow))
     except StudyError as error:
         say(f"no narrow network: {error}")
         return

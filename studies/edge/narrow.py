@@ -6,9 +6,7 @@ import keras
 from keras import layers
 
 from studies.factors import targets
-from studies.factors.data import Dataset
 from studies.record import StudyError
-from studies.train.parts import build_model
 
 WIDTHS = ("width", "filters", "dense")
 """What widths are called among the settings of a model."""
@@ -17,10 +15,14 @@ STEPS = 12
 """Of the bisection: a width of some thousands is met to the unit."""
 
 
-def narrowed(node: dict, dataset: Dataset, allow: list[str], parameters: int) -> dict:
+def narrowed(node: dict, parameters: int, build: Callable[[dict], keras.Model], allow: list[str]) -> dict:
     """A model's node with all widths times one factor, so that the model has about so many parameters.
 
     A builder without any of `WIDTHS` is called as it is, and its layers are made narrower after it, see `scaled`.
+
+    Args:
+        build: gives a node's model; what it is to allow besides is `OWN`.
+        allow: prefixes that the user allows.
 
     Raises:
         StudyError: no width of it can be less, or a model of that width cannot be built.
@@ -30,7 +32,7 @@ def narrowed(node: dict, dataset: Dataset, allow: list[str], parameters: int) ->
     best: tuple[int, dict] = 0, {}
     for _ in range(STEPS):
         factor = (low + high) / 2
-        count = build_model(at(factor), dataset, [*allow, OWN]).count_params()
+        count = build(at(factor)).count_params()
         if not best[1] or abs(count - parameters) < abs(best[0] - parameters):
             best = count, at(factor)
         low, high = (factor, high) if count < parameters else (low, factor)
@@ -47,10 +49,12 @@ def _is_width(value) -> bool:
 
 
 def _by_settings(node: dict) -> Callable[[float], dict]:
+    unit = node.get("heads", 1)  # of attention, which share the width evenly
+
     def at(factor):
         widths = {name: node[name] for name in WIDTHS if _is_width(node.get(name))}
         times = {
-            name: [_less(each, factor) for each in value] if isinstance(value, list) else _less(value, factor)
+            name: [_less(each, factor) for each in value] if isinstance(value, list) else _less(value, factor, unit)
             for name, value in widths.items()
         }
         return node | times
@@ -69,8 +73,8 @@ def _by_layers(node: dict, allow: list[str]) -> Callable[[float], dict]:
     }
 
 
-def _less(width: int, factor: float) -> int:
-    return max(1, round(width * factor))
+def _less(width: int, factor: float, unit: int = 1) -> int:
+    return unit * max(1, round(width * factor / unit))
 
 
 def scaled(

@@ -23,8 +23,8 @@ ELEMENTWISE = (
 )
 """Layers that leave channels apart and have no weights: a channel of one number stays one of one number."""
 
-MIXING = (keras.activations.softmax, keras.activations.log_softmax)
-"""Activations that do not."""
+MIXING = {getattr(keras.activations, name) for name in ("softmax", "log_softmax", "sparsemax", "glu")}
+"""Activations that do not; nor, for all that is known, does one that is not Keras's."""
 
 
 @dataclass
@@ -87,9 +87,13 @@ def _is_plain(layer) -> bool:
     return type(layer) in LEARNING and getattr(layer, "groups", 1) == 1
 
 
+def _is_elementwise(activation) -> bool:
+    return activation in vars(keras.activations).values() and activation not in MIXING
+
+
 def _passes(layer) -> bool:
     if isinstance(layer, layers.Activation):
-        return layer.activation not in MIXING
+        return _is_elementwise(layer.activation)
     return type(layer) in (*ELEMENTWISE, layers.BatchNormalization, layers.Flatten)
 
 
@@ -100,13 +104,15 @@ def _last(chain) -> int:
 
 def _read(chain) -> dict[int, np.ndarray]:
     """Of each layer with units which of them something reads that counts, from the last layer to the first."""
-    read, wanted = {}, None
+    read: dict[int, np.ndarray] = {}
+    wanted = None
     for place in reversed(range(len(chain))):
         layer = chain[place]
         if isinstance(layer, LEARNING):
             kernel = layer.get_weights()[0]
-            mixes = layer.activation in MIXING
-            read[place] = np.full(kernel.shape[-1], True) if wanted is None or mixes else wanted
+            read[place] = np.full(kernel.shape[-1], True)
+            if wanted is not None and _is_elementwise(layer.activation):
+                read[place] = wanted
             wanted = kernel[..., read[place]].any(axis=(*range(kernel.ndim - 2), -1))
             wanted = wanted if _is_plain(layer) else None
         elif isinstance(layer, layers.Flatten) and wanted is not None:
@@ -145,7 +151,7 @@ def _smaller(layer, signal: _Signal, keep: np.ndarray, can_fold):
     into = kernel.sum(axis=tuple(range(kernel.ndim - 2)))  # (inputs, units): each input that is one number, times this
     offset = offset + np.where(signal.kept, 0, signal.value) @ into
     kernel = kernel[..., signal.kept, :]
-    same = ~kernel.any(axis=tuple(range(kernel.ndim - 1)))
+    same = ~kernel.any(axis=tuple(range(kernel.ndim - 1))) & _is_elementwise(layer.activation)
     value = np.where(same, np.asarray(layer.activation(keras.ops.convert_to_tensor(offset))), 0.0)
     kept = keep & ~(same & can_fold(value))
     if not kept.any():
