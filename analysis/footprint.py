@@ -199,7 +199,8 @@ def _over_seeds(frame: pd.DataFrame, by: list[str]) -> pd.DataFrame:
         row |= {name: float(part[name].astype(float).mean()) for name in NUMBERS}
         row |= {name: list(dict.fromkeys(each for some in part[name] for each in some)) for name in TEXTS}
         rows.append(row)
-    return pd.DataFrame(rows).astype(dict.fromkeys(by, object))
+    columns = {name: [row[name] for row in rows] for name in rows[0]}
+    return pd.DataFrame(columns | {name: pd.Series(columns[name], dtype=object) for name in by})
 
 
 def _of_dense(frame: pd.DataFrame) -> pd.DataFrame:

@@ -99,7 +99,7 @@ def _networks(asked: list[dict], say) -> Iterator[Network]:
             known.add(dense.key)
         elif dense.key not in known and not any(_key_of(other) == dense.key for other in asked):
             known.add(dense.key)
-            say(f"training what it was pruned from: {arm_label(dense.arm)}")
+            say("training the dense network that it was pruned from")
             yield from _of_trial("", *_trained(dense), dense, "dense", dense.key)
         yield from own
         yield from _narrow(trial, dense, own[0].counts, known, say)
