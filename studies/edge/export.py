@@ -2,6 +2,7 @@
 
 import gzip
 import os
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -62,7 +63,9 @@ def exported(model: keras.Model, images: np.ndarray | None = None) -> File:
 
     with _unrolled(model):
         graph = outputs.get_concrete_function()
-    converter = tf.lite.TFLiteConverter.from_concrete_functions([graph])
+    module = tf.Module()
+    module.outputs = outputs
+    converter = tf.lite.TFLiteConverter.from_concrete_functions([graph], module)
     if images is None:
         return File("float", _converted(converter))
     converter.optimizations = [tf.lite.Optimize.DEFAULT]
@@ -80,7 +83,8 @@ def exported(model: keras.Model, images: np.ndarray | None = None) -> File:
 
 def _converted(converter) -> bytes:
     try:
-        with _quiet():
+        with _quiet(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # that statistics are missing, which are taken from the images
             return converter.convert()
     except Exception as error:  # the converter's own, and whatever its passes raise
         lines = [line for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
