@@ -153,8 +153,12 @@ def _answered(asked: list[dict], to: str | Path | None) -> list[dict]:
         files[0].write_text(json.dumps(request), encoding="utf-8")
         command = [sys.executable, "-c", PROCESS, json.dumps(sys.path), *map(str, files)]
         with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True) as process:
-            for line in process.stdout or ():
-                print(line.rstrip(), file=sys.stderr, flush=True)
+            try:
+                for line in process.stdout or ():
+                    print(line.rstrip(), file=sys.stderr, flush=True)
+            except BaseException:
+                process.kill()
+                raise
         if not files[1].exists():
             errors.seek(0)
             last = " ".join(" ".join(errors.read().splitlines()[-3:]).split())

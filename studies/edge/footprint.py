@@ -42,7 +42,8 @@ class Network:
         counts: its parameters and operations.
         result: of the training that its weights are from.
         files: by kind; a text in place of a file that cannot be made says why.
-        images, labels: of the test set, as the model takes them.
+        accuracies: of the files, by kind, on the test set.
+        image: one of it, as the model takes it.
         notes: what is to be said of it.
     """
 
@@ -54,8 +55,8 @@ class Network:
     counts: Counts
     result: Result
     files: dict[str, File | str]
-    images: np.ndarray
-    labels: np.ndarray
+    accuracies: dict[str, float]
+    image: np.ndarray
     notes: tuple[str, ...] = ()
 
 
@@ -74,15 +75,13 @@ def footprints(asked: list[dict], folder: str | None, say: Callable[[str], None]
     networks = list(_networks(asked, say))
     made = [(net, kind, file) for net in networks for kind, file in net.files.items()]
     there = [(net, file) for net, _, file in made if isinstance(file, File)]
-    runners = [Runner(file) for _, file in there]
-    say(f"timing {len(runners)} files in turns")
-    times = percentiles(interleaved(runners, [net.images[0] for net, _ in there], SECONDS)) if runners else []
-    say("scoring them on the test set")
-    scores = [runner.accuracy(net.images, net.labels) for runner, (net, _) in zip(runners, there, strict=True)]
-    measured = {id(file): (*pair, score) for (_, file), pair, score in zip(there, times, scores, strict=True)}
+    say(f"timing {len(there)} files in turns")
+    runners, inputs = [Runner(file) for _, file in there], [net.image for net, _ in there]
+    pairs = percentiles(interleaved(runners, inputs, SECONDS)) if there else np.empty((0, 2))
+    times = {id(file): pair for (_, file), pair in zip(there, pairs, strict=True)}
     if folder is not None:
         _keep(made, Path(folder))
-    return [_record(net, kind, file, measured.get(id(file))) for net, kind, file in made]
+    return [_record(net, kind, file, times.get(id(file))) for net, kind, file in made]
 
 
 def _networks(asked: list[dict], say) -> Iterator[Network]:
@@ -142,19 +141,23 @@ def _narrow(trial, dense, left: Counts, known: set[str], say) -> Iterator[Networ
 
 
 def _network(key, parts, model, result, trial, name, reference, notes=()) -> Network:
-    """A network with its files, which are made at once: the next trial may take the same model's weights."""
+    """A network with its files, which are made and scored at once: the next trial may take the same model's weights."""
     split = parts.examples.split
     files: dict[str, File | str] = {}
+    accuracies, images, labels = {}, _images(parts, split.test), parts.data[1].numpy()[split.test]
     for kind in KINDS:
         calibration = (
             _images(parts, split.train[:: max(1, len(split.train) // CALIBRATION)]) if kind == "int8" else None
         )
         try:
-            files[kind] = exported(model, calibration)
+            files[kind] = file = exported(model, calibration)
+            accuracies[kind] = Runner(file).accuracy(images, labels)
         except StudyError as error:
             files[kind] = str(error)
-    images, labels = _images(parts, split.test), parts.data[1].numpy()[split.test]
-    return Network(key, trial.arm, trial.seed, name, reference, counts(model), result, files, images, labels, notes)
+    kept = files, accuracies, images[0]
+    if result.status != "finished":
+        notes = (*notes, f"its training has not finished: {result.status}")
+    return Network(key, trial.arm, trial.seed, name, reference, counts(model), result, *kept, notes)
 
 
 def _images(parts: Parts, places: np.ndarray) -> np.ndarray:
@@ -186,7 +189,7 @@ def _without_pruning(arm: dict) -> dict:
     return {factor: level for factor, level in arm.items() if factor.partition(".")[0] != "pruning"}
 
 
-def _record(net: Network, kind: str, file: File | str, measured) -> dict[str, Any]:
+def _record(net: Network, kind: str, file: File | str, times: np.ndarray | None) -> dict[str, Any]:
     """What is found of one file, by name; times in seconds, None for what there is not."""
     counted, notes = net.counts, list(net.notes)
     found: dict[str, Any] = {
@@ -204,7 +207,7 @@ def _record(net: Network, kind: str, file: File | str, measured) -> dict[str, An
         "compressed": None,
         "p50": None,
         "p95": None,
-        "accuracy": None,
+        "accuracy": net.accuracies.get(kind),
         "model_accuracy": net.result.test_accuracy,
         "status": net.result.status,
         "val_loss": net.result.val_loss,
@@ -212,12 +215,12 @@ def _record(net: Network, kind: str, file: File | str, measured) -> dict[str, An
         "in_floats": [],
         "notes": notes,
     }
-    if isinstance(file, str):
-        notes.append(file)
+    if isinstance(file, str) or times is None:
+        notes.append(str(file))
         return found
-    p50, p95, accuracy = map(float, measured)
-    found |= {"bytes": len(file.content), "compressed": file.compressed, "p50": p50, "p95": p95, "accuracy": accuracy}
-    return found | {"in_floats": list(file.fallen)}
+    p50, p95 = times.tolist()
+    sizes = {"bytes": len(file.content), "compressed": file.compressed}
+    return found | sizes | {"p50": p50, "p95": p95, "in_floats": list(file.fallen)}
 
 
 def _keep(made, folder: Path) -> None:
