@@ -62,8 +62,8 @@ $(STAMP): requirements.lock
 	touch $(STAMP)
 
 lock: $(STAMP)
-	.venv/bin/uv pip compile pyproject.toml --extra dev --universal --generate-hashes --no-emit-index-url --no-header \
-		--no-annotate --quiet --output-file requirements.lock
+	.venv/bin/uv pip compile pyproject.toml --extra dev --extra edge --universal --generate-hashes --no-emit-index-url \
+		--no-header --no-annotate --quiet --output-file requirements.lock
 
 clean:
 	rm -rf .venv .pytest_cache .ruff_cache .mypy_cache .hypothesis

@@ -10,6 +10,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 
 import pandas as pd
+import yaml
 
 from analysis.read import raw, runs
 from analysis.read.runs import Run
@@ -236,6 +237,13 @@ def settings(study: str, root: str | Path = "mlruns", keys: Iterable[str] | None
     frame = pd.DataFrame({name: pd.Series([row.get(name) for row in rows], dtype=object) for name in names})
     frame.insert(0, "key", [run.tags[Tag.KEY] for run in selected])
     return frame
+
+
+def configs(study: str, root: str | Path = "mlruns", keys: Iterable[str] | None = None) -> dict[str, dict]:
+    """Each trial's whole config, with its `seed` and the `overrides` that compose it, by its key."""
+    store = runs.opened(root)
+    selected = _selected(store, study, keys)
+    return {run.tags[Tag.KEY]: yaml.safe_load(store.content(run, "config.yaml")) for run in selected}
 
 
 def finished_keys(study: str, root: str | Path = "mlruns") -> set[str]:

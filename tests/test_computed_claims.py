@@ -12,7 +12,7 @@ from studies.design.study import read_study
 STUDIES = {path.stem: yaml.safe_load(path.read_text()) for path in sorted((CONF / "study" / "claims").glob("*.yaml"))}
 CARDS = {name: study["claim"] for name, study in STUDIES.items() if "compute" in study}
 KINDS = ("definitional", "arithmetic", "existential", "universal", "quantitative")
-REFUTED = ("gpt3_months", "resnet_uses_he")
+REFUTED = ("gpt3_months", "resnet_uses_he", "pruning_real_time")
 """What a base arm of theirs measures is no evidence for the statement."""
 
 SLOW = ("weights_dominate",)

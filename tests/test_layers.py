@@ -30,7 +30,8 @@ FOLDERS = {
     "studies.observe": set(),
     "studies.store": set(),
     "studies.train": {"studies.factors", "studies.observe"},
-    "studies.compute": {"studies.factors", "studies.train"},
+    "studies.edge": {"studies.factors", "studies.train"},
+    "studies.compute": {"studies.factors", "studies.train", "studies.edge"},
     "studies.command": {"studies.design", "studies.execute", "studies.store", "studies.observe", *WITHOUT_TENSORFLOW},
     "analysis.read": set(),
     "analysis.estimate": {"analysis.read", "analysis.load"},
@@ -51,6 +52,7 @@ MODULES_OWN = {
         "analysis",
         *WITHOUT_TENSORFLOW,
     },
+    "studies.edge.__main__": {"studies.execute"},
     "studies.command.driver": FOLDERS["studies.command"] | {"analysis"},
     "studies.callback": {"studies.train", "studies.observe", "studies.store", "studies.command.provenance"},
 }
@@ -63,8 +65,8 @@ ONLY_IN = {
     "mlflow": {"studies.store", "analysis.read"},
     "hydra": {"studies.run", "studies.command.compose", "studies.command.explain"},
     "omegaconf": {"studies.run", "studies.command.compose", "studies.command.explain"},
-    "tensorflow": {"studies.train", "studies.factors", "studies.compute", *IN_THE_GRAPH},
-    "keras": {"studies.callback", "studies.train", "studies.factors", "studies.compute", *IN_THE_GRAPH},
+    "tensorflow": {"studies.train", "studies.factors", "studies.compute", "studies.edge", *IN_THE_GRAPH},
+    "keras": {"studies.callback", "studies.train", "studies.factors", "studies.compute", "studies.edge", *IN_THE_GRAPH},
 }
 """The folders or modules that may import a library."""
 

@@ -431,6 +431,7 @@ GROUPS: dict[str, Group] = {
             "studies.compute.propagation": ("gradient_slope", "variances"),
             "studies.compute.importance": ("magnitude", "rejection"),
             "studies.compute.attribution": ("deletion",),
+            "studies.compute.inference": ("batch_one",),
         },
         graph=_all_but(),
         built_with=_alone,

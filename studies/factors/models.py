@@ -237,20 +237,23 @@ def vit(
     return keras.Model(inputs, layers.Dense(classes, name="logits")(x))
 
 
-def work(model: keras.Model) -> Work:
+def work(model: keras.Model, count: Callable = lambda kernel: math.prod(kernel.shape)) -> Work:
     """What one example costs a model, counted.
 
     A kernel's weights each are a multiply-add wherever it is used: at each place of the output, at each step of a
     recurrence. A product of two signals, as attention has, counts as a dense layer's.
+
+    Args:
+        count: how many of a kernel's weights count; all by default.
     """
     used = dense = convolution = 0
     for operation in getattr(model, "operations", model.layers):
         if isinstance(operation, keras.Model):
-            inner = work(operation)
+            inner = work(operation, count)
             used, dense, convolution = used + inner.layers, dense + inner.dense, convolution + inner.convolution
             continue
         before, after = _shapes(operation)
-        weights = sum(math.prod(v.shape) for v in _kernels(operation))
+        weights = sum(count(v) for v in _kernels(operation))
         if type(operation).__name__ == "Matmul":
             dense += math.prod(after[1:]) * before[-1]
         elif isinstance(operation, layers.RNN):

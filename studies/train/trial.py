@@ -16,10 +16,14 @@ from studies.train.stopping import EarlyStopping
 gc.freeze()  # a full collection that walks through all that TensorFlow's import made takes as long as a short trial
 
 
-def run(trial: Trial) -> Iterator[EpochRecord | list[LayerRecord] | Result]:
-    """Train one trial and give its records as they come, layers' ones many at a time, its result last."""
+def run(trial: Trial, parts: Parts | None = None) -> Iterator[EpochRecord | list[LayerRecord] | Result]:
+    """Train one trial and give its records as they come, layers' ones many at a time, its result last.
+
+    Args:
+        parts: the trial's, at their start, for who wants its network when it has ended; None makes them.
+    """
     started = time.perf_counter()
-    training, parts = trial.config["training"], Parts(trial)
+    training, parts = trial.config["training"], parts or Parts(trial)
     observations, stopping = Observations(trial, parts), EarlyStopping(training["early_stopping"])
     observed = ["train"] if observations.some else []
     untrained = scores(parts, "val", *observed) | observations.look(0, ended=False)
