@@ -75,6 +75,8 @@ FINAL = (
     "seconds_train",
     "seconds_total",
     "memory_mb",
+    "sparsity",
+    "parameters_kept",
 )
 RUN_STATUS = {"finished": "FINISHED", "diverged": "FINISHED", "timeout": "KILLED", "crashed": "FAILED"}
 
