@@ -116,7 +116,7 @@ class Pruner:
         """The share of the prunable weights that is gone, and of all the model's parameters that is left."""
         if not self.kernels:
             return {}
-        gone = {id(w): int(np.count_nonzero(~kept.numpy())) for w, kept in zip(self.masks.weights, self.masks.kept)}
+        gone = {id(w): int(np.count_nonzero(kept.numpy() == 0)) for w, kept in zip(self.masks.weights, self.masks.kept)}
         size, total = (sum(math.prod(v.shape) for v in some) for some in (self.kernels, self.engine.model.weights))
         return {
             "sparsity": sum(gone[id(kernel)] for kernel in self.kernels) / size,
