@@ -128,7 +128,8 @@ class Pruner:
         score = CRITERIA[criterion] if isinstance(criterion, str) else criterion
         iterations = ITERATIONS.get(str(criterion), 1) if cut.sparsity > self.sparsity else 1
         for level in levels(self.sparsity, cut.sparsity, iterations):
-            scores = score(self._network())
+            with np.errstate(all="ignore"):  # weights of a trial that diverges
+                scores = score(self._network())
             self.kept = select(scores, self.kept, level, self.pruning.scope)
         if self.pruning.shuffled and last:
             self.kept = shuffled(self.kept, self.rng)
