@@ -126,6 +126,13 @@ def test_the_graph_knows_of_masks_and_not_of_what_they_are():
     assert all(graph == {"units": False, "movement": False} for graph in graphs.values())
 
 
+def test_what_is_drawn_follows_the_stream_of_noise(config):
+    drawn = {
+        name: "noise" in limits.drawn(config([f"pruning={name}"])) for name in ("none", "random", "lottery_shuffled")
+    }
+    assert drawn == {"none": False, "random": True, "lottery_shuffled": True}
+
+
 # From here on with TensorFlow.
 
 
