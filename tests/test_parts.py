@@ -145,7 +145,7 @@ def test_a_function_of_a_users_own_is_what_its_group_takes(own, parts):
 
     clip = steps.option({"_target_": "mine_of_parts.shorten"}, "clipping", ["mine_of_parts."])
     assert clip.clip and not clip.penalty
-    with pytest.raises(StudyError, match="clipping._target_=mine_of_parts.nothing gives a"):
+    with pytest.raises(StudyError, match=r"clipping\._target_=mine_of_parts\.nothing gives a"):
         steps.option({"_target_": "mine_of_parts.nothing"}, "clipping", ["mine_of_parts."])
     with pytest.raises(StudyError, match=r"pruning._target_=mine_of_parts.shorten gives a .* expected a .*\.Pruning"):
         pruner.pruning_of({"_target_": "mine_of_parts.shorten"}, ["mine_of_parts."])

@@ -275,6 +275,24 @@ def test_a_network_without_units_is_the_narrow_one(tf, engine_of):
     assert left == sum(v.numpy().size for v in small.trainable_variables)
 
 
+def test_a_plan_and_a_criterion_may_be_ones_own(engine_of):
+    from studies.train.pruner import Pruner
+
+    engine = engine_of(dense(4, 6, 3))
+    own = pruning.Pruning(
+        lambda epochs: pruning.straight(epochs, pruning.Cut(epochs - 1, 0.5)),
+        lambda network: [np.arange(kernel.size).reshape(kernel.shape) for kernel in network.kernels],
+        scope="layer",
+        keep_last=False,
+    )
+    pruner = Pruner(own, 3, engine, None, None, np.random.default_rng(0))
+    assert [pruner.after(epoch) for epoch in range(4)] == [False, False, True, False] and not pruner.before(3)
+    for kernel in engine.masks.weights:
+        half = kernel.numpy().size // 2
+        assert (kernel.numpy().ravel()[:half] == 0).all() and (kernel.numpy().ravel()[half:] != 0).all()
+    assert pruner.shares == {"sparsity": 0.5, "parameters_kept": 1 - 21 / 51}
+
+
 TICKET = ("pruning=lottery_ticket", "pruning.rounds=1", "pruning.rewind=1", "training.epochs=5", "pruning.sparsity=0.7")
 
 
