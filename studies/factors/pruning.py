@@ -164,8 +164,8 @@ def iterative(
             least = max(whole, rewind + 1)
             fitting = [t + rounds * (t - rewind) for t in (least, least + 1)]
             raise StudyError(
-                f"training.epochs={epochs} with pruning.rounds={rounds} and pruning.rewind={rewind}: expected a round of T "
-                f"epochs and {rounds} more of T - {rewind}, such as training.epochs={fitting[0]} or {fitting[1]}"
+                f"training.epochs={epochs} with pruning.rounds={rounds} and pruning.rewind={rewind}: expected a round "
+                f"of T epochs and {rounds} more of T - {rewind}, such as training.epochs={fitting[0]} or {fitting[1]}"
             )
         again = whole - rewind
         cuts = (
