@@ -37,6 +37,8 @@ EPOCH = {
     "jacobian_min": "least singular value of the same",
     "activation_slope": "rise of the natural logarithm of the activations' sd, a layer towards the output",
     "gradient_slope": "rise of the natural logarithm of ‖∂loss/∂activation‖, a layer towards the output",
+    "sparsity": "share of the weights that may be pruned that is gone after the epoch; null without pruning",
+    "parameters_kept": "share of all the model's parameters, biases and statistics too, that is not pruned",
 }
 
 TRIAL = {
@@ -65,6 +67,8 @@ TRIAL = {
     "ema_test_accuracy": "test_accuracy of that average",
     "epochs": "whole epochs trained",
     "parameters": "number of the model's weights, trained or not",
+    "sparsity": "share of the weights that may be pruned that is gone at the end; null without pruning",
+    "parameters_kept": "share of all the model's parameters, biases and statistics too, that is not pruned",
     "classes": "number of classes; the uniform guess has a loss of log(classes)",
     "chance_train": "accuracy of guessing the commonest class of the training images, by the labels trained by",
     "chance_val": "accuracy of guessing the commonest class of the validation images",

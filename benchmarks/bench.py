@@ -22,7 +22,7 @@ import numpy as np
 import yaml
 
 from analysis import load
-from benchmarks import replay
+from benchmarks import pruned, replay
 from studies.execute.worker import environment
 
 ROOT = Path(__file__).parent.parent
@@ -179,6 +179,26 @@ def factor_steps(folder: Path) -> list[Figure]:
     ]
 
 
+def pruned_steps(folder: Path) -> list[Figure]:
+    """A step with masks against a dense one, in turns in one process, CPU time: under XLA, but for the CNN."""
+    lenet = ["model=lenet_300_100", "training.batch_size=64", "data=mnist", "data.train_size=4000"]
+    nets = {
+        "digits MLP 2×64": [],
+        "LeNet-300-100 on MNIST": lenet,
+        "MNIST CNN": [*CNN, "data=mnist", "data.train_size=2000", "engine.xla=false"],
+    }
+    figures = []
+    for name, words in nets.items():
+        for optimizer in ("momentum", "adam"):
+            plain = [*words, f"optimizer={optimizer}"]
+            words_of = {"dense": plain, "pruned": [*plain, "pruning=snip"]}
+            ms = pruned.step_ms(words_of, 6 if "CNN" in name else 20)
+            ratio = f"{ms['pruned'] / ms['dense']:.2f}×"
+            label = f"CPU ms of a pruned step, {name}, {optimizer}"
+            figures.append(Figure(label, f"{ms['pruned']:.3f}", f"{ms['dense']:.3f}", ratio, "1.15×", ""))
+    return figures
+
+
 def answers(folder: Path) -> list[Figure]:
     """Commands that answer without TensorFlow."""
     store = f"tracking.root={folder / 'answers'}"
@@ -271,6 +291,7 @@ BENCHES = {
         diagnostics_share,
         callback_share,
         factor_steps,
+        pruned_steps,
         loading,
     )
 }

@@ -33,6 +33,8 @@ EPOCH_COLUMNS = (
     "jacobian_min",
     "activation_slope",
     "gradient_slope",
+    "sparsity",
+    "parameters_kept",
 )
 
 QUANTILES = (0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99)

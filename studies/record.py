@@ -321,6 +321,8 @@ class EpochRecord:
         ema_val_loss, ema_val_accuracy: of the weights' average over the steps, if the optimizer keeps one.
         clipped: the share of the gradient's elements, tensors or units that clipping changed, the mean of its steps.
         sharpness, …: of the network after it; NaN where they were not observed.
+        sparsity: the share of the weights that may be pruned that is gone after it; NaN without pruning.
+        parameters_kept: the share of all the model's parameters that is not pruned.
     """
 
     key: str
@@ -344,6 +346,8 @@ class EpochRecord:
     jacobian_min: float = math.nan
     activation_slope: float = math.nan
     gradient_slope: float = math.nan
+    sparsity: float = math.nan
+    parameters_kept: float = math.nan
 
 
 @dataclass(frozen=True)
@@ -376,7 +380,9 @@ class Result:
         train_loss, …, val_loss, …, test_loss, …, ema_…: of the weights that the trial ends with, in inference mode;
             with early stopping, those that had the lowest validation loss.
         last_val_loss, last_val_accuracy: of the last epoch's weights.
-        best_val_loss, best_val_accuracy: over the epochs, the untrained network left out.
+        best_val_loss, best_val_accuracy: over the epochs, the untrained network left out, and those of a network that
+            was yet to be pruned.
+        sparsity, parameters_kept: see `EpochRecord`.
         parameters: all of the model's weights, trained or not.
         classes: number of classes.
         chance_train, chance_val, chance_test: the accuracy of always guessing the commonest class of these examples; of
@@ -405,6 +411,8 @@ class Result:
     ema_test_loss: float = math.nan
     ema_test_accuracy: float = math.nan
     parameters: int = 0
+    sparsity: float = math.nan
+    parameters_kept: float = math.nan
     classes: int = 0
     chance_train: float = math.nan
     chance_val: float = math.nan

@@ -141,13 +141,14 @@ def test_chance_is_the_share_of_the_commonest_class(parts, tf):
 
 
 def test_a_function_of_a_users_own_is_what_its_group_takes(own, parts):
-    from studies.train import steps
+    from studies.train import pruner, steps
 
     clip = steps.option({"_target_": "mine_of_parts.shorten"}, "clipping", ["mine_of_parts."])
     assert clip.clip and not clip.penalty
-    for group, function in (("clipping", "nothing"), ("pruning", "shorten")):
-        with pytest.raises(StudyError, match=f"{group}._target_=mine_of_parts.{function} gives a"):
-            steps.option({"_target_": f"mine_of_parts.{function}"}, group, ["mine_of_parts."])
+    with pytest.raises(StudyError, match=r"clipping\._target_=mine_of_parts\.nothing gives a"):
+        steps.option({"_target_": "mine_of_parts.nothing"}, "clipping", ["mine_of_parts."])
+    with pytest.raises(StudyError, match=r"pruning._target_=mine_of_parts.shorten gives a .* expected a .*\.Pruning"):
+        pruner.pruning_of({"_target_": "mine_of_parts.shorten"}, ["mine_of_parts."])
 
 
 def test_an_update_of_more_batches_than_there_are_is_refused(trial_of):

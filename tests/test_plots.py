@@ -231,6 +231,13 @@ def test_sensitivity_has_a_line_an_arm_over_rates_on_a_logarithmic_axis():
     assert "learning rate" in figure.get_supxlabel()
 
 
+def test_a_metric_over_sparsities_has_a_plain_axis():
+    some = pd.concat([trials(depths=(2,)).assign(**{"pruning.sparsity": share}) for share in (0.5, 0.9)])
+    whole = compared(some, ["initializer", "pruning.sparsity"])
+    figure = plots.sensitivity(plots.Arms(whole, ["initializer"]), whole, "pruning.sparsity", "val_accuracy")
+    assert figure.axes[0].get_xscale() == "linear" and figure.get_supxlabel().startswith("sparsity")
+
+
 def log_figures():
     """A logarithmic axis across, one up, and scales of colours."""
     some = pd.concat([trials(depths=(2,)).assign(**{"optimizer.learning_rate": r}) for r in (0.1, 0.001)])

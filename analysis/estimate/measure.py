@@ -43,7 +43,8 @@ def measure(name: str) -> Measure:
 
     More is better of what ends in `accuracy`; less of what ends in `loss`, of `seconds…` and `memory_mb`; nothing is
     known of others, such as parameters, a layer's statistic and a column of one's own. Accuracies, `chance_…`,
-    `clipped` and a layer's `sparsity_…` are shares; losses, seconds, memory and `AMOUNTS` are never below zero.
+    `clipped`, `sparsity`, `parameters_kept` and a layer's `sparsity_…` are shares; losses, seconds, memory and
+    `AMOUNTS` are never below zero.
 
     >>> measure("val_accuracy").better, measure("seconds_total").better, measure("dense.kernel.l2@3").better
     (1, -1, 0)
@@ -55,6 +56,6 @@ def measure(name: str) -> Measure:
         return Measure(name, 1, 0, 1, guessed)
     if not of_layer and (last.endswith("loss") or last.startswith("seconds") or last == "memory_mb"):
         return Measure(name, -1, 0, math.inf, guessed)
-    if last.startswith(("sparsity_", "chance_")) or last == "clipped":
+    if last.startswith(("sparsity_", "chance_")) or last in ("clipped", "sparsity", "parameters_kept"):
         return Measure(name, 0, 0, 1)
     return Measure(name, 0, 0) if last in AMOUNTS else Measure(name)

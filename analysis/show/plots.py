@@ -342,11 +342,11 @@ def some(names: list, count: int) -> list:
 
 @styled
 def sensitivity(arms: Arms, compared: pd.DataFrame, rate: str, metric: str) -> Figure:
-    """A metric against the learning rate, a line an arm, its interval as a band.
+    """A metric along a factor of numbers, a line an arm, its interval as a band: a rate, on a log scale, or a sparsity.
 
     Args:
-        compared: from `comparison.comparison` by the arms' factors and the rate.
-        rate: the rate's factor.
+        compared: from `comparison.comparison` by the arms' factors and this one.
+        rate: the factor.
     """
     figure, panels = style.grid(
         [arms.title(panel) for panel in arms.panels], 2.7 if len(arms.panels) > 1 else 5.2, 2.2, left=0.85, right=0.2
@@ -356,7 +356,7 @@ def sensitivity(arms: Arms, compared: pd.DataFrame, rate: str, metric: str) -> F
         for arm, part in arms.of(compared.sort_values(rate, kind="stable"), panel):
             look = arms.styles[arm]
             _line(axes, part[rate].astype(float), part, look, arms.name(arm), look.marker)
-        if tried[0] > 0:
+        if tried[0] > 0 and not rate.endswith("sparsity"):
             axes.set_xscale("log")
             style.plain_log(axes.xaxis)
             if len(tried) <= 7:

@@ -22,7 +22,7 @@ from analysis.show import answers, plots, style, tables
 from analysis.show.foretelling import MOST, SEED, foretell_table, foretell_words
 from analysis.show.tables import words
 from studies.contract import Tag
-from studies.record import Space, Study
+from studies.record import Space, Study, short
 
 MOST_PANELS = 12
 MOST_ARMS = 60
@@ -32,7 +32,7 @@ ARMS_IN_DETAIL = 5
 MAPS = 6
 """Arms whose weights are shown, and maps of two factors each."""
 
-RATE = "optimizer.learning_rate"
+RATE, SPARSITY = "optimizer.learning_rate", "pruning.sparsity"
 
 FAILURE = "A trial that diverged or timed out scores chance, or what the worst that finished does if that is worse."
 
@@ -320,30 +320,32 @@ def rates(found: Findings) -> Section:
                 "Range test: the training loss while the learning rate rises, a line a seed (Smith 2017, section 3.3).",
             )
             section.table(tables.rate_table(ranges, found.by, "html"))
-    if [RATE] in found.dimensions and found.trials[RATE].map(lambda rate: isinstance(rate, int | float)).all():
-        _sensitivity(section, found, found.trials, study.metric, "sensitivity")
+    for along, name in ((RATE, "sensitivity"), (SPARSITY, "sparsity")):
+        if [along] in found.dimensions and found.trials[along].map(lambda level: isinstance(level, int | float)).all():
+            _sensitivity(section, found, found.trials, study.metric, name, along)
     return section
 
 
-def _sensitivity(section, found, trials, metric, name) -> None:
-    """The metric against the rate, by the other factors; averaged over those that are nuisance, or too many.
+def _sensitivity(section, found, trials, metric, name, along=RATE) -> None:
+    """The metric along a factor of numbers, by the others; averaged over those that are nuisance, or too many.
 
     Drawn ones are not averaged over: they have one combination at each rate.
     """
-    colour, panels = split([d for d in found.dimensions if d != [RATE]], found.study.baseline)
+    colour, panels = split([d for d in found.dimensions if d != [along]], found.study.baseline)
     if found.levels(panels) > MOST_PANELS:
         panels = []
-    by, others = [*panels, *colour, RATE], () if found.study.draws else found.study.nuisance
+    by, others = [*panels, *colour, along], () if found.study.draws else found.study.nuisance
     over = [f for f in (*arms.averaged_over(found.study, by), *others) if f in trials and f not in by]
     compared = estimates.comparison(trials, by, metric, {}, over)
+    levels = words(short(along, [along]))
     averaged = f"averaged over {_and(over)} and " if over else ""
     if compared["mean"].isna().all():
-        section.text(f"Nothing to show by learning rate: no combination of {_and(over)} was tried with all arms.")
+        section.text(f"Nothing to show by {levels}: no combination of {_and(over)} was tried with all arms.")
         return
     section.figure(
         name,
-        plots.sensitivity(plots.Arms(compared, colour, panels), compared, RATE, metric),
-        f"{words(metric)} by learning rate, {averaged}over seeds, with the 95 % t interval of the latter."
+        plots.sensitivity(plots.Arms(compared, colour, panels), compared, along, metric),
+        f"{words(metric)} by {levels}, {averaged}over seeds, with the 95 % t interval of the latter."
         + " What else is drawn differs from point to point." * (len(found.study.space) > 1),
     )
 

@@ -85,6 +85,16 @@ def length(value: object) -> float | str:
         raise ValueError("a share of the run from 0 to below 1, or epochs, such as '5 epochs'") from None
 
 
+def moment(value: object) -> float | str:
+    """A point of the run: as a length, and its end too."""
+    if isinstance(value, str) and EPOCHS.fullmatch(value):
+        return value
+    try:
+        return number(0, 1)(value)
+    except ValueError:
+        raise ValueError("a share of the run from 0 to 1, or epochs, such as '5 epochs'") from None
+
+
 def long(value: object) -> float | str:
     """A length that is not nothing."""
     if (read := length(value)) == 0 or (isinstance(read, str) and not float(read.split()[0])):
@@ -168,6 +178,13 @@ def _sets_momentum(node):
     if not node or node["_target_"].startswith(("studies.schedules.", "keras.optimizers.schedules.")):
         return node.get("low_momentum") is not None
     return node
+
+
+def _masks(node):
+    """Whether there are masks, of units' biases too, and whether movement is added up; the user's own counts whole."""
+    if not node or not node["_target_"].startswith("studies.pruning."):
+        return node
+    return {"units": str(node.get("criterion")).startswith("unit_"), "movement": node.get("criterion") == "movement"}
 
 
 @dataclass(frozen=True)
@@ -385,7 +402,26 @@ GROUPS: dict[str, Group] = {
         },
     ),
     "pruning": Group(
-        graph=_all_but(),
+        targets={"studies.pruning": ("one_shot", "gradual", "iterative")},
+        graph=_masks,
+        built_with=lambda node: ("model", "data", "training"),
+        settings={
+            "sparsity": share,
+            "criterion": one_of(
+                *("magnitude", "random", "taylor", "snip", "movement", "synflow"),
+                *("unit_l1", "unit_l2"),
+            ),
+            "scope": one_of("global", "layer"),
+            "at": moment,
+            "begin": moment,
+            "end": moment,
+            "rounds": whole(1),
+            "rewind": whole(0),
+            "restart": one_of("rewind", "continue", "reinitialize"),
+            "shuffled": flag,
+            "keep": many(text, least=0),
+            "keep_last": flag,
+        },
     ),
     "diagnostics": Group(
         plain=True,
@@ -526,9 +562,20 @@ def drawn(config: dict) -> set[str]:
         streams.add("augment")
     if not model["_target_"].startswith("studies.") or model.get("dropout") or model.get("spatial_dropout"):
         streams.add("dropout")
-    if config["data"].get("label_noise") or own or regularizer.rpartition(".")[2] in NOISY:
+    if (
+        config["data"].get("label_noise")
+        or own
+        or regularizer.rpartition(".")[2] in NOISY
+        or _is_drawn(config["pruning"])
+    ):
         streams.add("noise")
     return {stream for stream in streams if config["seeds"].get(stream) is None}
+
+
+def _is_drawn(pruning) -> bool:
+    """Whether some of what is pruned is drawn; of the user's own it may be."""
+    own = bool(pruning) and not pruning["_target_"].startswith("studies.")
+    return own or pruning.get("criterion") == "random" or bool(pruning.get("shuffled"))
 
 
 def checks(config: dict) -> list[dict]:
@@ -543,12 +590,13 @@ def checks(config: dict) -> list[dict]:
 def _check_lengths(config):
     """Refuse a schedule's length in epochs that is longer than the run: it would be cut, or never come."""
     epochs = config.get("training", {}).get("epochs", math.inf)
-    for name, value in config.get("schedule", {}).items():
+    settings = [(f"{part}.{name}", v) for part in ("schedule", "pruning") for name, v in config.get(part, {}).items()]
+    for path, value in settings:
         for length in value if isinstance(value, list) else [value]:
             read = EPOCHS.fullmatch(length) if isinstance(length, str) else None
             if read and float(read[1]) > epochs:
                 raise StudyError(
-                    f"schedule.{name}={shown(value)}: expected {epochs} epochs at most, which is all of the training. "
+                    f"{path}={shown(value)}: expected {epochs} epochs at most, which is all of the training. "
                     f"Train longer with training.epochs=NUMBER, or give a share of it, such as 0.1"
                 )
 

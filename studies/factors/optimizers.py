@@ -80,7 +80,8 @@ class Lookahead:
     def build(self, weights: list[keras.Variable]) -> None:
         """Make the optimizer's slots, and the slow weights as copies."""
         self.optimizer.build(weights)
-        self.slow = [keras.Variable(weight.numpy(), trainable=False, name=f"{weight.name}_slow") for weight in weights]
+        names = [f"{weight.path.replace('/', '_')}_slow" for weight in weights]  # as Keras names slots
+        self.slow = [keras.Variable(w.numpy(), trainable=False, name=n) for n, w in zip(names, weights, strict=True)]
 
     @property
     def variables(self) -> list:

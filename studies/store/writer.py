@@ -75,6 +75,8 @@ FINAL = (
     "seconds_train",
     "seconds_total",
     "memory_mb",
+    "sparsity",
+    "parameters_kept",
 )
 RUN_STATUS = {"finished": "FINISHED", "diverged": "FINISHED", "timeout": "KILLED", "crashed": "FAILED"}
 
@@ -383,7 +385,7 @@ def metrics(epochs: list[EpochRecord], layers: list[LayerRecord], result: Result
     ]
     last = epochs[-1].epoch if epochs else 0
     # A metric's last value is what MLflow shows of it: the trial's, not the last epoch's, which early stopping left.
-    ends = {name: getattr(result, name) for name in METRICS}
+    ends = {name: float(getattr(result, name)) for name in (*METRICS, *FINAL)}
     ends = {name: value for name, value in ends.items() if abs(value) < math.inf}
     metrics = [metric for metric in metrics if metric[0] not in ends or metric[2] != last]
     metrics += [(name, value, last) for name, value in ends.items()]
@@ -401,7 +403,6 @@ def metrics(epochs: list[EpochRecord], layers: list[LayerRecord], result: Result
                     )
                     for name in names
                 ]
-    metrics += [(name, float(getattr(result, name)), last) for name in FINAL]
     for quantity, value in result.quantities.items():
         name, _, place = quantity.partition(SERIES)
         metrics.append((name, value, int(place) if place.isdecimal() else last))

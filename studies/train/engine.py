@@ -16,7 +16,9 @@ import tensorflow as tf
 
 from studies.factors.optimizers import taken_over
 from studies.observe.tensors import gated
+from studies.train.masks import Masks
 from studies.train.probe import Probe
+from studies.train.sensitivity import Sensitivity
 from studies.train.steps import Rules
 
 EVALUATION_BATCH = 500
@@ -94,10 +96,23 @@ class Engine:
         rules: what else happens at a step.
         cycle: takes a step's momentum and has the optimizer use it, if momenta are to be used.
         observe: whether to accumulate gradients' and updates' norms inside the step.
+        masked: the names of the weights that may be pruned, by their ends; none: no masks.
+        movement: whether to add up what a criterion by movement needs.
         xla: compile the epoch with XLA.
     """
 
-    def __init__(self, model, optimizer, rules: Rules | None = None, *, cycle=None, observe=True, xla=False):
+    def __init__(
+        self,
+        model,
+        optimizer,
+        rules: Rules | None = None,
+        *,
+        cycle=None,
+        observe=True,
+        masked=(),
+        movement=False,
+        xla=False,
+    ):
         if tf.config.list_physical_devices("GPU"):
             tf.config.experimental.enable_op_determinism()  # else a GPU adds up in whatever order comes
         self.model, self.optimizer, self.rules = model, optimizer, rules or Rules()
@@ -105,7 +120,7 @@ class Engine:
         self.kernels = [v for v in self.weights if len(v.shape) > 1]
         gates = gated(model)
         self.gates = [len(gates.get(id(v), ())) for v in self.kernels]
-        self.from_logits = not _ends_in_softmax(model)
+        self.from_logits = not ends_in_softmax(model)
         self.loss = keras.losses.SparseCategoricalCrossentropy(self.from_logits)
         self.soft_loss = keras.losses.CategoricalCrossentropy(self.from_logits)
         self.cycle, self.observe, self.xla = cycle, observe, xla
@@ -115,6 +130,9 @@ class Engine:
         self.averages = optimizer.use_ema
         self.fresh_slots = _built_slots(optimizer, self.weights)
         self.waiting = Waiting(self.weights) if self.accumulated > 1 else None
+        some = [v for v in self.weights if v.path.endswith(tuple(masked))]
+        self.masks = Masks(some, optimizer, self.fresh_slots, movement=movement)
+        self.sensitivity = Sensitivity(self)
 
     def compile(self, x, y, scale, shift, steps: int, batch: int) -> None:
         """Trace the graphs for this data and `steps` batches of `batch`; needed once, before the first epoch.
@@ -142,7 +160,7 @@ class Engine:
     def variables(self) -> list:
         """All state."""
         waiting = self.waiting.variables if self.waiting else []
-        return [*self.model.variables, *self.optimizer.variables, *waiting]
+        return [*self.model.variables, *self.optimizer.variables, *waiting, *self.masks.variables]
 
     def reset(self, values: list) -> None:
         """Start over from `values`, one array for each of `model.variables`, with a fresh optimizer."""
@@ -150,6 +168,7 @@ class Engine:
         _assign(self.optimizer.variables, self.fresh_slots)
         if self.waiting:
             self.waiting.reset()
+        self.masks.reset()
 
     def run_epoch(self, x, y, scale, shift, course: Course) -> Epoch:
         """Train for an epoch."""
@@ -180,6 +199,12 @@ class Engine:
     def restore(self, state: list) -> None:
         """Go back to what `state` gave."""
         _assign(self.variables, state)
+
+    def mask(self, kept: list) -> None:
+        """Take a mask for each weight that `masks` has; what it leaves out is zero from here on."""
+        self.masks.set(kept)
+        if self.waiting:
+            _assign(self.waiting.sums, self.masks.of(self.waiting.sums, self.weights))
 
     def flat_weights(self) -> tf.Tensor:
         """All trainable weights end to end, `(weights,)`."""
@@ -238,7 +263,7 @@ class Engine:
         gradients = tape.gradient(objective, [v.value for v in self.weights])
         if self.loss_scale != 1:
             gradients = [None if g is None else g / self.loss_scale for g in gradients]
-        return loss, outputs, gradients
+        return loss, outputs, self.masks.of(gradients, self.weights)
 
     def _update(self, gradients, images, targets, rate, momentum, drawn):
         """One update of the weights; gives 1 for it, the share clipped, and its gradients' and updates' squares.
@@ -251,6 +276,7 @@ class Engine:
         weights, gradients = ([these[place] for place in reached] for these in (self.weights, gradients))
         if not weights:
             raise ValueError("the loss reaches none of the model's weights")
+        self.masks.watch(gradients, weights)
 
         def gradients_now():
             statistics = [v.value.read_value() for v in self.model.non_trainable_weights]
@@ -260,12 +286,15 @@ class Engine:
             return [now[place] for place in reached]
 
         gradients, share = self.rules.gradients(gradients, weights, self.optimizer.iterations, gradients_now, drawn)
+        if self.rules.change_gradients:
+            gradients = self.masks.of(gradients, weights)
         self.optimizer.learning_rate.assign(rate)
         if self.cycle:
             self.cycle(momentum)
         self.rules.change("before", self.kernels, rate)
         self.optimizer.apply(gradients, weights)
         self.rules.change("after", self.kernels, rate)
+        self.masks.hold()
         updates = [v.value.read_value() - w for v, w in zip(self.kernels, before)]
         return tf.ones(()), share, *self._squares(raw), *self._squares(updates)
 
@@ -434,6 +463,7 @@ def _correct(labels, outputs):
     return tf.cast(tf.argmax(outputs, axis=-1, output_type=labels.dtype) == labels, tf.float32)
 
 
-def _ends_in_softmax(model) -> bool:
+def ends_in_softmax(model: keras.Model) -> bool:
+    """Whether a model gives probabilities."""
     last = model.layers[-1]
     return isinstance(last, keras.layers.Softmax) or getattr(last, "activation", None) is keras.activations.softmax

@@ -3,6 +3,7 @@
 What several trials can share is built once a process: datasets, and engines by what shapes their graphs.
 """
 
+import dataclasses
 import functools
 import json
 from collections import OrderedDict
@@ -18,10 +19,11 @@ from studies.factors.data import Dataset, Split, noisy_labels, scaling, source, 
 from studies.factors.initializers import Drawing
 from studies.factors.models import work
 from studies.factors.optimizers import Cycle, Lookahead, optimizer_of
+from studies.factors.pruning import Pruning
 from studies.observe.tensors import weight_name
 from studies.record import SEED_STREAMS, StudyError, Trial, Work
-from studies.train import steps
-from studies.train.engine import XLA_STEPS, Course, Engine, chunked, wants_xla
+from studies.train import pruner, steps
+from studies.train.engine import XLA_STEPS, Course, Engine, Epoch, chunked, ends_in_softmax, wants_xla
 
 ENGINES_KEPT = 4
 ADAPT_EXAMPLES = 256
@@ -60,7 +62,9 @@ def check(config: dict) -> Iterator[str | Work]:
             optimizer = build_optimizer(config["optimizer"], allow)
             if "schedule" in config:
                 cycle_of(targets.build(config["schedule"], "schedule", allow), optimizer, config["schedule"])
-        if "model" in config:
+        if config.get("pruning"):
+            _check_pruning(config, allow)
+        elif "model" in config:
             _check_device(config["engine"]["device"])
             yield _check_draws(config, allow)
     except StudyError as error:
@@ -75,6 +79,14 @@ def _check_device(planned: str) -> None:
             f"their keys name. CUDA_VISIBLE_DEVICES=-1 before the command trains on the CPU; for a GPU, TensorFlow "
             f"needs its CUDA libraries: pip install 'tensorflow[and-cuda]'"
         )
+
+
+def _check_pruning(config: dict, allow: list[str]) -> None:
+    """Plan a run's pruning, and find in its model what may be pruned."""
+    pruning = pruner.pruning_of(config["pruning"], allow)
+    dataset, _ = dataset_of(config["data"], allow)
+    model = build_model(config["model"], dataset, allow)
+    pruner.check(pruning, config["training"]["epochs"], model, not ends_in_softmax(model))
 
 
 def _check_draws(config: dict, allow: list[str]) -> Work:
@@ -157,10 +169,22 @@ class Parts:
                 f"training examples"
             )
         self.steps = len(self.examples.split.train) // self.batch
-        self.schedule = targets.build(config["schedule"], "schedule", self.allow)
+        self.schedule_node = config["schedule"]
+        self.schedule = targets.build(self.schedule_node, "schedule", self.allow)
         self.rules = steps.rules(config, self.allow)
-        self.engine, drawing = self._engine(trial)
-        self._start(drawing, config["initializer"])
+        pruning = pruner.pruning_of(config["pruning"], self.allow)
+        self.engine, drawing = self._engine(trial, pruning)
+        self._start(drawing, config["initializer"], self.seeds["init"])
+        again, noise = (_child(self.seeds[name], "pruning") for name in ("init", "noise"))
+        self.pruner = pruner.Pruner(
+            pruning,
+            self.epochs,
+            self.engine,
+            self._gradients,
+            lambda: self._start(drawing, config["initializer"], again),
+            np.random.default_rng(noise),
+        )
+        self.pruner.after(0)
         self.rates, self.momenta = self._rates(config["optimizer"]["learning_rate"])
         self.kept = 1.0
 
@@ -185,10 +209,28 @@ class Parts:
         if hasattr(self.schedule, "feedback"):
             self.kept *= self.schedule.feedback(val_loss)
 
+    def after(self, epoch: int, done: Epoch) -> Epoch:
+        """Do what comes after an epoch and before it is evaluated; gives the epoch with the weights that are left."""
+        cut = self.pruner.after(epoch)
+        return dataclasses.replace(done, weights=self.engine.flat_weights()) if cut else done
+
+    @property
+    def left(self) -> dict[str, float]:
+        """What is left of the network, by the columns that say so."""
+        return self.pruner.shares
+
+    @property
+    def settled(self) -> int:
+        """The first epoch whose network is as the last one's, but for training."""
+        return self.pruner.plan.settled
+
     def courses(self) -> Iterator[Course]:
         """What the steps of one epoch after the other get."""
-        train = self.examples.split.train
-        for rates, momenta in zip(np.split(self.rates, self.epochs), np.split(self.momenta, self.epochs), strict=True):
+        train, node = self.examples.split.train, self.schedule_node
+        epochs = zip(np.split(self.rates, self.epochs), np.split(self.momenta, self.epochs), strict=True)
+        for epoch, (rates, momenta) in enumerate(epochs, start=1):
+            if self.pruner.before(epoch):
+                self.schedule, self.kept = targets.build(node, "schedule", self.allow), 1.0
             shuffled = self.random["order"].permutation(train)[: self.steps * self.batch]
             yield Course(
                 shuffled.reshape(self.steps, self.batch).astype(np.int32),
@@ -204,7 +246,13 @@ class Parts:
         scale, shift = scaling(dataset, parts.train, node["standardize"])
         return Examples(dataset, parts, (x, tf.constant(y), tf.constant(scale), tf.constant(shift)))
 
-    def _engine(self, trial: Trial) -> tuple[Engine, Drawing]:
+    def _gradients(self, kernels: list) -> list[np.ndarray]:
+        """The mean loss's gradients of kernels, on some training examples that have each class in proportion."""
+        train = self.examples.split.train
+        some = train[np.linspace(0, len(train) - 1, min(len(train), pruner.EXAMPLES)).round().astype(int)]
+        return self.engine.sensitivity.gradients(self.data, some, kernels)
+
+    def _engine(self, trial: Trial, pruning: Pruning) -> tuple[Engine, Drawing]:
         """A compiled engine for the trial's graph, made once and kept, and what draws its initial weights."""
         config, total = trial.config, self.steps * self.epochs
         cycles = hasattr(self.schedule, "momentum")
@@ -218,6 +266,8 @@ class Parts:
                 self.rules,
                 cycle=cycle_of(self.schedule, optimizer, config["schedule"]),
                 observe=config["diagnostics"]["observe_every"] > 0 or config["diagnostics"]["ends"],
+                masked=pruner.masked(pruning),
+                movement=pruning.criterion == "movement",
                 xla=wants_xla(config["engine"]["xla"], model, total, self.rules),
             )
             engine.compile(*self.data, self.steps, self.batch)
@@ -225,9 +275,9 @@ class Parts:
 
         return _kept(_engines, (trial.graph_key, total >= XLA_STEPS, cycles), make, limit=ENGINES_KEPT)
 
-    def _start(self, drawing: Drawing, node: dict) -> None:
+    def _start(self, drawing: Drawing, node: dict, init: np.random.SeedSequence) -> None:
         """Draw the initial weights, which may adapt to some training examples."""
-        self.engine.reset(drawing.draw(node, self.allow, self.seeds["init"], self.seeds["dropout"]))
+        self.engine.reset(drawing.draw(node, self.allow, init, self.seeds["dropout"]))
         initializer = targets.build(node, "initializer", self.allow)
         if hasattr(initializer, "adapt"):
             train, (_, _, scale, shift) = self.examples.split.train, self.data
@@ -239,14 +289,18 @@ class Parts:
     def _rates(self, rate: float) -> tuple[np.ndarray, np.ndarray]:
         """Learning rate and momentum of each step of the run, `(steps,)` each.
 
-        A schedule counts updates; batches whose gradients wait for one have what it will have.
+        A schedule counts updates; batches whose gradients wait for one have what it will have. What starts again has
+        the course that it had, from there on.
         """
-        batches, total = self.engine.accumulated, self.steps * self.epochs
+        plan = self.pruner.plan
+        batches, total = self.engine.accumulated, self.steps * plan.length
         updates, epoch = max(1, total // batches), self.steps / batches
         of_step = np.minimum(np.arange(total) // batches, updates - 1)
         momenta = np.zeros(updates)
         if self.engine.cycle:
             momenta = self.schedule.momentum(np.arange(updates), updates, epoch, self.engine.cycle.high)
+        again = (np.arange(total).reshape(plan.length, self.steps)[plan.positions]).ravel()
+        of_step = of_step[again]
         return rate * fractions(self.schedule, updates, epoch)[of_step], momenta[of_step]
 
 
@@ -256,6 +310,11 @@ def fractions(schedule: Callable, updates: int, epoch: float) -> np.ndarray:
         every = tf.function(lambda: tf.map_fn(schedule, tf.range(updates, dtype=tf.float32)))
         return every().numpy()
     return schedule(np.arange(updates), updates, epoch)
+
+
+def _child(stream: np.random.SeedSequence, name: str) -> np.random.SeedSequence:
+    """A stream of its own, from another and a name."""
+    return np.random.SeedSequence(stream.entropy, spawn_key=(*stream.spawn_key, *name.encode()))
 
 
 def dataset_of(node: dict, allow: list[str]) -> tuple[Dataset, tf.Tensor]:

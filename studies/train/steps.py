@@ -9,7 +9,7 @@ from studies.factors import augmentation, optimizers, targets
 from studies.factors.rules import Rule, Step
 from studies.record import StudyError
 
-GROUPS = {"clipping": "clip", "regularizer": "penalty", "pruning": None}
+GROUPS = {"clipping": "clip", "regularizer": "penalty"}
 """The config groups whose options act at a step -> the field of `Rule` that a plain function of theirs is."""
 
 
@@ -28,10 +28,10 @@ def option(node: dict, group: str, allow: list[str]) -> Rule:
     built, field = targets.build(node, group, allow), GROUPS[group]
     if isinstance(built, Rule):
         return built
-    if not field or not callable(built):
+    if not callable(built):
         raise StudyError(
-            f"{group}._target_={node['_target_']} gives a {type(built).__name__}: expected a studies.factors.rules.Rule"
-            + (f", or a function as its field {field} takes" if field else "")
+            f"{group}._target_={node['_target_']} gives a {type(built).__name__}: expected a "
+            f"studies.factors.rules.Rule, or a function as its field {field} takes"
         )
     return Rule(**{field: built})
 
@@ -51,6 +51,11 @@ class Rules:
     def gain_from_xla(self) -> bool:
         """Whether XLA makes none of them slower."""
         return all(rule.gains_from_xla for rule in self.rules)
+
+    @property
+    def change_gradients(self) -> bool:
+        """Whether one does more to gradients than clip them."""
+        return any(rule.gradients for rule in self.rules)
 
     @property
     def need_one_pass(self) -> bool:

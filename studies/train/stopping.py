@@ -8,14 +8,17 @@ class EarlyStopping:
 
     Args:
         patience: None: training ends when it is over, where it is.
+        first: the epoch from which on losses count, counted from 1: what went before was another network.
     """
 
-    def __init__(self, patience: int | None):
+    def __init__(self, patience: int | None, first: int = 1):
         self.patience, self.lowest, self.waited, self.state = patience, math.inf, 0, None
+        self.coming = max(first, 1) - 1
 
     def hear(self, val_loss: float, engine) -> None:
         """Take notice of an epoch's validation loss."""
-        if self.patience is None:
+        self.coming -= 1
+        if self.patience is None or self.coming >= 0:
             return
         self.waited += 1
         if val_loss < self.lowest:

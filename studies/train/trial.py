@@ -24,9 +24,9 @@ def run(trial: Trial, parts: Parts | None = None) -> Iterator[EpochRecord | list
     """
     started = time.perf_counter()
     training, parts = trial.config["training"], parts or Parts(trial)
-    observations, stopping = Observations(trial, parts), EarlyStopping(training["early_stopping"])
+    observations, stopping = Observations(trial, parts), EarlyStopping(training["early_stopping"], parts.settled)
     observed = ["train"] if observations.some else []
-    untrained = scores(parts, "val", *observed) | observations.look(0, ended=False)
+    untrained = scores(parts, "val", *observed) | observations.look(0, ended=False) | parts.left
     yield EpochRecord(trial.key, 0, 0, float(parts.rates[0]), math.nan, math.nan, seconds=0.0, **untrained)
     yield from observations.take(0, ended=False)
     built = time.perf_counter()
@@ -34,7 +34,7 @@ def run(trial: Trial, parts: Parts | None = None) -> Iterator[EpochRecord | list
     status, history = "finished", []
     for epoch, course in enumerate(parts.courses(), start=1):
         began = time.perf_counter()
-        done = parts.engine.run_epoch(*parts.data, course)
+        done = parts.after(epoch, parts.engine.run_epoch(*parts.data, course))
         observed = ["train"] if observations.due(epoch) or epoch == parts.epochs else []
         found = scores(parts, "val", *observed, average=True)
         seconds = time.perf_counter() - began
@@ -48,7 +48,7 @@ def run(trial: Trial, parts: Parts | None = None) -> Iterator[EpochRecord | list
         ended = status != "finished" or over
         if ended and not observed:
             found |= scores(parts, "train")
-        found |= observations.look(epoch, ended)
+        found |= observations.look(epoch, ended) | parts.left
         history.append(
             EpochRecord(
                 trial.key,
@@ -99,12 +99,14 @@ def _ends(parts: Parts, status: str, history: list[EpochRecord], stopping: Early
         ends |= scores(parts, "val", "train", average=True)
     if status == "finished":
         ends |= scores(parts, "test", average=True)
+    settled = [record for record in history if record.epoch >= parts.settled] or history[-1:]
     return ends | {
+        **parts.left,
         "epochs": history[-1].epoch,
         "last_val_loss": history[-1].val_loss,
         "last_val_accuracy": history[-1].val_accuracy,
-        "best_val_loss": min(record.val_loss for record in history),
-        "best_val_accuracy": max(record.val_accuracy for record in history),
+        "best_val_loss": min(record.val_loss for record in settled),
+        "best_val_accuracy": max(record.val_accuracy for record in settled),
         "parameters": sum(math.prod(v.shape) for v in parts.engine.model.weights),
         "classes": parts.examples.dataset.classes,
         "chance_train": parts.examples.chance("train"),
