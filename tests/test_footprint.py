@@ -15,7 +15,15 @@ from studies.record import LayerRecord, Result, Study
 from studies.store import writer
 
 SETTINGS = ["model.depth=1", "model.width=8", "training.epochs=1", "engine.xla=false", "data.train_size=200"]
-TINY = Study("tiny", "How small is it?", {"initializer": ("glorot_uniform", "zeros")}, (0, 1), {}, "val_accuracy")
+TINY = Study(
+    "tiny",
+    "How small is it?",
+    {"initializer": ("glorot_uniform", "zeros"), "pruning": ("none", "channels")},
+    (0, 1),
+    {},
+    "val_accuracy",
+    skip=({"initializer": ["zeros"], "pruning": ["channels"]},),
+)
 
 
 def stored(root, fresh, study, trials, outcome):
@@ -57,7 +65,8 @@ def rows(found, **wanted):
 
 def test_each_arm_has_its_networks_and_files(found):
     drawn, zeros = (
-        [(r["network"], r["file"]) for r in rows(found, initializer=i)] for i in ("glorot_uniform", "zeros")
+        [(row["network"], row["file"]) for row in rows(found, initializer=initializer, pruning="none")]
+        for initializer in ("glorot_uniform", "zeros")
     )
     assert drawn == [("dense", "float"), ("dense", "int8")]
     # All that a network learns that starts at zero are the last layer's biases: its hidden units are dead.
@@ -65,8 +74,19 @@ def test_each_arm_has_its_networks_and_files(found):
     assert {row["seeds"] for row in found[0]["networks"]} == {2}
 
 
+def test_a_pruned_network_stands_beside_the_dense_arm_and_smaller_ones(found):
+    pruned, removed, narrow = rows(found, pruning="channels", file="float")
+    assert [row["network"] for row in (pruned, removed, narrow)] == ["pruned", "channels removed", "narrow"]
+    assert pruned["parameters"] == 64 * 8 + 8 + 8 * 10 + 10 and removed["parameters"] == 64 * 4 + 4 + 4 * 10 + 10
+    assert pruned["accuracy"] == removed["accuracy"] == pytest.approx(pruned["model_accuracy"], abs=1e-6)
+    assert narrow["parameters"] == pytest.approx(pruned["kept"], rel=0.2)
+    [dense] = rows(found, initializer="glorot_uniform", network="dense", file="float")
+    assert pruned["flops"] == dense["flops"] > 1.9 * removed["flops"] and removed["effective_flops"] < dense["flops"]
+    assert pruned["of_dense"] == pytest.approx(pruned["p50"] / dense["p50"])
+
+
 def test_numbers_are_of_the_network_and_of_its_file(found):
-    dense, small = rows(found, initializer="glorot_uniform")
+    dense, small = rows(found, initializer="glorot_uniform", pruning="none")
     assert dense["parameters"] == 64 * 8 + 8 + 8 * 10 + 10 and dense["flops"] == 2 * (64 * 8 + 8 * 10)
     assert 0.9 * dense["parameters"] < dense["kept"] <= dense["parameters"]
     assert dense["accuracy"] == pytest.approx(dense["model_accuracy"], abs=1e-6)
@@ -81,15 +101,18 @@ def test_numbers_are_of_the_network_and_of_its_file(found):
 
 def test_a_trial_that_comes_out_otherwise_is_named_and_the_others_are_as_they_were(found):
     [note] = [note for note in found[0]["notes"] if "trained again" in note]
-    assert note.startswith("dense of zeros: trained again it came out otherwise than in the store (val_accuracy 0.")
+    assert note.startswith(
+        "dense of zeros none: trained again it came out otherwise than in the store (val_accuracy 0."
+    )
 
 
 def test_files_are_kept_that_another_interpreter_can_run(found):
     from ai_edge_litert.interpreter import Interpreter
 
     names = sorted(path.name for path in found[1].iterdir())
-    assert len(names) == 2 * (2 + 6) and "initializer=zeros-seed=1-channels-removed-int8.tflite" in names
-    opened = Interpreter(str(found[1] / "initializer=zeros-seed=0-dense-float.tflite"))
+    assert len(names) == 2 * (2 + 6 + 6)
+    assert "initializer=zeros-pruning=none-seed=1-channels-removed-int8.tflite" in names
+    opened = Interpreter(str(found[1] / "initializer=zeros-pruning=none-seed=0-dense-float.tflite"))
     assert opened.get_input_details()[0]["shape"].tolist() == [1, 8, 8, 1]
 
 
@@ -122,7 +145,7 @@ def test_what_cannot_be_is_refused_before_anything_is_trained(root, fresh, capsy
     assert "did you mean tiny" in refused(capsys, "tinny", "--root", root).lower()
     assert "expected 1 or more" in refused(capsys, "tiny", "--root", root, "--seeds", 0)
     where = refused(capsys, "tiny", "--root", root, "--where", "initializer == 'he_normal'")
-    assert "none of the 4 trials of tiny" in where
+    assert "none of the 6 trials of tiny" in where
     assert "no column" in refused(capsys, "tiny", "--root", root, "--where", "innitializer == 'zeros'")
 
 
@@ -132,7 +155,7 @@ def test_a_study_without_a_trained_network_is_refused(config, fresh, capsys, tmp
     error = refused(capsys, STUDY.name, "--root", tmp_path)
     assert "none of these 4 trials has finished (diverged, crashed, timeout)" in error
     overrides = ["+study=claims/million_weights"]
-    study = replace(TINY, name="computed", factors={}, seeds=(0,), metric="millions")
+    study = replace(TINY, name="computed", factors={}, skip=(), seeds=(0,), metric="millions")
     base = config(overrides)
     trials = grid.expand(study, base, {}, overrides, config, compose.settle, exact=False)
     stored(tmp_path, fresh, study, trials, lambda trial: Result(trial.key, "finished", quantities={"millions": 2.0}))
