@@ -83,8 +83,8 @@ def listed(names: Iterable[object]) -> str:
 
 
 def shown(value: object) -> str:
-    """A value as YAML has it: `null`, `true` and `[8, 16]`, not `None`, `True` and `(8, 16)`."""
-    value = list(value) if isinstance(value, tuple) else value
+    """A value as YAML has it: `null`, `true` and `[8, 16]`, not `None`, `True` and `(8, 16)`, NumPy's too."""
+    value = list(value) if isinstance(value, tuple) else getattr(value, "item", lambda: value)()
     return json.dumps(value) if value is None or isinstance(value, bool) else str(value)
 
 

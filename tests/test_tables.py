@@ -9,6 +9,7 @@ import pytest
 
 from analysis.estimate import comparison
 from analysis.show import tables
+from studies.record import arm_label
 
 BY = ["initializer", "model.depth"]
 pytestmark = pytest.mark.filterwarnings("error")
@@ -148,6 +149,13 @@ def test_levels_are_shown_as_yaml_has_them_and_the_baseline_is_found_whatever_it
         names = [line.split("  ")[0] for line in lines.splitlines()[2:]]
         assert names == ["null", "8, 16", "true", "0.001"]
         assert [place for place, line in enumerate(lines.splitlines()[2:]) if "baseline" in line] == [row]
+
+
+def test_a_level_that_numpy_holds_is_written_as_any_other():
+    levels = pd.DataFrame({"model.use_bias": [False], "model.depth": [2], "optimizer.learning_rate": [0.1]})
+    [row] = levels.to_dict("records")
+    held = {factor: levels[factor].to_numpy()[0] for factor in levels}
+    assert arm_label(held) == arm_label(row) == "use_bias=false depth=2 learning_rate=0.1"
 
 
 def test_factors_that_end_alike_keep_their_whole_names():
