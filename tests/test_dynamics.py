@@ -3,15 +3,12 @@
 import numpy as np
 import pandas as pd
 import pytest
-from scipy import stats
 
 from analysis.estimate import dynamics, intervals
-from studies.contract import QUANTILES
 
 pytestmark = pytest.mark.filterwarnings("error")
 
 NAN = float("nan")
-NAMES = ["min", *(f"q{round(100 * q):02d}" for q in QUANTILES), "max"]
 
 
 def trials(*rows):
@@ -100,61 +97,6 @@ def test_a_deeper_arms_layers_are_in_their_own_order():
     assert list(middle.loc[middle["initializer"] == "b", "kernel"]) == ["dense_1", "dense_2", "logits"]
 
 
-def drawn(samples, epoch=0, key="a0"):
-    """A row of the layers frame for a sample of weights."""
-    quantiles = np.quantile(samples, [0, *QUANTILES, 1])
-    return {"key": key, "epoch": epoch, "layer": "dense", "tensor": "kernel", **dict(zip(NAMES, quantiles))}
-
-
-def test_a_density_is_that_of_the_weights():
-    weights = np.random.default_rng(0).normal(1, 0.5, 100_000)
-    frame = dynamics.densities(trials(("a", 0, "finished", 0)), pd.DataFrame([drawn(weights)]), ["initializer"])
-    assert np.trapezoid(frame["density"], frame["weight"]) == pytest.approx(1, abs=0.01)
-    inside = frame[frame["weight"].between(0, 2)]
-    np.testing.assert_allclose(inside["density"], stats.norm(1, 0.5).pdf(inside["weight"]), atol=0.12)
-    assert (frame["density"] > -1e-9).all()
-
-
-@pytest.mark.parametrize("share", [0.6, 0.9])
-def test_weights_of_which_many_are_equal_are_a_spike_and_the_rest(share):
-    rng = np.random.default_rng(0)
-    weights = np.concatenate([np.zeros(int(100_000 * share)), rng.normal(0, 0.3, int(100_000 * (1 - share)))])
-    frame = dynamics.densities(trials(("a", 0, "finished", 0)), pd.DataFrame([drawn(weights)]), ["initializer"])
-    at, density = frame["weight"].to_numpy(), frame["density"].to_numpy()
-    assert abs(at[density.argmax()]) < 0.02 and density.max() > 3 * stats.norm(0, 0.3).pdf(0)
-    mass = np.cumsum(np.diff(at) * (density[1:] + density[:-1]) / 2)
-    assert mass[-1] == pytest.approx(1)
-    assert mass[-1] - np.interp(0.05, at[1:], mass) == pytest.approx((weights > 0.05).mean(), abs=0.06)
-
-
-def test_two_values_are_two_spikes():
-    rows = pd.DataFrame([drawn(np.repeat([-1.0, 1.0], 50))])
-    frame = dynamics.densities(trials(("a", 0, "finished", 0)), rows, ["initializer"])
-    high = frame[frame["density"] > frame["density"].max() / 2]["weight"]
-    assert high.min() == pytest.approx(-1, abs=0.05) and high.max() == pytest.approx(1, abs=0.05)
-
-
-def test_weights_that_are_all_alike_or_not_finite_have_no_density():
-    rows = pd.DataFrame([drawn(np.zeros(9)), drawn(np.full(9, NAN), epoch=1)])
-    frame = dynamics.densities(trials(("a", 0, "finished", 1)), rows, ["initializer"])
-    assert frame.empty and list(frame.columns) == ["initializer", "kernel", "epoch", "weight", "density"]
-
-
-def test_quantiles_are_averaged_over_an_arms_trials():
-    some = trials(("a", 0, "finished", 0), ("a", 1, "finished", 0))
-    rows = pd.DataFrame([drawn(np.linspace(0, 1, 1001)), drawn(np.linspace(2, 3, 1001), key="a1")])
-    frame = dynamics.densities(some, rows, ["initializer"])
-    assert (frame["weight"].min(), frame["weight"].max()) == pytest.approx((1, 2))
-    np.testing.assert_allclose(frame["density"], 1, atol=1e-6)
-
-
-def test_densities_are_of_some_epochs_the_first_and_the_last_among_them():
-    rows = pd.DataFrame([drawn(np.linspace(0, 1, 99), epoch) for epoch in range(0, 101)])
-    frame = dynamics.densities(trials(("a", 0, "finished", 100)), rows, ["initializer"])
-    seen = list(dict.fromkeys(frame["epoch"]))
-    assert seen[0] == 0 and seen[-1] == 100 and len(seen) <= dynamics.DENSITY_EPOCHS
-
-
 def test_warnings_are_counted_with_what_became_of_their_trials():
     some = trials(*(("a", seed, "finished", 9) for seed in range(3)), ("a", 3, "diverged", 2))
     some["val_accuracy"] = [0.9, 0.2, 0.3, NAN]
@@ -173,7 +115,7 @@ def test_warnings_are_counted_with_what_became_of_their_trials():
     assert dynamics.warnings(some.assign(warning=""), "val_accuracy").empty
 
 
-def test_counted_densities_are_those_of_all_weights_of_an_arm_together():
+def test_densities_are_those_of_all_weights_of_an_arm_together():
     rng = np.random.default_rng(0)
     trials = pd.DataFrame({"key": ["a", "b", "c"], "initializer": ["x", "x", "y"]})
     rows, drawn = [], {}
@@ -184,7 +126,7 @@ def test_counted_densities_are_those_of_all_weights_of_an_arm_together():
             rows.append((key, epoch, "dense_1", "kernel", w.min(), w.max(), counts))
             drawn[key, epoch] = w
     counts = pd.DataFrame(rows, columns=["key", "epoch", "layer", "tensor", "low", "high", "counts"])
-    found = dynamics.counted(trials, counts, ["initializer"])
+    found = dynamics.densities(trials, counts, ["initializer"])
     assert set(found["initializer"]) == {"x"} and found["epoch"].nunique() == dynamics.DENSITY_EPOCHS  # y is all zeros
     for epoch, part in found.groupby("epoch"):
         edges, cells = np.append(part["weight"].to_numpy()[::2], part["weight"].iloc[-1]), part["density"][::2]
@@ -193,4 +135,4 @@ def test_counted_densities_are_those_of_all_weights_of_an_arm_together():
         expected, _ = np.histogram(both, edges, density=True)
         np.testing.assert_allclose(cells, expected, atol=0.06)
         assert np.abs(cells - expected).mean() < 0.01
-    assert dynamics.counted(trials, counts[:0], ["initializer"]).empty
+    assert dynamics.densities(trials, counts[:0], ["initializer"]).empty

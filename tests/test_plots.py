@@ -10,7 +10,7 @@ from matplotlib.colors import to_hex
 
 from analysis.estimate import comparison, dynamics, tuning
 from analysis.show import plots, style
-from studies.contract import QUANTILES
+from studies.contract import DENSITY_CELLS
 
 pytestmark = pytest.mark.filterwarnings("error")
 
@@ -173,13 +173,12 @@ LAYERS = ("dense_1", "dense_2", "logits")
 
 
 def layers(some, epochs=(0, 1, 2)):
-    rng = np.random.default_rng(0)
-    names = ["min", *(f"q{round(100 * q):02d}" for q in QUANTILES), "max"]
+    counts = np.arange(DENSITY_CELLS)
     rows = [
         {
             "key": key, "epoch": epoch, "layer": layer, "tensor": "kernel", "l2": 2.0 + epoch, "update_ratio": 1e-3,
             "gradient_norm": np.nan if epoch == 0 else 0.0 if layer == "dense_1" else 1.0,
-            **dict(zip(names, np.sort(rng.normal(size=len(names))), strict=True)),
+            "low": -1.0 - epoch, "high": 1.0, "counts": counts,
         }
         for key in some["key"] for layer in LAYERS for epoch in epochs
     ]  # fmt: skip
@@ -214,7 +213,7 @@ def test_ridgelines_have_a_ridge_an_epoch_in_a_panel_a_layer_and_arm():
 
 def test_weights_that_are_all_alike_have_an_empty_panel_that_says_so():
     some = trials(depths=(2,))
-    alike = layers(some).assign(**dict.fromkeys(["min", *(f"q{round(100 * q):02d}" for q in QUANTILES), "max"], 0.0))
+    alike = layers(some).assign(low=0.5, high=0.5)
     figure = plots.ridgelines([{"initializer": "zeros"}], dynamics.densities(some, alike, ["initializer"]))
     assert figure.axes[0].get_title(loc="left") == "zeros\nall weights alike"
 

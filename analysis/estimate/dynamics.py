@@ -4,20 +4,14 @@ import re
 
 import numpy as np
 import pandas as pd
-from scipy.interpolate import PchipInterpolator
 from scipy.special import stdtrit
 
 from analysis.estimate.arms import arms_of, labelled
 from analysis.estimate.comparison import failure_scores, scored
 from analysis.estimate.intervals import LEVEL, bounded
-from studies.contract import QUANTILES
-
-QUANTILE_COLUMNS = ("min", *(f"q{round(100 * q):02d}" for q in QUANTILES), "max")
-"""The columns of the layers frame from which a density is drawn."""
+from studies.contract import DENSITY_CELLS
 
 DENSITY_EPOCHS = 8
-DENSITY_CELLS = 60
-"""Of a density, from the least to the greatest weight."""
 
 
 def curves(trials: pd.DataFrame, epochs: pd.DataFrame, by: list[str], metric: str) -> pd.DataFrame:
@@ -63,40 +57,15 @@ def medians(trials: pd.DataFrame, layers: pd.DataFrame, by: list[str], statistic
     return _over_trials(trials, layers, by, statistics, "median")
 
 
-def densities(trials: pd.DataFrame, layers: pd.DataFrame, by: list[str]) -> pd.DataFrame:
-    """How each kernel's weights are distributed, at some epochs from the first to the last, log-spaced.
-
-    The quantiles are averaged over an arm's trials (Vincent 1912: the mean of quantile functions), a monotone cubic
-    (Fritsch & Carlson 1980) joins them to a distribution function, and its rise over narrow cells is the density.
-    Weights that are equal, such as zeros, are a cell of their own where they are enough to make quantiles equal.
-
-    Returns:
-        the columns `by`, kernel, epoch, weight, density: the outline of the cells, two points each; nothing for a
-        kernel whose weights are all alike.
-    """
-    there = np.unique(layers["epoch"])
-    wanted = there[np.unique(np.geomspace(1, max(len(there), 1), DENSITY_EPOCHS).round().astype(int) - 1)]
-    names = list(QUANTILE_COLUMNS)
-    rows = layers[layers["epoch"].isin(wanted) & np.isfinite(layers[names]).all(axis=1)]
-    levels, parts = np.array([0.0, *QUANTILES, 1.0]), []
-    means = _over_trials(trials, rows, by, names, "mean")
-    for row, quantiles in enumerate(means[names].to_numpy()):
-        if len(np.unique(quantiles)) < 2:
-            continue
-        values, below = _steps(quantiles, levels)
-        edges = np.union1d(np.linspace(values[0], values[-1], DENSITY_CELLS + 1), values)
-        cells = np.diff(PchipInterpolator(values, below)(edges)) / np.diff(edges)
-        parts.append((np.full(2 * len(cells), row), np.repeat(edges, 2)[1:-1], np.repeat(cells, 2)))
-    place, weight, density = map(np.concatenate, zip(*parts, strict=True)) if parts else ([], [], [])
-    points = means.drop(columns=names).iloc[place]
-    return points.assign(weight=weight, density=density).reset_index(drop=True)
-
-
-def counted(trials: pd.DataFrame, counts: pd.DataFrame, by: list[str]) -> pd.DataFrame:
-    """As `densities`, of the weights themselves, all of an arm's trials together, at some of the epochs they have.
+def densities(trials: pd.DataFrame, counts: pd.DataFrame, by: list[str]) -> pd.DataFrame:
+    """How each kernel's weights are distributed, of all an arm's trials together, at some of the epochs they have.
 
     Args:
-        counts: from `load.densities`.
+        counts: from `load.densities`; within a cell weights count as spread evenly.
+
+    Returns:
+        the columns `by`, kernel, epoch, weight, density: the outline of `DENSITY_CELLS` cells from the least to the
+        greatest weight, two points each; nothing for a kernel whose weights are all alike.
     """
     there = np.unique(counts["epoch"])
     wanted = there[np.unique(np.linspace(0, max(len(there) - 1, 0), DENSITY_EPOCHS).round().astype(int))[: len(there)]]
@@ -123,17 +92,6 @@ def _below(low: float, high: float, counts: np.ndarray, edges: np.ndarray) -> np
     if low == high:
         return np.where(edges > low, sum(counts), 0.0) + np.where(edges == low, sum(counts) / 2, 0.0)
     return np.interp(edges, np.linspace(low, high, len(counts) + 1), np.concatenate([[0], np.cumsum(counts)]))
-
-
-def _steps(quantiles: np.ndarray, levels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Points of a distribution function that rises: where several quantiles are equal it does so within a sliver."""
-    values, first, count = np.unique(quantiles, return_index=True, return_counts=True)
-    half = min((values[-1] - values[0]) / (4 * DENSITY_CELLS), np.diff(values).min() / 4)
-    atom = count > 1
-    points = np.concatenate([values[~atom], values[atom] - half, values[atom] + half])
-    below = np.concatenate([levels[first[~atom]], levels[first[atom]], levels[(first + count - 1)[atom]]])
-    order = np.argsort(points)
-    return points[order], below[order]
 
 
 def _over_trials(trials, layers, by, statistics, how) -> pd.DataFrame:

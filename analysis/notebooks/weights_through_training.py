@@ -49,17 +49,40 @@ trials[(trials["model.depth"] == 8) & trials["initializer"].isin(names)].groupby
 # ## Distributions
 
 # %%
-plots.ridgelines([good, dead, exploding], dynamics.densities(trials, layers, by))
+shown = trials[(trials["model.depth"] == 8) & trials["initializer"].isin(names)]
+counts = load.densities("init_comparison", keys=shown["key"])
+plots.ridgelines([good, dead, exploding], dynamics.densities(shown, counts, by))
 
 # %% [markdown]
-# A ridge is how one layer's weights are distributed at one epoch, the first at the top. Mind the scales below: the
-# three bells at the top differ in width by a hundred times. (He's has no tails yet: Keras cuts it off at two standard
-# deviations.)
+# A ridge is how one layer's weights are distributed at one epoch, the first at the top, all seeds' together. Mind the
+# scales below: the three bells at the top differ in width by a hundred times. (He's has no tails yet: Keras cuts it off
+# at two standard deviations.)
 #
 # - On the left the bells get wider and grow tails, most of all in the first layer, whose inputs are the pixels;
 #   deeper layers change less.
 # - In the middle nothing happens. Not "converged": the ridges never moved.
 # - On the right there is one ridge, that of the untrained network. After it the weights are not numbers.
+#
+# ## What goes through
+#
+# At the same epochs every layer's outputs on the same 256 training images were looked at. Their standard deviation in
+# the untrained network, and the share of units that are zero for every image, before training and after:
+
+# %%
+outputs = layers[layers["tensor"] == "output"].merge(shown[["key", "initializer"]])
+ends = outputs[outputs["epoch"].isin([0, 20])].pivot_table(
+    index="layer", columns=["initializer", "epoch"], values=["sd", "dead"], sort=False
+)
+pd.concat(
+    {"sd, untrained": ends["sd"].xs(0, axis=1, level="epoch")[names]}
+    | {f"dead, epoch {epoch}": ends["dead"].xs(epoch, axis=1, level="epoch")[names[:2]] for epoch in (0, 20)},
+    axis=1,
+).map("{:.2g}".format)
+
+# %% [markdown]
+# The good network hands its signal on as it got it. In the dead one it shrinks at every layer, and in the exploding one
+# it grows at every layer, by the factors that the next sections find in the gradients. Nothing is dead in the sense of
+# the word in the dead network as it is drawn: some units of it fire, for some images, by almost nothing.
 #
 # ## Norms, updates and gradients
 

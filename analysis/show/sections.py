@@ -260,16 +260,17 @@ def weights(found: Findings) -> Section:
     number, every = arms.arms_of(trials, found.by)
     shown = {tuple(arms.as_level(level) for level in arm.values()) for arm in detailed}
     mine = trials[[every[n] in shown for n in number]]
-    wanted = (*dynamics.QUANTILE_COLUMNS, *plots.LAYER_STATISTICS)
-    layers = load.layers(found.study.name, found.root, list(mine["key"]), wanted)
+    keys = list(mine["key"])
+    layers = load.layers(found.study.name, found.root, keys, plots.LAYER_STATISTICS)
     if len(layers):
         spaced = "Arms are evenly spaced from best to worst. " if len(found.compared) > len(detailed) else ""
-        section.figure(
-            "weights",
-            plots.ridgelines(detailed, dynamics.densities(mine, layers, found.by)),
-            f"{spaced}Distribution of a kernel's weights, from the first epoch (top) to the last; quantiles averaged "
-            "over seeds.",
-        )
+        if len(counts := load.densities(found.study.name, found.root, keys)):
+            section.figure(
+                "weights",
+                plots.ridgelines(detailed, dynamics.densities(mine, counts, found.by)),
+                f"{spaced}Distribution of a kernel's weights, from the first epoch (top) to the last, all seeds' "
+                "together.",
+            )
         section.figure(
             "layers",
             plots.layer_maps(detailed, dynamics.medians(mine, layers, found.by, list(plots.LAYER_STATISTICS))),
