@@ -79,3 +79,27 @@ def test_what_is_pruned_stays_zero_and_forgotten_under_every_optimizer(prune, op
 def test_and_with_what_goes_around_an_optimizer(prune, around):
     engine, kept = prune(AROUND[around], compiled=True)
     assert remembered(engine, kept) >= 2
+
+
+def test_layers_that_are_called_alike_in_nested_models_have_their_own_slots(tf):
+    import keras
+
+    from studies.train.engine import Engine
+
+    def block(units):
+        inputs = keras.Input((6,))
+        return keras.Model(inputs, keras.layers.Dense(6, name="dense")(inputs), name=f"block_{units}")
+
+    inputs = keras.Input((6,))
+    blocks = [block(1), block(2)]
+    for each in blocks:
+        for weight in each.weights:
+            weight._path = f"dense/{weight.name}"  # as of models that are built apart from the whole
+    model = keras.Model(inputs, keras.layers.Dense(CLASSES, name="logits")(blocks[1](blocks[0](inputs))))
+    engine = Engine(model, keras.optimizers.SGD(momentum=0.9), masked=("kernel",), observe=False)
+    first, second, _ = engine.masks.weights
+    assert first.path == second.path
+    slots = {place: slot for slot, place, _ in engine.masks.slots}
+    assert len({id(slot) for slot in slots.values()}) == 3
+    order = [id(slot) for slot in engine.optimizer.variables]
+    assert order.index(id(slots[0])) < order.index(id(slots[1]))

@@ -31,7 +31,7 @@ def test_every_pruned_weight_is_smaller_than_every_kept_one(seed, sparsity, scop
     rng = np.random.default_rng(seed)
     kernels = [rng.normal(size=shape) * scale for shape, scale in zip(SHAPES, (1, 0.1, 3), strict=True)]
     before = [rng.random(shape) < 0.9 for shape in SHAPES]
-    found = criteria.select(criteria.magnitude(network(kernels)), before, sparsity, scope)
+    found = criteria.select(criteria.magnitude(network(kernels)), before, sparsity, scope, rng)
     groups = [range(3)] if scope == "global" else [[0], [1], [2]]
     for group in groups:
         weights, kept, there = (np.concatenate([each[n].ravel() for n in group]) for each in (kernels, found, before))
@@ -42,12 +42,29 @@ def test_every_pruned_weight_is_smaller_than_every_kept_one(seed, sparsity, scop
         assert not gone.any() or not kept.any() or weights[gone].max() <= weights[kept].min()
 
 
-def test_of_equal_scores_the_first_stay_and_what_is_no_number_goes_first():
+def test_of_equal_scores_any_stay_and_what_is_no_number_goes_first():
     scores, all_there = [np.array([1.0, np.nan, 1.0, -2.0, np.inf, 1.0])], [np.ones(6, bool)]
-    [kept] = criteria.select(scores, all_there, 0.5, "global")
+    [kept] = criteria.select(scores, all_there, 0.5, "global", np.random.default_rng(0))
     assert kept.tolist() == [True, False, True, False, False, True]
-    [kept] = criteria.select(scores, all_there, 2 / 3, "global")
-    assert kept.tolist() == [True, False, True, False, False, False]
+    # Were it the first, layers whose scores are all zero would go or stay as a whole.
+    same, there = [np.zeros((20, 30)), np.zeros((30, 20))], [np.ones((20, 30), bool), np.ones((30, 20), bool)]
+    for mask in criteria.select(same, there, 0.5, "global", np.random.default_rng(0)):
+        assert 0.4 < mask.mean() < 0.6 and 0.2 < mask[:10].mean() < 0.8
+
+
+@pytest.mark.parametrize("scope", ["global", "layer"])
+def test_a_unit_of_each_layer_stays(scope):
+    scores, kept = [np.array([0.1, 0.2, 0.3]), np.arange(10.0, 50)], [np.ones(3, bool), np.ones(40, bool)]
+    few, many = criteria.select(scores, kept, 0.9, scope, np.random.default_rng(0), least=1)
+    assert few.tolist() == [False, False, True] and many.sum() == (3 if scope == "global" else 4) and many[-3:].all()
+    few, _ = criteria.select(scores, [np.zeros(3, bool), kept[1]], 0.9, scope, np.random.default_rng(0), least=1)
+    assert not few.any()
+
+
+def test_units_of_layers_with_many_inputs_are_worth_no_more():
+    one, other = np.full((4, 3), 0.5), np.full((3, 3, 50, 3), 0.5)
+    for criterion in (criteria.unit_l1, criteria.unit_l2):
+        np.testing.assert_allclose(np.concatenate(criterion(network([one, other]))), 0.5)
 
 
 def test_a_shuffled_mask_keeps_as_much_of_each_layer():
@@ -379,6 +396,19 @@ def test_pruning_nothing_is_the_dense_trial(run):
     assert [getattr(dense, name) for name in left] == [getattr(nothing, name) for name in left]
 
 
+def test_a_plateau_begins_anew_with_what_is_left(trial_of):
+    """Else the dense network's loss, which the pruned one does not reach, would take the rate down for ever."""
+    trained = parts_of(
+        trial_of, "pruning=one_shot", "pruning.sparsity=0.9", "schedule=plateau", "schedule.patience=1", "data=digits"
+    )
+    courses = trained.courses()
+    for epoch, loss in ((1, 0.5), (2, 0.9), (3, 0.8)):
+        course = next(courses)
+        trained.after(epoch, trained.engine.run_epoch(*trained.data, course))
+        trained.hear(loss)
+    assert trained.pruner.cuts and max(trained.pruner.cuts) == 2 and trained.kept == 1
+
+
 def test_early_stopping_waits_for_the_last_cut(run):
     """The cut makes all worse: the epochs before it, of another network, are none to go back to."""
     settings = ("training.early_stopping=1", "training.epochs=8", "diagnostics=none")
@@ -394,6 +424,18 @@ def test_early_stopping_waits_for_the_last_cut(run):
         (["pruning=one_shot", "pruning.keep=[dense_*]"], ("no layer that may be pruned", "dense_1, dense_2, logits")),
         (["pruning=channels", "model=row_rnn"], ("no layer whose units may go", "rnn_1/lstm_cell, logits")),
         (["pruning=lottery_ticket", "training.epochs=6"], ("training.epochs=6", "training.epochs=5 or 10")),
+        (
+            ["pruning=lottery_ticket", "training.epochs=20", "schedule=cosine", "schedule.warmup=5 epochs"],
+            ("schedule.warmup=5 epochs", "4 epochs at most"),
+        ),
+        (
+            ["pruning=lottery_shuffled", "pruning.restart=continue", "pruning.rounds=3", "training.epochs=20"],
+            ("pruning.shuffled=true with pruning.restart=continue",),
+        ),
+        (["pruning=snip", "pruning.criterion=movement"], ("pruning.criterion=movement", "nothing has moved yet")),
+        (["pruning=one_shot", "model.normalization=weight"], ("standardizes its kernel", "model.normalization")),
+        (["pruning=synflow", "model.activation=tanh"], ("activation tanh", "relu, leaky_relu")),
+        (["pruning=synflow", "model.normalization=layer"], ("GroupNormalization", "no sum over paths")),
     ],
 )
 def test_what_does_not_fit_the_model_or_the_run_is_refused_before_anything_trains(tf, config, overrides, words):

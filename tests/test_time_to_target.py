@@ -65,6 +65,13 @@ def test_epochs_that_were_not_observed_are_passed_over():
     assert found([NAN, 0.95])[0][0] == 1
 
 
+def test_what_a_network_reached_before_it_was_pruned_does_not_count():
+    trials, epochs = course([0.1, 0.95, 0.3, 0.8, 0.96], [0.1, 0.95, 0.9, 0.9, 0.9])
+    epochs["sparsity"] = [0, 0, 0.5, 0.9, 0.9, *[NAN] * 5]  # the second is not pruned
+    table = times.times(trials, epochs, ["optimizer"], "val_accuracy", 0.9)
+    assert table["time"].tolist() == [pytest.approx(3 + 0.1 / 0.16), pytest.approx(0.8 / 0.85)]
+
+
 def test_what_does_not_get_there_is_censored_at_the_whole_budget():
     """One that stopped early, diverged or timed out is not ahead of one that went on, whatever it had reached."""
     curves = [[0.1, 0.2, 0.3, 0.4, 0.5], [0.1, 0.95, NAN], [0.1, 0.95], [0.1, 0.2]]

@@ -33,7 +33,8 @@ def times(
 
     A trial that does not get there is censored at the budget, and so is one that diverged or timed out, whatever it had
     reached: at the whole budget, not where it ended, so that no arm gains by dying early. What the clock of examples
-    or seconds would show then is extrapolated from its own epochs.
+    or seconds would show then is extrapolated from its own epochs. Of a pruned trial those before its last cut do not
+    count: they are another network's.
 
     Args:
         trials, epochs: those frames, of the same trials; seconds are each epoch's own.
@@ -57,6 +58,9 @@ def times(
     if not np.isfinite(target) or not 0 < budget < np.inf:
         raise StudyError(f"target={target}, budget={budget}: expected a finite target, and a budget of epochs above 0")
     table = epochs.pivot(index="key", columns="epoch", values=metric).reindex(trials["key"]).astype(float)
+    if "sparsity" in epochs:  # of a pruned network, not of the one that it was cut out of
+        gone = epochs.pivot(index="key", columns="epoch", values="sparsity").reindex(trials["key"]).astype(float)
+        table = table.where(~gone.lt(gone.ffill(axis=1).iloc[:, -1], axis=0))
     if smooth:
         table = table.T.rolling(3, min_periods=1).median().T.where(table.notna())
     at = _first(table.to_numpy(float), table.columns.to_numpy(float), metric, target, whole)

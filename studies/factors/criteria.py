@@ -48,7 +48,10 @@ def taylor(network: Network) -> list[np.ndarray]:
 
 
 def movement(network: Network) -> list[np.ndarray]:
-    """−Σ w · ∂L/∂w: weights that were pulled towards zero go first (Sanh et al. 2020, eq. 3 with exact gradients)."""
+    """−Σ w · ∂L/∂w: weights that were pulled towards zero go first (Sanh et al. 2020, eq. 3 with exact gradients).
+
+    L is all that is trained by, penalties included.
+    """
     return network.movement()
 
 
@@ -58,13 +61,13 @@ def synflow(network: Network) -> list[np.ndarray]:
 
 
 def unit_l1(network: Network) -> list[np.ndarray]:
-    """A unit's Σ |w| over its incoming weights (Li et al. 2017)."""
-    return [_columns(np.abs(kernel)).sum(axis=0) for kernel in network.kernels]
+    """A unit's mean |w| over its incoming weights: in each layer the order of Li et al. 2017, who take their sum."""
+    return [_columns(np.abs(kernel)).mean(axis=0) for kernel in network.kernels]
 
 
 def unit_l2(network: Network) -> list[np.ndarray]:
-    """A unit's √Σ w² over its incoming weights."""
-    return [np.sqrt(np.square(_columns(kernel), dtype=float).sum(axis=0)) for kernel in network.kernels]
+    """A unit's root mean square of its incoming weights."""
+    return [np.sqrt(np.square(_columns(kernel), dtype=float).mean(axis=0)) for kernel in network.kernels]
 
 
 CRITERIA: dict[str, Callable[[Network], list[np.ndarray]]] = {
@@ -88,18 +91,28 @@ def levels(before: float, after: float, iterations: int) -> list[float]:
     return [1 - (1 - before) * ratio ** (n / iterations) for n in range(1, iterations + 1)]
 
 
-def select(scores: list[np.ndarray], kept: list[np.ndarray], sparsity: float, scope: str) -> list[np.ndarray]:
+def select(
+    scores: list[np.ndarray],
+    kept: list[np.ndarray],
+    sparsity: float,
+    scope: str,
+    rng: np.random.Generator,
+    least: int = 0,
+) -> list[np.ndarray]:
     """Masks of the highest scores among those kept, such that a share `sparsity` of all is gone.
 
-    What is gone stays gone. Of equal scores the first stay; what is not finite goes first.
+    What is gone stays gone; what is not finite goes first.
 
     Args:
         kept: true where there is something to keep, a mask for each array of scores.
         scope: `global`, or `layer`: each array by itself.
+        rng: which of equal scores stay comes from it, and nothing else.
+        least: how many of each array stay whatever the sparsity.
     """
     if scope == "layer":
-        return [mask for s, k in zip(scores, kept, strict=True) for mask in _highest([s], [k], sparsity)]
-    return _highest(scores, kept, sparsity)
+        pairs = zip(scores, kept, strict=True)
+        return [mask for s, k in pairs for mask in _highest([s], [k], sparsity, rng, least)]
+    return _highest(scores, kept, sparsity, rng, least)
 
 
 def shuffled(kept: list[np.ndarray], rng: np.random.Generator) -> list[np.ndarray]:
@@ -107,17 +120,23 @@ def shuffled(kept: list[np.ndarray], rng: np.random.Generator) -> list[np.ndarra
     return [rng.permutation(mask.ravel()).reshape(mask.shape) for mask in kept]
 
 
-def _highest(scores, kept, sparsity):
+def _highest(scores, kept, sparsity, rng, least):
     there = np.concatenate([mask.ravel() for mask in kept])
     flat = np.concatenate([np.asarray(score, float).ravel() for score in scores])
     flat = np.where(there, np.where(np.isfinite(flat), flat, -np.finfo(float).max), -np.inf)
-    count = min(round((1 - sparsity) * flat.size), int(there.sum()))
+    ends = np.cumsum([mask.size for mask in kept])[:-1]
+    if least:
+        for part in np.split(flat, ends):  # views
+            best = np.argsort(part)[-least:]
+            part[best] = np.where(part[best] > -np.inf, np.inf, -np.inf)
+    count = min(max(round((1 - sparsity) * flat.size), int(np.isposinf(flat).sum())), int(there.sum()))
     chosen = np.zeros(flat.size, bool)
     if count:
-        least = np.partition(flat, flat.size - count)[flat.size - count]
-        chosen = flat > least
-        chosen[np.flatnonzero(flat == least)[: count - chosen.sum()]] = True
-    ends = np.cumsum([mask.size for mask in kept])[:-1]
+        limit = np.partition(flat, flat.size - count)[flat.size - count]
+        chosen = flat > limit
+        equal = np.flatnonzero(flat == limit)
+        more = count - int(chosen.sum())
+        chosen[equal if more == len(equal) else rng.choice(equal, more, replace=False)] = True
     return [part.reshape(mask.shape) for part, mask in zip(np.split(chosen, ends), kept, strict=True)]
 
 

@@ -404,7 +404,7 @@ GROUPS: dict[str, Group] = {
     "pruning": Group(
         targets={"studies.pruning": ("one_shot", "gradual", "iterative")},
         graph=_masks,
-        built_with=lambda node: ("model", "data", "training"),
+        built_with=lambda node: ("model", "data", "schedule", "training"),
         settings={
             "sparsity": share,
             "criterion": one_of(
@@ -527,7 +527,7 @@ def settled(config: dict) -> dict:
             raise StudyError(
                 f"{part} is none and takes no settings, but was given {listed(node)}: choose an option, {part}=NAME"
             )
-    _check_lengths(result)
+    check_lengths(result, result.get("training", {}).get("epochs", math.inf))
     return result
 
 
@@ -587,9 +587,12 @@ def checks(config: dict) -> list[dict]:
     return every
 
 
-def _check_lengths(config):
-    """Refuse a schedule's length in epochs that is longer than the run: it would be cut, or never come."""
-    epochs = config.get("training", {}).get("epochs", math.inf)
+def check_lengths(config: dict, epochs: float) -> None:
+    """Refuse a schedule's length in epochs that is longer than the run, or its round: it would be cut, or never come.
+
+    Raises:
+        StudyError: there is one.
+    """
     settings = [(f"{part}.{name}", v) for part in ("schedule", "pruning") for name, v in config.get(part, {}).items()]
     for path, value in settings:
         for length in value if isinstance(value, list) else [value]:

@@ -330,7 +330,7 @@ def standardized(kernel: keras.KerasTensor, gain: float) -> keras.KerasTensor:
     return gain * (kernel - mean) / keras.ops.sqrt(keras.ops.maximum(fan_in * variance, 1e-4))
 
 
-class _Standardized:
+class Standardized:
     """Weight standardization of a layer: its kernel is trained, and used standardized."""
 
     activation: Callable
@@ -341,7 +341,7 @@ class _Standardized:
         return math.sqrt(2 / (1 - 1 / math.pi)) if self.activation is keras.activations.relu else 1.0
 
 
-class StandardizedDense(_Standardized, layers.Dense):
+class StandardizedDense(Standardized, layers.Dense):
     """A dense layer under weight standardization."""
 
     def call(self, inputs: keras.KerasTensor, training: bool | None = None) -> keras.KerasTensor:
@@ -350,7 +350,7 @@ class StandardizedDense(_Standardized, layers.Dense):
         return self.activation(x if self.bias is None else x + self.bias)
 
 
-class StandardizedConv2D(_Standardized, layers.Conv2D):
+class StandardizedConv2D(Standardized, layers.Conv2D):
     """A convolution under weight standardization."""
 
     def convolution_op(self, inputs: keras.KerasTensor, kernel: keras.KerasTensor) -> keras.KerasTensor:

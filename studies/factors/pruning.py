@@ -156,7 +156,15 @@ def iterative(
 
     Every cut takes the same share of what is left. A run of T epochs is followed by `rounds` of T − `rewind`, in
     each of which the learning rate takes the course that it took from epoch `rewind` on (Renda et al. 2020).
+
+    Raises:
+        StudyError: weights that are gone and stay zero would be shuffled in.
     """
+    if shuffled and restart == "continue" and rounds > 1:
+        raise StudyError(
+            f"pruning.shuffled=true with pruning.restart=continue and pruning.rounds={rounds}: what earlier rounds "
+            f"took has no values to go on with. Take pruning.rounds=1, or pruning.restart=rewind"
+        )
 
     def plan(epochs):
         whole, rest = divmod(epochs + rounds * rewind, rounds + 1)

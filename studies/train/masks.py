@@ -1,5 +1,7 @@
 """Masks in the step: a weight that is gone is zero after every update, and nothing of the optimizer remembers it."""
 
+from collections import Counter
+
 import keras
 import numpy as np
 import tensorflow as tf
@@ -78,14 +80,22 @@ def _slots(weights, optimizer, starts) -> list[tuple]:
 
     Keras names a slot for its weight's path.
     """
-    names = sorted(((_flat(w), place) for place, w in enumerate(weights)), key=lambda pair: -len(pair[0]))
+    places: dict[str, list[int]] = {}
+    for place, weight in enumerate(weights):
+        places.setdefault(_flat(weight), []).append(place)
+    names = sorted(places, key=len, reverse=True)
+    seen: Counter[str] = Counter()
     # Adafactor makes its velocity anew at every step, from the means of rows and columns.
     remade = isinstance(getattr(optimizer, "optimizer", optimizer), keras.optimizers.Adafactor)
     found = []
     for slot, start in zip(optimizer.variables, starts, strict=True):
         own = slot.path.rpartition("/")[2]
-        place = next((place for name, place in names if own.startswith(f"{name}_")), None)
-        if place is not None and slot.shape == weights[place].shape:
+        name = next((name for name in names if own.startswith(f"{name}_")), None)
+        if name is None:
+            continue
+        place = places[name][seen[own] % len(places[name])]  # of equal names in the order of the weights
+        seen[own] += 1
+        if slot.shape == weights[place].shape:
             copy = isinstance(start, keras.Variable) or own.endswith("_average") or remade
             found.append((slot, place, None if copy else start))
     return found

@@ -14,7 +14,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from studies.factors import targets
+from studies.factors import limits, targets
 from studies.factors.data import Dataset, Split, noisy_labels, scaling, source, split
 from studies.factors.initializers import Drawing
 from studies.factors.models import work
@@ -84,6 +84,7 @@ def _check_device(planned: str) -> None:
 def _check_pruning(config: dict, allow: list[str]) -> None:
     """Plan a run's pruning, and find in its model what may be pruned."""
     pruning = pruner.pruning_of(config["pruning"], allow)
+    limits.check_lengths(config, pruning.plan(config["training"]["epochs"]).length)
     dataset, _ = dataset_of(config["data"], allow)
     model = build_model(config["model"], dataset, allow)
     pruner.check(pruning, config["training"]["epochs"], model, not ends_in_softmax(model))
@@ -211,8 +212,10 @@ class Parts:
 
     def after(self, epoch: int, done: Epoch) -> Epoch:
         """Do what comes after an epoch and before it is evaluated; gives the epoch with the weights that are left."""
-        cut = self.pruner.after(epoch)
-        return dataclasses.replace(done, weights=self.engine.flat_weights()) if cut else done
+        if not self.pruner.after(epoch):
+            return done
+        self.schedule = targets.build(self.schedule_node, "schedule", self.allow)  # of the losses before it knows none
+        return dataclasses.replace(done, weights=self.engine.flat_weights())
 
     @property
     def left(self) -> dict[str, float]:
@@ -267,7 +270,7 @@ class Parts:
                 cycle=cycle_of(self.schedule, optimizer, config["schedule"]),
                 observe=config["diagnostics"]["observe_every"] > 0 or config["diagnostics"]["ends"],
                 masked=pruner.masked(pruning),
-                movement=pruning.criterion == "movement",
+                movement=pruning.criterion == "movement" or callable(pruning.criterion),
                 xla=wants_xla(config["engine"]["xla"], model, total, self.rules),
             )
             engine.compile(*self.data, self.steps, self.batch)

@@ -7,6 +7,7 @@ import keras
 import numpy as np
 from keras import layers
 
+from studies.factors.models import Standardized
 from studies.factors.pruning import Pruning
 from studies.record import StudyError, listed
 
@@ -22,7 +23,10 @@ PASSED = (
 )
 """Layers that leave a unit's signal its own; what flattens lays out its places one after the other, units inmost."""
 
-NORMS = (layers.BatchNormalization, layers.GroupNormalization, layers.RMSNormalization)
+NORMS = (
+    *(layers.BatchNormalization, layers.LayerNormalization),
+    *(layers.GroupNormalization, layers.RMSNormalization),
+)
 CONVOLUTIONS = (layers.Conv1D, layers.Conv2D, layers.Conv3D)
 
 
@@ -33,9 +37,14 @@ def prunable(model: keras.Model, pruning: Pruning) -> list[keras.Variable]:
         StudyError: there are none, or `keep` names what is not there.
     """
     kernels = [v for v in model.trainable_variables if v.path.endswith(KERNELS) and len(v.shape) > 1]
-    places = list(
-        range(len(kernels) - (pruning.keep_last or pruning.structured))
-    )  # the last layer's units are the classes
+    standardized = [layer for layer in model._flatten_layers(include_self=False) if isinstance(layer, Standardized)]
+    if standardized:
+        raise StudyError(
+            f"pruning: the layer {standardized[0].name} standardizes its kernel, which makes other numbers of zeros: "
+            f"expected no weight standardization. Choose another model.normalization, such as batch, or pruning=none"
+        )
+    last = pruning.keep_last or pruning.structured  # whose units are the classes
+    places = list(range(len(kernels) - last))
     if pruning.structured:
         with_units = {id(layer.kernel) for layer in _with_units(model)}
         places = [place for place in places if id(kernels[place]) in with_units]
@@ -91,7 +100,10 @@ def _with_units(model) -> Iterator[keras.Layer]:
 
 
 def _followers(layer) -> tuple[list, keras.Layer | None]:
-    """The norms that a layer's units go through by themselves, and the layer that takes them then, if it is plain."""
+    """The norms with a scale and an offset for each of a layer's units, and the layer that takes them, if it is plain.
+
+    What group, layer and RMS normalization divide by is of all units, those that are gone included.
+    """
     norms, units = [], layer.kernel.shape[-1]
     while len(nodes := layer._outbound_nodes) == 1:
         layer = nodes[0].operation

@@ -9,9 +9,17 @@ import numpy as np
 from studies.factors import targets
 from studies.factors.criteria import CRITERIA, ITERATIONS, Network, levels, select, shuffled
 from studies.factors.pruning import UNPRUNED, Pruning
-from studies.record import StudyError
+from studies.record import StudyError, listed
 from studies.train.engine import Engine
 from studies.train.prunable import KERNELS, OF_UNITS, prunable, spread
+
+LINEAR_ABOVE_ZERO = ("relu", "leaky_relu", "linear", "elu", "selu", "celu")
+"""Activations that are, so that sums over paths stay such."""
+
+NO_SUMS_OVER_PATHS = (
+    *(keras.layers.LayerNormalization, keras.layers.GroupNormalization, keras.layers.RMSNormalization),
+    *(keras.layers.MultiHeadAttention, keras.layers.Softmax, keras.layers.RNN),
+)
 
 EXAMPLES = 512
 """How many training examples a criterion by gradients sees at most."""
@@ -45,13 +53,34 @@ def check(pruning: Pruning, epochs: int, model: keras.Model, from_logits: bool) 
     Raises:
         StudyError: its plan does not fit the epochs, or the criterion the model.
     """
-    pruning.plan(epochs)
+    plan = pruning.plan(epochs)
     prunable(model, pruning)
-    if pruning.criterion == "synflow" and not from_logits:
+    if pruning.criterion == "movement" and any(cut.after == 0 for cut in plan.cuts):
+        raise StudyError(
+            "pruning.criterion=movement with a cut before the first epoch: nothing has moved yet. Cut later, such as "
+            "pruning.at=0.5, or choose another criterion, such as snip"
+        )
+    if pruning.criterion == "synflow":
+        _check_flow(model, from_logits)
+
+
+def _check_flow(model: keras.Model, from_logits: bool) -> None:
+    """See that what flows through a model's absolute weights is a sum over paths, which SynFlow takes it for."""
+    if not from_logits:
         raise StudyError(
             "pruning.criterion=synflow, and the model ends in a softmax, whose outputs add up to one whatever flows: "
             "expected a model that gives logits, such as model.classifier_activation=null, or another criterion"
         )
+    for layer in model._flatten_layers(include_self=False):
+        activation = getattr(layer, "activation", None)
+        name = getattr(activation, "__name__", "linear") if callable(activation) else "linear"
+        if name not in LINEAR_ABOVE_ZERO or isinstance(layer, NO_SUMS_OVER_PATHS):
+            what = f"has the activation {name}" if name not in LINEAR_ABOVE_ZERO else f"is a {type(layer).__name__}"
+            raise StudyError(
+                f"pruning.criterion=synflow, and the layer {layer.name} {what}, through which what flows is no sum "
+                f"over paths: expected the activations {listed(LINEAR_ABOVE_ZERO)}, and batch normalization or none. "
+                f"Choose another criterion, such as snip"
+            )
 
 
 class Pruner:
@@ -130,7 +159,7 @@ class Pruner:
         for level in levels(self.sparsity, cut.sparsity, iterations):
             with np.errstate(all="ignore"):  # weights of a trial that diverges
                 scores = score(self._network())
-            self.kept = select(scores, self.kept, level, self.pruning.scope)
+            self.kept = select(scores, self.kept, level, self.pruning.scope, self.rng, int(self.pruning.structured))
         if self.pruning.shuffled and last:
             self.kept = shuffled(self.kept, self.rng)
         self.sparsity = cut.sparsity

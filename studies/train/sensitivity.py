@@ -28,7 +28,8 @@ class Sensitivity:
         """W · ∂R/∂w of each kernel at |`values`|, R the summed output for ones (Tanaka et al. 2020, eq. 4).
 
         Biases and offsets are zero and the rest is taken absolute, so that R is a sum over paths, and the scores of
-        each layer that all paths go through add up to R. Scaling all kernels alike leaves the scores' order.
+        each layer that all paths go through add up to R. Scaling all kernels alike, as is done where R is no float32,
+        leaves the scores' order where paths are equally long.
         """
         model, weights = self.engine.model, self.engine.weights
         own, before = dict(zip(map(id, kernels), values, strict=True)), [v.numpy() for v in model.variables]
