@@ -44,7 +44,11 @@ def rows(root: str | Path = "mlruns") -> list[dict]:
         names = []
     found = {}
     for name in names:
-        for execution in load.executions(name, root):
+        try:
+            executions = load.executions(name, root)
+        except StudyError:  # an experiment that is none of ours, or has no execution yet
+            continue
+        for execution in executions:
             if Tag.VERDICT in execution.tags:
                 record = json.loads(load.text(execution, FILE, root))
                 place = record["name"], record["profile"]

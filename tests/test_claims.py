@@ -21,6 +21,7 @@ from studies.design import claim as design
 from studies.design.controls import controls
 from studies.design.study import read_study
 from studies.record import Study, StudyError, Trial
+from studies.store.sql import Store
 
 FACTORS = {"data": ("digits", "mnist"), "optimizer": ("sgd", "adam", "rmsprop"), "model.depth": (2, 8)}
 HYPOTHESIS = {
@@ -418,7 +419,10 @@ def test_a_record_is_json_whatever_is_missing_and_the_board_has_a_row_for_it():
         assert "adam" in board.board(records, format)
 
 
-def test_every_claim_that_ships_is_on_the_board_before_it_has_run(tmp_path):
+def test_every_claim_that_ships_is_on_the_board_before_it_has_run(fresh, tmp_path):
+    shutil.copy(fresh / "mlflow.db", tmp_path)
+    Store(tmp_path / "mlflow.db", "without an execution")
+    assert load.studies(tmp_path) == ["without an execution"]
     rows = claims.rows(tmp_path)
     assert {row["name"] for row in rows} == {file.stem for file in claims.SHIPPED.glob("*.yaml")}
     assert all(row["verdict"] == "not run" for row in rows)

@@ -55,7 +55,8 @@ def named(trials, name):
         ("val_accuracy", 1, (0, 1)), ("ema_test_loss", -1, (0, np.inf)), ("seconds_total", -1, (0, np.inf)),
         ("memory_mb", -1, (0, np.inf)), ("parameters", 0, (0, np.inf)), ("epochs", 0, (0, np.inf)),
         ("dense_1.kernel.l2@7", 0, (0, np.inf)), ("a.kernel.mean", 0, (-np.inf, np.inf)),
-        ("a.kernel.sparsity_1e-3", 0, (0, 1)), ("mine", 0, (-np.inf, np.inf)), ("top5_accuracy", 1, (0, 1)),
+        ("a.kernel.sparsity_1e-3", 0, (0, 1)), ("val_accuracy@7", 1, (0, 1)), ("sharpness@0", 0, (-np.inf, np.inf)),
+        ("a.output.dead@1", 0, (0, 1)), ("mine", 0, (-np.inf, np.inf)), ("top5_accuracy", 1, (0, 1)),
     ],
 )  # fmt: skip
 def test_a_name_says_what_is_better_and_between_which_bounds(name, better, bounds):
@@ -146,6 +147,19 @@ def test_a_layers_statistic_is_a_column(root, command, metric, layer, epoch):
     means = rows.merge(trials, on="key").groupby("initializer")[statistic].mean()
     found = pd.DataFrame(csv.DictReader(io.StringIO(out))).set_index("initializer")["mean"].astype(float)
     assert code == 0 and dict(found) == pytest.approx(dict(means))
+
+
+def test_a_column_of_the_epochs_frame_is_one_at_an_epoch_or_at_the_last_that_has_it(root, command):
+    code, out, _ = command("--metric", "val_accuracy@7", "--format", "csv")
+    epochs, trials = load.epochs("first", root), load.trials("first", root)
+    means = epochs[epochs["epoch"] == 7].merge(trials[["key", "initializer"]]).groupby("initializer")["val_accuracy"]
+    found = pd.DataFrame(csv.DictReader(io.StringIO(out))).set_index("initializer")["mean"].astype(float)
+    assert code == 0 and dict(found) == pytest.approx(dict(means.mean()))
+    rows = pd.DataFrame({"key": ["x", "x", "x", "y"], "epoch": [0, 4, 5, 1], "sharpness": [1.0, 3.0, NAN, 7.0]})
+    assert dict(columns.epoch_values(rows, "sharpness")) == {"x": 3.0, "y": 7.0}
+    assert dict(columns.epoch_values(rows, "sharpness@0")) == {"x": 1.0}
+    with pytest.raises(StudyError, match="expected one of the epochs 0, 1, 4"):
+        columns.epoch_values(rows, "sharpness@5")
 
 
 def test_a_trials_last_epoch_is_its_own_and_layers_without_a_value_do_not_count():

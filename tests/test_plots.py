@@ -211,6 +211,14 @@ def test_ridgelines_have_a_ridge_an_epoch_in_a_panel_a_layer_and_arm():
     assert [t.get_text() for t in figure.axes[0].get_yticklabels()] == ["0", "1", "2"]
 
 
+def test_a_spike_is_cut_so_that_the_rest_can_be_seen():
+    bell = np.repeat([0.0, 1.0, 2.0, 2.2, 1.0], 2)
+    np.testing.assert_allclose(plots._heights(bell), bell / 2.2)
+    pruned = np.repeat([0.0, 1.0, 2.0, 50.0, 1.0], 2)
+    np.testing.assert_allclose(plots._heights(pruned)[::2], [0, 1 / 3, 2 / 3, 1, 1 / 3])
+    np.testing.assert_allclose(plots._heights(np.repeat([0.0, 5.0, 0.0], 2))[::2], [0, 1, 0])
+
+
 def test_weights_that_are_all_alike_have_an_empty_panel_that_says_so():
     some = trials(depths=(2,))
     alike = layers(some).assign(low=0.5, high=0.5)
@@ -234,7 +242,11 @@ def test_a_metric_over_sparsities_has_a_plain_axis():
     some = pd.concat([trials(depths=(2,)).assign(**{"pruning.sparsity": share}) for share in (0.5, 0.9)])
     whole = compared(some, ["initializer", "pruning.sparsity"])
     figure = plots.sensitivity(plots.Arms(whole, ["initializer"]), whole, "pruning.sparsity", "val_accuracy")
-    assert figure.axes[0].get_xscale() == "linear" and figure.get_supxlabel().startswith("sparsity")
+    [axes] = figure.axes
+    assert [tick.get_text() for tick in axes.get_xticklabels()] == ["50 %", "90 %"]
+    halved = axes.transData.transform([(share, 0) for share in (0, 0.5, 0.75, 0.875)])[:, 0]
+    np.testing.assert_allclose(np.diff(halved), np.diff(halved)[0])
+    assert figure.get_supxlabel().startswith("sparsity")
 
 
 def log_figures():

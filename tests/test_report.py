@@ -12,7 +12,7 @@ import pytest
 import test_writer as tracked
 
 from analysis import compare, load, report
-from studies.contract import STATISTICS
+from studies.contract import DENSITY_CELLS, STATISTICS
 from studies.record import EpochRecord, LayerRecord, Result, Study, StudyError, Trial
 from studies.store import writer
 
@@ -90,7 +90,9 @@ def records(trial, number, status="finished"):
         for epoch in range(last + 1):
             row = rng.uniform(0.1, 1, len(STATISTICS))
             row[PLACES] = np.sort(rng.normal(size=len(PLACES)))
-            layers.append(LayerRecord(trial.key, epoch, layer, "kernel", tuple(row)))
+            layers.append(
+                LayerRecord(trial.key, epoch, layer, "kernel", tuple(row), density=tuple(range(DENSITY_CELLS)))
+            )
     value = curve[-1] if status == "finished" else math.nan
     numbers = dict(val_accuracy=value, test_accuracy=value, running_loss=0.5 + trial.seed, train_loss=0.5, val_loss=0.5)
     error = "ValueError: <b>boom</b>\nTraceback" if status == "crashed" else ""

@@ -1,4 +1,4 @@
-"""The columns that arms can be compared by: those of the trials frame, one's own, and statistics of layers."""
+"""The columns that arms can be compared by: those of the trials and epochs frames, one's own, statistics of layers."""
 
 import difflib
 from fnmatch import fnmatchcase
@@ -8,11 +8,17 @@ import pandas as pd
 from pandas.api.types import is_bool_dtype, is_numeric_dtype
 
 from analysis import load
-from studies.contract import STATISTICS
+from studies.contract import EPOCH_COLUMNS, STATISTICS
 from studies.record import METRICS, StudyError, listed
 
 LAYER = "LAYER.TENSOR.STATISTIC[@EPOCH]"
 """How a statistic of a layer is named, such as `dense_1.kernel.l2`, `*.kernel.update_ratio@10`."""
+
+
+EPOCH = "COLUMN[@EPOCH]"
+"""How a column of the epochs frame is named, such as `sharpness@0`, `val_accuracy@10`."""
+
+OF_EPOCHS = tuple(name for name in EPOCH_COLUMNS if name not in ("key", "epoch"))
 
 
 def numbers(trials: pd.DataFrame) -> list[str]:
@@ -32,21 +38,25 @@ def check(trials: pd.DataFrame, metric: str) -> None:
     if metric not in known and not (trials.empty and metric in trials):
         reason = "holds no numbers" if metric in trials else "there is no such column"
         raise StudyError(
-            f"metric={metric}: {reason}: expected one of {listed(known)}; or of a study's layers {LAYER}"
+            f"metric={metric}: {reason}: expected one of {listed(known)}; of the epochs {EPOCH} with one of "
+            f"{listed(OF_EPOCHS)}; or of a study's layers {LAYER}"
             f"{_near(metric, known)}"
         )
 
 
 def added(trials: pd.DataFrame, metric: str, study: str, root: str | Path) -> pd.DataFrame:
-    """A trials frame with the column `metric`, which is read from the layers frame if it is a statistic of a layer.
+    """A trials frame with the column `metric`, read from the frames of epochs or layers if it is a column of theirs.
 
     Args:
-        metric: a column of numbers, or `LAYER`, see `layer_values`.
+        metric: a column of numbers; `EPOCH`, see `epoch_values`; or `LAYER`, see `layer_values`.
         study, root: the store to read it from.
 
     Raises:
         StudyError: there is no such column, layer, tensor, statistic or epoch.
     """
+    if metric not in trials and metric.partition("@")[0] in OF_EPOCHS:
+        epochs = load.epochs(study, root, list(trials["key"]))
+        return trials.assign(**{metric: trials["key"].map(epoch_values(epochs, metric)).astype(float)})
     if metric in trials or metric.partition("@")[0].count(".") < 2:
         check(trials, metric)
         return trials
@@ -58,6 +68,24 @@ def added(trials: pd.DataFrame, metric: str, study: str, root: str | Path) -> pd
         )
     layers = load.layers(study, root, list(trials["key"]), [statistic])
     return trials.assign(**{metric: trials["key"].map(layer_values(layers, metric)).astype(float)})
+
+
+def epoch_values(epochs: pd.DataFrame, metric: str) -> pd.Series:
+    """A column of the epochs frame, by trial.
+
+    Args:
+        epochs: an epochs frame with the column.
+        metric: `COLUMN`, at each trial's last epoch that has it, or with `@EPOCH` at that one.
+
+    Returns:
+        indexed by key; without the trials that have no value.
+
+    Raises:
+        StudyError: no trial has it, or not at that epoch.
+    """
+    name, _, epoch = metric.partition("@")
+    rows = _at(epochs[epochs[name].notna()], epoch, metric)
+    return rows.groupby("key", sort=False)[name].last()
 
 
 def layer_values(layers: pd.DataFrame, metric: str) -> pd.Series:
@@ -85,14 +113,18 @@ def layer_values(layers: pd.DataFrame, metric: str) -> pd.Series:
             f"{listed(there) or 'none, for no layer was observed'}{_near(f'{layer}.{tensor}', there)}"
         )
     rows = layers[[pair in wanted for pair in zip(layers["layer"], layers["tensor"], strict=True)]]
-    rows = rows[rows[statistic].notna()]
+    rows = _at(rows[rows[statistic].notna()], epoch, metric)
+    return rows.groupby("key", sort=False)[statistic].mean()
+
+
+def _at(rows, epoch, metric) -> pd.DataFrame:
+    """The rows of an epoch, a text, or of each trial's last if it is empty."""
     if epoch:
         epochs = sorted(rows["epoch"].unique().tolist())
         if not epoch.isdecimal() or int(epoch) not in epochs:
             raise StudyError(f"metric={metric}: expected one of the epochs {listed(epochs) or '(none has it)'}")
-        rows = rows[rows["epoch"] == int(epoch)]
-    rows = rows[rows["epoch"] == rows.groupby("key")["epoch"].transform("max")]
-    return rows.groupby("key", sort=False)[statistic].mean()
+        return rows[rows["epoch"] == int(epoch)]
+    return rows[rows["epoch"] == rows.groupby("key")["epoch"].transform("max")]
 
 
 def _fits(name, pattern) -> bool:

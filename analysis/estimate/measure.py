@@ -6,8 +6,13 @@ from dataclasses import dataclass
 from studies.record import METRICS
 
 AMOUNTS = ("sd", "l1", "l2", "max_norm", "distance", "cosine_distance", "gradient_norm", "update_norm", "update_ratio",
-           "parameters", "epochs", "classes")  # fmt: skip
+           "spectral_norm", "stable_rank", "effective_rank", "condition_number", "parameters", "epochs", "classes",
+           "examples", "learning_rate", "jacobian_max", "jacobian_median", "jacobian_min")  # fmt: skip
 """Columns and statistics, neither better nor worse, that are never below zero."""
+
+
+SHARES = ("clipped", "sparsity", "parameters_kept", "saturated", "dead")
+"""Columns and statistics, neither better nor worse, between 0 and 1."""
 
 
 @dataclass(frozen=True)
@@ -43,19 +48,20 @@ def measure(name: str) -> Measure:
 
     More is better of what ends in `accuracy`; less of what ends in `loss`, of `seconds…` and `memory_mb`; nothing is
     known of others, such as parameters, a layer's statistic and a column of one's own. Accuracies, `chance_…`,
-    `clipped`, `sparsity`, `parameters_kept` and a layer's `sparsity_…` are shares; losses, seconds, memory and
+    `SHARES` and a layer's `sparsity_…` are shares; losses, seconds, memory and
     `AMOUNTS` are never below zero.
 
     >>> measure("val_accuracy").better, measure("seconds_total").better, measure("dense.kernel.l2@3").better
     (1, -1, 0)
     """
     of_layer = name.count(".") >= 2
-    last = name.partition("@")[0].rpartition(".")[2] if of_layer else name
+    last = name.partition("@")[0]
+    last = last.rpartition(".")[2] if of_layer else last
     guessed = name in METRICS
     if not of_layer and last.endswith("accuracy"):
         return Measure(name, 1, 0, 1, guessed)
     if not of_layer and (last.endswith("loss") or last.startswith("seconds") or last == "memory_mb"):
         return Measure(name, -1, 0, math.inf, guessed)
-    if last.startswith(("sparsity_", "chance_")) or last in ("clipped", "sparsity", "parameters_kept"):
+    if last.startswith(("sparsity_", "chance_")) or last in SHARES:
         return Measure(name, 0, 0, 1)
     return Measure(name, 0, 0) if last in AMOUNTS else Measure(name)

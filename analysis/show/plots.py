@@ -316,7 +316,7 @@ def ridgelines(arms: list[dict], frame: pd.DataFrame, layers: int = 4) -> Figure
             ridge = ridges[column].get((names[row], epoch)) if names else None
             weight, density = np.empty((2, 0)) if ridge is None else ridge.to_numpy().T
             axes.fill_between(
-                weight, -height, 2.2 * density / density.max(initial=0) - height,
+                weight, -height, 2.2 * _heights(density) - height,
                 facecolor=colours[height], alpha=0.75, edgecolor=INK, linewidth=0.4, zorder=height + 2,
             )  # fmt: skip
         axes.grid(False)
@@ -328,7 +328,7 @@ def ridgelines(arms: list[dict], frame: pd.DataFrame, layers: int = 4) -> Figure
         axes.set_ylim(-len(epochs) + 0.6, 2.4)
         axes.xaxis.set_major_locator(MaxNLocator(3))
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.3g}"))
-    figure.supxlabel("weight; each ridge has its own height", fontsize=9)
+    figure.supxlabel("weight; each ridge has its own height, spikes are cut", fontsize=9)
     figure.supylabel("epoch", fontsize=9)
     return figure
 
@@ -340,9 +340,18 @@ def some(names: list, count: int) -> list:
     return [names[place] for place in np.linspace(0, len(names) - 1, count).round().astype(int)]
 
 
+def _heights(density: np.ndarray) -> np.ndarray:
+    """An outline's heights up to 1; a spike, such as the zeros of pruned weights, is cut, else the rest were flat."""
+    if not len(density):
+        return density
+    first, second = np.sort(density)[[-1, -3]]  # two points a cell
+    top = 1.5 * second if 0 < 4 * second < first else first
+    return np.minimum(density / top, 1)
+
+
 @styled
 def sensitivity(arms: Arms, compared: pd.DataFrame, rate: str, metric: str) -> Figure:
-    """A metric along a factor of numbers, a line an arm, its interval as a band: a rate, on a log scale, or a sparsity.
+    """A metric along a factor of numbers, a line an arm, intervals as bands; rates and what is pruned on log scales.
 
     Args:
         compared: from `comparison.comparison` by the arms' factors and this one.
@@ -356,7 +365,10 @@ def sensitivity(arms: Arms, compared: pd.DataFrame, rate: str, metric: str) -> F
         for arm, part in arms.of(compared.sort_values(rate, kind="stable"), panel):
             look = arms.styles[arm]
             _line(axes, part[rate].astype(float), part, look, arms.name(arm), look.marker)
-        if tried[0] > 0 and not rate.endswith("sparsity"):
+        if rate.endswith("sparsity"):
+            axes.set_xscale("function", functions=(_gone, _left))
+            axes.set_xticks(tried, [f"{100 * level:.3g} %" for level in tried])
+        elif tried[0] > 0:
             axes.set_xscale("log")
             style.plain_log(axes.xaxis)
             if len(tried) <= 7:
@@ -367,6 +379,15 @@ def sensitivity(arms: Arms, compared: pd.DataFrame, rate: str, metric: str) -> F
     figure.supylabel(words(metric), fontsize=9)
     _legend(figure, arms)
     return figure
+
+
+def _gone(sparsity):
+    """Where a sparsity is drawn: by how often the weights that are left are halved."""
+    return -np.log2(np.clip(1 - np.asarray(sparsity, float), 2.0**-20, None))
+
+
+def _left(halvings):
+    return 1 - 2.0 ** -np.asarray(halvings, float)
 
 
 @styled

@@ -321,10 +321,20 @@ def rates(found: Findings) -> Section:
                 "Range test: the training loss while the learning rate rises, a line a seed (Smith 2017, section 3.3).",
             )
             section.table(tables.rate_table(ranges, found.by, "html"))
-    for along, name in ((RATE, "sensitivity"), (SPARSITY, "sparsity")):
-        if [along] in found.dimensions and found.trials[along].map(lambda level: isinstance(level, int | float)).all():
-            _sensitivity(section, found, found.trials, study.metric, name, along)
+    _along(section, found, RATE, "sensitivity")
     return section
+
+
+def pruned(found: Findings) -> Section:
+    """How the metric depends on how much is pruned, where that varies."""
+    section = Section("pruned", "Sparsity")
+    _along(section, found, SPARSITY, "sparsity")
+    return section
+
+
+def _along(section, found, factor, name) -> None:
+    if [factor] in found.dimensions and found.trials[factor].map(lambda level: isinstance(level, int | float)).all():
+        _sensitivity(section, found, found.trials, found.study.metric, name, factor)
 
 
 def _sensitivity(section, found, trials, metric, name, along=RATE) -> None:
@@ -346,7 +356,7 @@ def _sensitivity(section, found, trials, metric, name, along=RATE) -> None:
     section.figure(
         name,
         plots.sensitivity(plots.Arms(compared, colour, panels), compared, along, metric),
-        f"{words(metric)} by {levels}, {averaged}over seeds, with the 95 % t interval of the latter."
+        f"{words(metric)} by {levels}, the mean {averaged}over seeds, with its 95 % t interval over seeds."
         + " What else is drawn differs from point to point." * (len(found.study.space) > 1),
     )
 
@@ -429,7 +439,7 @@ def reproduction(found: Findings) -> Section:
     return section
 
 
-SECTIONS = (comparison, interactions, training, weights, foretelling, rates, failures, tuning, reproduction)
+SECTIONS = (comparison, pruned, interactions, training, weights, foretelling, rates, failures, tuning, reproduction)
 """A report's sections in their order; one without blocks is left out."""
 
 
