@@ -1,11 +1,13 @@
 """What the tests share. TensorFlow is imported by the `tf` fixture alone, so a test without it does not pay for it."""
 
 import functools
+import io
 import os
 import shutil
 import signal
 import subprocess
 import sys
+from contextlib import contextmanager, redirect_stdout
 from copy import deepcopy
 from pathlib import Path
 
@@ -27,12 +29,29 @@ from studies.store import database
 ROOT = Path(__file__).parent.parent
 CONF = ROOT / "conf"
 
+LONGEST = (
+    ("test_quickstart", "test_run", "test_claim_run", "test_search"),
+    ("test_notebooks", "test_browser", "test_data", "test_compiled", "test_callback"),
+)
+"""The modules that two processes begin with, so that none waits long for the other at the end."""
+
 settings.register_profile("repeatable", deadline=None, derandomize=True, max_examples=50)
 settings.load_profile("repeatable")
 
 
-@pytest.fixture(autouse=True)
-def signals():
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config, items):
+    """Of two processes each starts at the one half of the tests, and then takes from the other's end."""
+    if getattr(config, "workerinput", {}).get("workercount") != 2:
+        return
+    one, other = ([item for name in names for item in items if item.path.stem == name] for names in LONGEST)
+    rest = [item for item in items if item.path.stem not in sum(LONGEST, ())]
+    between = max(0, len(items) // 2 - len(one))
+    items[:] = [*one, *rest[:between], *other, *rest[between:]]
+
+
+@contextmanager
+def signals_as_before():
     """Undo what a command that ran here made of its signals, and heed what a shell's background ignores."""
     before = {number: signal.getsignal(number) for number in terminal.ENDINGS}
     for number, handler in before.items():
@@ -42,6 +61,12 @@ def signals():
     yield
     for number, handler in before.items():
         signal.signal(number, handler)
+
+
+@pytest.fixture(autouse=True)
+def signals():
+    with signals_as_before():
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -66,23 +91,25 @@ def config():
     return lambda overrides=(): deepcopy(composed(tuple(overrides)))
 
 
+def exit_code(patch, *arguments):
+    """Of `python -m studies.run`, run in this process."""
+    # Hydra sets up logging and so closes the stream of every handler: with TensorFlow here, one of them is pytest's.
+    patch.setattr("logging.shutdown", lambda handlers: None)
+    # Most commands here end before a worker is needed, or have workers: what is begun ahead would import for nothing.
+    patch.setattr(run.driver, "foresee", lambda words: None)
+    patch.setenv("HYDRA_FULL_ERROR", "0")
+    patch.setattr(sys, "argv", ["studies.run", *arguments])
+    try:
+        return run.main()
+    except SystemExit as ended:
+        return ended.code
+
+
 @pytest.fixture
 def cli(monkeypatch, capsys, tmp_path):
     """A function from arguments to what `python -m studies.run` answers: exit code, stdout, stderr."""
     monkeypatch.chdir(tmp_path)
-    # Hydra sets up logging and so closes the stream of every handler: with TensorFlow here, one of them is pytest's.
-    monkeypatch.setattr("logging.shutdown", lambda handlers: None)
-
-    def call(*arguments):
-        monkeypatch.setenv("HYDRA_FULL_ERROR", "0")
-        monkeypatch.setattr(sys, "argv", ["studies.run", *arguments])
-        try:
-            code = run.main()
-        except SystemExit as ended:
-            code = ended.code
-        return code, *capsys.readouterr()
-
-    return call
+    return lambda *arguments: (exit_code(monkeypatch, *arguments), *capsys.readouterr())
 
 
 class Lasting(dict):
@@ -103,11 +130,33 @@ def lasting():
         executor.close()
 
 
+@pytest.fixture(scope="session")
+def trained(lasting, together):
+    """A function from arguments to what `python -m studies.run` prints, for what tests share."""
+
+    def made(*arguments):
+        printed = io.StringIO()
+        with signals_as_before(), pytest.MonkeyPatch.context() as patch, redirect_stdout(printed):
+            patch.chdir(together)
+            patch.setattr(run, "EXECUTORS", lasting)
+            assert exit_code(patch, *arguments) == 0, printed.getvalue()
+        return printed.getvalue()
+
+    return made
+
+
 @pytest.fixture
 def planned(cli, lasting, monkeypatch):
     """As `cli`, for plans: their workers, which build each model that nobody has built yet, live on."""
     monkeypatch.setattr(run, "EXECUTORS", lasting)
     return lambda *arguments: cli(*arguments, "plan=true")
+
+
+@pytest.fixture
+def here(cli, lasting, monkeypatch):
+    """As `cli`, for studies: their workers, which have imported what they need, live on."""
+    monkeypatch.setattr(run, "EXECUTORS", lasting)
+    return cli
 
 
 @pytest.fixture(scope="session")
@@ -151,6 +200,12 @@ def fresh(once):
     """The folder of a fresh database."""
 
     return once("fresh", database.make)
+
+
+@pytest.fixture
+def made(fresh, tmp_path):
+    """A folder with a database that nothing was written to yet, which takes MLflow seconds to make."""
+    return shutil.copytree(fresh, tmp_path / "made")
 
 
 @pytest.fixture(scope="session", autouse=True)

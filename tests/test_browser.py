@@ -49,12 +49,10 @@ def browser():
 
 
 @pytest.fixture(scope="module")
-def root(browser, fresh, tmp_path_factory):
+def root(browser, fresh, trained, tmp_path_factory):
     """The store of a study."""
     store = shutil.copytree(fresh, tmp_path_factory.mktemp("seen") / "store")
-    command = [sys.executable, "-m", "studies.run", *STUDY, f"tracking.root={store}"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    trained(*STUDY, f"tracking.root={store}")
     OUTPUT.mkdir(exist_ok=True)
     return store
 
@@ -137,24 +135,21 @@ def test_the_list_of_runs_nests_trials_that_are_named_by_arm_and_seed(page, addr
     shot(page, "runs")
 
 
-@pytest.mark.parametrize(
-    "query, count",
-    [
-        ("tags.trial.seed = '1'", 2),
-        ("tags.`trial.seed` = '1'", 2),
-        ("params.initializer = 'he_normal' and tags.study = 'seen'", 2),
-        (ui.FILTERS[0], 0),
-        (ui.FILTERS[1].replace("0.9", "0.2"), 4),
-    ],
-)
-def test_a_filter_that_is_typed_leaves_the_trials_that_it_says(page, address, query, count):
+def test_a_filter_that_is_typed_leaves_the_trials_that_it_says(page, address):
     page.goto(address("all runs"))
-    expect(page.get_by_text("5 matching runs")).to_be_visible()
     box = page.get_by_placeholder("metrics.rmse")
-    box.fill(query)
-    box.press("Enter")
-    with_parent = count + (count > 0)
-    expect(page.get_by_text(re.compile(rf"^{with_parent} matching run"))).to_be_visible()
+    for query, count in (  # no two in a row leave as many
+        ("", 4),
+        ("tags.trial.seed = '1'", 2),
+        (ui.FILTERS[0], 0),
+        ("tags.`trial.seed` = '1'", 2),
+        (ui.FILTERS[1].replace("0.9", "0.2"), 4),
+        ("params.initializer = 'he_normal' and tags.study = 'seen'", 2),
+    ):
+        box.fill(query)
+        box.press("Enter")
+        with_parent = count + (count > 0)
+        expect(page.get_by_text(re.compile(rf"^{with_parent} matching run"))).to_be_visible()
 
 
 def test_an_execution_says_what_it_asked_found_and_ran_on(page, address, root):

@@ -1,11 +1,8 @@
 """A claim through the command: looks, controls, a verdict that is kept, a card that must not change."""
 
 import json
-import subprocess
-import sys
 
 import pytest
-from test_run import ROOT
 
 from analysis import claims, load
 from studies.contract import Tag
@@ -15,40 +12,38 @@ SMALL += ["study.baseline=null", "study.factors={model.activation:[relu],optimiz
 CLAIM = ["+study=claims/lr_extremes", *SMALL, "claim.hypothesis.target=0.5"]
 
 
-def run(root, *words):
-    command = [sys.executable, "-m", "studies.run", *words, f"tracking.root={root}"]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-
-
 @pytest.mark.slow
-def test_a_claim_is_judged_at_a_look_kept_and_not_run_again(tmp_path):
-    first = run(tmp_path, *CLAIM)
-    assert first.returncode == 0, first.stderr
-    execution = load.execution("lr_extremes", tmp_path)
-    record = json.loads(load.text(execution, claims.FILE, tmp_path))
+def test_a_claim_is_judged_at_a_look_kept_and_not_run_again(here, made):
+    def run(*words):
+        return here(*CLAIM, f"tracking.root={made}", *words)
+
+    code, first, error = run()
+    assert code == 0, error
+    execution = load.execution("lr_extremes", made)
+    record = json.loads(load.text(execution, claims.FILE, made))
     assert execution.tags[Tag.VERDICT] == record["verdict"] and execution.tags[Tag.CARD] == record["card"]
-    assert f"{record['verdict'].upper()}: “A high learning rate" in first.stdout
-    before = first.stdout[: first.stdout.index(record["verdict"].upper())]
+    assert f"{record['verdict'].upper()}: “A high learning rate" in first
+    before = first[: first.index(record["verdict"].upper())]
     assert "val_accuracy" not in before and "done" in before  # no number is shown until it is decided
     assert record["look"] in (2, 4) and record["seeds"] == record["look"]
-    trials = load.trials("lr_extremes", tmp_path)
+    trials = load.trials("lr_extremes", made)
     assert len(trials) == 3 * record["seeds"] and set(trials["role"]) == {"scientific"}
     roles = [run["role"] for run in record["runs"]]
     assert roles.count("control") == 6 and record["controls"]["positive"].startswith(("passed", "failed"))
     assert record["verdict"].upper() in (execution.folder / "report.html").read_text()
 
-    again = run(tmp_path, *CLAIM)
-    assert (again.returncode == 0 and "0 to run" in again.stdout) or "to run" not in again.stdout
-    assert len(load.executions("lr_extremes", tmp_path)) == 1
-    [row] = [row for row in claims.rows(tmp_path) if row["name"] == "lr_extremes"]
+    code, again, _ = run()
+    assert (code == 0 and "0 to run" in again) or "to run" not in again
+    assert len(load.executions("lr_extremes", made)) == 1
+    [row] = [row for row in claims.rows(made) if row["name"] == "lr_extremes"]
     assert row == record
 
-    changed = run(tmp_path, *CLAIM, "claim.hypothesis.margin=1.0")
-    assert changed.returncode == 2 and "has changed since its version 1" in changed.stderr
-    assert len(load.ended("lr_extremes", tmp_path)) == len(trials) + 6
+    code, _, error = run("claim.hypothesis.margin=1.0")
+    assert code == 2 and "has changed since its version 1" in error
+    assert len(load.ended("lr_extremes", made)) == len(trials) + 6
 
-    other = run(tmp_path, *CLAIM, "claim.hypothesis.margin=1.0", "claim.version=2")
-    assert "note: another card was judged by this study's trials before, lr_extremes, version 1" in other.stdout
+    _, other, _ = run("claim.hypothesis.margin=1.0", "claim.version=2")
+    assert "note: another card was judged by this study's trials before, lr_extremes, version 1" in other
 
 
 @pytest.mark.parametrize(
@@ -61,7 +56,7 @@ def test_a_claim_is_judged_at_a_look_kept_and_not_run_again(tmp_path):
         (["claim.hypothesis.measure=feeling"], "measure=feeling"),
     ],
 )
-def test_a_card_that_cannot_be_right_is_refused_before_anything_trains(words, said, tmp_path):
-    answer = run(tmp_path / "store", *CLAIM, *words)
-    assert answer.returncode == 2 and said in answer.stderr and answer.stderr.count("\n") < 4
+def test_a_card_that_cannot_be_right_is_refused_before_anything_trains(cli, words, said, tmp_path):
+    code, _, error = cli(*CLAIM, *words, "tracking.root=store")
+    assert code == 2 and said in error and error.count("\n") < 4
     assert not (tmp_path / "store" / "mlflow.db").exists()

@@ -12,6 +12,7 @@ import pytest
 import test_writer as tracked
 
 from analysis import compare, load, report
+from analysis.estimate import foretell
 from studies.contract import DENSITY_CELLS, STATISTICS
 from studies.record import EpochRecord, LayerRecord, Result, Study, StudyError, Trial
 from studies.store import writer
@@ -100,9 +101,11 @@ def records(trial, number, status="finished"):
 
 
 @pytest.fixture
-def made(fresh, tmp_path):
-    """A function that writes a study of made-up trials and gives its report as a page."""
+def made(fresh, tmp_path, monkeypatch):
+    """A function that writes a study of made-up trials and gives its report as a page, from few resamples."""
     shutil.copy(fresh / "mlflow.db", tmp_path)
+    for number in ("RESAMPLES", "PERMUTATIONS"):
+        monkeypatch.setattr(foretell, number, 50)
 
     def make(arms, seeds=3, status=lambda arm, seed: "finished", weights=True, missing=0, **settings):
         factors = {factor: tuple(dict.fromkeys(arm[factor] for arm in arms)) for factor in arms[0]}
@@ -212,17 +215,17 @@ def test_a_study_that_is_not_over_says_so(made, tmp_path):
 
 
 def test_forty_arms_and_a_thousand_trials_fit_in_three_megabytes(made):
-    """By what eighty trials more add to forty arms' report."""
+    """By what forty trials more add to forty arms' report."""
     arms = grid(initializer=tuple(f"arm_{n}" for n in range(40)))
-    (few, _), (more, page) = (made(arms, seeds=seeds) for seeds in (2, 4))
-    assert "160 of 160 trials" in page.text
-    assert 0 < len(more) - len(few) < (3e6 - len(more)) / (1000 - 160) * 80
+    (few, _), (more, page) = (made(arms, seeds=seeds) for seeds in (2, 3))
+    assert "120 of 120 trials" in page.text
+    assert 0 < len(more) - len(few) < (3e6 - len(more)) / (1000 - 120) * 40
     for n in (0, 7, 39):
         assert page.words.count(f"arm_{n}") >= 3  # in the table, beside its dots and in a legend
 
 
 def test_more_arms_than_panels_can_hold_are_averaged_over_each_other(made):
-    html, page = made(grid(initializer=tuple(f"arm_{n}" for n in range(31)), model__depth=(2, 8)), seeds=2)
+    html, page = made(grid(initializer=tuple(f"arm_{n}" for n in range(31)), model__depth=(2, 8)), seeds=1)
     assert "All 62 arms" in html and page.text.count("Averaged over the others, ") == 2
 
 
@@ -230,7 +233,7 @@ def test_more_arms_than_a_page_can_hold_are_shown_factor_by_factor(made):
     arms = grid(
         initializer=("a", "b", "c", "d"), optimizer=("e", "f", "g", "h"), schedule=("i", "j"), clipping=("k", "l")
     )
-    html, page = made(arms, seeds=2)
+    html, page = made(arms, seeds=1)
     assert "All 64 arms" in html and page.text.count("Averaged over the others, ") == 4
     assert len(re.findall("averaged over the other factors", html)) >= 6  # a map for each pair
 

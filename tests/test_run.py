@@ -16,7 +16,6 @@ import pandas as pd
 import pytest
 
 from analysis import load
-from studies import run as studies_run
 
 ROOT = Path(__file__).parent.parent
 STUDY = [
@@ -33,10 +32,6 @@ NOT_NUMBERS = ["seconds", "seconds_build", "seconds_train", "seconds_total", "me
 
 def command(store, *words):
     return [sys.executable, "-m", "studies.run", *STUDY, f"tracking.root={store}", *words]
-
-
-def run(store, *words):
-    return subprocess.run(command(store, *words), cwd=ROOT, capture_output=True, text=True)
 
 
 def frames(store):
@@ -67,29 +62,15 @@ def assert_each_trial_once(store):
 
 
 @pytest.fixture(scope="session")
-def pooled(once):
+def pooled(once, fresh, trained):
     """The study's store, not to be changed, and what the command printed."""
 
     def fill(folder):
-        done = run(folder / "store")
-        assert done.returncode == 0, done.stderr
-        (folder / "printed").write_text(done.stdout)
+        store = shutil.copytree(fresh, folder / "store")
+        (folder / "printed").write_text(trained(*STUDY, f"tracking.root={store}"))
 
     folder = once("pooled", fill)
     return folder / "store", (folder / "printed").read_text()
-
-
-@pytest.fixture
-def made(fresh, tmp_path):
-    """A folder with a database that nothing was written to yet, which takes MLflow seconds to make."""
-    return shutil.copytree(fresh, tmp_path / "made")
-
-
-@pytest.fixture
-def here(cli, lasting, monkeypatch):
-    """As `cli`, for studies: their workers, which have imported what they need, live on."""
-    monkeypatch.setattr(studies_run, "EXECUTORS", lasting)
-    return cli
 
 
 def processes_of(pid):
@@ -169,16 +150,18 @@ def test_a_finished_study_that_is_asked_for_otherwise_has_an_execution_and_a_rep
     assert len(load.executions("small", store)) == 1
 
 
-def test_one_process_then_one_worker_with_grown_seeds_give_the_same_numbers(pooled, made):
+def test_one_process_then_one_worker_with_grown_seeds_give_the_same_numbers(here, pooled, made):
     """Both reuse their graphs for one trial after another."""
-    assert run(made, "executor=serial", "study.seeds=[1,3]").returncode == 0
-    grown = run(made, "executor.workers=1")
-    assert f"{TRIALS // 2} finished before, {TRIALS // 2} to run" in grown.stdout
+    serial = command(made, "executor=serial", "model.depth=1", "study.seeds=[1,3]")
+    subprocess.run(serial, cwd=ROOT, capture_output=True, check=True)
+    code, grown, error = here(*STUDY, f"tracking.root={made}", "executor.workers=1")
+    assert code == 0, error
+    assert f"4 finished before, {TRIALS - 4} to run" in grown
     assert_same_to_the_bit(made, pooled[0])
     assert_each_trial_once(made)
 
 
-def test_a_study_survives_killed_processes_and_goes_on_after_its_driver_was_stopped(pooled, made):
+def test_a_study_survives_killed_processes_and_goes_on_after_its_driver_was_stopped(here, pooled, made):
     def stopped(killed, how, before):
         """The study is begun, or goes on, and one of its processes is killed; then its driver is stopped."""
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
@@ -198,9 +181,9 @@ def test_a_study_survives_killed_processes_and_goes_on_after_its_driver_was_stop
     kept, code, errors = stopped("worker", signal.SIGINT, kept)
     assert code == 130 and "Traceback" not in errors
     assert errors == f"interrupted: {kept} of {TRIALS} trials are kept; the same command goes on from there\n"
-    again = run(made)
-    assert again.returncode == 0, again.stderr
-    assert f"{kept} finished before, {TRIALS - kept} to run" in again.stdout
+    code, output, error = here(*STUDY, f"tracking.root={made}")
+    assert code == 0, error
+    assert f"{kept} finished before, {TRIALS - kept} to run" in output
     assert_same_to_the_bit(made, pooled[0])
     assert_each_trial_once(made)
     with closing(sqlite3.connect(made / "mlflow.db")) as connection:
@@ -218,9 +201,11 @@ def catches(pid, number):
     return int(mask, 16) >> (number - 1) & 1
 
 
-@pytest.mark.parametrize("delay", [0, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0, 1.5, 2.5, 4.0])
-def test_a_command_can_be_ended_at_any_moment(tmp_path, delay):
-    number = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP][int(10 * delay) % 3]
+@pytest.mark.parametrize(
+    ("delay", "number"),  # as it imports, composes, starts its worker, makes its store, trains
+    [(0, signal.SIGINT), (0.2, signal.SIGHUP), (0.6, signal.SIGINT), (1.2, signal.SIGTERM), (4.0, signal.SIGTERM)],
+)
+def test_a_command_can_be_ended_at_any_moment(tmp_path, delay, number):
     for name in ("tmp", "here"):
         (tmp_path / name).mkdir()
     driver = subprocess.Popen(
@@ -269,7 +254,7 @@ def test_what_a_command_prints_can_be_run_wherever_the_store_is(tmp_path):
     assert list(here.iterdir()) == []
 
 
-def test_a_trial_that_raises_is_recorded_as_crashed_and_tried_again(made, tmp_path):
+def test_a_trial_that_raises_is_recorded_as_crashed_and_tried_again(cli, made, monkeypatch, tmp_path):
     package = tmp_path / "mine"
     package.mkdir()
     (package / "__init__.py").write_text("")
@@ -298,18 +283,18 @@ def test_a_trial_that_raises_is_recorded_as_crashed_and_tried_again(made, tmp_pa
         "training.epochs=1",
         f"tracking.root={made}",
     ]
-    environment = os.environ | {"PYTHONPATH": f"{tmp_path}:{ROOT}", "REPAIRED": str(tmp_path / "repaired")}
-    start = [sys.executable, "-m", "studies.run", *words]
-    first = subprocess.run(start, cwd=ROOT, env=environment, capture_output=True, text=True)
-    assert first.returncode == 1, first.stderr
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv("REPAIRED", str(tmp_path / "repaired"))
+    code, first, error = cli(*words)
+    assert code == 1, error
     trials = load.trials("broken", made).set_index("model.width")
     assert dict(trials["status"]) == {3: "crashed", 4: "finished"}
-    assert "it broke in training" in trials.loc[3, "error"] and "it broke in training" in first.stdout
+    assert "it broke in training" in trials.loc[3, "error"] and "it broke in training" in first
 
     (tmp_path / "repaired").touch()
-    second = subprocess.run(start, cwd=ROOT, env=environment, capture_output=True, text=True)
-    assert second.returncode == 0, second.stderr
-    assert "1 finished before, 1 to run" in second.stdout
+    code, second, error = cli(*words)
+    assert code == 0, error
+    assert "1 finished before, 1 to run" in second
     assert set(load.trials("broken", made)["status"]) == {"finished"}
 
 

@@ -4,6 +4,7 @@ import dataclasses
 import itertools
 import json
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -291,21 +292,16 @@ STUDY = [
 ]
 
 
-def start(store):
-    command = [sys.executable, "-m", "studies.run", *STUDY, f"tracking.root={store}"]
-    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-
-
 def scores(store):
     execution = load.execution("drawn", store)
     both = pd.concat([load.tuning_trials(execution, store), load.trials("drawn", store)])
     return both[["key", "role", "optimizer", RATE, "seed", "val_loss", "val_accuracy", "test_loss"]]
 
 
-def test_a_range_is_extended_and_a_study_interrupted_there_goes_on_to_the_same_numbers(tmp_path):
-    whole = start(tmp_path / "whole")
-    output, error = whole.communicate(timeout=120)
-    assert whole.returncode == 0, error
+def test_a_range_is_extended_and_a_study_interrupted_there_goes_on_to_the_same_numbers(here, fresh, tmp_path):
+    whole, half = (shutil.copytree(fresh, tmp_path / name) for name in ("whole", "half"))
+    code, output, error = here(*STUDY, f"tracking.root={whole}")
+    assert code == 0, error
     assert "16 tuning trials, 0 finished before, 16 to run" in output
     line = (
         f"an arm does best at the high end of {RATE}, 1e-05 to 0.001, log: extended to 0.01 for all arms, 2 draws more"
@@ -313,32 +309,32 @@ def test_a_range_is_extended_and_a_study_interrupted_there_goes_on_to_the_same_n
     assert output.count("\nan arm does best") == output.count(line) == 1
     assert "24 tuning trials, 16 finished before, 8 to run" in output
     assert "4 trials, 0 finished before, 4 to run" in output
-    frame = scores(tmp_path / "whole")
+    frame = scores(whole)
     assert dict(frame["role"].value_counts()) == {"nuisance": 24, "scientific": 4}
     means = frame[frame["role"] == "nuisance"].groupby(["optimizer", RATE])["val_accuracy"].mean()
     assert sorted({rate for _, rate in means.index})[-1] > 0.001 and len(means) == 12
     for optimizer, part in frame[frame["role"] == "scientific"].groupby("optimizer"):
         assert set(part[RATE]) == {means[optimizer].idxmax()} and sorted(part["seed"]) == [0, 1]
-    execution = load.execution("drawn", tmp_path / "whole")
+    execution = load.execution("drawn", whole)
     assert (execution.study.draws, execution.study.space) == (4, {RATE: Space(1e-5, 1e-3, "log")})
     page = (execution.folder / "report.html").read_text()
-    seconds = load.tuning_trials(execution, tmp_path / "whole")["seconds_total"].sum()
+    seconds = load.tuning_trials(execution, whole)["seconds_total"].sum()
     for said in (f"Tuning took 24 trials, {seconds:.0f} s of training", f"{RATE} was extended above 0.001"):
         assert said in output and said in page
     assert "expected best val accuracy" in page and "the same 4 draws of" in page
 
-    stopped = start(tmp_path / "stopped")
+    command = [sys.executable, "-m", "studies.run", *STUDY, f"tracking.root={half}"]
+    stopped = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     for line in stopped.stdout:
         if "24 tuning trials" in line:
             stopped.send_signal(signal.SIGINT)
             break
     _, error = stopped.communicate(timeout=120)
     assert stopped.returncode == 130 and re.search(r"interrupted: (1[6-9]|2[0-3]) of 24 trials are kept", error)
-    again = start(tmp_path / "stopped")
-    output, error = again.communicate(timeout=120)
-    assert again.returncode == 0, error
+    code, output, error = here(*STUDY, f"tracking.root={half}")
+    assert code == 0, error
     assert "16 tuning trials, 16 finished before, 0 to run" in output
-    pd.testing.assert_frame_equal(scores(tmp_path / "stopped"), frame, check_exact=True)
+    pd.testing.assert_frame_equal(scores(half), frame, check_exact=True)
 
 
 def test_an_extension_leaves_out_what_a_setting_cannot_have(tmp_path, monkeypatch, capsys):
