@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-RESULTS_VERSION = 4
+RESULTS_VERSION = 5
 """Goes up when a change to the code changes numbers: old and new results then never mix."""
 
 IDENTITY = (

@@ -159,11 +159,7 @@ def test_a_layer_that_counts_its_calls_is_put_back(tf):
     assert float(model.layers[0].calls.numpy()) == 5 and np.isfinite(found["sharpness"])
 
 
-def test_the_key_has_what_full_adds_and_is_otherwise_that_of_before_there_were_tiers(config, trial_of):
-    from studies.factors import limits
-
-    assert limits.identity(trial_of(()).config)["diagnostics"] == {"observe_every": 1}
-    assert limits.identity(trial_of(("diagnostics=off",)).config)["diagnostics"] == {"observe_every": 0}
-    assert trial_of(("diagnostics=off",)).key == trial_of(("diagnostics=none",)).key
-    full = trial_of(("diagnostics=full",))
-    assert full.key != trial_of(()).key and full.config["diagnostics"]["ends"] is True
+def test_the_key_tells_the_tiers_apart_and_not_their_names(trial_of):
+    keys = {tier: trial_of((f"diagnostics={tier}",)).key for tier in ("off", "none", "standard", "full")}
+    assert keys["off"] == keys["none"] and len(set(keys.values())) == 3
+    assert keys["standard"] == trial_of(()).key

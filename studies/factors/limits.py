@@ -501,8 +501,6 @@ def identity(config: dict) -> dict:
     for part in parts:
         if parts[part].get("content"):  # which counts wherever it is; else the place is all that tells data apart
             parts[part] = _all_but(*GROUPS[part].places)(parts[part])
-    if not parts.get("diagnostics", {}).get("ends", True):  # so trials of before there were any are the same still
-        parts["diagnostics"] = _all_but("ends")(parts["diagnostics"])
     return parts | {"source": config["targets"].get("source", {})}
 
 
