@@ -57,7 +57,9 @@ def test_a_metric_observed_at_some_epochs_is_joined_by_straight_lines():
     every = epochs(a0=[0.1, 0.5, NAN, NAN, 0.8], a1=[0.1, 0.5, NAN, 0.7], a2=[0.1, 0.5, NAN, NAN])
     curve = course(dynamics.curves(some, every, ["initializer"], "val_accuracy"), "a")
     assert list(curve["seeds"]) == [3, 3, 2, 3, 3]  # nothing says where the third was before it failed
-    assert list(curve["mean"]) == pytest.approx([0.1, 0.5, (0.6 + 0.6) / 2, (0.7 + 0.7 + 0.1) / 3, (0.8 + 0.7 + 0.1) / 3])
+    assert list(curve["mean"]) == pytest.approx(
+        [0.1, 0.5, (0.6 + 0.6) / 2, (0.7 + 0.7 + 0.1) / 3, (0.8 + 0.7 + 0.1) / 3]
+    )
 
 
 def test_other_factors_are_averaged_within_a_seed():

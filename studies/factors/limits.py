@@ -389,7 +389,7 @@ GROUPS: dict[str, Group] = {
     ),
     "diagnostics": Group(
         plain=True,
-        graph=_all_but(),
+        graph=lambda node: node["observe_every"] > 0 or node["ends"],
         settings={
             "observe_every": whole(0),
             "ends": flag,
