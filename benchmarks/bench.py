@@ -121,7 +121,7 @@ def convolutions(folder: Path) -> list[Figure]:
 
 
 def diagnostics_share(folder: Path) -> list[Figure]:
-    """What diagnostics add to a trial's training in CPU seconds, the tiers taking turns in one process; the least of each.
+    """What diagnostics add to a trial's training, in CPU seconds, tiers taking turns in one process; the least of each.
 
     And what they add to the digits MLP against what a Keras callback takes that computes the same with NumPy.
     """
@@ -372,9 +372,9 @@ print(2 * 2048**3 / min(times))
 def training_seconds(
     overrides: list[str], sides: dict[str, list[str]], repeats: int, least: bool = False
 ) -> dict[str, float]:
-    """Median, or least, CPU seconds of a trial's training under the overrides of each side, taking turns in one process.
+    """Median, or least, CPU seconds of a trial's training under each side's overrides, taking turns in one process.
 
-    In one thread; so that what else the machine does matters less.
+    In one thread: what else the machine does matters less than it does for seconds.
     """
     code = """
 import json, statistics, sys, time

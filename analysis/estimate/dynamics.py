@@ -25,8 +25,8 @@ def curves(trials: pd.DataFrame, epochs: pd.DataFrame, by: list[str], metric: st
 
     A trial that diverged or timed out has a failure's score (`comparison.failure_scores`) from its last epoch on; one
     that stopped early keeps its last value; between the epochs at which a metric was observed, as `train_loss` is at a
-    dozen, a trial's is on the straight line that joins them. Values are averaged over the other factors within a seed, which has none
-    where one of its trials crashed.
+    dozen, a trial's is on the straight line that joins them. Values are averaged over the other factors within a seed,
+    which has none where one of its trials crashed.
 
     Args:
         trials, epochs: those frames, of the same trials.
