@@ -118,7 +118,10 @@ class Sums:
 
     def __init__(self, entries: np.ndarray, bounds: tuple[float, float] | None):
         self.units, self.bounds = entries.reshape(-1, entries.shape[-1] if entries.ndim > 1 else 1), bounds
-        self.lows, self.highs = self.units.min(axis=0), self.units.max(axis=0)
+        # First over examples, in long rows: over all places at once it takes thirty times as long for few channels.
+        wide, last = entries.reshape(len(entries), -1), self.units.shape[-1]
+        self.lows = wide.min(axis=0).reshape(-1, last).min(axis=0)
+        self.highs = wide.max(axis=0).reshape(-1, last).max(axis=0)
         self.low, self.high = self.lows.min(), self.highs.max()
 
     @cached_property
