@@ -389,7 +389,7 @@ GROUPS: dict[str, Group] = {
     ),
     "diagnostics": Group(
         plain=True,
-        graph=lambda node: node["observe_every"] > 0 or node["ends"],
+        graph=lambda node: bool(node["observe_every"] or node["ends"]),  # whether anything is observed, not what
         settings={
             "observe_every": whole(0),
             "ends": flag,
