@@ -23,7 +23,7 @@ EPOCH = {
     "val_accuracy": "share of the validation images classified correctly after the epoch",
     "seconds": "wall time of the epoch with its validation, in seconds",
     "train_loss": "cross-entropy on a fixed part of the training images, as many as validate, in inference mode; "
-    "null at epochs that are not observed",
+    "at a dozen log-spaced epochs and the last, null at the others",
     "train_accuracy": "share of the same images classified correctly, by the labels trained by",
     "ema_val_loss": "val_loss of the weights' exponential moving average over the steps; null without optimizer.ema",
     "ema_val_accuracy": "val_accuracy of that average; null without optimizer.ema",

@@ -121,7 +121,7 @@ def convolutions(folder: Path) -> list[Figure]:
 
 
 def diagnostics_share(folder: Path) -> list[Figure]:
-    """What diagnostics add to a trial's training seconds, the tiers taking turns in one process; the least of each.
+    """What diagnostics add to a trial's training, in CPU seconds, tiers taking turns in one process; the least of each.
 
     And what they add to the digits MLP against what a Keras callback takes that computes the same with NumPy.
     """
@@ -393,9 +393,12 @@ print(2 * 2048**3 / min(times))
 def training_seconds(
     overrides: list[str], sides: dict[str, list[str]], repeats: int, least: bool = False
 ) -> dict[str, float]:
-    """Median, or least, training seconds of a trial under the overrides of each side, taking turns in one process."""
+    """Median, or least, CPU seconds of a trial's training under each side's overrides, taking turns in one process.
+
+    In one thread: what else the machine does matters less than it does for seconds.
+    """
     code = """
-import json, statistics, sys
+import json, statistics, sys, time
 from dataclasses import replace
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
@@ -414,9 +417,12 @@ seconds = {name: [] for name in sides}
 parts.ENGINES_KEPT = len(sides)
 for repeat in range(int(sys.argv[3]) + 1):
     for name, each in sides.items():
-        result = list(trial.run(replace(each, seed=repeat)))[-1]
+        records = trial.run(replace(each, seed=repeat))
+        next(records)  # built, and looked at once
+        began = time.process_time()
+        list(records)
         if repeat:
-            seconds[name].append(result.seconds_train)
+            seconds[name].append(time.process_time() - began)
 print(json.dumps({name: (min if sys.argv[4] else statistics.median)(s) for name, s in seconds.items()}))
 """
     words = {name: [*overrides, *more] for name, more in sides.items()}

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-RESULTS_VERSION = 4
+RESULTS_VERSION = 5
 """Goes up when a change to the code changes numbers: old and new results then never mix."""
 
 IDENTITY = (
@@ -317,7 +317,8 @@ class EpochRecord:
         running_loss, running_accuracy: means over its steps, while the network changes, in training mode (with dropout)
             and against the targets of the step (mixed or smoothed).
         train_loss, train_accuracy: of the network after it, in inference mode, on a fixed part of the training
-            examples, as many as are held out to validate, with the labels trained by; NaN at epochs not observed.
+            examples, as many as are held out to validate, with the labels trained by; NaN but at about a dozen
+            log-spaced epochs and the last (`studies.contract.charted`).
         ema_val_loss, ema_val_accuracy: of the weights' average over the steps, if the optimizer keeps one.
         clipped: the share of the gradient's elements, tensors or units that clipping changed, the mean of its steps.
         sharpness, …: of the network after it; NaN where they were not observed.

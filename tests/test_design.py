@@ -45,7 +45,7 @@ BASE = {
     "regularizer": {},
     "clipping": {"_target_": "clip", "norm": 1.0},
     "pruning": {},
-    "diagnostics": {"observe_every": 1},
+    "diagnostics": {"observe_every": 1, "ends": False},
     "training": {"epochs": 20, "batch_size": 32, "timeout": None},
     "seeds": {"split": None, "init": None},
     "engine": {"threads": 1, "xla": "auto"},
@@ -190,6 +190,7 @@ def test_every_setting_and_the_seed_are_part_of_the_key(monkeypatch):
 def test_trials_that_differ_in_seed_rate_or_initializer_share_a_graph():
     graph = only().graph_key
     shared = [("optimizer", "learning_rate"), ("initializer", "_target_"), ("schedule", "warmup"), ("seeds", "init")]
+    shared += [("diagnostics", "observe_every"), ("diagnostics", "ends")]
     own = [("optimizer", "momentum"), ("model", "depth"), ("training", "batch_size"), ("clipping", "norm")]
     assert only(seed=1).graph_key == graph
     assert {only(changed(BASE, path, 0.5)).graph_key for path in shared} == {graph}

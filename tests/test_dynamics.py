@@ -49,6 +49,16 @@ def test_no_trial_drops_out_when_it_ends():
     assert course(frame, "c")["mean"].isna().all() and (course(frame, "a")["seeds"] == 2).all()
 
 
+def test_a_metric_observed_at_some_epochs_is_joined_by_straight_lines():
+    some = trials(("a", 0, "finished", 4), ("a", 1, "finished", 3), ("a", 2, "diverged", 3))
+    every = epochs(a0=[0.1, 0.5, NAN, NAN, 0.8], a1=[0.1, 0.5, NAN, 0.7], a2=[0.1, 0.5, NAN, NAN])
+    curve = course(dynamics.curves(some, every, ["initializer"], "val_accuracy"), "a")
+    assert list(curve["seeds"]) == [3, 3, 2, 3, 3]  # nothing says where the third was before it failed
+    assert list(curve["mean"]) == pytest.approx(
+        [0.1, 0.5, (0.6 + 0.6) / 2, (0.7 + 0.7 + 0.1) / 3, (0.8 + 0.7 + 0.1) / 3]
+    )
+
+
 def test_other_factors_are_averaged_within_a_seed():
     some = trials(("a", 0, "finished", 0), ("b", 0, "finished", 0), ("a", 1, "finished", 0), ("b", 1, "finished", 0))
     frame = dynamics.curves(some, epochs(a0=[0.1], b0=[0.3], a1=[0.5], b1=[0.7]), [], "val_accuracy")

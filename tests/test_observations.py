@@ -6,7 +6,7 @@ import pytest
 from studies.contract import STATISTICS, charted
 from studies.record import EpochRecord
 
-TINY = ("model.width=8", "data.train_size=300", "training.epochs=2")
+TINY = ("model.depth=1", "model.width=8", "data.train_size=300", "training.epochs=2")
 NOISY = ("model.normalization=batch", "model.dropout=0.3", "optimizer=adam", "regularizer=l2")
 RNN = ("model=row_rnn", "model.cell=lstm", "model.width=4", "data.train_size=200", "training.epochs=1")
 ONE_STEP = ("training.batch_size=200",)
@@ -76,11 +76,12 @@ def test_the_tiers_agree_on_what_both_observe_and_full_adds_the_ends(run):
     assert all(np.isnan(epoch.sharpness) for epoch in standard[0])
 
 
-def test_what_layers_give_is_looked_at_at_a_dozen_epochs_and_the_last(run):
-    _, layers, _, _ = run(*TINY, "engine.xla=false", "training.epochs=16", "diagnostics.observe_every=2")
+def test_what_layers_give_and_train_scores_are_had_at_a_dozen_epochs_and_the_last(run):
+    epochs, layers, _, _ = run(*TINY, "engine.xla=false", "training.epochs=16", "diagnostics.observe_every=2")
     outputs = [r.epoch for r in layers if (r.layer, r.tensor) == ("dense_1", "output")]
     kernels = {r.epoch: r for r in layers if (r.layer, r.tensor) == ("dense_1", "kernel")}
     assert outputs == sorted(charted([*range(0, 16, 2), 16])) and list(kernels) == [*range(0, 17, 2)]
+    assert [e.epoch for e in epochs if np.isfinite(e.train_loss)] == outputs
     for record in kernels.values():
         assert sum(record.density) == 64 * 8
 
@@ -118,7 +119,7 @@ def test_networks_with_large_outputs_are_looked_at_with_fewer_examples(run, tria
     from studies.train import observations, parts
 
     made = trial_of((*TINY, "engine.xla=false"))
-    each = 4 * (8 + 8 + 10)  # two layers of 8, and logits
+    each = 4 * (8 + 10)  # a layer of 8, and logits
     monkeypatch.setattr(observations, "PROBE_BYTES", 100 * each + 1)
     monkeypatch.setattr(observations, "LOSS_BYTES", 40 * each)
     built = parts.Parts(made)
@@ -159,11 +160,7 @@ def test_a_layer_that_counts_its_calls_is_put_back(tf):
     assert float(model.layers[0].calls.numpy()) == 5 and np.isfinite(found["sharpness"])
 
 
-def test_the_key_has_what_full_adds_and_is_otherwise_that_of_before_there_were_tiers(config, trial_of):
-    from studies.factors import limits
-
-    assert limits.identity(trial_of(()).config)["diagnostics"] == {"observe_every": 1}
-    assert limits.identity(trial_of(("diagnostics=off",)).config)["diagnostics"] == {"observe_every": 0}
-    assert trial_of(("diagnostics=off",)).key == trial_of(("diagnostics=none",)).key
-    full = trial_of(("diagnostics=full",))
-    assert full.key != trial_of(()).key and full.config["diagnostics"]["ends"] is True
+def test_the_key_tells_the_tiers_apart_and_not_their_names(trial_of):
+    keys = {tier: trial_of((f"diagnostics={tier}",)).key for tier in ("off", "none", "standard", "full")}
+    assert keys["off"] == keys["none"] and len(set(keys.values())) == 3
+    assert keys["standard"] == trial_of(()).key

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from studies.contract import QUANTILES, SPARSITY_THRESHOLDS, WEIGHT_STATISTICS
-from studies.observe.weights import TABLE, Rows, density, weight_statistics
+from studies.observe.weights import TABLE, Rows, densities, weight_statistics
 
 REFERENCE = {
     "mean": lambda w, start: np.mean(w),
@@ -150,7 +150,7 @@ def test_a_small_rotation_keeps_its_digits():
 def test_a_density_counts_every_entry_in_its_cell(pair):
     w, start = (np.asarray(part, np.float32) for part in pair)
     for row in range(len(w)):
-        counts = density(Rows(w, start), row)
+        counts = densities(Rows(w, start), [row])[row]
         edges = np.linspace(w[row].min(), w[row].max(), 65, dtype=np.float32)
         if (np.diff(edges) > 0).all():
             np.testing.assert_array_equal(counts, np.histogram(w[row], edges)[0])
@@ -164,10 +164,10 @@ def test_a_row_that_is_not_finite_has_no_statistics_and_spoils_no_other(bad):
     spoilt = w.copy()
     spoilt[1, 7] = bad
     table = weight_statistics(spoilt, start)
-    assert np.isnan(table[1]).all() and density(Rows(spoilt, start), 1) == ()
+    assert np.isnan(table[1]).all() and densities(Rows(spoilt, start), [1])[1] == ()
     np.testing.assert_array_equal(table[[0, 2]], weight_statistics(w, start)[[0, 2]])
 
 
 def test_an_entry_on_an_edge_is_in_the_cell_above_it_but_for_the_last():
     whole = np.arange(65, dtype=np.float32)[None]
-    assert density(Rows(whole, whole[0]), 0) == (*[1] * 63, 2)
+    assert densities(Rows(whole, whole[0]), [0])[0] == (*[1] * 63, 2)

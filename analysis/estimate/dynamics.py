@@ -18,8 +18,9 @@ def curves(trials: pd.DataFrame, epochs: pd.DataFrame, by: list[str], metric: st
     """A metric's course as an arm scores it: no trial drops out of the mean when it ends.
 
     A trial that diverged or timed out has a failure's score (`comparison.failure_scores`) from its last epoch on; one
-    that stopped early keeps its last value. Values are averaged over the other factors within a seed, which has none
-    where one of its trials crashed.
+    that stopped early keeps its last value; between the epochs at which a metric was observed, as `train_loss` is at a
+    dozen, a trial's is on the straight line that joins them. Values are averaged over the other factors within a seed,
+    which has none where one of its trials crashed.
 
     Args:
         trials, epochs: those frames, of the same trials.
@@ -31,6 +32,7 @@ def curves(trials: pd.DataFrame, epochs: pd.DataFrame, by: list[str], metric: st
         the seeds at that epoch alone (`intervals.bounded`), NaN for fewer than two.
     """
     table = epochs.pivot(index="key", columns="epoch", values=metric).reindex(trials["key"])
+    table = table.astype(float).interpolate("index", axis=1, limit_area="inside")
     at, last = table.columns.to_numpy(float), trials["epochs"].to_numpy(float)[:, None]
     failed = trials["status"].isin(["diverged", "timeout"]).to_numpy()[:, None] & (at >= last)
     lowest = failure_scores(trials, metric).to_numpy()[:, None]

@@ -425,7 +425,7 @@ GROUPS: dict[str, Group] = {
     ),
     "diagnostics": Group(
         plain=True,
-        graph=_all_but(),
+        graph=lambda node: bool(node["observe_every"] or node["ends"]),  # whether anything is observed, not what
         settings={
             "observe_every": whole(0),
             "ends": flag,
@@ -537,8 +537,6 @@ def identity(config: dict) -> dict:
     for part in parts:
         if parts[part].get("content"):  # which counts wherever it is; else the place is all that tells data apart
             parts[part] = _all_but(*GROUPS[part].places)(parts[part])
-    if not parts.get("diagnostics", {}).get("ends", True):  # so trials of before there were any are the same still
-        parts["diagnostics"] = _all_but("ends")(parts["diagnostics"])
     return parts | {"source": config["targets"].get("source", {})}
 
 

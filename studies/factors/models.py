@@ -333,6 +333,7 @@ def standardized(kernel: keras.KerasTensor, gain: float) -> keras.KerasTensor:
 class Standardized:
     """Weight standardization of a layer: its kernel is trained, and used standardized."""
 
+    name: str
     activation: Callable
 
     @property

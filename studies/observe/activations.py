@@ -16,9 +16,9 @@ import tensorflow as tf
 from studies.contract import QUANTILES, STATISTICS
 from studies.observe.weights import Rows, quantiles
 
-SAMPLE = 2**13
-"""Of a layer's outputs, evenly spaced: what quantiles are taken of where there are more. Each is then off by no more
-than .6 percentiles at 99 %."""
+SAMPLE = 2**11
+"""Of a layer's outputs, evenly spaced: what quantiles are taken of where there are more. Their standard error is then
+1.1 percentiles at the median, √(¼ / 2¹¹), and a quarter of that at the first and the last."""
 
 NEAR = 0.01
 """Of an activation's range: as near to a bound its outputs count as saturated."""
@@ -118,7 +118,10 @@ class Sums:
 
     def __init__(self, entries: np.ndarray, bounds: tuple[float, float] | None):
         self.units, self.bounds = entries.reshape(-1, entries.shape[-1] if entries.ndim > 1 else 1), bounds
-        self.lows, self.highs = self.units.min(axis=0), self.units.max(axis=0)
+        # First over examples, in long rows: over all places at once it takes thirty times as long for few channels.
+        wide, last = entries.reshape(len(entries), -1), self.units.shape[-1]
+        self.lows = wide.min(axis=0).reshape(-1, last).min(axis=0)
+        self.highs = wide.max(axis=0).reshape(-1, last).max(axis=0)
         self.low, self.high = self.lows.min(), self.highs.max()
 
     @cached_property
@@ -135,7 +138,7 @@ class Sums:
     @cached_property
     def mean(self) -> np.float32:
         """In that unit."""
-        return self.scaled.mean()
+        return np.add.reduce(self.scaled, axis=None) / np.float32(self.units.size)
 
     @cached_property
     def sd(self) -> float:
@@ -166,7 +169,7 @@ def largest(sums: Sums) -> float:
 
 def zeros(sums: Sums) -> float:
     """The share of exact zeros: of a ReLU, of all that it turned off."""
-    return 1 - np.count_nonzero(sums.units) / sums.units.size
+    return np.count_nonzero(sums.units == 0) / sums.units.size  # of booleans: a tenth of what it takes of numbers
 
 
 def saturated(sums: Sums) -> float:

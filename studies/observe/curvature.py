@@ -31,7 +31,8 @@ def hessian_products(
     """Lanczos's tridiagonal matrix of the loss's Hessian (Golub & Van Loan 2013, algorithm 10.1.1).
 
     Each step is a Hessian-vector product (Pearlmutter 1994), the gradient of ⟨gradient, v⟩, as a power iteration's is;
-    but its end values find the greatest eigenvalue where the one greatest in size is negative, and are nearer.
+    but its end values find the greatest eigenvalue where the one greatest in size is negative, and are nearer. The
+    gradient itself is taken once, before all steps.
 
     Args:
         weights: variables.
@@ -43,10 +44,16 @@ def hessian_products(
     shapes = [weight.shape for weight in weights]
     size = tf.sqrt(_dot(start, start))
     vector, before = [v / size for v in start], [tf.zeros(shape) for shape in shapes]
+    with tf.GradientTape(persistent=True) as tape:
+        gradients = _gradients(objective, weights, images, labels)
+
+    def product(vector):
+        found = tape.gradient(gradients, weights, output_gradients=vector, unconnected_gradients="zero")
+        return [tf.convert_to_tensor(part) for part in found]
 
     def step(place, beta, diagonal, beside, *vectors):
         vector, before = vectors[: len(shapes)], vectors[len(shapes) :]
-        image = _hessian_product(objective, weights, images, labels, vector)
+        image = product(vector)
         alpha = _dot(image, vector)
         rest = [a - alpha * v - beta * b for a, v, b in zip(image, vector, before, strict=True)]
         norm = tf.sqrt(_dot(rest, rest))
@@ -161,14 +168,6 @@ def slope(values: np.ndarray, opens: list[bool]) -> float:
     if len(ends) < 2 or not (np.isfinite(ends) & (ends > 0)).all():
         return math.nan
     return float(np.polyfit(np.arange(len(ends)), np.log(ends), 1)[0])
-
-
-def _hessian_product(objective, weights, images, labels, vector):
-    with tf.GradientTape() as outer:
-        gradients = _gradients(objective, weights, images, labels)
-        along = _dot(gradients, vector)
-    found = outer.gradient(along, weights, unconnected_gradients="zero")
-    return [tf.convert_to_tensor(product) for product in found]
 
 
 def _gradients(objective, weights, images, labels) -> list:

@@ -21,7 +21,7 @@ MOST_RESTARTS = 10
 RESIDUAL = 1e-3
 """It begins anew from where it ended until ‖Wᵀu − σv‖ is no more than this share of σ, which is off by its square."""
 
-SMALL = 24
+SMALL = 32
 """Rows or columns, up to which all eigenvalues take no longer."""
 
 LEAST_EIGENVALUES = 50

@@ -150,7 +150,7 @@ class Watched:
                     steps[:, 2] = norms[:, 1, tensor.norms] / table[:, L2]
                 if tensor.layout:
                     self._add_spectra(tensor, of_rows.w, table, charted or [], full or [])
-                found.append((tensor, table, {row: weights.density(of_rows, row) for row in charted or []}))
+                found.append((tensor, table, weights.densities(of_rows, charted or [])))
         return found
 
     def _add_spectra(self, tensor, entries, table, charted, full) -> None:

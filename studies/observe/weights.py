@@ -58,7 +58,7 @@ class Rows:
     @cached_property
     def norm(self) -> np.ndarray:
         """√Σ w²."""
-        return self.unit * np.sqrt(np.square(self.scaled).sum(axis=-1))
+        return self.unit * np.sqrt(np.vecdot(self.scaled, self.scaled))
 
     @cached_property
     def mean(self) -> np.ndarray:
@@ -69,8 +69,8 @@ class Rows:
     def centred(self) -> np.ndarray:
         """W − mean w in units."""
         # A rounded mean can lie outside the row: equal weights then had a spread, and a skew of ±1.
-        low, high = self.scaled.min(axis=-1), self.scaled.max(axis=-1)
-        return self.scaled - np.clip(self.mean, low, high)[:, None]
+        scale = (1 / self.unit).astype(self.w.dtype)
+        return self.scaled - np.clip(self.mean, self.min * scale, self.max * scale)[:, None]
 
     @cached_property
     def squares(self) -> np.ndarray:
@@ -80,7 +80,7 @@ class Rows:
     @cached_property
     def variance(self) -> np.ndarray:
         """Of the population, divided by n, in units; float64."""
-        return self.squares.mean(axis=-1).astype(np.float64)
+        return np.vecdot(self.centred, self.centred).astype(np.float64) / self.w.shape[-1]
 
 
 def mean(rows: Rows) -> np.ndarray:
@@ -120,12 +120,12 @@ def max_norm(rows: Rows) -> np.ndarray:
 
 def skew(rows: Rows) -> np.ndarray:
     """m₃ / m₂^1.5, with central moments mₖ."""
-    return (rows.squares * rows.centred).mean(axis=-1) / rows.variance**1.5
+    return np.vecdot(rows.squares, rows.centred) / rows.w.shape[-1] / rows.variance**1.5
 
 
 def kurtosis(rows: Rows) -> np.ndarray:
     """m₄ / m₂² − 3: in excess of the normal distribution."""
-    return np.square(rows.squares).mean(axis=-1) / rows.variance**2 - 3
+    return np.vecdot(rows.squares, rows.squares) / rows.w.shape[-1] / rows.variance**2 - 3
 
 
 def quantiles(rows: Rows) -> np.ndarray:
@@ -149,7 +149,14 @@ def sparsity(rows: Rows) -> np.ndarray:
 def distance(rows: Rows) -> np.ndarray:
     """‖w − w₀‖ / ‖w₀‖; missing (NaN) for weights that start at zero."""
     start = _norm(rows.start)
-    return _norm(rows.w - rows.start) / start if start else np.full(len(rows.w), np.nan)
+    if not start:
+        return np.full(len(rows.w), np.nan)
+    gaps = rows.w - rows.start
+    squares = np.vecdot(gaps, gaps)
+    found = np.sqrt(squares).astype(np.float64)
+    unsafe = ~((squares > 1e-25) & (squares < 1e30))  # in single precision
+    found[unsafe] = _norm(gaps[unsafe])
+    return found / start
 
 
 def cosine_distance(rows: Rows) -> np.ndarray:
@@ -160,7 +167,7 @@ def cosine_distance(rows: Rows) -> np.ndarray:
     (unit, scaled), norm = _in_units(rows.start), _norm(rows.start)
     directions = rows.scaled * (rows.unit / rows.norm)[:, None].astype(np.float32)
     gap = directions - scaled * np.float32(unit / norm)
-    return np.square(gap).sum(axis=-1) / 2
+    return np.vecdot(gap, gap) / 2
 
 
 TABLE = (
@@ -202,21 +209,24 @@ def statistics(rows: Rows) -> np.ndarray:
     return table
 
 
-def density(rows: Rows, row: int) -> tuple[int, ...]:
-    """How many entries of a row lie in each of `DENSITY_CELLS` equal cells from its least to its greatest.
+def densities(rows: Rows, some: list[int]) -> dict[int, tuple[int, ...]]:
+    """How many entries of some rows lie in each of `DENSITY_CELLS` equal cells from the row's least to its greatest.
 
     A cell has its lower edge and not its upper one, but for the last. Empty for a row that is not all finite.
     """
-    if not rows.finite[row]:
-        return ()
-    edges = np.linspace(rows.min[row], rows.max[row], DENSITY_CELLS + 1, dtype=np.float32)
-    below = rows.ordered[row].searchsorted(edges[1:-1])
-    return tuple(np.diff(below, prepend=0, append=rows.w.shape[1]).tolist())
+    found: dict[int, tuple[int, ...]] = dict.fromkeys(some, ())
+    if finite := [row for row in some if rows.finite[row]]:
+        ends = rows.min[finite], rows.max[finite]
+        edges = np.linspace(*ends, DENSITY_CELLS + 1, axis=-1, dtype=np.float32)[:, 1:-1]
+        below = [rows.ordered[row].searchsorted(limits) for row, limits in zip(finite, edges, strict=True)]
+        counts = np.diff(below, prepend=0, append=rows.w.shape[1])
+        found |= zip(finite, map(tuple, counts.tolist()), strict=True)
+    return found
 
 
 def _norm(w):
     unit, scaled = _in_units(w)
-    return unit * np.sqrt(np.square(scaled).sum(axis=-1))
+    return unit * np.sqrt(np.vecdot(scaled, scaled))
 
 
 def _in_units(w):

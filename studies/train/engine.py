@@ -6,7 +6,6 @@ initializer, rate and schedule; weights and optimizer slots are reset by assignm
 """
 
 import functools
-import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,10 +14,11 @@ import numpy as np
 import tensorflow as tf
 
 from studies.factors.optimizers import taken_over
-from studies.observe.tensors import gated
+from studies.observe.tensors import Tensor, gated, tensors
 from studies.train.masks import Masks
 from studies.train.probe import Probe
 from studies.train.sensitivity import Sensitivity
+from studies.train.squares import Squares
 from studies.train.steps import Rules
 
 EVALUATION_BATCH = 500
@@ -120,10 +120,11 @@ class Engine:
         self.kernels = [v for v in self.weights if len(v.shape) > 1]
         gates = gated(model)
         self.gates = [len(gates.get(id(v), ())) for v in self.kernels]
+        self.squares = Squares(self.kernels, self.gates, xla) if observe and self.kernels else None
         self.from_logits = not ends_in_softmax(model)
         self.loss = keras.losses.SparseCategoricalCrossentropy(self.from_logits)
         self.soft_loss = keras.losses.CategoricalCrossentropy(self.from_logits)
-        self.cycle, self.observe, self.xla = cycle, observe, xla
+        self.cycle, self.xla = cycle, xla
         self.accumulated, self.loss_scale = taken_over(optimizer)
         if self.accumulated > 1 and not self.rules.need_one_pass:
             raise ValueError("a rule that takes a batch's gradients twice cannot have those of accumulated batches")
@@ -227,29 +228,13 @@ class Engine:
             sums = [total + more for total, more in zip(update_sums, done, strict=True)]
             return place + 1, loss_sum + loss, accuracy_sum + accuracy, *sums
 
-        # Squares are summed element by element and reduced after the loop: a reduction in every step costs half a step.
-        sizes = [math.prod(v.shape) for v in self.kernels]
-        zeros = [tf.zeros_like(squared) for squared in self._squares(self.kernels)] * 2
+        zeros = self.squares.zeros() if self.squares else []
         steps = order.shape[0]
-        _, loss, accuracy, updates, clipped, *squares = _loop(steps, step, *[tf.zeros(())] * 4, *zeros)
-        updates = tf.maximum(updates, 1)
-        means = tf.zeros((2, 0), tf.float64)
-        if self.observe:
-            totals = tf.split(_flat(squares), sizes * 2)
-            sums = tf.stack([tf.reduce_sum(squared) for squared in totals])
-            means = tf.reshape(sums, (2, -1)) / tf.cast(updates, tf.float64)
-            if any(self.gates):
-                of_gates = [self._gate_sums(half) / tf.cast(updates, tf.float64) for half in _halves(totals)]
-                means = tf.concat([means, tf.stack(of_gates)], axis=1)
-        return loss / steps, accuracy / steps, clipped / updates, self.flat_weights(), means
-
-    def _gate_sums(self, totals):
-        """Each gate's part of kernels' sums of squares, which are there entry by entry."""
-        parts = []
-        for squared, kernel, count in zip(totals, self.kernels, self.gates, strict=True):
-            if count:
-                parts.append(tf.reduce_sum(tf.reshape(squared, (-1, count, kernel.shape[-1] // count)), axis=(0, 2)))
-        return _flat(parts)
+        _, loss, accuracy, updates, clipped, *totals = _loop(steps, step, *[tf.zeros(())] * 4, *zeros)
+        updates, squares = tf.maximum(updates, 1), tf.zeros((2, 0), tf.float64)
+        if self.squares:
+            squares = self.squares.whole(totals) / tf.cast(updates, tf.float64)
+        return loss / steps, accuracy / steps, clipped / updates, self.flat_weights(), squares
 
     def _gradients(self, images, targets):
         """The loss without penalties, the outputs, and the gradients of the loss with penalties."""
@@ -271,7 +256,7 @@ class Engine:
         A weight that the loss does not reach has no gradient, and stays as it is, as in Keras's `fit`.
         """
         raw = [tf.zeros(v.shape) if g is None else g for g, v in zip(gradients, self.weights) if len(v.shape) > 1]
-        before = [v.value.read_value() for v in self.kernels] if self.observe else []
+        before = [v.value.read_value() for v in self.kernels] if self.squares else []
         reached = [place for place, g in enumerate(gradients) if g is not None]
         weights, gradients = ([these[place] for place in reached] for these in (self.weights, gradients))
         if not weights:
@@ -295,18 +280,10 @@ class Engine:
         self.optimizer.apply(gradients, weights)
         self.rules.change("after", self.kernels, rate)
         self.masks.hold()
+        if not self.squares:
+            return tf.ones(()), share
         updates = [v.value.read_value() - w for v, w in zip(self.kernels, before)]
-        return tf.ones(()), share, *self._squares(raw), *self._squares(updates)
-
-    def _squares(self, tensors) -> list:
-        """Each entry's square, if observed; in double precision, since float32 has none below 1e-45 and above 1e38.
-
-        Kernel by kernel with XLA, which puts them into the loops that make the entries; else all end to end, since each
-        operation more costs a microsecond.
-        """
-        if not self.observe:
-            return []
-        return [tf.square(tf.cast(t, tf.float64)) for t in (tensors if self.xla else [_flat(tensors)])]
+        return tf.ones(()), share, *self.squares.of(raw, updates)
 
     def _sums(self, x, y, scale, shift, order, weight, member, span):
         """Of each part in a span of chunks: the loss's sum, how many are right, how many there are."""
@@ -340,6 +317,11 @@ class Engine:
         loss = self.loss(labels, self.model(images, training=False))
         penalties = [*self.model.losses, *self.rules.penalties(self.kernels)]
         return tf.add_n([loss, *penalties]) if penalties else loss
+
+    @functools.cached_property
+    def tensors(self) -> list[Tensor]:
+        """What is observed of the model's weights."""
+        return tensors(self.model)
 
     @functools.cached_property
     def probe(self) -> Probe:
@@ -445,10 +427,6 @@ def _loop(end, body, *start, first=0):
     return tf.while_loop(
         lambda place, *_: place < end, body, (tf.convert_to_tensor(first), *start), parallel_iterations=1
     )
-
-
-def _halves(items):
-    return items[: len(items) // 2], items[len(items) // 2 :]
 
 
 def _flat(tensors):

@@ -10,7 +10,7 @@ import numpy as np
 
 from studies.contract import STATISTICS, charted
 from studies.observe import activations, spectra
-from studies.observe.tensors import NOT_FINITE, Watched, running, tensors
+from studies.observe.tensors import NOT_FINITE, Watched, running
 from studies.record import SEED_STREAMS, LayerRecord, Trial
 from studies.train.parts import Parts
 
@@ -37,13 +37,15 @@ class Observations:
     def __init__(self, trial: Trial, parts: Parts):
         node, self.key, self.engine, self.data = trial.config["diagnostics"], trial.key, parts.engine, parts.data
         self.every, self.ends = node["observe_every"], node["ends"]
+        self.charted: set[int] = set()
         if not self.some:
             return
         self.rng = np.random.default_rng(np.random.SeedSequence(trial.seed, spawn_key=(len(SEED_STREAMS),)))
         self.order, self.many = self._examples(parts.examples.split.train)
         self.charted = charted([*filter(self.due, range(parts.epochs)), parts.epochs])
         self.running = running(self.engine.model)
-        self.watched = Watched(tensors(self.engine.model), self._entries(self.engine.flat_weights()), self.rng)
+        self.untrained = self._entries(self.engine.flat_weights())
+        self.watched = Watched(self.engine.tensors, self.untrained, self.rng)
         self.kept: list[tuple] = []
         self.looks: list[tuple] = []
 
@@ -72,7 +74,7 @@ class Observations:
         Args:
             ended: whether it is the last.
         """
-        if not self.some or not (ended or epoch == 0 or epoch in self.charted):
+        if not self.some or not (ended or epoch in self.charted):
             return {}
         x, _, scale, shift = self.data
         with spectra.one_thread():
@@ -89,12 +91,12 @@ class Observations:
         """Take an epoch's weights if it is due or the last; gives the records of those kept when there are enough.
 
         Args:
-            weights, squares: as `studies.train.engine.Epoch` has them; without them the network is as it starts.
+            weights, squares: as `studies.train.engine.Epoch` has them; without them it is the untrained network's.
         """
         if not self.some:
             return
         if ended or epoch == 0 or self.due(epoch):
-            entries = self._entries(self.engine.flat_weights() if weights is None else weights)
+            entries = self.untrained if weights is None else self._entries(weights)
             self.kept.append((epoch, entries, math.nan if squares is None else squares.numpy()))
         if ended or sum(entries.nbytes for _, entries, _ in self.kept) > OBSERVATION_BYTES:
             yield self._records(ended)

@@ -35,7 +35,7 @@ def run(trial: Trial, parts: Parts | None = None) -> Iterator[EpochRecord | list
     for epoch, course in enumerate(parts.courses(), start=1):
         began = time.perf_counter()
         done = parts.after(epoch, parts.engine.run_epoch(*parts.data, course))
-        observed = ["train"] if observations.due(epoch) or epoch == parts.epochs else []
+        observed = ["train"] if epoch in observations.charted or epoch == parts.epochs else []
         found = scores(parts, "val", *observed, average=True)
         seconds = time.perf_counter() - began
         parts.hear(found["val_loss"])
