@@ -32,7 +32,8 @@ EPOCH = {
     "sharpness": "greatest eigenvalue of the loss's Hessian, in inference mode; as all below null where not observed, "
     "and not comparable between networks that differ in normalization",
     "noise_scale": "the simple gradient noise scale, tr(Σ) / ‖G‖², in examples (McCandlish et al. 2018, eq. 2.9)",
-    "jacobian_max": "greatest singular value of the Jacobian from inputs to logits, mean over some inputs",
+    "jacobian_max": "greatest singular value of the Jacobian from inputs to logits, which go into a softmax at the "
+    "network's end, mean over some inputs",
     "jacobian_median": "median singular value of the same",
     "jacobian_min": "least singular value of the same",
     "activation_slope": "rise of the natural logarithm of the activations' sd, a layer towards the output",

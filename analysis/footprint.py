@@ -5,6 +5,7 @@ Trains the first seed of each arm once more, in a process of its own, and export
 
 import json
 import math
+import re
 import subprocess
 import sys
 import tempfile
@@ -23,6 +24,9 @@ sys.path[:] = json.loads(sys.argv[1])
 from studies.edge.__main__ import main
 sys.exit(main(*sys.argv[2:]))
 """
+
+TRAINING = re.compile(r"training \d+ of \d+ again: (.+)")
+"""What the process says before it trains an arm."""
 
 AGAIN = ("val_loss", "val_accuracy")
 """What must come out as it was when a trial is trained again."""
@@ -93,7 +97,8 @@ def measured(
         operations of an int8 file that are none; notes.
 
     Raises:
-        StudyError: there is no such study, arm or finished trial, the study is computed, or a part of it is refused.
+        StudyError: there is no such study, arm or finished trial, the study is computed or of fits of one's own, or a
+            part of it is refused.
     """
     if seeds < 1:
         raise StudyError(f"--seeds {seeds}: expected 1 or more")
@@ -126,6 +131,12 @@ def _chosen(study, root, trials, by, seeds) -> tuple[pd.DataFrame, dict[str, dic
     )
     chosen = finished[finished.groupby(arms)["seed"].rank(method="first") <= seeds]
     kept = load.configs(study, root, list(chosen["key"]))
+    if any("engine" not in config and not is_computed(config) for config in kept.values()):
+        raise StudyError(
+            f"{study} has fits of your own, which WeightRecorder has recorded: their code and data are not stored, and "
+            f"they cannot be trained again. Name a study that python -m studies.run has trained, such as "
+            f"init_comparison"
+        )
     if any(is_computed(config) for config in kept.values()):
         raise StudyError(
             f"{study} computes: its trials have no trained network to export. Name a study that trains, such as "
@@ -153,9 +164,11 @@ def _answered(asked: list[dict], to: str | Path | None) -> list[dict]:
         files[0].write_text(json.dumps(request), encoding="utf-8")
         command = [sys.executable, "-c", PROCESS, json.dumps(sys.path), *map(str, files)]
         with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True) as process:
+            arm = None
             try:
                 for line in process.stdout or ():
                     print(line.rstrip(), file=sys.stderr, flush=True)
+                    arm = TRAINING.match(line) or (None if line.startswith("timing ") else arm)
             except BaseException:
                 process.kill()
                 raise
@@ -164,7 +177,8 @@ def _answered(asked: list[dict], to: str | Path | None) -> list[dict]:
             last = " ".join(" ".join(errors.read().splitlines()[-3:]).split())
             raise StudyError(
                 f"the process that trains and exports ended by itself (exit code {process.returncode}): "
-                f"{last or 'it said nothing'}. Leave out the arm that it was at with --where"
+                f"{last or 'it said nothing'}. "
+                + (f"It was at {arm[1]}: leave that arm out with --where" if arm else "It was at no arm: run it again")
             )
         answer = json.loads(files[1].read_text(encoding="utf-8"))
     if "error" in answer:

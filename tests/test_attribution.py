@@ -48,6 +48,17 @@ def test_the_area_is_that_of_the_curve_by_hand(attribution):
     assert attribution.area_under(weights, x, zeros, second) == pytest.approx(by_hand[1])
 
 
+def test_what_the_weights_add_is_no_part_of_what_the_inputs_say(attribution):
+    own, other = (
+        attribution.deletion(np.random.default_rng(0), depth=0, epochs=2, explained_by=by)
+        for by in ("own", "randomized")
+    )
+    for found in (own, other):
+        assert found["beyond_input"] == found["area_input"] - found["area"]
+    assert own["area_random"] - own["area_input"] > 0.1  # without any weight
+    assert own["beyond_input"] > 0.1 > 0 > other["beyond_input"]
+
+
 def test_rows_are_correlated_as_scipy_does(attribution):
     rng = np.random.default_rng(2)
     one, two = rng.integers(4, size=(5, 12)), rng.normal(size=(5, 12))

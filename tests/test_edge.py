@@ -193,6 +193,24 @@ def test_operations_are_counted_as_by_hand(nets):
 
 
 @pytest.mark.parametrize(
+    ("layer", "shape", "multiplied"),
+    [
+        (lambda layers: layers.Bidirectional(layers.LSTM(5)), (7, 3), 2 * 7 * (3 * 20 + 5 * 20)),
+        (lambda layers: layers.Conv2DTranspose(6, 3, strides=2, padding="same"), (8, 8, 4), 64 * 9 * 4 * 6),
+        (lambda layers: layers.Conv2D(6, 3, padding="same", trainable=False), (8, 8, 4), 64 * 9 * 4 * 6),
+    ],
+    ids=["both ways", "transposed", "frozen"],
+)
+def test_a_kernel_counts_where_it_is_used(tf, layer, shape, multiplied):
+    import keras
+
+    from studies.edge.counts import counts
+
+    inputs = keras.Input(shape)
+    assert counts(keras.Model(inputs, layer(keras.layers)(inputs))).flops == 2 * multiplied
+
+
+@pytest.mark.parametrize(
     ("node", "parameters"),
     [
         ({"_target_": "studies.models.lenet_300_100", "activation": "relu"}, 2_700),

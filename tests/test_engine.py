@@ -319,7 +319,9 @@ def test_a_network_may_end_in_logits_or_probabilities(tf, end):
         model.layers[-1].activation = keras.activations.softmax
     model.set_weights(logits.get_weights())
     images = IMAGES
-    loss = Engine(model, keras.optimizers.SGD()).loss(Y, model(images))
+    engine = Engine(model, keras.optimizers.SGD())
+    np.testing.assert_allclose(engine.probe._logits(images), logits(images), rtol=1e-6)
+    loss = engine.loss(Y, model(images))
     log_odds = tf.nn.log_softmax(logits(images)).numpy()
     assert float(loss) == pytest.approx(-log_odds[np.arange(EXAMPLES), Y].mean(), rel=1e-5)
 

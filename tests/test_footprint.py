@@ -11,8 +11,8 @@ from test_writer import STUDY, written
 from analysis import footprint
 from studies.command import compose
 from studies.design import grid
-from studies.record import LayerRecord, Result, Study
-from studies.store import writer
+from studies.record import LayerRecord, Result, Study, StudyError
+from studies.store import fits, writer
 
 SETTINGS = ["model.depth=1", "model.width=8", "training.epochs=1", "engine.xla=false", "data.train_size=200"]
 TINY = Study(
@@ -160,3 +160,24 @@ def test_a_study_without_a_trained_network_is_refused(config, fresh, capsys, tmp
     trials = grid.expand(study, base, {}, overrides, config, compose.settle, exact=False)
     stored(tmp_path, fresh, study, trials, lambda trial: Result(trial.key, "finished", quantities={"millions": 2.0}))
     assert "computed computes: its trials have no trained network" in refused(capsys, "computed", "--root", tmp_path)
+    config, result = {"model": {"_target_": "Sequential"}}, Result("", "finished", val_accuracy=0.9)
+    fits.Folder(tmp_path, "own").write(fits.Fit({"width": 8}, 0, config, "val_accuracy", [], [], result, "", {}))
+    assert "own has fits of your own" in refused(capsys, "own", "--root", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("said", "advice"),
+    [
+        (
+            "training 2 of 3 again: width=8 seed=0\ntraining a narrow network",
+            "It was at width=8 seed=0: leave that arm",
+        ),
+        ("training 3 of 3 again: width=8 seed=0\ntiming 4 files in turns", "It was at no arm: run it again"),
+        ("", "It was at no arm: run it again"),
+    ],
+    ids=["training", "timing", "before"],
+)
+def test_an_arm_is_named_only_if_the_process_ended_at_it(monkeypatch, said, advice):
+    monkeypatch.setattr(footprint, "PROCESS", f"print({said!r}, flush=True); raise SystemExit('no memory')")
+    with pytest.raises(StudyError, match=f"exit code 1.: no memory. .*{advice}"):
+        footprint._answered([{"config": {"engine": {"threads": 1}}}], None)

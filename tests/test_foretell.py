@@ -172,6 +172,12 @@ def test_a_trial_at_chance_in_its_last_epoch_has_failed():
     assert estimates.ends(trials, epochs, "val_accuracy")["failed"].tolist() == [1, 0, 1]
 
 
+def test_what_has_no_classes_fails_by_its_status_alone():
+    trials, epochs, _ = frames([0.1, 0.9, 0.9], [0, 0, 1], np.arange(3.0))
+    trials = trials.assign(classes=0, chance_train=NAN, running_accuracy=NAN)  # a regression that Keras has trained
+    assert estimates.ends(trials, epochs, "val_accuracy")["failed"].tolist() == [0, 0, 1]
+
+
 def test_one_arm_has_no_interval_and_no_failures_no_auc():
     value = np.arange(5) / 5
     [row] = found(*frames(value, [0] * 5, value, seeds=5)).to_dict("records")

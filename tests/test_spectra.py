@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from studies.observe import spectra
+from studies.observe.tensors import NORM, Tensor, Watched
 
 SHAPES = [(64, 64), (200, 30), (30, 200), (5, 1), (1, 5), (3, 4)]
 
@@ -31,6 +32,20 @@ def test_a_warm_start_follows_a_matrix_to_another_that_it_shares_no_direction_wi
     assert np.abs(after[30:]).max() < 1e-3
     norm, _, _ = spectra.norms(first + second, after + 0.1 / np.sqrt(60) * fresh)
     assert norm == pytest.approx(np.linalg.norm(second, 2), rel=1e-4)
+
+
+def test_a_warm_start_leaves_a_direction_that_another_one_overtakes():
+    rng = np.random.default_rng(8)
+    left, right = (np.linalg.qr(rng.normal(size=(100, 100)))[0] for _ in range(2))
+    rows, expected = [], []
+    for second in np.arange(0.97, 1.06, 0.01):
+        values = np.r_[1.0, second, np.linspace(0.95, 0.01, 98)]
+        rows.append(((left * values) @ right).astype(np.float32).ravel())
+        expected.append(values.max())
+    kernel = Tensor("dense_1", "kernel", slice(0, 100 * 100), (100, 100), layout=spectra.layout((100, 100)))
+    watched, none = Watched([kernel], rows[0], rng), np.full((len(rows), 2, 1), np.nan)
+    [(_, table, _)] = watched.tables(np.array(rows), none, charted=list(range(len(rows))))
+    np.testing.assert_allclose(table[:, NORM], expected, rtol=1e-3)
 
 
 @pytest.mark.parametrize("shape", SHAPES)

@@ -49,11 +49,12 @@ def ends(trials: pd.DataFrame, epochs: pd.DataFrame, metric: str) -> pd.DataFram
     Returns:
         by key: value: of the metric, with failures counted, see `comparison.scored`; NaN of a crash; failed: 1 if it
         diverged or timed out, or was at chance in its last epoch: an accuracy over its steps less than `SURE` sd above
-        the commonest class's share; else 0, NaN of a crash.
+        the commonest class's share, where there are classes; else 0, NaN of a crash.
     """
     examples = epochs.groupby("key")["examples"].max().reindex(trials["key"]).to_numpy(float)
     each = np.maximum(examples / np.maximum(trials["epochs"].to_numpy(float), 1), 1)
-    share = trials["chance_train"].astype(float).fillna(1 / trials["classes"].astype(float)).to_numpy()
+    classes = trials["classes"].astype(float)  # 0 where there are none
+    share = trials["chance_train"].astype(float).fillna(1 / classes.where(classes > 0)).to_numpy()
     accuracy = trials["running_accuracy"].to_numpy(float)
     failed = (trials["status"] != "finished") | (accuracy <= share + SURE * np.sqrt(share * (1 - share) / each))
     frame = pd.DataFrame({"value": scored(trials, metric), "failed": failed.astype(float)})

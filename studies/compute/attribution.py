@@ -30,9 +30,9 @@ def deletion(
             is to be explained.
 
     Returns:
-        gap: area in random order less that by weight × input. area, area_random; area_input: by |input| alone, largest
-        first; similarity: Spearman's correlation of the explanation with that by weights drawn anew, the mean over the
-        examples; accuracy.
+        gap: area in random order less that by weight × input; beyond_input: area by |input| alone, largest first, less
+            the same, which is what the weights add; area, area_random, area_input; similarity: Spearman's correlation
+            of the explanation with that by weights drawn anew, the mean over the examples; accuracy.
     """
     examples = networks.examples(rng, *TABLES[data](), standardized=True)
     sizes = (examples.x.shape[1], *[width] * depth, int(examples.y.max()) + 1)
@@ -43,11 +43,13 @@ def deletion(
     own, randomized = (weight_times_input(each, x, answers) for each in (weights, other))
     area = area_under(weights, x, answers, own if explained_by == "own" else randomized)
     area_random = area_under(weights, x, answers, rng.random(x.shape))
+    area_input = area_under(weights, x, answers, np.abs(x))
     return {
         "gap": area_random - area,
+        "beyond_input": area_input - area,
         "area": area,
         "area_random": area_random,
-        "area_input": area_under(weights, x, answers, np.abs(x)),
+        "area_input": area_input,
         "similarity": float(_correlated(own, randomized).mean()),
         "accuracy": networks.accuracy(weights, x, examples.held_y),
     }

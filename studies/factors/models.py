@@ -240,8 +240,9 @@ def vit(
 def work(model: keras.Model, count: Callable = lambda kernel: math.prod(kernel.shape)) -> Work:
     """What one example costs a model, counted.
 
-    A kernel's weights each are a multiply-add wherever it is used: at each place of the output, at each step of a
-    recurrence. A product of two signals, as attention has, counts as a dense layer's.
+    A kernel's weights each are a multiply-add wherever it is used: at each place of the output, of a transposed
+    convolution's input, at each step of a recurrence, whether they are trained or not. A product of two signals, as
+    attention has, counts as a dense layer's.
 
     Args:
         count: how many of a kernel's weights count; all by default.
@@ -252,15 +253,16 @@ def work(model: keras.Model, count: Callable = lambda kernel: math.prod(kernel.s
             inner = work(operation, count)
             used, dense, convolution = used + inner.layers, dense + inner.dense, convolution + inner.convolution
             continue
-        before, after = _shapes(operation)
+        (before, after), kind = _shapes(operation), type(operation).__name__
         weights = sum(count(v) for v in _kernels(operation))
-        if type(operation).__name__ == "Matmul":
+        if kind == "Matmul":
             dense += math.prod(after[1:]) * before[-1]
-        elif isinstance(operation, layers.RNN):
-            used, dense = used + before[1], dense + before[1] * weights
+        elif isinstance(operation, layers.RNN | layers.Bidirectional):
+            ways = 1 + isinstance(operation, layers.Bidirectional)  # one after the other
+            used, dense = used + ways * before[1], dense + before[1] * weights
         elif weights:
-            places, used = math.prod(after[1:-1]), used + 1
-            if "Conv" in type(operation).__name__:
+            places, used = math.prod((before if kind.endswith("Transpose") else after)[1:-1]), used + 1
+            if "Conv" in kind:
                 convolution += places * weights
             else:
                 dense += places * weights
@@ -276,7 +278,7 @@ def _shapes(operation) -> tuple[tuple, tuple]:
 
 
 def _kernels(operation) -> list:
-    return [v for v in getattr(operation, "trainable_variables", ()) if v.path.endswith("kernel")]
+    return [v for v in getattr(operation, "weights", ()) if v.path.endswith("kernel")]
 
 
 def _block(x, kind, name, normalization, activation, *, zero=False, **settings):

@@ -91,6 +91,9 @@ def largest(matrix: np.ndarray, vector: np.ndarray) -> tuple[float, np.ndarray]:
     By Golub and Kahan's bidiagonalization, restarted (Golub & Van Loan 2013, section 10.4.4): each step multiplies with
     the matrix and with its transpose, as a power iteration does, and what the steps span together is much nearer.
 
+    It may be the next singular value where `vector` has hardly any of the first's vector and the two are within some
+    percent of one another: begin with random numbers in it.
+
     Args:
         matrix: `(m, n)`, entries of the size of 1.
         vector: `(n,)`, where to begin: that of the last observation, or random numbers.

@@ -13,8 +13,10 @@ from studies.observe.spectra import Layout
 GATES = {"LSTMCell": ("input", "forget", "cell", "output"), "GRUCell": ("update", "reset", "candidate")}
 """In the order in which Keras keeps them, side by side in a kernel's last axis."""
 
-FRESH = 0.1
-"""How much of random numbers is mixed into where a power iteration begins: else it may never leave a block."""
+FRESH = 3.0
+"""How many times as much of random numbers is mixed into where a power iteration begins as of where the last one ended:
+else it may never leave a block, or stay on a direction that another one has overtaken. (Of 54 series of 300 × 300
+matrices in which the second one overtakes, 18 were off by .2 to 3 % with a tenth, none with this.)"""
 
 L2 = STATISTICS.index("l2")
 NOT_FINITE = "not finite"

@@ -2,9 +2,10 @@
 
 import math
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 
+import keras
 import numpy as np
 import tensorflow as tf
 
@@ -145,8 +146,26 @@ class Probe:
         return curvature.jacobian_products(self._logits, some, classes)
 
     def _logits(self, images):
-        given = self.model(images, training=False)
-        return given if self.from_logits else tf.math.log(given)
+        with nullcontext() if self.from_logits else _without_softmax(self.model.layers[-1]):
+            return self.model(images, training=False)
+
+
+@contextmanager
+def _without_softmax(layer):
+    """A layer that ends in a softmax gives what goes into it while this lasts.
+
+    The logarithm of what comes out is no substitute: its Jacobian has lost a rank, and it has none where p is 0.
+    """
+    place = "call" if isinstance(layer, keras.layers.Softmax) else "activation"
+    before = vars(layer).get(place)
+    setattr(layer, place, lambda inputs, mask=None: inputs)
+    try:
+        yield
+    finally:
+        if before is None:
+            delattr(layer, place)  # and the class's own is back
+        else:
+            setattr(layer, place, before)
 
 
 def _images(x, scale, shift, order):
