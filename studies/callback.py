@@ -14,7 +14,6 @@ import time
 import traceback
 import weakref
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import keras
@@ -25,7 +24,7 @@ from studies.contract import TRIAL_COLUMNS, charted
 from studies.observe.early_warnings import early_warnings, stability
 from studies.record import EpochRecord, Result, StudyError, listed, shown
 from studies.store import fits
-from studies.train.meter import Meter
+from studies.train.meter import Meter, frame_of_fit
 from studies.train.watch import Watch
 
 PROBE = 256
@@ -268,9 +267,7 @@ def _of_data(model) -> Any:
     Keras does not tell callbacks of the data, hence the look into `fit` itself; nothing is drawn from a dataset, whose
     order that would change.
     """
-    frame: FrameType | None = sys._getframe()
-    while frame and not (frame.f_code.co_name == "fit" and frame.f_locals.get("self") is model):
-        frame = frame.f_back
+    frame = frame_of_fit(model)
     given = frame.f_locals if frame else {}
     for inputs in (given.get("x"), given.get("val_x")):
         parts = keras.tree.flatten(inputs)

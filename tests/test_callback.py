@@ -1,5 +1,6 @@
 """The callback in one's own `fit`: what it measures, that it changes nothing, and where it keeps it."""
 
+import contextlib
 import functools
 import importlib
 import re
@@ -350,6 +351,49 @@ def test_a_fit_that_an_exception_ends_leaves_nothing_behind(keras, recorder, roo
     assert load.trials("cut")["seed"].tolist() == [0, 2]
 
 
+HOOKS = {"train_step", "apply", "_clip_gradients", "_backend_update_step"}
+
+
+@pytest.mark.parametrize("then", ["a fit", "a fit compiled anew", "a batch", "an update"])
+def test_a_fit_that_was_interrupted_is_over_with_the_next_one(keras, recorder, root, then):
+    def interrupt(*_, **__):
+        raise KeyboardInterrupt
+
+    model = compiled(keras, linear(keras), run_eagerly=True)
+    quick(keras, recorder("cut", seed=0), model=model)
+    callback = recorder("cut", seed=0)
+    with pytest.raises(KeyboardInterrupt) as held:  # with the traceback its frames, as in a notebook
+        quick(keras, callback, keras.callbacks.LambdaCallback(on_epoch_end=interrupt), model=model)
+    optimizer = model.optimizer
+    assert HOOKS <= vars(model).keys() | vars(optimizer).keys()
+    if then == "an update":
+        optimizer.apply([w * 0 for w in model.get_weights()], model.trainable_variables)
+    elif then == "a batch":
+        model.train_on_batch(X, Y)
+    else:
+        if then == "a fit compiled anew":
+            model.compile(optimizer, model.loss, run_eagerly=True)
+        with pytest.raises(Exception, match="incompatible"):
+            quick(keras, model=model, x=X[:, :2])
+    assert not HOOKS & (vars(model).keys() | vars(optimizer).keys()) and held.tb and callback.recording
+    assert load.trials("cut")["status"].tolist() == ["finished"] and len(load.ended("cut")) == 1
+    quick(keras, model=model)
+
+
+def test_a_crash_does_not_take_the_place_of_a_trial_that_ended(keras, recorder, root, capsys):
+    def fails(*_, **__):
+        raise ValueError("no")
+
+    model = compiled(keras, linear(keras), run_eagerly=True)
+    usual, model.compute_loss = model.compute_loss, fails
+    for loss, status in ((fails, "crashed"), (usual, "finished"), (fails, "finished")):
+        model.compute_loss = loss
+        with pytest.raises(ValueError, match="no") if loss is fails else contextlib.nullcontext():
+            quick(keras, recorder("cut", seed=0), model=model)
+        assert load.trials("cut")["status"].tolist() == [status]
+    assert "came to its end is there and stays" in capsys.readouterr().err
+
+
 def test_weights_that_are_not_finite_are_missing_values_of_a_trial_that_diverged(keras, recorder, root):
     keras.utils.set_random_seed(0)
     model = compiled(keras, linear(keras), keras.optimizers.SGD(1e38), run_eagerly=True)
@@ -474,7 +518,7 @@ def test_gates_of_recurrent_kernels_are_rows_of_their_own(keras, recorder, root)
 
 def test_the_readmes_fits_become_a_study_with_a_report(keras, recorder, root, capsys):
     text = (Path(__file__).parent.parent / "README.md").read_text()
-    text = text.partition("## In your own training")[2].partition("## Notebooks")[0]
+    text = text.partition("## In your own training")[2].partition("\n## ")[0]
     code = textwrap.dedent(text[text.index("    import keras") :].partition("\n\nThen")[0])
     assert "range(5)" in code and "epochs=20" in code
     exec(code.replace("range(5)", "range(1)").replace("epochs=20", "epochs=1, verbose=0"))

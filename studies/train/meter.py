@@ -4,9 +4,12 @@ The optimizer's methods are wrapped for the time of a fit, so that what is measu
 accumulated batches, without the scale of a scaled loss, before clipping. Nothing is computed twice and nothing drawn.
 """
 
+import sys
+import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from types import FrameType
 from typing import Any
 
 import keras
@@ -37,12 +40,12 @@ class Taken:
 
 
 class Meter:
-    """Measures a model's training from `attach` to `detach`.
+    """Measures a model's training from `attach` to `detach`, at the latest to the first step of another fit.
 
     Args:
         model: compiled; its weights need not be there yet.
         begin: called once, when they are there and none has been updated.
-        fail: called with what is raised by a step.
+        fail: called with what is raised by a step of the fit.
     """
 
     def __init__(self, model: keras.Model, begin: Callable[[], object], fail: Callable[[BaseException], object]):
@@ -51,6 +54,7 @@ class Meter:
         self.wrapped: list[tuple[Any, str]] = []
         self.kernels: list = []
         self.given: dict[int, list] = {}
+        self.fit: weakref.ref | None = None
 
     def attach(self) -> None:
         """Have the train function compiled anew, with what measures.
@@ -68,6 +72,8 @@ class Meter:
             )
         for target in (self.model, *optimizers):
             _take_out_leftovers(target)
+        callbacks = _callbacks_of_fit(self.model)
+        self.fit = None if callbacks is None else weakref.ref(callbacks)
         self._wrap(self.model, "train_step", self._train_step)
         for optimizer in optimizers:
             self._wrap(optimizer, "apply", partial(self._apply, optimizer))
@@ -75,7 +81,7 @@ class Meter:
             self._wrap(optimizer, "_backend_update_step", partial(self._update_step, optimizer))
         self.before = self.model.train_function
         self.model.make_train_function(force=True)
-        self.model.train_function = partial(self._train, self.model.train_function)
+        self.function = self.model.train_function = partial(self._train, self.model.train_function)
         if self.model.built and self.model.trainable_variables:
             self._prepare()
 
@@ -84,7 +90,9 @@ class Meter:
         if self.wrapped:
             for target, name in self.wrapped:
                 vars(target).pop(name, None)
-            self.wrapped, self.model.train_function = [], self.before
+            self.wrapped = []
+            if self.model.train_function is self.function:  # else it was compiled anew
+                self.model.train_function = self.before
 
     def take(self) -> Taken:
         """What has been measured, which begins anew."""
@@ -127,8 +135,20 @@ class Meter:
             self.ready = True
             self.begin()
 
+    def _is_over(self) -> bool:
+        """Whether the fit that was to be measured is not the one that goes on: an exception has ended it between steps.
+
+        Nobody says so to callbacks, and what is raised later is not of that fit.
+        """
+        if self.fit and (not (fit := self.fit()) or _callbacks_of_fit(self.model) is not fit):
+            self.detach()
+            return True
+        return False
+
     def _train(self, function, *arguments):
         """Some steps, as `fit` calls them."""
+        if self._is_over():
+            return self.model.train_function(*arguments)
         self.used = True
         try:
             return function(*arguments)
@@ -140,6 +160,8 @@ class Meter:
             raise
 
     def _train_step(self, function, data, *arguments, **settings):
+        if self._is_over():
+            return function(data, *arguments, **settings)
         batches = [t for t in tf.nest.flatten(data) if isinstance(t, tf.Tensor) and t.shape.rank]
         found = function(data, *arguments, **settings)
         if batches and self.ready:
@@ -148,6 +170,8 @@ class Meter:
 
     def _apply(self, optimizer, function, grads, trainable_variables=None):
         """What an optimizer does with gradients, measured by what it did to the kernels."""
+        if self._is_over():
+            return function(grads, trainable_variables)
         self._prepare()
         weights = optimizer._trainable_variables if trainable_variables is None else list(trainable_variables)
         kernels = {self.places[id(w)]: _variable(w) for w in weights if id(w) in self.places}
@@ -210,6 +234,21 @@ def optimizers_of(model: keras.Model) -> Iterator[keras.optimizers.Optimizer]:
         waiting += inner
         if not inner:  # else it hands gradients on, unscaled or sorted by variable
             yield optimizer
+
+
+def frame_of_fit(model: keras.Model) -> FrameType | None:
+    """The innermost call of a model's `fit` that goes on; None if there is none."""
+    frame: FrameType | None = sys._getframe(1)
+    while frame and not (frame.f_code.co_name == "fit" and frame.f_locals.get("self") is model):
+        frame = frame.f_back
+    return frame
+
+
+def _callbacks_of_fit(model: keras.Model) -> keras.callbacks.CallbackList | None:
+    """Keras's list of the callbacks of the `fit` that goes on, of which each has its own."""
+    frame = frame_of_fit(model)
+    callbacks = frame.f_locals.get("callbacks") if frame else None
+    return callbacks if isinstance(callbacks, keras.callbacks.CallbackList) else None
 
 
 def _take_out_leftovers(target) -> None:
