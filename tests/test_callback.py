@@ -365,7 +365,7 @@ def test_a_fit_that_was_interrupted_is_over_with_the_next_one(keras, recorder, r
     with pytest.raises(KeyboardInterrupt) as held:  # with the traceback its frames, as in a notebook
         quick(keras, callback, keras.callbacks.LambdaCallback(on_epoch_end=interrupt), model=model)
     optimizer = model.optimizer
-    assert HOOKS <= vars(model).keys() | vars(optimizer).keys()
+    assert vars(model).keys() | vars(optimizer).keys() >= HOOKS
     if then == "an update":
         optimizer.apply([w * 0 for w in model.get_weights()], model.trainable_variables)
     elif then == "a batch":
@@ -392,6 +392,54 @@ def test_a_crash_does_not_take_the_place_of_a_trial_that_ended(keras, recorder, 
             quick(keras, recorder("cut", seed=0), model=model)
         assert load.trials("cut")["status"].tolist() == [status]
     assert "came to its end is there and stays" in capsys.readouterr().err
+
+
+def test_a_metric_of_several_numbers_is_left_out_and_said_once(keras, recorder, root, capsys):
+    metrics = [keras.metrics.F1Score(average=None), keras.metrics.F1Score(name="mean_f1", average="macro")]
+    model = linear(keras)
+    model.compile("sgd", keras.losses.CategoricalCrossentropy(from_logits=True), metrics=metrics, run_eagerly=True)
+    history = quick(keras, recorder("several"), model=model, y=np.eye(3)[Y], epochs=2).history
+    assert len(history["f1_score"][-1]) == 3
+    trials = load.trials("several")
+    assert trials["mean_f1"].tolist() == pytest.approx(history["mean_f1"][-1:]) and "f1_score" not in trials
+    assert capsys.readouterr().err.count("f1_score: not recorded") == 1
+
+
+def test_singular_values_are_those_of_the_ends_however_seldom_weights_fit(keras, recorder, root, monkeypatch):
+    monkeypatch.setattr("studies.train.watch.OBSERVATION_BYTES", 100)  # two epochs' are more
+    quick(keras, recorder("ends", diagnostics="full"), epochs=5)
+    frame = load.layers("ends").query("tensor == 'kernel'").set_index("epoch")
+    assert frame["condition_number"].dropna().index.tolist() == [0, 5] and len(frame) == 6
+
+
+@pytest.mark.parametrize(
+    ("case", "labels", "classes"), [("subclassed", Y, 3), ("mse", np.eye(3)[Y], 0), ("a loss in a dict", {"a": Y}, 0)]
+)
+def test_signs_are_seen_of_any_model_and_loss(keras, recorder, root, case, labels, classes):
+    model, loss = linear(keras), keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    if case == "a loss in a dict":
+        model, loss = keras.Model(model.inputs[0], {"a": model.outputs[0]}), {"a": loss}
+    model = subclassed(keras) if case == "subclassed" else model
+    model.compile(keras.optimizers.SGD(1e4), "mse" if case == "mse" else loss, run_eagerly=True)
+    quick(keras, recorder("any"), model=model, y=labels)
+    trials, seen = load.trials("any"), load.layers("any").query("epoch == 1 and tensor == 'kernel'")["warning"]
+    assert trials["classes"].tolist() == [classes] and "large updates" in trials["warning"][0]
+    assert seen.str.contains("large updates").all()
+
+
+def test_chance_is_the_commonest_classs_share_of_the_labels(keras, recorder, root):
+    model, y = compiled(keras, linear(keras), keras.optimizers.SGD(0.0), metrics=["accuracy"], run_eagerly=True), Y * 0
+    y[:16] = 1  # of 64, of which 16 are to validate by
+    model.set_weights([np.zeros((4, 3))])
+    fit(model, recorder("uneven"), y=y[::-1].copy(), validation_split=0.25)
+    assert load.trials("uneven")["chance_train"].tolist() == [1.0]
+    fit(model, recorder("uneven"), y=y, validation_split=0.25)
+    trial = load.trials("uneven").iloc[1]
+    assert trial["chance_train"] == pytest.approx(32 / 48) and "at chance from epoch 2" in trial["warning"]
+    model = linear(keras)
+    model.compile("sgd", keras.losses.CategoricalCrossentropy(), run_eagerly=True)
+    quick(keras, recorder("hot"), model=model, y=np.eye(3)[y])
+    assert load.trials("hot")["chance_train"].tolist() == [0.75]
 
 
 def test_weights_that_are_not_finite_are_missing_values_of_a_trial_that_diverged(keras, recorder, root):

@@ -95,8 +95,8 @@ class Place:
             trial, epochs, layers, result = _numbered(self.study, fit, fits)
             if result.status == "crashed" and _ended(fits.get(trial.key)):
                 raise StudyError(
-                    f"study={self.study}, seed={trial.seed}: it has crashed, and one of the same arm and seed that came "
-                    f"to its end is there and stays: expected another seed"
+                    f"study={self.study}, seed={trial.seed}: it has crashed, and one of its arm and seed that came to "
+                    f"its end is there and stays: expected another seed"
                 )
             fits[trial.key] = {"arm": trial.arm, "seed": trial.seed, "status": result.status}
             shared = {n: tag for n, tag in fit.provenance.items() if n in CIRCUMSTANCES or n.startswith("version.")}
