@@ -125,6 +125,8 @@ class WeightRecorder(keras.callbacks.Callback):
         """
         if self.recording:
             recording, self.recording = self.recording, None
+            if recording.watch:
+                recording.watch.look_at_last()
             self.end()
             self.run_id = recording.write()
 

@@ -412,6 +412,21 @@ def test_singular_values_are_those_of_the_ends_however_seldom_weights_fit(keras,
     assert frame["condition_number"].dropna().index.tolist() == [0, 5] and len(frame) == 6
 
 
+@pytest.mark.parametrize("changed", [False, True])
+def test_the_last_epoch_is_looked_at_whoever_ends_the_fit(keras, recorder, root, capsys, changed):
+    def stop(epoch, logs):
+        model.stop_training = epoch == 12  # of 100, of which few are looked at
+        if changed and model.stop_training:
+            model.set_weights([w * 0 for w in model.get_weights()])
+
+    model = compiled(keras, linear(keras), run_eagerly=True)
+    later = keras.callbacks.LambdaCallback(on_epoch_end=stop)
+    quick(keras, recorder("stopped"), later, model=model, epochs=100, batch_size=64)
+    frame = load.layers("stopped").query("epoch == 13").set_index("tensor")
+    assert ("output" in frame.index) != changed and frame.loc["kernel", "spectral_norm"] > 0
+    assert ("weights were changed after epoch 13" in capsys.readouterr().err) == changed
+
+
 @pytest.mark.parametrize(
     ("case", "labels", "classes"), [("subclassed", Y, 3), ("mse", np.eye(3)[Y], 0), ("a loss in a dict", {"a": Y}, 0)]
 )

@@ -74,10 +74,7 @@ class Watch:
         """
         self.latest = epoch, self._entries(), squares
         if look:
-            found = self._measured() if self.shown else self.untrained
-            self.shown.add(epoch)
-            for layer, measured in found:
-                self.looks.setdefault(layer, []).append((epoch, measured))
+            self._look(epoch)
         if keep or look:
             self._keep_latest()
             if sum(entries.nbytes for _, entries, _ in self.kept) > OBSERVATION_BYTES:
@@ -85,16 +82,33 @@ class Watch:
                 self._observe(ended=False)
                 self.kept.append(latest)
 
+    def look_at_last(self) -> None:
+        """Look at the last epoch taken, if nobody knew then that it was the last and the network is still as it was."""
+        last = self.latest or (self.kept[-1] if self.kept else None)
+        if last is None or last[0] in self.shown:
+            return
+        if np.array_equal(last[1], self._entries(), equal_nan=True):
+            self._look(last[0])
+        elif self.outputs:
+            print(
+                f"note: weights were changed after epoch {last[0]}: what layers gave is not recorded", file=sys.stderr
+            )
+
     def ended(self) -> list[LayerRecord]:
         """All records; no more are taken."""
-        if self.latest:
-            self.shown.add(self.latest[0])
         self._keep_latest()
+        self.shown.update(epoch for epoch, *_ in self.kept[-1:])
         self._observe(ended=True)
         for layer, looks in self.looks.items():
             epochs, measured = zip(*looks, strict=True)
             self._add(layer, "output", epochs, activations.statistics(list(measured)), {})
         return self.records
+
+    def _look(self, epoch: int) -> None:
+        found = self._measured() if self.shown else self.untrained
+        self.shown.add(epoch)
+        for layer, measured in found:
+            self.looks.setdefault(layer, []).append((epoch, measured))
 
     def _keep_latest(self) -> None:
         if self.latest:
