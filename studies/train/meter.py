@@ -53,7 +53,6 @@ class Meter:
         self.ready = self.used = False
         self.wrapped: list[tuple[Any, str]] = []
         self.kernels: list = []
-        self.given: dict[int, list] = {}
         self.fit: weakref.ref | None = None
 
     def attach(self) -> None:
@@ -77,8 +76,7 @@ class Meter:
         self._wrap(self.model, "train_step", self._train_step)
         for optimizer in optimizers:
             self._wrap(optimizer, "apply", partial(self._apply, optimizer))
-            self._wrap(optimizer, "_clip_gradients", partial(self._clip_gradients, optimizer))
-            self._wrap(optimizer, "_backend_update_step", partial(self._update_step, optimizer))
+            self._wrap(optimizer, "_backend_apply_gradients", partial(self._apply_gradients, optimizer))
         self.before = self.model.train_function
         self.model.make_train_function(force=True)
         self.function = self.model.train_function = partial(self._train, self.model.train_function)
@@ -185,21 +183,28 @@ class Meter:
             self.updates.assign_add(self._each(updates))
         return found
 
-    def _clip_gradients(self, optimizer, function, grads):
-        self.given[id(optimizer)] = list(grads)
-        return function(grads)
+    def _apply_gradients(self, optimizer, function, grads, trainable_variables):
+        """Unscaled gradients that are to make an update, alone or, every so many steps, with those accumulated.
 
-    def _update_step(self, optimizer, function, grads, trainable_variables, learning_rate):
-        """One update; comes after `_clip_gradients`, which was given its gradients."""
-        given = zip(trainable_variables, self.given.pop(id(optimizer), grads), strict=True)
-        places = ((self.places[id(w)], g) for w, g in given if id(w) in self.places)
-        squares = {place: self._half_square(g, place) for place, g in places}
+        Nothing is measured inside of what Keras does with them: a number that is taken of an accumulated mean there
+        keeps TensorFlow from merging its division with the rate, and training is another in the last bit.
+        """
+        updates, every = tf.constant(True), optimizer.gradient_accumulation_steps or 1
+        pairs = [(w, g) for w, g in zip(trainable_variables, grads, strict=True) if id(w) in self.places]
+        wide = {self.places[id(w)]: tf.cast(tf.convert_to_tensor(g), tf.float64) for w, g in pairs}
+        if every > 1:
+            updates = (_variable(optimizer._iterations) + 1) % every == 0
+            for w, _ in pairs:
+                waiting = _variable(optimizer._accumulated_gradients[optimizer._get_variable_index(w)])
+                wide[self.places[id(w)]] += tf.cast(waiting.read_value(), tf.float64)
+        squares = {place: self._half_square(gradient / every, place) for place, gradient in wide.items()}
         if squares:
             updated = np.array([place in squares for place in range(len(self.kernels))], float)
             counts = np.concatenate([updated, np.repeat(updated, self.gates)])
-            self.gradients.assign_add(tf.stack([self._each(squares), tf.constant(counts)]))
-        self.rate.assign(tf.cast(learning_rate, tf.float32))
-        return function(grads, trainable_variables, learning_rate)
+            sums = tf.stack([self._each(squares), tf.constant(counts)])
+            self.gradients.assign_add(tf.where(updates, sums, tf.zeros_like(sums)))
+        self.rate.assign(tf.where(updates, tf.cast(optimizer.learning_rate, tf.float32), self.rate))
+        return function(grads, trainable_variables)
 
     def _half_square(self, tensor, place: int) -> tf.Tensor:
         """Half the squared norm of what is of a kernel, or of each of its gates, `(gates,)`.
