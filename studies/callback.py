@@ -48,8 +48,8 @@ class WeightRecorder(keras.callbacks.Callback):
     Args:
         study: the study that the fit belongs to; None for the name of the active run's experiment, or `fits`.
         arm: what tells the fit from others of the study, factor -> level, such as `{"width": 64}`.
-        seed: what its randomness was seeded by. A fit with the arm and seed of an earlier one takes its place; None for
-            the next number that its arm has not had.
+        seed: what its randomness was seeded by. A fit with the arm and seed of an earlier one takes its place, but for
+            one that has crashed that of one that has not; None for the next number that its arm has not had.
         root: the folder of the store; None for the active run, or `mlruns`.
         probe: a batch of inputs, for which what layers give is observed. None for the first examples of the data, if
             they are arrays; else of arrays to validate by, if there are some; else nothing of it is observed.

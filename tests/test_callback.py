@@ -456,10 +456,8 @@ def test_chance_is_the_commonest_classs_share_of_the_labels(keras, recorder, roo
     model, y = compiled(keras, linear(keras), keras.optimizers.SGD(0.0), metrics=["accuracy"], run_eagerly=True), Y * 0
     y[:16] = 1  # of 64, of which 16 are to validate by
     model.set_weights([np.zeros((4, 3))])
-    fit(model, recorder("uneven"), y=y[::-1].copy(), validation_split=0.25)
-    assert load.trials("uneven")["chance_train"].tolist() == [1.0]
     fit(model, recorder("uneven"), y=y, validation_split=0.25)
-    trial = load.trials("uneven").iloc[1]
+    trial = load.trials("uneven").iloc[0]
     assert trial["chance_train"] == pytest.approx(32 / 48) and "at chance from epoch 2" in trial["warning"]
     model = linear(keras)
     model.compile("sgd", keras.losses.CategoricalCrossentropy(), run_eagerly=True)

@@ -71,7 +71,7 @@ class Meter:
             )
         for target in (self.model, *optimizers):
             _take_out_leftovers(target)
-        callbacks = _callbacks_of_fit(self.model)
+        callbacks = next(_callbacks_of_fits(self.model), None)
         self.fit = None if callbacks is None else weakref.ref(callbacks)
         self._wrap(self.model, "train_step", self._train_step)
         for optimizer in optimizers:
@@ -134,11 +134,11 @@ class Meter:
             self.begin()
 
     def _is_over(self) -> bool:
-        """Whether the fit that was to be measured is not the one that goes on: an exception has ended it between steps.
+        """Whether the fit that was to be measured does not go on: an exception has ended it between steps.
 
         Nobody says so to callbacks, and what is raised later is not of that fit.
         """
-        if self.fit and (not (fit := self.fit()) or _callbacks_of_fit(self.model) is not fit):
+        if self.fit and not any(callbacks is self.fit() for callbacks in _callbacks_of_fits(self.model)):
             self.detach()
             return True
         return False
@@ -243,17 +243,23 @@ def optimizers_of(model: keras.Model) -> Iterator[keras.optimizers.Optimizer]:
 
 def frame_of_fit(model: keras.Model) -> FrameType | None:
     """The innermost call of a model's `fit` that goes on; None if there is none."""
+    return next(_frames_of_fits(model), None)
+
+
+def _frames_of_fits(model: keras.Model) -> Iterator[FrameType]:
+    """The calls of a model's `fit` that go on, from the innermost out: a callback may fit too."""
     frame: FrameType | None = sys._getframe(1)
-    while frame and not (frame.f_code.co_name == "fit" and frame.f_locals.get("self") is model):
+    while frame:
+        if frame.f_code.co_name == "fit" and frame.f_locals.get("self") is model:
+            yield frame
         frame = frame.f_back
-    return frame
 
 
-def _callbacks_of_fit(model: keras.Model) -> keras.callbacks.CallbackList | None:
-    """Keras's list of the callbacks of the `fit` that goes on, of which each has its own."""
-    frame = frame_of_fit(model)
-    callbacks = frame.f_locals.get("callbacks") if frame else None
-    return callbacks if isinstance(callbacks, keras.callbacks.CallbackList) else None
+def _callbacks_of_fits(model: keras.Model) -> Iterator[keras.callbacks.CallbackList]:
+    """Keras's list of the callbacks of each, by which fits are told apart."""
+    for frame in _frames_of_fits(model):
+        if isinstance(callbacks := frame.f_locals.get("callbacks"), keras.callbacks.CallbackList):
+            yield callbacks
 
 
 def _take_out_leftovers(target) -> None:
