@@ -14,7 +14,6 @@ import time
 import traceback
 import weakref
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import keras
@@ -25,7 +24,7 @@ from studies.contract import TRIAL_COLUMNS, charted
 from studies.observe.early_warnings import early_warnings, stability
 from studies.record import EpochRecord, Result, StudyError, listed, shown
 from studies.store import fits
-from studies.train.meter import Meter
+from studies.train.meter import Meter, frame_of_fit
 from studies.train.watch import Watch
 
 PROBE = 256
@@ -49,8 +48,8 @@ class WeightRecorder(keras.callbacks.Callback):
     Args:
         study: the study that the fit belongs to; None for the name of the active run's experiment, or `fits`.
         arm: what tells the fit from others of the study, factor -> level, such as `{"width": 64}`.
-        seed: what its randomness was seeded by. A fit with the arm and seed of an earlier one takes its place; None for
-            the next number that its arm has not had.
+        seed: what its randomness was seeded by. A fit with the arm and seed of an earlier one takes its place, but for
+            one that has crashed that of one that has not; None for the next number that its arm has not had.
         root: the folder of the store; None for the active run, or `mlruns`.
         probe: a batch of inputs, for which what layers give is observed. None for the first examples of the data, if
             they are arrays; else of arrays to validate by, if there are some; else nothing of it is observed.
@@ -126,6 +125,8 @@ class WeightRecorder(keras.callbacks.Callback):
         """
         if self.recording:
             recording, self.recording = self.recording, None
+            if recording.watch:
+                recording.watch.look_at_last()
             self.end()
             self.run_id = recording.write()
 
@@ -144,12 +145,14 @@ class Recording:
         self.probe: tuple[Any, bool] | None = None  # and whether it was named
         if recorder.diagnostics != "off":
             self.probe = _of_data(self.model) if recorder.probe is None else recorder.probe, recorder.probe is not None
+        self.share = _commonest(self.model)
         self.meter = Meter(self.model, self._begin, self._fail)
         self.watch: Watch | None = None
         self.config = _config(self.model, epochs)
         self.epochs: list[EpochRecord] = []
         self.charted: set[int] = set()
         self.logs: dict[str, float] = {}
+        self.unrecorded: set[str] = set()
         self.started = self.epoch_started = time.perf_counter()
         self.seconds_build = math.nan
 
@@ -166,7 +169,7 @@ class Recording:
     def end_epoch(self, epoch: int, logs: dict) -> None:
         """An epoch has been trained and validated."""
         seconds, taken = time.perf_counter() - self.epoch_started, self.meter.take()
-        self.logs = {name: float(value) for name, value in logs.items()}
+        self.logs = self._numbers(logs)
         rate = _rate(self.model) if math.isnan(taken.rate) else taken.rate
         examples = self.epochs[-1].examples + taken.examples
         self.epochs.append(_record(epoch, examples, rate, self.logs, seconds))
@@ -175,15 +178,23 @@ class Recording:
             look = epoch in self.charted or self.model.stop_training
             self.watch.take(epoch, taken.squares, keep=due, look=look)
 
+    def _numbers(self, logs: dict) -> dict[str, float]:
+        """Those of Keras's logs that are a number each."""
+        found = {name: np.asarray(value).item() for name, value in logs.items() if np.size(value) == 1}
+        found = {name: float(value) for name, value in found.items() if isinstance(value, int | float)}
+        if others := [name for name in logs if name not in found and name not in self.unrecorded]:
+            self.unrecorded.update(others)
+            print(f"note: {listed(others)}: not recorded, for it is not one number an epoch", file=sys.stderr)
+        return found
+
     def write(self, status: str = "finished", error: str = "") -> str:
         """Keep the trial where it belongs; gives its run's id."""
-        layers = self.watch.ended(self.full) if self.watch else []
+        layers = self.watch.ended() if self.watch else []
         losses = [value for name, value in self.logs.items() if name in ("loss", "val_loss")]
         if status == "finished" and not all(map(math.isfinite, losses)):
             status = "diverged"
-        classes, stable = _classes(self.model), stability(self.config["optimizer"])
-        chance = 1 / classes if classes else math.nan
-        seen = early_warnings(self.epochs, layers, classes, chance, stable)
+        chance, stable = self._chance(), stability(self.config["optimizer"])
+        seen = early_warnings(self.epochs, layers, self._classes(), chance, stable)
         fit = fits.Fit(
             self.arm,
             self.seed,
@@ -197,10 +208,20 @@ class Recording:
         )
         return self.place.write(fit)
 
+    def _classes(self) -> int:
+        """The number of classes that the network tells apart, 0 if it does not say."""
+        return _classes(self.model, self.watch.shape if self.watch else None)
+
+    def _chance(self) -> float:
+        """The accuracy of guessing the commonest class, of classes alike where the labels are not to be had."""
+        if not (classes := self._classes()):
+            return math.nan
+        return 1 / classes if math.isnan(self.share) else self.share
+
     def _begin(self) -> None:
         """Look at the network as it is before the first step, once it has weights."""
         if self.probe:
-            self.watch = Watch(self.model, *self.probe)
+            self.watch = Watch(self.model, *self.probe, self.full)
             if self.epochs:  # there were none before
                 self.watch.take(self.epochs[0].epoch, keep=True, look=True)
 
@@ -229,7 +250,8 @@ class Recording:
             epochs=self.epochs[-1].epoch if self.epochs else 0,
             **ends,
             parameters=sum(math.prod(v.shape) for v in self.model.weights),
-            classes=_classes(self.model),
+            classes=self._classes(),
+            chance_train=self.share if self._classes() else math.nan,
             seconds_build=self.seconds_build,
             seconds_train=now - self.started - self.seconds_build,
             seconds_total=now - self.started,
@@ -268,9 +290,7 @@ def _of_data(model) -> Any:
     Keras does not tell callbacks of the data, hence the look into `fit` itself; nothing is drawn from a dataset, whose
     order that would change.
     """
-    frame: FrameType | None = sys._getframe()
-    while frame and not (frame.f_code.co_name == "fit" and frame.f_locals.get("self") is model):
-        frame = frame.f_back
+    frame = frame_of_fit(model)
     given = frame.f_locals if frame else {}
     for inputs in (given.get("x"), given.get("val_x")):
         parts = keras.tree.flatten(inputs)
@@ -278,6 +298,21 @@ def _of_data(model) -> Any:
             return keras.tree.map_structure(lambda part: np.asarray(part[:PROBE]), inputs)
     print("note: what layers give is not recorded: name a batch of inputs with probe=", file=sys.stderr)
     return None
+
+
+def _commonest(model) -> float:
+    """The share of the commonest class among the labels that `fit` was given; NaN if they are not an array of such."""
+    if "crossentropy" not in _loss(model):
+        return math.nan
+    frame = frame_of_fit(model)
+    labels = frame.f_locals.get("y") if frame else None
+    if not hasattr(labels, "shape") or not hasattr(labels, "__getitem__"):
+        return math.nan
+    labels = np.asarray(labels)
+    if _loss(model).startswith("categorical"):
+        labels = labels.argmax(axis=-1)
+    counts = np.unique(labels, return_counts=True)[1]
+    return float(counts.max() / counts.sum()) if len(counts) else math.nan
 
 
 def _plain(level):
@@ -346,10 +381,18 @@ def _is_quantity(name: str, arm: dict) -> bool:
     return bool(re.fullmatch(r"[A-Za-z]\w*", name)) and name not in (*TRIAL_COLUMNS, *arm, "loss", "accuracy", "acc")
 
 
-def _classes(model) -> int:
-    """The number of classes that a model tells apart, 0 if it does not say."""
-    loss = model.loss if isinstance(model.loss, str) else getattr(model.loss, "name", "")
-    if "categorical_crossentropy" not in str(loss):
-        return 2 * ("binary_crossentropy" in str(loss))
-    shape = getattr(model, "output_shape", None) if model.built else None
-    return shape[-1] if isinstance(shape, tuple) and isinstance(shape[-1], int) else 0
+def _loss(model) -> str:
+    """The name of a model's loss; empty if it has several."""
+    return str(model.loss if isinstance(model.loss, str) else getattr(model.loss, "name", ""))
+
+
+def _classes(model, shape: tuple[int, ...] | None) -> int:
+    """The number of classes that a model tells apart, 0 if it does not say.
+
+    Args:
+        shape: of what it gives for a batch, if that is known.
+    """
+    if "categorical_crossentropy" not in _loss(model):
+        return 2 * ("binary_crossentropy" in _loss(model))
+    shape = getattr(model, "output_shape", None) or shape if model.built else None
+    return shape[-1] if isinstance(shape, tuple) and shape and isinstance(shape[-1], int) else 0

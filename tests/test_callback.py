@@ -1,5 +1,6 @@
 """The callback in one's own `fit`: what it measures, that it changes nothing, and where it keeps it."""
 
+import contextlib
 import functools
 import importlib
 import re
@@ -17,6 +18,7 @@ from studies.record import StudyError
 
 RNG = np.random.default_rng(0)
 X, Y = RNG.normal(size=(64, 4)).astype(np.float32), RNG.integers(0, 3, 64)
+HOOKS = {"train_step", "apply", "_backend_apply_gradients"}
 STEPS = ["gradient_norm", "update_norm", "update_ratio"]
 
 
@@ -139,7 +141,19 @@ def test_training_is_the_same_to_the_bit_and_nothing_is_left_behind(both):
     (weights, history), (recorded, its_history), _, model = both
     assert history == its_history and len(weights) == len(recorded)
     assert all(np.array_equal(w, r) for w, r in zip(weights, recorded, strict=True))
-    assert not {"train_step", "apply", "_clip_gradients"} & (vars(model).keys() | vars(model.optimizer).keys())
+    assert not HOOKS & (vars(model).keys() | vars(model.optimizer).keys())
+
+
+def test_accumulating_gradients_is_the_same_to_the_bit(keras, recorder, root):
+    weights = []
+    for callbacks in ([], [recorder("three", diagnostics="off")]):
+        keras.utils.set_random_seed(1)
+        L = keras.layers
+        model = keras.Sequential([keras.Input((4,)), L.Dense(16, "relu"), L.Dense(3)])
+        model = compiled(keras, model, keras.optimizers.SGD(0.1, gradient_accumulation_steps=3))
+        fit(model, *callbacks, batch_size=8, epochs=3)
+        weights.append(model.get_weights())
+    assert all(np.array_equal(w, r) for w, r in zip(*weights, strict=True))
 
 
 def test_curves_and_layers_have_the_names_of_a_study(both):
@@ -350,6 +364,107 @@ def test_a_fit_that_an_exception_ends_leaves_nothing_behind(keras, recorder, roo
     assert load.trials("cut")["seed"].tolist() == [0, 2]
 
 
+@pytest.mark.parametrize("then", ["a fit", "a fit compiled anew", "a batch", "an update"])
+def test_a_fit_that_was_interrupted_is_over_with_the_next_one(keras, recorder, root, then):
+    def interrupt(*_, **__):
+        raise KeyboardInterrupt
+
+    model = compiled(keras, linear(keras), run_eagerly=True)
+    quick(keras, recorder("cut", seed=0), model=model)
+    callback = recorder("cut", seed=0)
+    with pytest.raises(KeyboardInterrupt) as held:  # with the traceback its frames, as in a notebook
+        quick(keras, callback, keras.callbacks.LambdaCallback(on_epoch_end=interrupt), model=model)
+    optimizer = model.optimizer
+    assert vars(model).keys() | vars(optimizer).keys() >= HOOKS
+    if then == "an update":
+        optimizer.apply([w * 0 for w in model.get_weights()], model.trainable_variables)
+    elif then == "a batch":
+        model.train_on_batch(X, Y)
+    else:
+        if then == "a fit compiled anew":
+            model.compile(optimizer, model.loss, run_eagerly=True)
+        with pytest.raises(Exception, match="incompatible"):
+            quick(keras, model=model, x=X[:, :2])
+    assert not HOOKS & (vars(model).keys() | vars(optimizer).keys()) and held.tb and callback.recording
+    assert load.trials("cut")["status"].tolist() == ["finished"] and len(load.ended("cut")) == 1
+    quick(keras, model=model)
+
+
+def test_a_crash_does_not_take_the_place_of_a_trial_that_ended(keras, recorder, root, capsys):
+    def fails(*_, **__):
+        raise ValueError("no")
+
+    model = compiled(keras, linear(keras), run_eagerly=True)
+    usual, model.compute_loss = model.compute_loss, fails
+    for loss, status in ((fails, "crashed"), (usual, "finished"), (fails, "finished")):
+        model.compute_loss = loss
+        with pytest.raises(ValueError, match="no") if loss is fails else contextlib.nullcontext():
+            quick(keras, recorder("cut", seed=0), model=model)
+        assert load.trials("cut")["status"].tolist() == [status]
+    assert "came to its end is there and stays" in capsys.readouterr().err
+
+
+def test_a_metric_of_several_numbers_is_left_out_and_said_once(keras, recorder, root, capsys):
+    metrics = [keras.metrics.F1Score(average=None), keras.metrics.F1Score(name="mean_f1", average="macro")]
+    model = linear(keras)
+    model.compile("sgd", keras.losses.CategoricalCrossentropy(from_logits=True), metrics=metrics, run_eagerly=True)
+    history = quick(keras, recorder("several"), model=model, y=np.eye(3)[Y], epochs=2).history
+    assert len(history["f1_score"][-1]) == 3
+    trials = load.trials("several")
+    assert trials["mean_f1"].tolist() == pytest.approx(history["mean_f1"][-1:]) and "f1_score" not in trials
+    assert capsys.readouterr().err.count("f1_score: not recorded") == 1
+
+
+def test_singular_values_are_those_of_the_ends_however_seldom_weights_fit(keras, recorder, root, monkeypatch):
+    monkeypatch.setattr("studies.train.watch.OBSERVATION_BYTES", 100)  # two epochs' are more
+    quick(keras, recorder("ends", diagnostics="full"), epochs=5)
+    frame = load.layers("ends").query("tensor == 'kernel'").set_index("epoch")
+    assert frame["condition_number"].dropna().index.tolist() == [0, 5] and len(frame) == 6
+
+
+@pytest.mark.parametrize("changed", [False, True])
+def test_the_last_epoch_is_looked_at_whoever_ends_the_fit(keras, recorder, root, capsys, changed):
+    def stop(epoch, logs):
+        model.stop_training = epoch == 12  # of 100, of which few are looked at
+        if changed and model.stop_training:
+            model.set_weights([w * 0 for w in model.get_weights()])
+
+    model = compiled(keras, linear(keras), run_eagerly=True)
+    later = keras.callbacks.LambdaCallback(on_epoch_end=stop)
+    quick(keras, recorder("stopped"), later, model=model, epochs=100, batch_size=64)
+    frame = load.layers("stopped").query("epoch == 13").set_index("tensor")
+    assert ("output" in frame.index) != changed and frame.loc["kernel", "spectral_norm"] > 0
+    assert ("weights were changed after epoch 13" in capsys.readouterr().err) == changed
+
+
+@pytest.mark.parametrize(
+    ("case", "labels", "classes"), [("subclassed", Y, 3), ("mse", np.eye(3)[Y], 0), ("a loss in a dict", {"a": Y}, 0)]
+)
+def test_signs_are_seen_of_any_model_and_loss(keras, recorder, root, case, labels, classes):
+    model, loss = linear(keras), keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    if case == "a loss in a dict":
+        model, loss = keras.Model(model.inputs[0], {"a": model.outputs[0]}), {"a": loss}
+    model = subclassed(keras) if case == "subclassed" else model
+    model.compile(keras.optimizers.SGD(1e4), "mse" if case == "mse" else loss, run_eagerly=True)
+    quick(keras, recorder("any"), model=model, y=labels)
+    trials, seen = load.trials("any"), load.layers("any").query("epoch == 1 and tensor == 'kernel'")["warning"]
+    assert trials["classes"].tolist() == [classes] and "large updates" in trials["warning"][0]
+    assert seen.str.contains("large updates").all()
+
+
+def test_chance_is_the_commonest_classs_share_of_the_labels(keras, recorder, root):
+    model, y = compiled(keras, linear(keras), keras.optimizers.SGD(0.0), metrics=["accuracy"], run_eagerly=True), Y * 0
+    y[:16] = 1  # of 64, of which 16 are to validate by
+    model.set_weights([np.zeros((4, 3))])
+    fit(model, recorder("uneven"), y=y, validation_split=0.25)
+    trial = load.trials("uneven").iloc[0]
+    assert trial["chance_train"] == pytest.approx(32 / 48) and "at chance from epoch 2" in trial["warning"]
+    model = linear(keras)
+    model.compile("sgd", keras.losses.CategoricalCrossentropy(), run_eagerly=True)
+    quick(keras, recorder("hot"), model=model, y=np.eye(3)[y])
+    assert load.trials("hot")["chance_train"].tolist() == [0.75]
+
+
 def test_weights_that_are_not_finite_are_missing_values_of_a_trial_that_diverged(keras, recorder, root):
     keras.utils.set_random_seed(0)
     model = compiled(keras, linear(keras), keras.optimizers.SGD(1e38), run_eagerly=True)
@@ -474,7 +589,7 @@ def test_gates_of_recurrent_kernels_are_rows_of_their_own(keras, recorder, root)
 
 def test_the_readmes_fits_become_a_study_with_a_report(keras, recorder, root, capsys):
     text = (Path(__file__).parent.parent / "README.md").read_text()
-    text = text.partition("## In your own training")[2].partition("## Notebooks")[0]
+    text = text.partition("## In your own training")[2].partition("\n## ")[0]
     code = textwrap.dedent(text[text.index("    import keras") :].partition("\n\nThen")[0])
     assert "range(5)" in code and "epochs=20" in code
     exec(code.replace("range(5)", "range(1)").replace("epochs=20", "epochs=1, verbose=0"))

@@ -189,6 +189,11 @@ def test_chance_is_the_commonest_classs_share():
     assert "at chance" in warned(stuck, chance=0.4) and "at chance" not in warned(stuck, chance=0.1)
 
 
+def test_without_classes_nothing_is_held_against_guessing_and_the_rest_is_seen():
+    rising = {"running_accuracy": [NAN] * 5, "val_loss": [9.0] * 5, "running_loss": [NAN, 1.0, 1.5, 1.5, 1.5]}
+    assert warned(rising, classes=0, chance=NAN) == "loss rises from epoch 2"
+
+
 @pytest.mark.parametrize("length", [0, 1, 2])
 def test_a_trial_that_hardly_began_is_no_reason_to_fail(length):
     assert warned({name: values[:length] for name, values in GOOD.items()}) == ""

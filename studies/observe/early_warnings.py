@@ -66,7 +66,7 @@ class Course:
 
     Args:
         epochs, layers: its records.
-        classes: number of classes.
+        classes: number of classes, 0 where there are none: then nothing is held against guessing.
         chance: the accuracy of guessing the commonest class of the training examples.
         stable: rate times sharpness that its optimizer bears, see `stability`.
     """
@@ -237,6 +237,9 @@ NETWORK: dict[str, Callable[[Course], np.ndarray]] = {
     "overfitting": overfitting,
 }
 
+GUESSING = (at_chance, worse_than_guessing)
+"""Those of them that need classes."""
+
 TABLE = (*LAYERS, *NETWORK)
 """Every sign, in the order in which a text has them."""
 
@@ -266,7 +269,7 @@ def early_warnings(
     """
     course, seen = Course(epochs, layers, classes, chance, stable), []
     shown = np.zeros(len(layers), int)
-    if not epochs or not classes:
+    if not epochs:
         return Warnings("", layers)
     with np.errstate(invalid="ignore", over="ignore"):
         for bit, (name, (sign, kinds)) in enumerate(LAYERS.items()):
@@ -277,6 +280,8 @@ def early_warnings(
                 where = {layer for rows, table in found for (layer, _), at in zip(rows.names, table[there[0]]) if at}
                 seen.append(f"{name} {_where(course, where)} from epoch {epochs[there[0]].epoch}")
         for name, of_network in NETWORK.items():
+            if not classes and of_network in GUESSING:
+                continue
             if there := _first([of_network(course)[:, None]]):
                 seen.append(f"{name} from epoch {epochs[there[0]].epoch}")
     return Warnings("; ".join(seen), [_marked(*pair) for pair in zip(layers, shown.tolist(), strict=True)])

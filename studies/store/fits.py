@@ -25,7 +25,7 @@ from studies.store.client import ClientStore
 from studies.store.sql import Store
 
 FITS = "fits.json"
-"""An execution's file that has each fit's key, arm and seed."""
+"""An execution's file that has each fit's key, arm, seed and status."""
 
 USUAL = "mlruns"
 """The folder of the store that a fit outside a run is kept in."""
@@ -87,13 +87,18 @@ class Place:
         """Write a fit as a trial, and the execution that it belongs to as it is now; gives the trial's run's id.
 
         Raises:
-            StudyError: nothing can be written any more.
+            StudyError: nothing can be written any more, or it has crashed and would take the place of one that has not.
         """
         with self._writing() as store:
             parent = store.execution(True)
             fits = json.loads(self._kept(store, parent)) if parent else {}
             trial, epochs, layers, result = _numbered(self.study, fit, fits)
-            fits[trial.key] = {"arm": trial.arm, "seed": trial.seed}
+            if result.status == "crashed" and _ended(fits.get(trial.key)):
+                raise StudyError(
+                    f"study={self.study}, seed={trial.seed}: it has crashed, and one of its arm and seed that came to "
+                    f"its end is there and stays: expected another seed"
+                )
+            fits[trial.key] = {"arm": trial.arm, "seed": trial.seed, "status": result.status}
             shared = {n: tag for n, tag in fit.provenance.items() if n in CIRCUMSTANCES or n.startswith("version.")}
             now = _now()
             if parent is None:
@@ -258,6 +263,11 @@ def _numbered(study: str, fit: Fit, fits: dict) -> tuple[Trial, list[EpochRecord
     trial = Trial(key, study, "scientific", fit.arm, seed, fit.config, (), "")
     epochs = [replace(record, key=key) for record in fit.epochs]
     return trial, epochs, [replace(record, key=key) for record in fit.layers], replace(fit.result, key=key)
+
+
+def _ended(known: dict | None) -> bool:
+    """Whether a fit that is there came to its end."""
+    return known is not None and known.get("status") != "crashed"
 
 
 def design(study: str, fits: Sequence[dict], metric: str) -> Study:

@@ -4,9 +4,12 @@ The optimizer's methods are wrapped for the time of a fit, so that what is measu
 accumulated batches, without the scale of a scaled loss, before clipping. Nothing is computed twice and nothing drawn.
 """
 
+import sys
+import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from types import FrameType
 from typing import Any
 
 import keras
@@ -37,12 +40,12 @@ class Taken:
 
 
 class Meter:
-    """Measures a model's training from `attach` to `detach`.
+    """Measures a model's training from `attach` to `detach`, at the latest to the first step of another fit.
 
     Args:
         model: compiled; its weights need not be there yet.
         begin: called once, when they are there and none has been updated.
-        fail: called with what is raised by a step.
+        fail: called with what is raised by a step of the fit.
     """
 
     def __init__(self, model: keras.Model, begin: Callable[[], object], fail: Callable[[BaseException], object]):
@@ -50,7 +53,7 @@ class Meter:
         self.ready = self.used = False
         self.wrapped: list[tuple[Any, str]] = []
         self.kernels: list = []
-        self.given: dict[int, list] = {}
+        self.fit: weakref.ref | None = None
 
     def attach(self) -> None:
         """Have the train function compiled anew, with what measures.
@@ -68,14 +71,15 @@ class Meter:
             )
         for target in (self.model, *optimizers):
             _take_out_leftovers(target)
+        callbacks = next(_callbacks_of_fits(self.model), None)
+        self.fit = None if callbacks is None else weakref.ref(callbacks)
         self._wrap(self.model, "train_step", self._train_step)
         for optimizer in optimizers:
             self._wrap(optimizer, "apply", partial(self._apply, optimizer))
-            self._wrap(optimizer, "_clip_gradients", partial(self._clip_gradients, optimizer))
-            self._wrap(optimizer, "_backend_update_step", partial(self._update_step, optimizer))
+            self._wrap(optimizer, "_backend_apply_gradients", partial(self._apply_gradients, optimizer))
         self.before = self.model.train_function
         self.model.make_train_function(force=True)
-        self.model.train_function = partial(self._train, self.model.train_function)
+        self.function = self.model.train_function = partial(self._train, self.model.train_function)
         if self.model.built and self.model.trainable_variables:
             self._prepare()
 
@@ -84,7 +88,9 @@ class Meter:
         if self.wrapped:
             for target, name in self.wrapped:
                 vars(target).pop(name, None)
-            self.wrapped, self.model.train_function = [], self.before
+            self.wrapped = []
+            if self.model.train_function is self.function:  # else it was compiled anew
+                self.model.train_function = self.before
 
     def take(self) -> Taken:
         """What has been measured, which begins anew."""
@@ -127,8 +133,20 @@ class Meter:
             self.ready = True
             self.begin()
 
+    def _is_over(self) -> bool:
+        """Whether the fit that was to be measured does not go on: an exception has ended it between steps.
+
+        Nobody says so to callbacks, and what is raised later is not of that fit.
+        """
+        if self.fit and not any(callbacks is self.fit() for callbacks in _callbacks_of_fits(self.model)):
+            self.detach()
+            return True
+        return False
+
     def _train(self, function, *arguments):
         """Some steps, as `fit` calls them."""
+        if self._is_over():
+            return self.model.train_function(*arguments)
         self.used = True
         try:
             return function(*arguments)
@@ -140,6 +158,8 @@ class Meter:
             raise
 
     def _train_step(self, function, data, *arguments, **settings):
+        if self._is_over():
+            return function(data, *arguments, **settings)
         batches = [t for t in tf.nest.flatten(data) if isinstance(t, tf.Tensor) and t.shape.rank]
         found = function(data, *arguments, **settings)
         if batches and self.ready:
@@ -148,6 +168,8 @@ class Meter:
 
     def _apply(self, optimizer, function, grads, trainable_variables=None):
         """What an optimizer does with gradients, measured by what it did to the kernels."""
+        if self._is_over():
+            return function(grads, trainable_variables)
         self._prepare()
         weights = optimizer._trainable_variables if trainable_variables is None else list(trainable_variables)
         kernels = {self.places[id(w)]: _variable(w) for w in weights if id(w) in self.places}
@@ -161,21 +183,28 @@ class Meter:
             self.updates.assign_add(self._each(updates))
         return found
 
-    def _clip_gradients(self, optimizer, function, grads):
-        self.given[id(optimizer)] = list(grads)
-        return function(grads)
+    def _apply_gradients(self, optimizer, function, grads, trainable_variables):
+        """Unscaled gradients that are to make an update, alone or, every so many steps, with those accumulated.
 
-    def _update_step(self, optimizer, function, grads, trainable_variables, learning_rate):
-        """One update; comes after `_clip_gradients`, which was given its gradients."""
-        given = zip(trainable_variables, self.given.pop(id(optimizer), grads), strict=True)
-        places = ((self.places[id(w)], g) for w, g in given if id(w) in self.places)
-        squares = {place: self._half_square(g, place) for place, g in places}
+        Nothing is measured inside of what Keras does with them: a number that is taken of an accumulated mean there
+        keeps TensorFlow from merging its division with the rate, and training is another in the last bit.
+        """
+        updates, every = tf.constant(True), optimizer.gradient_accumulation_steps or 1
+        pairs = [(w, g) for w, g in zip(trainable_variables, grads, strict=True) if id(w) in self.places]
+        wide = {self.places[id(w)]: tf.cast(tf.convert_to_tensor(g), tf.float64) for w, g in pairs}
+        if every > 1:
+            updates = (_variable(optimizer._iterations) + 1) % every == 0
+            for w, _ in pairs:
+                waiting = _variable(optimizer._accumulated_gradients[optimizer._get_variable_index(w)])
+                wide[self.places[id(w)]] += tf.cast(waiting.read_value(), tf.float64)
+        squares = {place: self._half_square(gradient / every, place) for place, gradient in wide.items()}
         if squares:
             updated = np.array([place in squares for place in range(len(self.kernels))], float)
             counts = np.concatenate([updated, np.repeat(updated, self.gates)])
-            self.gradients.assign_add(tf.stack([self._each(squares), tf.constant(counts)]))
-        self.rate.assign(tf.cast(learning_rate, tf.float32))
-        return function(grads, trainable_variables, learning_rate)
+            sums = tf.stack([self._each(squares), tf.constant(counts)])
+            self.gradients.assign_add(tf.where(updates, sums, tf.zeros_like(sums)))
+        self.rate.assign(tf.where(updates, tf.cast(optimizer.learning_rate, tf.float32), self.rate))
+        return function(grads, trainable_variables)
 
     def _half_square(self, tensor, place: int) -> tf.Tensor:
         """Half the squared norm of what is of a kernel, or of each of its gates, `(gates,)`.
@@ -210,6 +239,27 @@ def optimizers_of(model: keras.Model) -> Iterator[keras.optimizers.Optimizer]:
         waiting += inner
         if not inner:  # else it hands gradients on, unscaled or sorted by variable
             yield optimizer
+
+
+def frame_of_fit(model: keras.Model) -> FrameType | None:
+    """The innermost call of a model's `fit` that goes on; None if there is none."""
+    return next(_frames_of_fits(model), None)
+
+
+def _frames_of_fits(model: keras.Model) -> Iterator[FrameType]:
+    """The calls of a model's `fit` that go on, from the innermost out: a callback may fit too."""
+    frame: FrameType | None = sys._getframe(1)
+    while frame:
+        if frame.f_code.co_name == "fit" and frame.f_locals.get("self") is model:
+            yield frame
+        frame = frame.f_back
+
+
+def _callbacks_of_fits(model: keras.Model) -> Iterator[keras.callbacks.CallbackList]:
+    """Keras's list of the callbacks of each, by which fits are told apart."""
+    for frame in _frames_of_fits(model):
+        if isinstance(callbacks := frame.f_locals.get("callbacks"), keras.callbacks.CallbackList):
+            yield callbacks
 
 
 def _take_out_leftovers(target) -> None:

@@ -30,13 +30,19 @@ class Watch:
         model: one that has its weights, as they are before training.
         probe: a batch of its inputs, None for no look at what layers give.
         named: whether the user named the probe, and has to hear that it does not fit.
+        full: whether singular values are taken of the first and the last epoch kept.
+
+    Attributes:
+        shape: of what the model gives for the probe; None if that is not known, or of several parts.
 
     Raises:
         StudyError: the model does not take the probe that the user named.
     """
 
-    def __init__(self, model: keras.Model, probe: Any, named: bool):
-        self.model, self.probe = model, probe
+    def __init__(self, model: keras.Model, probe: Any, named: bool, full: bool = False):
+        self.model, self.probe, self.full = model, probe, full
+        self.shape: tuple[int, ...] | None = None
+        self.begun = False
         self.weights, self.running = list(model.trainable_variables), running(model)
         self.numbers = renumbered(model)
         found = tensors(model)
@@ -68,39 +74,58 @@ class Watch:
         """
         self.latest = epoch, self._entries(), squares
         if look:
-            found = self._measured() if self.shown else self.untrained
-            self.shown.add(epoch)
-            for layer, measured in found:
-                self.looks.setdefault(layer, []).append((epoch, measured))
+            self._look(epoch)
         if keep or look:
             self._keep_latest()
             if sum(entries.nbytes for _, entries, _ in self.kept) > OBSERVATION_BYTES:
-                self._observe([])
+                latest = self.kept.pop()  # which may turn out to be the last
+                self._observe(ended=False)
+                self.kept.append(latest)
 
-    def ended(self, full: bool) -> list[LayerRecord]:
-        """All records; no more are taken.
+    def look_at_last(self) -> None:
+        """Look at the last epoch taken, if nobody knew then that it was the last and the network is still as it was."""
+        last = self.latest or (self.kept[-1] if self.kept else None)
+        if last is None or last[0] in self.shown:
+            return
+        if np.array_equal(last[1], self._entries(), equal_nan=True):
+            self._look(last[0])
+        elif self.outputs:
+            print(
+                f"note: weights were changed after epoch {last[0]}: what layers gave is not recorded", file=sys.stderr
+            )
 
-        Args:
-            full: whether singular values are taken of the first and the last epoch kept.
-        """
-        if self.latest:
-            self.shown.add(self.latest[0])
+    def ended(self) -> list[LayerRecord]:
+        """All records; no more are taken."""
         self._keep_latest()
-        ends = [0, len(self.kept) - 1] if full and self.kept else []
-        self._observe(ends)
+        self.shown.update(epoch for epoch, *_ in self.kept[-1:])
+        self._observe(ended=True)
         for layer, looks in self.looks.items():
             epochs, measured = zip(*looks, strict=True)
             self._add(layer, "output", epochs, activations.statistics(list(measured)), {})
         return self.records
+
+    def _look(self, epoch: int) -> None:
+        found = self._measured() if self.shown else self.untrained
+        self.shown.add(epoch)
+        for layer, measured in found:
+            self.looks.setdefault(layer, []).append((epoch, measured))
 
     def _keep_latest(self) -> None:
         if self.latest:
             self.kept.append(self.latest)
             self.latest = None
 
-    def _observe(self, full: list[int]) -> None:
+    def _observe(self, ended: bool) -> None:
+        """Make records of what is kept.
+
+        Args:
+            ended: whether it has the last epoch.
+        """
         if not self.kept:
             return
+        ends = {0} if not self.begun else set()
+        ends |= {len(self.kept) - 1} if ended else set()
+        self.begun, full = True, sorted(ends) if self.full else []
         epochs, entries, squares = zip(*self.kept, strict=True)
         self.kept = []
         count = sum(tensor.norms is not None for tensor in self.watched.tensors)
@@ -123,14 +148,16 @@ class Watch:
         if self.outputs is None:
             return []
         variables = [v.value for v in self.model.non_trainable_variables]
-        before = [variable.read_value() for variable in variables]
+        before, found = [variable.read_value() for variable in variables], []
         try:
             with spectra.one_thread():
-                found = self.outputs(self.probe)
+                with self.outputs.heard(found):
+                    given = self.model(self.probe, training=False)
                 measured = [activations.measured(_float32(each.tensor), each.bounds) for each in found]
         finally:
             for variable, value in zip(variables, before, strict=True):
                 variable.assign(value)
+        self.shape = tuple(given.shape) if hasattr(given, "shape") else None
         names = unique((self._layer(each.layer), "output") for each in found)
         return [(layer, of) for (layer, _), of in zip(names, measured, strict=True)]
 
