@@ -58,6 +58,20 @@ def test_a_course_that_is_well_has_no_warning():
     assert warned() == ""
 
 
+def test_a_pruned_trial_is_looked_at_from_its_last_cut_on():
+    curves = {"running_loss": [NAN, 1.0, 2.0, 1.9, 1.8], "running_accuracy": [NAN, 0.9, 0.1, 0.5, 0.6]}
+    found, layers = course(curves, {"dense": [(NAN, NAN)] + [(1.0, 0.2)] * 2 + [(1.0, 1e-3)] * 2})
+    layers += [row("dense", "output", e, dead=0.9, l2=1.0) for e in range(5)]
+    assert early_warnings(found, layers, 10, 0.1).text == (
+        "dead units in layer 1 from epoch 0; large updates in layer 1 from epoch 1; at chance from epoch 2; "
+        "loss rises from epoch 2"
+    )
+    cut = [replace(record, sparsity=share) for record, share in zip(found, (0, 0, 0.5, 0.9, 0.9), strict=True)]
+    warnings = early_warnings(cut, layers, 10, 0.1)
+    assert warnings.text == "" and [r.warning for r in warnings.layers] == [""] * len(layers)
+    assert [(r.epoch, r.tensor) for r in warnings.layers] == [(r.epoch, r.tensor) for r in layers]
+
+
 @pytest.mark.parametrize(
     ("curves", "kernels", "text"),
     [

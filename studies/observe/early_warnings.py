@@ -157,8 +157,8 @@ def exploding(rows: Rows) -> np.ndarray:
 
 
 def dead_units(rows: Rows) -> np.ndarray:
-    """More than half of the units give zero for every example of the probe batch."""
-    return rows.of("dead") > MOST
+    """More than half of the units give zero for every example of the probe batch; not of what pruning has made so."""
+    return (rows.of("dead") > MOST) & ~(rows.course.of("sparsity") > 0)[:, None]
 
 
 def saturated(rows: Rows) -> np.ndarray:
@@ -189,7 +189,8 @@ def at_chance(course: Course) -> np.ndarray:
     """After two epochs the training accuracy is still one that guessing could have."""
     chance, seen = course.chance, np.diff(course.of("examples"), prepend=0)
     sd = np.sqrt(chance * (1 - chance) / np.maximum(seen, 1))
-    return (course.of("running_accuracy") <= chance + SURE * sd) & (course.of("epoch") >= PATIENCE)
+    given = course.of("epoch") - course.epochs[0].epoch
+    return (course.of("running_accuracy") <= chance + SURE * sd) & (given >= PATIENCE)
 
 
 def worse_than_guessing(course: Course) -> np.ndarray:
@@ -262,15 +263,21 @@ class Warnings:
 def early_warnings(
     epochs: list[EpochRecord], layers: list[LayerRecord], classes: int, chance: float, stable: float = STABLE
 ) -> Warnings:
-    """The signs that a trial shows.
+    """The signs that a trial shows; of a pruned one from its last cut on, which is meant to make all worse at first.
 
     Args:
         classes, chance, stable: as `Course` has them.
     """
-    course, seen = Course(epochs, layers, classes, chance, stable), []
-    shown = np.zeros(len(layers), int)
     if not epochs:
         return Warnings("", layers)
+    first = next(place for place, record in enumerate(epochs) if not record.sparsity < epochs[-1].sparsity)
+    if first:
+        begins = epochs[first].epoch
+        late = early_warnings(epochs[first:], [r for r in layers if r.epoch >= begins], classes, chance, stable)
+        marked = iter(late.layers)
+        return Warnings(late.text, [next(marked) if record.epoch >= begins else record for record in layers])
+    course, seen = Course(epochs, layers, classes, chance, stable), []
+    shown = np.zeros(len(layers), int)
     with np.errstate(invalid="ignore", over="ignore"):
         for bit, (name, (sign, kinds)) in enumerate(LAYERS.items()):
             found = [(rows, sign(rows)) for rows in (getattr(course, kind) for kind in kinds) if rows.names]
