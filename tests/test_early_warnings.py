@@ -58,6 +58,14 @@ def test_a_course_that_is_well_has_no_warning():
     assert warned() == ""
 
 
+def test_a_record_that_is_marked_keeps_all_else_that_it_has():
+    found, layers = course(kernels={"dense": [(NAN, NAN)] + [(1.0, 0.2)] * 4})
+    counted = [replace(record, density=(1, 2, 3)) for record in layers]
+    marked = early_warnings(found, counted, 10, 0.1).layers
+    assert [r.warning for r in marked[1:5]] == ["large updates"] * 4
+    assert [replace(r, warning="") for r in marked] == counted
+
+
 def test_a_pruned_trial_is_looked_at_from_its_last_cut_on():
     curves = {"running_loss": [NAN, 1.0, 2.0, 1.9, 1.8], "running_accuracy": [NAN, 0.9, 0.1, 0.5, 0.6]}
     found, layers = course(curves, {"dense": [(NAN, NAN)] + [(1.0, 0.2)] * 2 + [(1.0, 1e-3)] * 2})

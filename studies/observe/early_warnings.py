@@ -6,7 +6,7 @@ observed, NaN, shows no sign.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -300,7 +300,7 @@ def _marked(record: LayerRecord, signs: int) -> LayerRecord:
         return record
     said = [record.warning] * bool(record.warning)
     names = dict.fromkeys([*said, *(name for bit, name in enumerate(LAYERS) if signs >> bit & 1)])
-    return LayerRecord(record.key, record.epoch, record.layer, record.tensor, record.statistics, "; ".join(names))
+    return replace(record, warning="; ".join(names))
 
 
 def _first(tables: list[np.ndarray]) -> list[int]:
