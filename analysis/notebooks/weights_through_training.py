@@ -81,8 +81,10 @@ pd.concat(
 
 # %% [markdown]
 # The good network hands its signal on as it got it. In the dead one it shrinks at every layer, and in the exploding one
-# it grows at every layer, by the factors that the next sections find in the gradients. Nothing is dead in the sense of
-# the word in the dead network as it is drawn: some units of it fire, for some images, by almost nothing.
+# it grows at every layer, by the factors that the next sections find in the gradients. As it is drawn, the dead network
+# is not dead in the sense of the word: most of its units fire, for some images, by almost nothing. Then the last biases
+# learn how frequent the classes are, and what little comes back pushes the units of the deepest layers below zero for
+# every image, nearly all of them.
 #
 # ## Norms, updates and gradients
 
