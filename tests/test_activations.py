@@ -102,7 +102,7 @@ def test_the_outputs_of_nested_models_loops_and_attention_are_there_in_order(tf,
         *(f"attention/{part}" for part in ("query", "key", "value", "attention_output")),
         *("lstm", "both/forward_gru", "both/backward_gru", "inner/gate", "logits"),
     ]
-    np.testing.assert_allclose(found["logits"], expected, rtol=1e-5)
+    np.testing.assert_allclose(found["logits"], expected, rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(found["relu"], np.maximum(found["norm"], 0))
 
 

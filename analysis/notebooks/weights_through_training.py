@@ -70,12 +70,13 @@ plots.ridgelines([good, dead, exploding], dynamics.densities(shown, counts, by))
 
 # %%
 outputs = layers[layers["tensor"] == "output"].merge(shown[["key", "initializer"]])
-ends = outputs[outputs["epoch"].isin([0, 20])].pivot_table(
+last = outputs["epoch"].max()
+ends = outputs[outputs["epoch"].isin([0, last])].pivot_table(
     index="layer", columns=["initializer", "epoch"], values=["sd", "dead"], sort=False
 )
 pd.concat(
     {"sd, untrained": ends["sd"].xs(0, axis=1, level="epoch")[names]}
-    | {f"dead, epoch {epoch}": ends["dead"].xs(epoch, axis=1, level="epoch")[names[:2]] for epoch in (0, 20)},
+    | {f"dead, epoch {epoch}": ends["dead"].xs(epoch, axis=1, level="epoch")[names[:2]] for epoch in (0, last)},
     axis=1,
 ).map("{:.2g}".format)
 
