@@ -35,6 +35,7 @@ def counted(model, steps):
         "model=lenet_300_100",
         "model=cnn",
         "model=cnn model.padding=valid model.filters=[4,8]",
+        "model=deep_cnn model.depth=3",
         "model=lenet5",
         "model=c3d3",
         "model=vgg_small",

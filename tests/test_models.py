@@ -55,6 +55,7 @@ def test_a_cnn_without_padding_shrinks_images_as_lenet_5_does(models):
 
 CIFAR = (32, 32, 3)
 RESNET = dict(blocks=3, width=16, activation="relu", normalization="batch", shortcut=True, zero_last=False)
+DEEP = dict(depth=3, width=8, activation="relu", normalization="none")
 VIT = dict(patch=4, width=32, depth=2, heads=4, activation="gelu", zero_last=False)
 
 
@@ -62,6 +63,7 @@ VIT = dict(patch=4, width=32, depth=2, heads=4, activation="gelu", zero_last=Fal
     ("name", "shape", "settings", "parameters"),
     [
         ("lenet5", MNIST, dict(activation="relu"), 61_706),
+        ("deep_cnn", CIFAR, DEEP, 9 * (3 * 8 + 2 * 8 * 8) + 3 * 8 + 8 * 8 * 8 * 10 + 10),
         ("c3d3", CIFAR, dict(activation="relu"), 895_210),
         ("vgg_small", CIFAR, VGG, 550_570),
         ("resnet", CIFAR, RESNET, 269_722),

@@ -242,7 +242,7 @@ GROUPS: dict[str, Group] = {
     "model": Group(
         targets={
             "studies.models": (
-                *("mlp", "lenet_300_100", "cnn", "lenet5", "c3d3"),
+                *("mlp", "lenet_300_100", "cnn", "deep_cnn", "lenet5", "c3d3"),
                 *("vgg_small", "resnet", "row_rnn", "vit"),
             ),
             "keras.applications": (),

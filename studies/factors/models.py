@@ -88,6 +88,31 @@ def cnn(
     return keras.Model(inputs, layers.Dense(classes, use_bias=use_bias, name="logits")(x))
 
 
+def deep_cnn(
+    input_shape: tuple[int, ...],
+    classes: int,
+    *,
+    depth: int,
+    width: int,
+    activation: str,
+    normalization: str,
+    use_bias: bool = True,
+) -> keras.Model:
+    """`depth` convolutions 3×3 of `width` maps, normed if wanted: what `mlp` is for dense layers, under its settings.
+
+    2×2 max pooling after the first and the second, so that all that are deeper work at one resolution.
+    """
+    inputs = keras.Input(input_shape)
+    x = inputs
+    kernels = {"filters": width, "kernel_size": 3, "padding": "same", "use_bias": use_bias}
+    for i in range(1, depth + 1):
+        x = _block(x, "conv", i, normalization, activation, **kernels)
+        if i <= 2:
+            x = layers.MaxPooling2D(name=f"pool_{i}")(x)
+    x = layers.Flatten(name="flatten")(x)
+    return keras.Model(inputs, layers.Dense(classes, use_bias=use_bias, name="logits")(x))
+
+
 def lenet5(input_shape: tuple[int, ...], classes: int, *, activation: str) -> keras.Model:
     """LeCun et al. 1998's convolutional net as it is used today: max pooling, all maps connected, 61,706 parameters."""
     inputs = keras.Input(input_shape)
