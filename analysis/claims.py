@@ -37,7 +37,10 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def rows(root: str | Path = "mlruns") -> list[dict]:
-    """One record a claim and profile: the latest verdict in a store, invalid ones last; and what ships and has none."""
+    """One record a claim and profile in the order of the article: its latest verdict; of what ships and has none, so.
+
+    An invalid verdict is shown only where there is no other.
+    """
     try:
         names = load.studies(root)
     except StudyError:
@@ -58,12 +61,19 @@ def rows(root: str | Path = "mlruns") -> list[dict]:
         if card and not any(name == card["id"] for name, _ in found):
             found[card["id"], ""] = {
                 "name": card["id"],
+                "number": card.get("number"),
+                "chapter": card.get("chapter", ""),
                 "quote": card["quote"],
                 "kind": card["kind"],
                 "verdict": "not run",
                 "command": f"python -m studies.run +study=claims/{file.stem}",
             }
-    return [found[place] for place in sorted(found)]
+    return sorted(found.values(), key=_place)
+
+
+def _place(record: dict) -> tuple:
+    """Where the article has a claim; after all of its own those of others."""
+    return record.get("number") or np.inf, record["name"], record.get("profile", "")
 
 
 def _counts(record: dict) -> tuple[bool, str]:
@@ -146,6 +156,8 @@ def record(
         {
             "name": claim.id,
             "version": claim.version,
+            "number": claim.number,
+            "chapter": claim.chapter,
             "quote": claim.quote,
             "kind": claim.kind,
             "scope": board.scope(study, used, settings),

@@ -56,6 +56,9 @@ METRICS = (
 FIGURES = ("loss_by_rate", "variance_by_layer")
 """What a study can draw at its end."""
 
+PLACE = ("number", "chapter")
+"""Of a claim: where a board shows it, which decides nothing."""
+
 SERIES = "__"
 """Between a quantity's name and a place, where a computed trial has one for each of several: `forward__12`."""
 
@@ -142,6 +145,8 @@ class Claim:
             estimand `value` what makes a case that must hold, config key -> value, `study.seeds` among them.
         prediction: what the literature says, `value` and `source`: shown, never used.
         profile: quick or full.
+        number, chapter: its place in the article, from 1 on, and what the place is about: they order a board and are no
+            part of the card; None and empty for a claim that is none of the article's.
     """
 
     id: str
@@ -167,6 +172,8 @@ class Claim:
     prediction: dict
     guard: float | None = None
     profile: str = ""
+    number: int | None = None
+    chapter: str = ""
 
 
 @dataclass(frozen=True)
@@ -218,7 +225,9 @@ class Study:
         """What the claim is decided by, hashed: claim, design and what is fixed; empty without a claim."""
         if self.claim is None:
             return ""
-        return content_key({name: value for name, value in asdict(self).items() if name not in ("question", "figures")})
+        card = {name: value for name, value in asdict(self).items() if name not in ("question", "figures")}
+        card["claim"] = {name: value for name, value in card["claim"].items() if name not in PLACE}
+        return content_key(card)
 
     @property
     def tuning_metric(self) -> str:

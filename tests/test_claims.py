@@ -77,6 +77,7 @@ def frame(values: dict, seeds=None, factor="optimizer", **columns) -> pd.DataFra
         ({"hypothesis": HYPOTHESIS | {"measure": "feeling"}}, "measure=feeling: expected one of time_to_target"),
         ({"hypothesis": HYPOTHESIS | {"direction": "within"}}, "claimed_band is missing"),
         ({"version": 0}, "claim.version=0"),
+        ({"number": 0}, "claim.number=0: expected its place in the article"),
         ({"kind": "rumour"}, "claim.kind=rumour"),
         ({"nosuch": 1}, "claim.nosuch: there is no such setting"),
         ({"decision": {"across": ["nosuch"]}}, "across"),
@@ -150,6 +151,7 @@ def test_the_card_is_another_when_anything_that_decides_is():
     assert len({one.card, *(other.card for other in others)}) == 4
     assert replace(one, question="asked otherwise?").card == one.card
     assert replace(one, claim=None).card == ""
+    assert replace(one, claim=replace(one.claim, number=13, chapter="Optimizers")).card == one.card
 
 
 def test_each_estimand_that_a_card_can_name_is_computed():

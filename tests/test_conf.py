@@ -1,6 +1,7 @@
 """Every YAML in conf/ says what it is, composes, keeps to the limits and builds; a study is what its header says."""
 
 import functools
+import itertools
 import re
 from pathlib import Path
 
@@ -130,3 +131,11 @@ def test_a_study_is_what_its_header_says(config, name):
     assert int(re.search(r"Cost: ([\d,]+) trials?,", says)[1].replace(",", "")) == len(trials)
     assert "Expected: " in says
     assert f"Run: python -m studies.run +study={name}" in says
+
+
+def test_claims_have_their_places_in_the_article():
+    cards = [yaml.safe_load(path.read_text())["claim"] for path in (CONF / "study/claims").glob("*.yaml")]
+    places = sorted((card["number"], card["chapter"]) for card in cards)
+    assert all(1 <= number <= 27 for number, _ in places)
+    chapters = [chapter for chapter, _ in itertools.groupby(places, key=lambda place: place[1])]
+    assert len(chapters) == len(set(chapters))

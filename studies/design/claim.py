@@ -36,7 +36,19 @@ COLUMNS = (*METRICS, *(f.name for f in fields(Result) if f.name not in ("key", "
 """Of the trials frame, of a trained trial."""
 
 DIRECTIONS = ("above", "below", "within")
-CARD = ("id", "version", "quote", "kind", "hypothesis", "decision", "prediction", "controls", "profiles")
+CARD = (
+    "id",
+    "version",
+    "number",
+    "chapter",
+    "quote",
+    "kind",
+    "hypothesis",
+    "decision",
+    "prediction",
+    "controls",
+    "profiles",
+)
 HYPOTHESIS = (
     "estimand",
     "measure",
@@ -100,6 +112,8 @@ def read_claim(node: object, factors: dict, profile: str, computed: bool = False
         negative=negative,
         prediction=arms.mapping(card.get("prediction"), "claim.prediction", "value: 0.96"),
         profile=profile,
+        number=_place(card.get("number")),
+        chapter=str(card.get("chapter") or ""),
         **hypothesis,
     )
 
@@ -108,6 +122,15 @@ def of_layer(measure: str) -> bool:
     """Whether a measure is a statistic of a layer, such as `dense_1.kernel.l2` or `*.kernel.sd@10`."""
     name = measure.partition("@")[0]
     return name.count(".") >= 2 and name.rpartition(".")[2] in STATISTICS
+
+
+def _place(number) -> int | None:
+    """Of the claim in the article that it is taken from."""
+    if number is not None and (type(number) is not int or number < 1):
+        raise StudyError(
+            f"claim.number={shown(number)}: expected its place in the article, 1, 2, …; leave it out if it has none"
+        )
+    return number
 
 
 def _hypothesis(node, factors, across) -> dict:
