@@ -181,6 +181,8 @@ def written(level: Any) -> str:
         return json.dumps(level)
     if isinstance(level, list):
         return f"[{','.join(written(item) for item in level)}]"
+    if isinstance(level, dict):
+        return f"{{{','.join(f'{name}:{written(inner)}' for name, inner in level.items())}}}"
     if re.fullmatch(r"(?!(?:null|true|false|nan|inf)\Z)[a-z_][a-z0-9_./-]*", level, re.I | re.A):
         return level
     # Backslashes are escapes before a quote only, the closing one too.
