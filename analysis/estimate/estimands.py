@@ -6,7 +6,7 @@ NaN where nothing is known.
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pandas as pd
@@ -54,6 +54,7 @@ def samples(
     """The numbers that a claim is judged by, of each context.
 
     A context is a combination of the levels of what it must hold across; of the estimands `value` and `mean` each arm.
+    Of an existential claim each arm `against`, such as a baseline, makes a context of its own.
 
     Args:
         trials, epochs: those frames; the epochs only for a time to target.
@@ -67,15 +68,30 @@ def samples(
     parts = [_measured(claim, part, epochs) for _, part in _contexts(trials, list(claim.across))]
     measured = pd.concat(parts).loc[trials.index] if parts else trials
     across = by if claim.estimand in ("value", "mean") else list(claim.across)
-    return [
-        Sample(
-            arm_label(levels) if levels else "",
-            *ESTIMANDS[claim.estimand](_Context(claim, part, by, tuned)),
-            _scale(claim, part),
-            _ahead(claim, part),
-        )
-        for levels, part in _contexts(measured, across)
-    ]
+    found = []
+    for levels, part in _contexts(measured, across):
+        sides = baselines(claim, part, by)
+        for against in sides:
+            one = replace(claim, against=against)
+            named = [arm_label(levels)] * bool(levels) + [f"against {_named(against, sides)}"] * (len(sides) > 1)
+            numbers = ESTIMANDS[claim.estimand](_Context(one, part, by, tuned))
+            found.append(Sample(" ".join(named), *numbers, _scale(claim, part), _ahead(one, part)))
+    return found
+
+
+def baselines(claim: Claim, trials: pd.DataFrame, by: list[str]) -> list[dict]:
+    """The rules of what the arms `of` are set against in turn: of an existential claim each arm by itself."""
+    if claim.kind != "existential" or not claim.against:
+        return [claim.against]
+    own = [factor for factor in by if factor not in claim.across]
+    rows = trials.loc[matching(trials, claim.against), own].itertuples(index=False)
+    arms = dict.fromkeys(tuple(as_level(level) for level in row) for row in rows)
+    return [{factor: [level] for factor, level in zip(own, arm, strict=True)} for arm in arms] or [claim.against]
+
+
+def _named(rule: dict, others: list[dict]) -> str:
+    """A rule of one arm by the factors that tell it from others."""
+    return arm_label({factor: levels[0] for factor, levels in rule.items() if any(o[factor] != levels for o in others)})
 
 
 def in_unit(claim: Claim, value):

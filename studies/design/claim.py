@@ -270,7 +270,8 @@ def check_arms(study: Study) -> None:
         for name in ("of", "against") if claim.of else ("along",):
             rule = getattr(claim, name) if claim.of else {}
             count = sum(arms.matches(rule, arm) for arm in some)
-            if not count or (count > 1 and not claim.best):
+            each = claim.best or (name == "against" and claim.kind == "existential")
+            if not count or (count > 1 and not each):
                 raise StudyError(
                     f"claim.hypothesis.{name}: {count} arms match {shown(rule or claim.along)} at {context}: expected "
                     f"one, best: true, or their other factors in claim.decision.across"
