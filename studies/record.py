@@ -187,7 +187,8 @@ class Study:
         zip: groups of factors that move together: the first levels of all, the second of all, …
         skip: rules, factor -> levels; an arm that one of them matches is left out.
         only: rules; if there are any, an arm that none of them matches is left out.
-        settings: pairs of a rule, `when`, and what arms that it matches `set`: config key -> value.
+        settings: pairs of a rule, `when`, and what arms that it matches `set`: config key -> value; `tune` is False
+            where these arms are not tuned.
         nuisance: factors that are tuned for each arm: config key -> the levels tried, in every combination; if there
             are `draws`, each of them in turn, the first of all factors, the second of all, …
         tuning_seeds: the seeds they are tuned at; empty if there are none.
