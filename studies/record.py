@@ -334,6 +334,7 @@ class EpochRecord:
         sharpness, …: of the network after it; NaN where they were not observed.
         sparsity: the share of the weights that may be pruned that is gone after it; NaN without pruning.
         parameters_kept: the share of all the model's parameters that is not pruned.
+        update_ratio_max: the greatest ‖Δw‖ / ‖w‖ of a step, of all kernels; NaN without `diagnostics.extremes`.
     """
 
     key: str
@@ -359,6 +360,7 @@ class EpochRecord:
     gradient_slope: float = math.nan
     sparsity: float = math.nan
     parameters_kept: float = math.nan
+    update_ratio_max: float = math.nan
 
 
 @dataclass(frozen=True)
@@ -394,6 +396,7 @@ class Result:
         best_val_loss, best_val_accuracy: over the epochs, the untrained network left out, and those of a network that
             was yet to be pruned.
         sparsity, parameters_kept: see `EpochRecord`.
+        update_ratio_q999: the .999 quantile of ‖Δw‖ / ‖w‖ over all steps; NaN without `diagnostics.extremes`.
         parameters: all of the model's weights, trained or not.
         classes: number of classes.
         chance_train, chance_val, chance_test: the accuracy of always guessing the commonest class of these examples; of
@@ -424,6 +427,7 @@ class Result:
     parameters: int = 0
     sparsity: float = math.nan
     parameters_kept: float = math.nan
+    update_ratio_q999: float = math.nan
     classes: int = 0
     chance_train: float = math.nan
     chance_val: float = math.nan
