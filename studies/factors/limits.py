@@ -269,6 +269,7 @@ GROUPS: dict[str, Group] = {
             "shortcut": flag,
             "blocks": whole(1),
             "cell": one_of("simple", "gru", "lstm"),
+            "pixels": whole(1),
             "patch": whole(1),
             "heads": whole(1),
             "weights": one_of(None),
