@@ -130,6 +130,7 @@ class Claim:
         measure: of a trial: a column of the trials frame, `time_to_target`, `success`, …; or of a layer's tensor,
             LAYER.TENSOR.STATISTIC[@EPOCH].
         of, against: rules for the arms that are set against each other, factor -> levels.
+        beside: of an interaction, the levels of `across` where the ratio is that the other contexts' are set against.
         along: the factor that a slope, a spread or a range of stable rates is taken along.
         guard: how far the arms `of` may fall behind `against` by `metric` for the claim to hold; None for no such rule.
         best: of several arms that match `of`, or `against`, take the one that tuned best.
@@ -174,6 +175,7 @@ class Claim:
     profile: str = ""
     number: int | None = None
     chapter: str = ""
+    beside: dict = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -227,7 +229,8 @@ class Study:
         if self.claim is None:
             return ""
         card = {name: value for name, value in asdict(self).items() if name not in ("question", "figures")}
-        card["claim"] = {name: value for name, value in card["claim"].items() if name not in PLACE}
+        without = PLACE if card["claim"]["beside"] else (*PLACE, "beside")  # cards of before had none
+        card["claim"] = {name: value for name, value in card["claim"].items() if name not in without}
         return content_key(card)
 
     @property

@@ -240,6 +240,29 @@ def test_a_general_claim_must_hold_in_every_context():
     assert said("good", controls={"negative": "passed: it does not"}) == SUPPORTED
 
 
+def test_an_interaction_sets_the_ratio_here_beside_the_ratio_there():
+    factors = {"data": ("digits", "mnist"), "optimizer": ("sgd", "adam"), "model": ("mlp", "cnn", "rnn")}
+    gains = {"mlp": 0.8, "cnn": 0.4, "rnn": 0.1}
+    made = pd.concat(
+        [
+            frame({"sgd": [0.5, 0.6], "adam": [0.5 * gain * size, 0.6 * gain * size]}).assign(data=data, model=model)
+            for data, size in (("digits", 1), ("mnist", 0.5))
+            for model, gain in gains.items()
+        ],
+        ignore_index=True,
+    )
+    card = {"estimand": "interaction_ratio", "direction": "below", "margin": 0.8, "beside": {"model": "mlp"}}
+    node = CARD | {"hypothesis": HYPOTHESIS | card, "decision": {"across": ["data", "model"]}}
+    claim = design.read_claim(node, factors, "quick")
+    found = {each.context: np.exp(each.numbers) for each in estimands.samples(claim, made, None, list(factors))}
+    assert list(found) == ["digits cnn", "digits rnn", "mnist cnn", "mnist rnn"]
+    assert np.concatenate(list(found.values())) == pytest.approx([0.5, 0.5, 0.125, 0.125] * 2)
+    assert board.estimand(claim) == "val accuracy: adam / sgd, over the same at mlp"
+    assert study(claim, factors, 2).card != study(replace(claim, beside={"model": ["cnn"]}), factors, 2).card
+    with pytest.raises(StudyError, match="beside names model: expected levels of"):
+        design.read_claim(node | {"decision": {"across": ["data"]}}, factors, "quick")
+
+
 def test_an_existential_claim_must_hold_in_one_context():
     claim = replace(read(), across=("data",), kind="existential")
     good, open_, bad = ([0.02, 0.03, 0.025, 0.03], [0.02, -0.02, 0.03, -0.03], [-0.02, -0.03, -0.025, -0.03])

@@ -16,6 +16,7 @@ ESTIMANDS = {
     "mean": (),
     "difference": ("of", "against"),
     "ratio": ("of", "against"),
+    "interaction_ratio": ("of", "against", "beside"),
     "slope": ("of", "against", "along"),
     "spread_ratio": ("of", "against", "along"),
     "stable_ratio": ("of", "against", "along"),
@@ -141,7 +142,12 @@ def _hypothesis(node, factors, across) -> dict:
     margin = ("margin",) * (node.get("direction") != "within")
     always = ("measure", "direction", *margin, "why_margin")
     _names(node, "claim.hypothesis", (*HYPOTHESIS, *needed), (*always, *needed))
-    rules = {name: _rule(node[name], name, factors) for name in ("of", "against") if name in needed}
+    rules = {name: _rule(node[name], name, factors) for name in ("of", "against", "beside") if name in needed}
+    if others := [factor for factor in rules.get("beside", {}) if factor not in across]:
+        raise StudyError(
+            f"claim.hypothesis.beside names {listed(others)}: expected levels of claim.decision.across, "
+            f"{listed(across) or 'which has none'}, such as {{model: mlp}}"
+        )
     if rules and rules["of"] == rules["against"]:
         raise StudyError(f"claim.hypothesis.of and against are the same arms, {shown(rules['of'])}: expected two")
     along = _along(node["along"], estimand, factors) if "along" in needed else ""
@@ -153,6 +159,7 @@ def _hypothesis(node, factors, across) -> dict:
         "measure": str(node["measure"]),
         "of": rules.get("of", {}),
         "against": rules.get("against", {}),
+        "beside": rules.get("beside", {}),
         "along": along,
         "best": bool(node.get("best", False)),
         "target": _target(node, across, factors),
