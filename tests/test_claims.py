@@ -494,6 +494,8 @@ def test_the_controls_trials_are_of_the_arms_they_are_about():
     assert at == [{}, {}] and positive.nuisance == {}
     assert positive.settings == ({"when": {}, "set": {"optimizer.learning_rate": 1e-5}},)
     assert other == [chosen[0], chosen[1]] and [rule["optimizer"] for rule in negative.only] == [["sgd"], ["sgd"]]
+    controls(asked, expand, None)  # before anything is tuned
+    assert [(part.nuisance, at) for part, at in expanded[2:]] == [({}, None)] * 2
 
 
 def test_a_record_is_json_whatever_is_missing_and_the_board_has_a_row_for_it():
