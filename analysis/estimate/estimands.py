@@ -6,7 +6,7 @@ NaN where nothing is known.
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pandas as pd
@@ -54,6 +54,8 @@ def samples(
     """The numbers that a claim is judged by, of each context.
 
     A context is a combination of the levels of what it must hold across; of the estimands `value` and `mean` each arm.
+    Of an existential claim each arm `against`, such as a baseline, makes a context of its own. Of an interaction the
+    context that the others are set beside is none.
 
     Args:
         trials, epochs: those frames; the epochs only for a time to target.
@@ -67,15 +69,40 @@ def samples(
     parts = [_measured(claim, part, epochs) for _, part in _contexts(trials, list(claim.across))]
     measured = pd.concat(parts).loc[trials.index] if parts else trials
     across = by if claim.estimand in ("value", "mean") else list(claim.across)
-    return [
-        Sample(
-            arm_label(levels) if levels else "",
-            *ESTIMANDS[claim.estimand](_Context(claim, part, by, tuned)),
-            _scale(claim, part),
-            _ahead(claim, part),
-        )
-        for levels, part in _contexts(measured, across)
-    ]
+    found = []
+    for levels, part in _contexts(measured, across):
+        if claim.beside and matching(part, claim.beside).all():
+            continue
+        sides, both = baselines(claim, part, by), _set_beside(claim, measured, levels, part)
+        for against in sides:
+            one = replace(claim, against=against)
+            named = [arm_label(levels)] * bool(levels) + [f"against {_named(against, sides)}"] * (len(sides) > 1)
+            numbers = ESTIMANDS[claim.estimand](_Context(one, both, by, tuned))
+            found.append(Sample(" ".join(named), *numbers, _scale(claim, part), _ahead(one, part)))
+    return found
+
+
+def _set_beside(claim: Claim, measured: pd.DataFrame, levels: dict, part: pd.DataFrame) -> pd.DataFrame:
+    """A context's trials and those that they are set beside, of an interaction."""
+    if not claim.beside:
+        return part
+    rest = {factor: [level] for factor, level in levels.items() if factor not in claim.beside}
+    return pd.concat([part, measured[matching(measured, claim.beside | rest)]])
+
+
+def baselines(claim: Claim, trials: pd.DataFrame, by: list[str]) -> list[dict]:
+    """The rules of what the arms `of` are set against in turn: of an existential claim each arm by itself."""
+    if claim.kind != "existential" or not claim.against:
+        return [claim.against]
+    own = [factor for factor in by if factor not in claim.across]
+    rows = trials.loc[matching(trials, claim.against), own].itertuples(index=False)
+    arms = dict.fromkeys(tuple(as_level(level) for level in row) for row in rows)
+    return [{factor: [level] for factor, level in zip(own, arm, strict=True)} for arm in arms] or [claim.against]
+
+
+def _named(rule: dict, others: list[dict]) -> str:
+    """A rule of one arm by the factors that tell it from others."""
+    return arm_label({factor: levels[0] for factor, levels in rule.items() if any(o[factor] != levels for o in others)})
 
 
 def in_unit(claim: Claim, value):
@@ -215,6 +242,16 @@ def ratio(context: _Context) -> Numbers:
     return _set_against(context, _log_ratio)
 
 
+def interaction_ratio(context: _Context) -> Numbers:
+    """The logarithm of the ratio of one arm to the other here over the same ratio where it is set beside, by seed."""
+    reference = matching(context.part, context.claim.beside)
+    parts = (_Context(context.claim, context.part[rows], context.by, context.tuned) for rows in (~reference, reference))
+    one, other = (pd.DataFrame(dict(zip(("seed", "value", "bound"), ratio(part), strict=True))) for part in parts)
+    both = one.merge(other, on="seed")
+    known = (both["bound_x"] == 0) & (both["bound_y"] == 0)
+    return _known(np.where(known, both["value_x"] - both["value_y"], np.nan), pd.Index(both["seed"]))
+
+
 def slope(context: _Context) -> Numbers:
     """The slope of the difference along a factor, by seed, least squares over log2 of its levels."""
     levels = context.levels()
@@ -284,6 +321,7 @@ ESTIMANDS: dict[str, Callable[[_Context], Numbers]] = {
     "mean": value,
     "difference": difference,
     "ratio": ratio,
+    "interaction_ratio": interaction_ratio,
     "slope": slope,
     "spread_ratio": spread_ratio,
     "stable_ratio": stable_ratio,

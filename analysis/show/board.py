@@ -24,6 +24,7 @@ def estimand(claim: Claim) -> str:
         "mean": f"{measure} of each arm",
         "difference": f"{measure}: {sides[0]} − {sides[1]}",
         "ratio": f"{measure}: {sides[0]} / {sides[1]}",
+        "interaction_ratio": f"{measure}: {sides[0]} / {sides[1]}, over the same at {_arms(claim.beside)}",
         "slope": f"{measure}: {sides[0]} − {sides[1]}, per doubling of {claim.along}",
         "spread_ratio": f"spread of {measure}{along}: {sides[0]} / {sides[1]}",
         "stable_ratio": f"largest {claim.along} that succeeds: {sides[0]} / {sides[1]}",

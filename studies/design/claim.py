@@ -16,6 +16,7 @@ ESTIMANDS = {
     "mean": (),
     "difference": ("of", "against"),
     "ratio": ("of", "against"),
+    "interaction_ratio": ("of", "against", "beside"),
     "slope": ("of", "against", "along"),
     "spread_ratio": ("of", "against", "along"),
     "stable_ratio": ("of", "against", "along"),
@@ -141,7 +142,12 @@ def _hypothesis(node, factors, across) -> dict:
     margin = ("margin",) * (node.get("direction") != "within")
     always = ("measure", "direction", *margin, "why_margin")
     _names(node, "claim.hypothesis", (*HYPOTHESIS, *needed), (*always, *needed))
-    rules = {name: _rule(node[name], name, factors) for name in ("of", "against") if name in needed}
+    rules = {name: _rule(node[name], name, factors) for name in ("of", "against", "beside") if name in needed}
+    if others := [factor for factor in rules.get("beside", {}) if factor not in across]:
+        raise StudyError(
+            f"claim.hypothesis.beside names {listed(others)}: expected levels of claim.decision.across, "
+            f"{listed(across) or 'which has none'}, such as {{model: mlp}}"
+        )
     if rules and rules["of"] == rules["against"]:
         raise StudyError(f"claim.hypothesis.of and against are the same arms, {shown(rules['of'])}: expected two")
     along = _along(node["along"], estimand, factors) if "along" in needed else ""
@@ -153,6 +159,7 @@ def _hypothesis(node, factors, across) -> dict:
         "measure": str(node["measure"]),
         "of": rules.get("of", {}),
         "against": rules.get("against", {}),
+        "beside": rules.get("beside", {}),
         "along": along,
         "best": bool(node.get("best", False)),
         "target": _target(node, across, factors),
@@ -270,7 +277,8 @@ def check_arms(study: Study) -> None:
         for name in ("of", "against") if claim.of else ("along",):
             rule = getattr(claim, name) if claim.of else {}
             count = sum(arms.matches(rule, arm) for arm in some)
-            if not count or (count > 1 and not claim.best):
+            each = claim.best or (name == "against" and claim.kind == "existential")
+            if not count or (count > 1 and not each):
                 raise StudyError(
                     f"claim.hypothesis.{name}: {count} arms match {shown(rule or claim.along)} at {context}: expected "
                     f"one, best: true, or their other factors in claim.decision.across"

@@ -77,6 +77,7 @@ FINAL = (
     "memory_mb",
     "sparsity",
     "parameters_kept",
+    "update_ratio_q999",
 )
 RUN_STATUS = {"finished": "FINISHED", "diverged": "FINISHED", "timeout": "KILLED", "crashed": "FAILED"}
 
