@@ -11,7 +11,7 @@ import pandas as pd
 import yaml
 
 from analysis import command, load
-from analysis.estimate import columns, verdicts
+from analysis.estimate import columns, estimands, verdicts
 from analysis.estimate.estimands import CLOCKS
 from analysis.estimate.verdicts import Evidence, Verdict
 from analysis.show import board
@@ -20,6 +20,10 @@ from studies.record import Study, StudyError
 
 FILE = "verdict.json"
 """Its name among an execution's artifacts."""
+
+RULE = ("estimand", "measure", "of", "against", "along", "target", "metric", "guard", "direction", "margin",
+        "why_margin", "claimed_band", "across", "alpha_look")  # fmt: skip
+"""Of a claim, what a record has of the rule by which it was judged."""
 
 SHIPPED = Path(__file__).parent.parent / "conf" / "study" / "claims"
 
@@ -148,7 +152,7 @@ def record(
     assert claim is not None  # noqa: S101
     used = evidence.trials[evidence.trials["seed"].isin(found.seeds)] if found.seeds else evidence.trials
     sides = [side for side in (evidence.positive, evidence.negative) if side is not None]
-    every = pd.concat([used, *sides], ignore_index=True)
+    every = pd.concat([_of_record(claim, found, part, evidence.epochs) for part in (used, *sides)], ignore_index=True)
     main_context = verdicts.deciding(claim, found)
     numbers = {name: getattr(main_context, name) if main_context else np.nan for name in ("estimate", "low", "high")}
     levels = list(study.factors)
@@ -161,8 +165,11 @@ def record(
             "quote": claim.quote,
             "kind": claim.kind,
             "scope": board.scope(study, used, settings),
+            "setting": board.setting(study, used, settings),
+            "command": tags.get("mlflow.source.name", ""),
             "profile": claim.profile,
             "estimand": board.estimand(claim),
+            "rule": {name: getattr(claim, name) for name in RULE},
             "context": main_context.context if main_context and len(found.contexts) > 1 else "",
             **numbers,
             "claimed": board.claimed(claim),
@@ -187,9 +194,16 @@ def record(
             "said": board.said(study, found),
             "contexts": found.record()["contexts"],
             "tuning": [] if evidence.tuned is None else json.loads(evidence.tuned.to_json(orient="records")),
-            "runs": every[["key", "role", "status", "seed", *levels]].to_dict("records"),
+            "runs": every[["key", "role", "status", "seed", *levels, "value", "censored"]].to_dict("records"),
         }
     )
+
+
+def _of_record(claim, found: Verdict, trials: pd.DataFrame, epochs: pd.DataFrame | None) -> pd.DataFrame:
+    """The trials with their `value` and whether it is `censored`; of an invalid verdict nothing is known."""
+    if found.verdict == verdicts.INVALID:
+        return trials.assign(value=np.nan, censored=False)
+    return estimands.measured(claim, trials, epochs)
 
 
 def _plain(value):

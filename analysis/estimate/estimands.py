@@ -63,9 +63,7 @@ def samples(
     Raises:
         StudyError: there is no such measure, or no arm of a side in a context.
     """
-    # Each context by itself: what a failure scores on one dataset is nothing of another's.
-    parts = [_measured(claim, part, epochs) for _, part in _contexts(trials, list(claim.across))]
-    measured = pd.concat(parts).loc[trials.index] if parts else trials
+    known = measured(claim, trials, epochs)
     across = by if claim.estimand in ("value", "mean") else list(claim.across)
     return [
         Sample(
@@ -74,8 +72,19 @@ def samples(
             _scale(claim, part),
             _ahead(claim, part),
         )
-        for levels, part in _contexts(measured, across)
+        for levels, part in _contexts(known, across)
     ]
+
+
+def measured(claim: Claim, trials: pd.DataFrame, epochs: pd.DataFrame | None) -> pd.DataFrame:
+    """The trials with each one's `value`, what the claim measures of it, and whether it is `censored`.
+
+    Args:
+        epochs: theirs, for a time to target.
+    """
+    # Each context by itself: what a failure scores on one dataset is nothing of another's.
+    parts = [_measured(claim, part, epochs) for _, part in _contexts(trials, list(claim.across))]
+    return pd.concat(parts).loc[trials.index] if parts else trials.assign(value=np.nan, censored=False)
 
 
 def in_unit(claim: Claim, value):
@@ -113,7 +122,7 @@ def _contexts(measured: pd.DataFrame, across: list[str]) -> Iterator[tuple[dict,
 
 
 def _measured(claim: Claim, trials: pd.DataFrame, epochs: pd.DataFrame | None) -> pd.DataFrame:
-    """The trials with each one's `value`, and whether it is `censored`."""
+    """Of one context."""
     frame, censored = trials.assign(censored=False), False
     if claim.measure in CLOCKS:
         parts = []

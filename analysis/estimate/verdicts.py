@@ -38,6 +38,8 @@ class Judged:
         note: why no interval is given, or what the direction was judged by.
         leads: P(of > against) paired by seed, a tie counted as half, of what is known; NaN without two sides.
         p_outside: one-sided, that the truth is not beyond the nearer end of the claimed band; NaN where none is tested.
+        numbers: of each seed, or each trial of `value`, what it is judged by, in the unit of the margin, and its bound,
+            see `estimands.Sample`: triples of seed, number, bound.
     """
 
     context: str
@@ -51,6 +53,7 @@ class Judged:
     note: str = ""
     p_outside: float = np.nan
     leads: float = np.nan
+    numbers: tuple[tuple[int, float, float], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -172,7 +175,8 @@ def judged(claim: Claim, sample: Sample) -> Judged:
     outside = _outside(claim, known) if len(known) == n > 1 else np.nan
     some = values[~np.isnan(bounds)] if claim.of else np.empty(0)
     leads = float((np.mean(some > 0) + np.mean(some >= 0)) / 2) if len(some) else np.nan
-    return Judged(sample.context, estimate, low, high, n, direction, magnitude, against, note, outside, leads)
+    found = (estimate, low, high, n, direction, magnitude, against, note, outside, leads)
+    return Judged(sample.context, *found, _numbers(claim, sample))
 
 
 def _guarded(claim: Claim, ahead: np.ndarray, note: str) -> tuple[str, str]:
@@ -264,9 +268,8 @@ def _every(claim: Claim, sample: Sample) -> Judged:
     values = sample.numbers
     open_ = sample.bounds != 0 if claim.direction != "above" else sample.bounds < 0  # at least so much is above, too
     if not len(values) or not np.isfinite(values).all() or open_.any():
-        return Judged(
-            sample.context, np.nan, np.nan, np.nan, len(values), INCONCLUSIVE, "", np.nan, "a value is missing"
-        )
+        missing = (np.nan, np.nan, np.nan, len(values), INCONCLUSIVE, "", np.nan, "a value is missing")
+        return Judged(sample.context, *missing, numbers=_numbers(claim, sample))
     least, greatest = float(values.min()), float(values.max())
     worst = {"above": least, "below": greatest}.get(claim.direction)
     if worst is None:
@@ -275,7 +278,14 @@ def _every(claim: Claim, sample: Sample) -> Judged:
     magnitude = _magnitude(claim, least, greatest, exact=True)
     good = {"above": worst > claim.margin, "below": worst < claim.margin}.get(claim.direction, magnitude == SUPPORTED)
     said = SUPPORTED if good else NOT_SUPPORTED
-    return Judged(sample.context, worst, least, greatest, len(values), said, magnitude, np.nan)
+    found = (worst, least, greatest, len(values), said, magnitude, np.nan)
+    return Judged(sample.context, *found, numbers=_numbers(claim, sample))
+
+
+def _numbers(claim: Claim, sample: Sample) -> tuple[tuple[int, float, float], ...]:
+    """As `Judged` has them."""
+    triples = zip(sample.seeds, in_unit(claim, sample.numbers), sample.bounds, strict=True)
+    return tuple((int(seed), float(number), float(bound)) for seed, number, bound in triples)
 
 
 def _directed(claim: Claim, sample: Sample) -> tuple[float, float, str]:

@@ -37,14 +37,25 @@ def scope(study: Study, trials: pd.DataFrame, settings: Mapping[str, object] | N
     Args:
         settings: the main values of a trial's config, by their keys.
     """
-    claim, known = study.claim, settings or {}
+    claim, at = study.claim, setting(study, trials, settings)
     assert claim is not None  # noqa: S101
     across = [f"{factor.rpartition('.')[2]} {listed(dict.fromkeys(trials[factor]))}" for factor in claim.across]
-    of_trial = {"data": known.get("data.name", known.get("data")), "model": known.get("model")}
-    named = [str(name) for group, name in of_trial.items() if name and group not in study.factors]
-    epochs = int(trials["epochs"].max()) if len(trials) and trials["epochs"].max() > 0 else 0
-    parts = [*named, *across, *([f"{epochs} epochs"] if epochs else []), f"{trials['seed'].nunique()} seeds"]
+    epochs = [f"{at['epochs']} epochs"] if at["epochs"] else []
+    parts = [*filter(None, (at["data"], at["model"])), *across, *epochs, f"{trials['seed'].nunique()} seeds"]
     return f"{', '.join(parts)}; {claim.profile} profile"
+
+
+def setting(study: Study, trials: pd.DataFrame, settings: Mapping[str, object] | None = None) -> dict:
+    """What every trial of a study has: `data` and `model`, empty for those that are factors; the most `epochs`.
+
+    Args:
+        settings: the main values of a trial's config, by their keys.
+    """
+    known = settings or {}
+    of_trial = {"data": known.get("data.name", known.get("data")), "model": known.get("model")}
+    named = {group: str(name) if name and group not in study.factors else "" for group, name in of_trial.items()}
+    epochs = int(trials["epochs"].max()) if len(trials) and trials["epochs"].max() > 0 else 0
+    return {**named, "epochs": epochs}
 
 
 def said(study: Study, found: Verdict) -> list[str]:
