@@ -32,10 +32,18 @@ def main(arguments: list[str] | None = None) -> int:
     """Print the board; gives the exit code, 2 for what the user can put right."""
     parser = command.parser("claims", "Show what has been decided of the claims.")
     parser.add_argument("--format", choices=board.FORMATS, default="terminal")
+    parser.add_argument("--short", action="store_true", help="a small table in Markdown, as the README has it")
+    parser.add_argument("--to", type=Path, metavar="FILE", help="write it there instead")
     options = parser.parse_args(arguments)
 
     def run():
-        print(board.board(rows(options.root), options.format))
+        found = rows(options.root)
+        text = board.short(found) if options.short else board.board(found, options.format)
+        if options.to is None:
+            print(text)
+        else:
+            options.to.write_text(f"{text}\n", encoding="utf-8")
+            print(options.to)
 
     return command.ended(run)
 
@@ -58,6 +66,8 @@ def rows(root: str | Path = "mlruns") -> list[dict]:
         for execution in executions:
             if Tag.VERDICT in execution.tags:
                 record = json.loads(load.text(execution, FILE, root))
+                if " -m " in record.get("command", "") and (SHIPPED / f"{record['name']}.yaml").exists():
+                    record["command"] = _command(record["name"], record["profile"])
                 place = record["name"], record["profile"]
                 found[place] = max(found.get(place, record), record, key=_counts)
     for file in sorted(SHIPPED.glob("*.yaml")):
@@ -70,9 +80,14 @@ def rows(root: str | Path = "mlruns") -> list[dict]:
                 "quote": card["quote"],
                 "kind": card["kind"],
                 "verdict": "not run",
-                "command": f"python -m studies.run +study=claims/{file.stem}",
+                "command": _command(file.stem),
             }
     return sorted(found.values(), key=_place)
+
+
+def _command(name: str, profile: str = "quick") -> str:
+    """What runs a claim that ships alone."""
+    return f"python -m studies.run +study=claims/{name}" + f" profile={profile}" * (profile != "quick")
 
 
 def _place(record: dict) -> tuple:

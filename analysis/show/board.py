@@ -1,17 +1,17 @@
 """Verdicts in words, and the board of them all."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import pandas as pd
-from markupsafe import escape
 
 from analysis.estimate.verdicts import INVALID, Judged, Verdict
+from analysis.show import sentences
 from studies.record import Claim, Study, arm_label, listed
 
 FORMATS = ("terminal", "markdown", "html", "json")
 
-COLUMNS = ("claim", "verdict", "estimate", "claimed", "predicted", "seeds", "trials", "scope")
+COLUMNS = ("", "claim", "verdict", "estimate", "claimed", "predicted", "robust", "seeds", "trials", "scope")
 
 
 def estimand(claim: Claim) -> str:
@@ -88,38 +88,80 @@ def said(study: Study, found: Verdict) -> list[str]:
 
 
 def board(records: list[dict], format: str) -> str:
-    """The board: one row a claim."""
+    """The board: one row a claim; in HTML a page that tells of each."""
     if format == "json":
         return json.dumps(records, indent=2)
-    frame = pd.DataFrame([_row(record) for record in records], columns=list(COLUMNS))
     if format == "html":
-        cells = "".join(
-            f"<tr>{''.join(f'<td>{escape(text)}</td>' for text in row)}</tr>" for row in frame.itertuples(index=False)
+        from analysis.show import story
+
+        return story.page(records)
+    frame = pd.DataFrame([_row(record) for record in records], columns=list(COLUMNS))
+    if not any(record.get("robustness") for record in records):
+        frame = frame.drop(columns="robust")
+    table = frame.to_markdown(index=False, tablefmt="github" if format == "markdown" else "simple")
+    notes = {
+        "Stale:": {record["name"]: record.get("stale") for record in records},
+        "It depends:": {record["name"]: sentences.disagreement(record) for record in records},
+        "Not run yet:": {r["name"]: r["command"] for r in records if r["verdict"] == sentences.NOT_RUN},
+    }
+    told = [_list(title, {name: words for name, words in some.items() if words}) for title, some in notes.items()]
+    return "\n\n".join(filter(None, (table, *told, counted(records))))
+
+
+def short(records: list[dict]) -> str:
+    """The board in Markdown, as a README opens with it: number, claim, verdict, what it came to, and of what."""
+    rows = [
+        (
+            "" if record.get("number") is None else record["number"],
+            record["quote"],
+            f"{sentences.SYMBOLS[record['verdict']]} {_verdict(record)}",
+            sentences.came_to(record),
+            sentences.scope(record),
         )
-        heads = "".join(f"<th>{name}</th>" for name in COLUMNS)
-        return f"<!doctype html><meta charset=utf-8><title>Claims</title><table><tr>{heads}</tr>{cells}</table>"
-    style = "github" if format == "markdown" else "simple"
-    table = frame.to_markdown(index=False, tablefmt=style)
-    counts = pd.Series([record["verdict"] for record in records]).value_counts()
-    return f"{table}\n\n{'; '.join(f'{count} {name}' for name, count in counts.items())}"
+        for record in records
+    ]
+    heads = ("", "what is said", "verdict", "came to", "of what")
+    lines = [_piped(heads), _piped([":--"] * len(heads)), *(_piped(row) for row in rows)]
+    return "\n".join([*lines, "", counted(records)])
+
+
+def counted(records: list[dict]) -> str:
+    """How many claims have which verdict: `9 supported; 3 not run`."""
+    verdicts = [record["verdict"] for record in records]
+    return "; ".join(f"{verdicts.count(name)} {name}" for name in sentences.SYMBOLS if name in verdicts)
+
+
+def _piped(cells: Iterable[object]) -> str:
+    return f"| {' | '.join(str(cell).replace('|', '&#124;') for cell in cells)} |"
+
+
+def _list(title: str, lines: dict[str, str]) -> str:
+    return "\n".join((f"{title}\n", *(f"- {name}: {words}" for name, words in lines.items()))) if lines else ""
+
+
+def _verdict(record: dict) -> str:
+    return ", ".join(filter(None, (record["verdict"], sentences.tally(record))))
 
 
 def _row(record: dict) -> tuple:
-    if record["verdict"] == "not run":
-        return (record["name"], f"not run: {record['command']}", "", "", "", "", "", "")
+    number = "" if record.get("number") is None else record["number"]
+    if record["verdict"] == sentences.NOT_RUN:
+        return (number, record["name"], sentences.NOT_RUN, *[""] * (len(COLUMNS) - 3))
     estimate = record["estimate"]
-    interval = "" if record["low"] is None else f" [{record['low']:.3g}, {record['high']:.3g}]"
+    known = record["low"] is not None and record["low"] < record["high"]
+    interval = f" [{record['low']:.3g}, {record['high']:.3g}]" if known else ""
     where = record.get("context", "")
-    prediction = str((record.get("prediction") or {}).get("value", ""))
     return (
+        number,
         record["name"],
-        record["verdict"],
+        _verdict(record),
         "" if estimate is None else f"{estimate:.3g}{interval}{f' at {where}' if where else ''}",
         record["claimed"],
-        prediction,
+        str((record.get("prediction") or {}).get("value", "")),
+        sentences.robust(record),
         record["seeds"],
         record["trials"],
-        record["scope"],
+        sentences.scope(record),
     )
 
 
