@@ -11,7 +11,7 @@ from studies.record import Claim, Study, arm_label, listed
 
 FORMATS = ("terminal", "markdown", "html", "json")
 
-COLUMNS = ("", "claim", "verdict", "estimate", "claimed", "predicted", "robust", "seeds", "trials", "scope")
+COLUMNS = ("", "claim", "verdict", "estimate", "claimed", "predicted", "seeds", "trials", "scope")
 
 
 def estimand(claim: Claim) -> str:
@@ -96,16 +96,10 @@ def board(records: list[dict], format: str) -> str:
 
         return story.page(records)
     frame = pd.DataFrame([_row(record) for record in records], columns=list(COLUMNS))
-    if not any(record.get("robustness") for record in records):
-        frame = frame.drop(columns="robust")
     table = frame.to_markdown(index=False, tablefmt="github" if format == "markdown" else "simple")
-    notes = {
-        "Stale:": {record["name"]: record.get("stale") for record in records},
-        "It depends:": {record["name"]: sentences.disagreement(record) for record in records},
-        "Not run yet:": {r["name"]: r["command"] for r in records if r["verdict"] == sentences.NOT_RUN},
-    }
-    told = [_list(title, {name: words for name, words in some.items() if words}) for title, some in notes.items()]
-    return "\n\n".join(filter(None, (table, *told, counted(records))))
+    lines = [f"- {record['name']}: {told}" for record in records if (told := sentences.disagreement(record))]
+    differ = ["\n".join(("It depends:", "", *lines))] if lines else []
+    return "\n\n".join((table, *differ, counted(records)))
 
 
 def short(records: list[dict]) -> str:
@@ -114,9 +108,9 @@ def short(records: list[dict]) -> str:
         (
             "" if record.get("number") is None else record["number"],
             record["quote"],
-            f"{sentences.SYMBOLS[record['verdict']]} {_verdict(record)}",
+            f"{sentences.SYMBOLS[sentences.standing(record)]} {_standing(record)}",
             sentences.came_to(record),
-            sentences.scope(record),
+            sentences.scope(record).removesuffix("; quick profile"),
         )
         for record in records
     ]
@@ -127,7 +121,7 @@ def short(records: list[dict]) -> str:
 
 def counted(records: list[dict]) -> str:
     """How many claims have which verdict: `9 supported; 3 not run`."""
-    verdicts = [record["verdict"] for record in records]
+    verdicts = [sentences.standing(record) for record in records]
     return "; ".join(f"{verdicts.count(name)} {name}" for name in sentences.SYMBOLS if name in verdicts)
 
 
@@ -135,18 +129,14 @@ def _piped(cells: Iterable[object]) -> str:
     return f"| {' | '.join(str(cell).replace('|', '&#124;') for cell in cells)} |"
 
 
-def _list(title: str, lines: dict[str, str]) -> str:
-    return "\n".join((f"{title}\n", *(f"- {name}: {words}" for name, words in lines.items()))) if lines else ""
-
-
-def _verdict(record: dict) -> str:
-    return ", ".join(filter(None, (record["verdict"], sentences.tally(record))))
+def _standing(record: dict) -> str:
+    return ", ".join(filter(None, (sentences.standing(record), sentences.tally(record))))
 
 
 def _row(record: dict) -> tuple:
     number = "" if record.get("number") is None else record["number"]
     if record["verdict"] == sentences.NOT_RUN:
-        return (number, record["name"], sentences.NOT_RUN, *[""] * (len(COLUMNS) - 3))
+        return (number, record["name"], f"not run: {record['command']}", *[""] * (len(COLUMNS) - 3))
     estimate = record["estimate"]
     known = record["low"] is not None and record["low"] < record["high"]
     interval = f" [{record['low']:.3g}, {record['high']:.3g}]" if known else ""
@@ -154,11 +144,10 @@ def _row(record: dict) -> tuple:
     return (
         number,
         record["name"],
-        _verdict(record),
+        _standing(record),
         "" if estimate is None else f"{estimate:.3g}{interval}{f' at {where}' if where else ''}",
         record["claimed"],
         str((record.get("prediction") or {}).get("value", "")),
-        sentences.robust(record),
         record["seeds"],
         record["trials"],
         sentences.scope(record),

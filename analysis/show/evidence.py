@@ -11,6 +11,9 @@ from studies.record import arm_label
 WIDE = 30
 """How many times as large the greatest number is as the least where an axis becomes logarithmic."""
 
+MOST_LEVELS = 24
+"""That a curve is drawn through."""
+
 ROW, PANEL = 38, 118
 """The height of a context's row, and of its panel of curves."""
 
@@ -34,26 +37,32 @@ def forest(record: dict) -> Drawn | None:
     scale = _scale_of(rule, contexts, predicted)
     top, bottom = 36, 36 + ROW * len(contexts) + 4
     parts = _ground(rule, scale, top, bottom)
-    parts += drawing.axis(scale, top, bottom, lambda number: _tick(rule, number), _unit(rule))
+    parts += drawing.axis(scale, top, bottom, lambda number: _tick(rule, number), sentences.unit(rule).strip())
     for place, context in enumerate(contexts):
         parts += _row(rule, context, scale, top + ROW * place)
     if predicted is not None:
         parts.append(drawing.diamond(scale(predicted), bottom, "literature"))
     said = "; ".join(_in_words(rule, context) for context in contexts)
     description = f"{record['estimand']}: {said}. The claim: {sentences.asked(rule)}."
-    return drawing.figure(parts, bottom + 32, description), _caption(rule, contexts, predicted)
+    beyond = predicted is not None and not scale.low <= predicted <= scale.high
+    return drawing.figure(parts, bottom + 32, description), _caption(rule, contexts, predicted, beyond)
 
 
 def _scale_of(rule: dict, contexts: list[dict], predicted: float | None) -> Scale:
     ends = [c[end] for c in contexts for end in ("estimate", "low", "high") if c[end] is not None]
     ends += [number for c in contexts for _, number, bound in c.get("numbers", ()) if number is not None and bound == 0]
     ends += [] if rule["direction"] == "within" else [rule["margin"]]
-    ends += [*(rule["claimed_band"] or ()), *([] if predicted is None else [predicted])]
+    ends += rule["claimed_band"] or ()
     positive = [end for end in ends if end > 0]
     log = rule["estimand"].endswith("ratio")
     if rule["estimand"] in ("value", "mean") and min(ends) >= 0 and positive:
         log = max(positive) > WIDE * min(positive)
-    return drawing.scale(ends, log)
+    scale = drawing.scale(ends, log)
+    if predicted is None or scale.low <= predicted <= scale.high:
+        return scale
+    wider = drawing.scale([*ends, predicted], log)
+    narrowed = abs(wider(scale.high) - wider(scale.low)) < (scale.end - scale.start) / 2
+    return scale if narrowed else wider  # where a prediction is far off, it is at the edge
 
 
 def _ground(rule: dict, scale: Scale, top: float, bottom: float) -> list[str]:
@@ -105,7 +114,7 @@ def _in_words(rule: dict, context: dict) -> str:
     return f"{where}{sentences.amount(rule, context['estimate'])} {interval}, {sentences.verdict_of(context)}"
 
 
-def _caption(rule: dict, contexts: list[dict], predicted: float | None) -> str:
+def _caption(rule: dict, contexts: list[dict], predicted: float | None, beyond: bool) -> str:
     each = "Dot: the worst; bar: from the least to the greatest; small dots: runs."
     means = "Dot and bar: the estimate and its 95 % interval; small dots: seeds."
     parts = [each if rule["estimand"] == "value" else means]
@@ -118,7 +127,7 @@ def _caption(rule: dict, contexts: list[dict], predicted: float | None) -> str:
     if rule["claimed_band"]:
         parts.append("Band: what is claimed.")
     if predicted is not None:
-        parts.append("◇: the literature.")
+        parts.append(f"◇: the literature{', which is further off' * beyond}.")
     return " ".join(parts)
 
 
@@ -211,7 +220,7 @@ def _curves(record: dict, by_context: dict) -> Drawn:
         y = drawing.scale(values, tall, top + PANEL, top)
         parts += _panel(rule, x, y, places, None if numbers else levels)
         parts.append(drawing.text(EDGE, top - 7, _fitting(sentences.place(context) if context else ""), "name"))
-        for side, some in sides.items():
+        for side, some in ((side, some) for side, some in sides.items() if some):
             parts += _curve(side, some, along, lambda level: x(places[level]), y)
         said.append(f"{sentences.place(context) if context else ''} {_ends(rule, sides, along, levels)}".strip())
     name = along.rpartition(".")[2].replace("_", " ")
@@ -247,6 +256,8 @@ def _curve(side: str, runs: list[dict], along: str, x: Callable, y: Scale) -> li
         by_level.setdefault(run[along], []).append(run)
     parts = [_mark(f"{side} single", x(run[along]), y(run["value"]), run["censored"], 1.8) for run in runs]
     means = [(x(level), y(statistics.fmean(run["value"] for run in some))) for level, some in by_level.items()]
+    if len(means) > MOST_LEVELS:  # which were drawn, not chosen
+        return parts
     means.sort()
     parts.append(drawing.path(means, f"curve {side}"))
     return parts + [_mark(side, *point, False) for point in means]
@@ -274,7 +285,7 @@ def _mean(rule: dict, runs: list[dict]) -> str:
 
 
 def _title(rule: dict) -> str:
-    words = sentences.quantity(rule["measure"]).rstrip(",")
+    words = f"{sentences.quantity(rule['measure'])}{sentences.UNITS.get(rule['measure'], '').replace(' ', ', in ')}"
     return words[0].upper() + words[1:]
 
 
@@ -299,10 +310,4 @@ def _level_unit(rule: dict) -> str:
 
 def _tick(rule: dict, number: float) -> str:
     """What a claim comes to, without its unit."""
-    words = sentences.amount(rule, number)
-    return words.removesuffix(" times").removesuffix(" points").removesuffix(" %")
-
-
-def _unit(rule: dict) -> str:
-    words = sentences.amount(rule, 1.0)
-    return next((unit for unit in ("times", "points", "%") if words.endswith(unit)), "")
+    return sentences.amount(rule, number).removesuffix(sentences.unit(rule))

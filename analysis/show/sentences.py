@@ -8,16 +8,16 @@ from analysis.estimate.measure import measure
 from analysis.estimate.verdicts import INCONCLUSIVE, INVALID, NOT_SUPPORTED, SUPPORTED
 from studies.record import shown
 
-NOT_RUN = "not run"
-SYMBOLS = {SUPPORTED: "✓", NOT_SUPPORTED: "✗", INCONCLUSIVE: "?", INVALID: "!", NOT_RUN: "–"}
+NOT_RUN, STALE = "not run", "stale"
+SYMBOLS = {SUPPORTED: "✓", NOT_SUPPORTED: "✗", INCONCLUSIVE: "?", INVALID: "!", STALE: "↻", NOT_RUN: "–"}
 
 LEADS = {SUPPORTED: "The claim holds", NOT_SUPPORTED: "The claim does not hold", INCONCLUSIVE: "It stays open"}
 HOLDS = {SUPPORTED: "holds", NOT_SUPPORTED: "does not hold", INCONCLUSIVE: "stays open"}
 
 MEASURES = {
-    "time_to_target": "training time to the target, in epochs,",
+    "time_to_target": "training time to the target",
     "examples_to_target": "number of training examples to the target",
-    "seconds_to_target": "training time to the target, in seconds,",
+    "seconds_to_target": "training time to the target by the clock",
     "accuracy_gap": "gap between training and validation accuracy",
     "loss_gap": "gap between validation and training loss",
     "success": "share of runs that succeed",
@@ -26,18 +26,32 @@ MEASURES = {
     "agrees": "share of runs that end as theory says",
     "correlation": "rank correlation",
     "enabling": "gain that makes the deadline (1 is none)",
-    "months": "training time in months",
-    "millions": "number of weights in millions",
-    "billions": "number of weights in billions",
+    "months": "training time",
+    "millions": "number of weights",
+    "billions": "number of weights",
     "share": "share of the whole",
 }
 """Of a trial, in plain words; other names are told by `quantity`."""
+
+UNITS = {
+    "months": " months",
+    "millions": " million",
+    "billions": " billion",
+    "time_to_target": " epochs",
+    "seconds_to_target": " s",
+}
+"""Of measures that are no shares, where it is not the bare number."""
 
 MOST_NAMED = 4
 """Contexts that a sentence lists."""
 
 NEARLY = 5e-3
 """How far a prediction may be from what was computed, relative to itself, to agree with it."""
+
+
+def standing(record: dict) -> str:
+    """A record's verdict, or `stale` if that is of another card, profile or code than there is now."""
+    return STALE if record.get("stale") else record["verdict"]
 
 
 def verdict_of(context: dict) -> str:
@@ -80,6 +94,8 @@ def sentence(record: dict) -> str:
     lead = LEADS[record["verdict"]]
     if record["verdict"] == NOT_SUPPORTED and tally(record):
         lead = "The claim does not hold everywhere"
+    if record["verdict"] == SUPPORTED and tally(record):  # of an existential claim
+        lead = "The claim holds somewhere, which is all that it says"
     return f"{lead}: {finding(record)} ({scope(record)})."
 
 
@@ -118,22 +134,27 @@ def amount(rule: dict, number: float | None) -> str:
     """A number of a claim's own in a unit that says what it is: `+0.5 points`, `97.9 %`, `0.96 times`."""
     if number is None or not math.isfinite(number):
         return "–"
+    changes = rule["estimand"] in ("difference", "slope", "importance_lead")
+    words = plain(100 * number if unit(rule) in (" points", " %") else number)
+    return f"{'+' * (changes and number > 0 and words != '0')}{words}{unit(rule)}"
+
+
+def unit(rule: dict) -> str:
+    """What a claim's own number is in, with a space before it; empty for a bare number."""
     if rule["estimand"].endswith("ratio"):
-        return f"{plain(number)} times"
-    if not is_share(rule["measure"]):
-        return plain(number)
-    if rule["estimand"] in ("difference", "slope"):
-        return f"{_signed(100 * number)} points"
-    return f"{plain(100 * number)} %"
+        return " times"
+    if rule["estimand"] == "importance_lead":
+        return " points"
+    if is_share(rule["measure"]):
+        return " points" if rule["estimand"] in ("difference", "slope") else " %"
+    return UNITS.get(rule["measure"], "")
 
 
 def span(rule: dict, low: float | None, high: float | None) -> str:
     """An interval in that unit, in brackets; empty where there is none."""
     if low is None or high is None or low == high:
         return ""
-    ends = [amount(rule, end) for end in (low, high)]
-    unit = next((unit for unit in (" points", " times", " %") if all(end.endswith(unit) for end in ends)), "")
-    return f"[{', '.join(end.removesuffix(unit) for end in ends)}]"
+    return f"[{', '.join(amount(rule, end).removesuffix(unit(rule)) for end in (low, high))}]"
 
 
 def asked(rule: dict) -> str:
@@ -282,6 +303,10 @@ def _ahead(rule: dict, number: float) -> tuple[str, str]:
     return (f"{size} {'higher' if number > 0 else 'lower'}", "than") if number else ("the same", "as")
 
 
+def _explained(rule: dict, number: float) -> tuple[str, str]:
+    return f"{plain(abs(100 * number))} % {'more' if number > 0 else 'less'}", "than"
+
+
 def _itself(rule: dict, number: float) -> tuple[str, str]:
     return amount(rule, number), ""
 
@@ -319,6 +344,13 @@ PHRASES: dict[str, Phrase] = {
         ),
         _itself,
     ),
+    "importance_lead": (
+        lambda rule: (
+            f"the {_along(rule)} explains {{amount}} of what moves the {quantity(rule['measure'])} {{link}} the most "
+            f"important other setting"
+        ),
+        _explained,
+    ),
 }
 """Of each estimand a sentence with a place for the amount; and how an amount is said, with what links it on."""
 
@@ -334,11 +366,6 @@ def _estimate(context: dict) -> float:
 def is_share(name: str) -> bool:
     """Whether a measure is a share, which is told in percent."""
     return measure(name).share or name in ("accuracy_gap", "success", "share", "agrees")
-
-
-def _signed(number: float) -> str:
-    words = plain(number)
-    return words if number < 0 or words == "0" else f"+{words}"
 
 
 def plain(number: float) -> str:

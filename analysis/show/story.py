@@ -67,7 +67,7 @@ def page(records: list[dict]) -> str:
 
 
 def _told(record: dict) -> Told:
-    verdict = record["verdict"]
+    verdict = sentences.standing(record)
     profile = record.get("profile", "")
     return Told(
         record=record,
