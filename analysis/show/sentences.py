@@ -368,6 +368,17 @@ def is_share(name: str) -> bool:
     return measure(name).share or name in ("accuracy_gap", "success", "share", "agrees")
 
 
+def duration(seconds: float) -> str:
+    """Seconds in the unit that reads best.
+
+    >>> [duration(each) for each in (0.5, 90, 5400, 360000)]
+    ['0.5 s', '90 s', '90 min', '100 h']
+    """
+    unit, name = next((each for each in ((3600, "h"), (60, "min")) if seconds >= 2 * each[0]), (1, "s"))
+    unit, name = (60, "min") if name == "h" and seconds < 3 * 3600 else (unit, name)
+    return f"{seconds / unit:.3g} {name}"
+
+
 def plain(number: float) -> str:
     """Three digits, and one after the point; powers of ten below a ten thousandth and from a million on."""
     if number == 0:

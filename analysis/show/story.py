@@ -9,8 +9,7 @@ import jinja2
 from markupsafe import Markup
 
 from analysis.show import evidence, sentences
-from analysis.show.plans import duration
-from analysis.show.sentences import NOT_RUN, SYMBOLS
+from analysis.show.sentences import NOT_RUN, SYMBOLS, duration
 
 OTHERS = "Other claims"
 """The chapter of those that are none of the article's."""
