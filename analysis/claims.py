@@ -3,6 +3,7 @@
 import json
 import sys
 from collections.abc import Mapping
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -16,14 +17,13 @@ from analysis.estimate.estimands import CLOCKS
 from analysis.estimate.verdicts import Evidence, Verdict
 from analysis.show import board
 from studies.contract import Tag
-from studies.record import Study, StudyError
+from studies.record import Claim, Study, StudyError
 
 FILE = "verdict.json"
 """Its name among an execution's artifacts."""
 
-RULE = ("estimand", "measure", "of", "against", "along", "target", "metric", "guard", "direction", "margin",
-        "why_margin", "claimed_band", "across", "alpha_look")  # fmt: skip
-"""Of a claim, what a record has of the rule by which it was judged."""
+NO_RULE = ("id", "version", "quote", "kind", "positive", "negative", "prediction", "profile", "number", "chapter")
+"""Of a claim, what is no part of the rule that it is judged by."""
 
 SHIPPED = Path(__file__).parent.parent / "conf" / "study" / "claims"
 
@@ -173,21 +173,12 @@ def record(
     levels = list(study.factors)
     return _plain(
         {
-            "name": claim.id,
-            "version": claim.version,
-            "number": claim.number,
-            "chapter": claim.chapter,
-            "quote": claim.quote,
-            "kind": claim.kind,
+            **_of_card(claim),
             "scope": board.scope(study, used, settings),
             "setting": board.setting(study, used, settings),
             "command": tags.get("mlflow.source.name", ""),
-            "profile": claim.profile,
-            "estimand": board.estimand(claim),
-            "rule": {name: getattr(claim, name) for name in RULE},
             "context": main_context.context if main_context and len(found.contexts) > 1 else "",
             **numbers,
-            "claimed": board.claimed(claim),
             "direction": found.direction,
             "magnitude": found.magnitude,
             "verdict": found.verdict,
@@ -198,7 +189,6 @@ def record(
             "saved": (len(study.seeds) - found.look) * (len(used) // len(found.seeds)) if found.look else 0,
             "failures": int((used["status"] != "finished").sum()),
             "controls": found.controls,
-            "prediction": claim.prediction,
             "card": study.card,
             "commit": tags.get("mlflow.source.git.commit", ""),
             "machine": tags.get("machine", ""),
@@ -214,7 +204,24 @@ def record(
     )
 
 
-def _of_record(claim, found: Verdict, trials: pd.DataFrame, epochs: pd.DataFrame | None) -> pd.DataFrame:
+def _of_card(claim: Claim) -> dict:
+    """What a record has of the card."""
+    return {
+        "name": claim.id,
+        "version": claim.version,
+        "number": claim.number,
+        "chapter": claim.chapter,
+        "quote": claim.quote,
+        "kind": claim.kind,
+        "profile": claim.profile,
+        "estimand": board.estimand(claim),
+        "claimed": board.claimed(claim),
+        "rule": {name: value for name, value in asdict(claim).items() if name not in NO_RULE},
+        "prediction": claim.prediction,
+    }
+
+
+def _of_record(claim: Claim, found: Verdict, trials: pd.DataFrame, epochs: pd.DataFrame | None) -> pd.DataFrame:
     """The trials with their `value` and whether it is `censored`; of an invalid verdict nothing is known."""
     if found.verdict == verdicts.INVALID:
         return trials.assign(value=np.nan, censored=False)

@@ -4,6 +4,7 @@ import math
 import statistics
 from collections.abc import Callable
 
+from analysis.estimate.arms import as_level
 from analysis.show import drawing, sentences
 from analysis.show.drawing import EDGE, WIDTH, Scale
 from studies.record import arm_label
@@ -164,7 +165,7 @@ def _runs(record: dict) -> dict[str, dict[str, list[dict]]]:
 
 
 def _matches(rule: dict, run: dict) -> bool:
-    return all(run[factor] in levels for factor, levels in rule.items())
+    return all(as_level(run[factor]) in map(as_level, levels) for factor, levels in rule.items())
 
 
 def _pairs(record: dict, by_context: dict) -> Drawn:
@@ -175,10 +176,10 @@ def _pairs(record: dict, by_context: dict) -> Drawn:
     scale, high = drawing.scale(values, log), 58
     bottom = 6 + high * len(by_context)
     parts = drawing.axis(scale, 6, bottom, lambda number: _level(rule, number), _level_unit(rule))
-    said = []
+    said, one_each = [], all(_one_each(runs) for sides in by_context.values() for runs in sides.values())
     for place, (context, sides) in enumerate(by_context.items()):
         rows = {"of": 6 + high * place + 26, "against": 6 + high * place + 44}
-        ends = {run["seed"]: scale(run["value"]) for run in sides["against"]}
+        ends = {run["seed"]: scale(run["value"]) for run in sides["against"]} if one_each else {}
         parts += [
             drawing.line(scale(run["value"]), rows["of"], ends[run["seed"]], rows["against"], "pair")
             for run in sides["of"]
@@ -197,9 +198,15 @@ def _pairs(record: dict, by_context: dict) -> Drawn:
     cut = any(run["censored"] for sides in by_context.values() for runs in sides.values() for run in runs)
     caption = (
         f"{_title(rule)} of each run, {MARKS['of']} {sentences.arms(rule['of'])} and {MARKS['against']} "
-        f"{sentences.arms(rule['against'])}, with the means; a line joins the two of a seed.{CUT * cut}"
+        f"{sentences.arms(rule['against'])}, with the means; "
+        f"{'a line joins the two of a seed' if one_each else 'the best tuned of several is judged'}.{CUT * cut}"
     )
     return drawing.figure(parts, bottom + 32, description), caption
+
+
+def _one_each(runs: list[dict]) -> bool:
+    """Whether there is one arm, so that each seed has one run."""
+    return len({run["seed"] for run in runs}) == len(runs)
 
 
 def _curves(record: dict, by_context: dict) -> Drawn:
@@ -228,7 +235,8 @@ def _curves(record: dict, by_context: dict) -> Drawn:
     of, against = (f"{MARKS[side]} {sentences.arms(rule[side])}" for side in MARKS)
     keys = f": {of}, {against} (dashed)" if rule["of"] else ""
     cut = any(run["censored"] for run in runs)
-    caption = f"{_title(rule)} over the {name}{keys}. Lines: means over the seeds; dots: runs."
+    lines = " Lines: means over the seeds; dots: runs." if len(levels) <= MOST_LEVELS else " Each dot is a run."
+    caption = f"{_title(rule)} over the {name}{keys}.{lines}"
     return (
         drawing.figure(parts, 20 + (PANEL + 40) * len(by_context) - 6, description),
         caption + CUT * cut,

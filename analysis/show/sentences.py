@@ -266,7 +266,7 @@ def had_to_be(rule: dict) -> str:
     direction, margin, band = rule["direction"], rule["margin"], rule["claimed_band"]
     tells = PHRASES[rule["estimand"]][1]
     nothing = 1.0 if rule["estimand"].endswith("ratio") else 0.0
-    compared = rule["estimand"] in ("difference", "ratio", "spread_ratio", "stable_ratio")
+    compared = PHRASES[rule["estimand"]][1] is not _itself
     if not compared:
         beyond = "" if direction == "within" else f"{direction} {amount(rule, margin)}"
     elif margin == nothing:
@@ -343,6 +343,13 @@ PHRASES: dict[str, Phrase] = {
             f"{{amount}} that of the best"
         ),
         _itself,
+    ),
+    "interaction_ratio": (
+        lambda rule: (
+            f"the {quantity(rule['measure'])} with {arms(rule['of'])} over that with {arms(rule['against'])} is "
+            f"{{amount}} {{link}} with {arms(rule['beside'])}"
+        ),
+        _more,
     ),
     "importance_lead": (
         lambda rule: (
