@@ -436,6 +436,8 @@ def test_every_claim_that_ships_is_on_the_board_before_it_has_run(fresh, tmp_pat
     rows = claims.rows(tmp_path)
     assert {row["name"] for row in rows} == {file.stem for file in claims.SHIPPED.glob("*.yaml")}
     assert all(row["verdict"] == "not run" for row in rows)
+    places = [row["number"] for row in rows]
+    assert places == sorted(places) and rows[0]["name"] == "weights_dominate"
 
 
 def test_a_look_knows_nothing_of_later_seeds():
