@@ -51,7 +51,7 @@ def main(arguments: list[str] | None = None) -> int:
 def rows(root: str | Path = "mlruns") -> list[dict]:
     """One record a claim and profile in the order of the article: its latest verdict; of what ships and has none, so.
 
-    An invalid verdict is shown only where there is no other.
+    An invalid verdict is shown only where there is no other. Each has the `command` that runs it.
     """
     try:
         names = load.studies(root)
@@ -66,8 +66,9 @@ def rows(root: str | Path = "mlruns") -> list[dict]:
         for execution in executions:
             if Tag.VERDICT in execution.tags:
                 record = json.loads(load.text(execution, FILE, root))
-                if " -m " in record.get("command", "") and (SHIPPED / f"{record['name']}.yaml").exists():
-                    record["command"] = _command(record["name"], record["profile"])
+                shipped = (SHIPPED / f"{record['name']}.yaml").exists()
+                command = _command(record["name"], record["profile"]) if shipped else ""
+                record["command"] = command or execution.tags.get("mlflow.source.name", "")
                 place = record["name"], record["profile"]
                 found[place] = max(found.get(place, record), record, key=_counts)
     for file in sorted(SHIPPED.glob("*.yaml")):
@@ -176,7 +177,6 @@ def record(
             **_of_card(claim),
             "scope": board.scope(study, used, settings),
             "setting": board.setting(study, used, settings),
-            "command": tags.get("mlflow.source.name", ""),
             "context": main_context.context if main_context and len(found.contexts) > 1 else "",
             **numbers,
             "direction": found.direction,
