@@ -176,6 +176,9 @@ def test_the_literature_is_held_against_what_was_measured(value, agrees):
 def test_why_a_claim_stays_open_and_how_far_a_verdict_bears_is_told():
     one = record(margin=0.1)
     changes = [{"change": "test accuracy", "verdict": INCONCLUSIVE}, {"change": "half", "verdict": SUPPORTED}]
+    because = "open at 4 seeds: digits; about 40 seeds would decide it"
+    assert one["because"] == because.rpartition(";")[0]
+    assert sentences.because(one | {"because": because}) == "4 seeds do not settle it; about 40 seeds would decide it"
     text = Page(story.page([one | {"needed": 40, "robustness": changes}])).text
     assert one["verdict"] == INCONCLUSIVE and "Why it stays open: 4 seeds do not settle it." in text
     assert "about 40 seeds would be needed" in text
@@ -200,6 +203,7 @@ def test_the_short_board_is_a_table_that_the_readme_holds(records, tmp_path, cap
     copy = tmp_path / "README.md"
     copy.write_text(readme.README.read_text(encoding="utf-8"), encoding="utf-8")
     monkeypatch.setattr(readme, "README", copy)
+    (tmp_path / "none").mkdir()
     assert readme.main(["--board", "--root", str(tmp_path / "none")]) == 0
     text = copy.read_text(encoding="utf-8")
     assert text.count(readme.BOARD) == 1 and "– not run" in text and "0 supported" not in text

@@ -121,8 +121,11 @@ def finding(record: dict) -> str:
 def because(record: dict) -> str:
     """Why it stays open, empty if it does not."""
     said = record.get("because", "") if record["verdict"] == INCONCLUSIVE else ""
-    few = re.match(r"open at (\d+) seeds", said)
-    return f"{few[1]} seeds do not settle it" if few else said
+    few, rest = (
+        re.match(r"open at (\d+) seeds", said),
+        re.search(r"; (about|more than|more seeds|the estimate) .*", said),
+    )
+    return f"{few[1]} seeds do not settle it{rest[0] if rest else ''}" if few else said
 
 
 def scope(record: dict) -> str:
