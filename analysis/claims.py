@@ -3,6 +3,7 @@
 import json
 import sys
 from collections.abc import Mapping
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -11,15 +12,18 @@ import pandas as pd
 import yaml
 
 from analysis import command, load
-from analysis.estimate import columns, verdicts
+from analysis.estimate import columns, estimands, verdicts
 from analysis.estimate.estimands import CLOCKS
 from analysis.estimate.verdicts import Evidence, Verdict
 from analysis.show import board
 from studies.contract import Tag
-from studies.record import Study, StudyError
+from studies.record import Claim, Study, StudyError
 
 FILE = "verdict.json"
 """Its name among an execution's artifacts."""
+
+NO_RULE = ("id", "version", "quote", "kind", "positive", "negative", "prediction", "profile", "number", "chapter")
+"""Of a claim, what is no part of the rule that it is judged by."""
 
 SHIPPED = Path(__file__).parent.parent / "conf" / "study" / "claims"
 
@@ -28,10 +32,18 @@ def main(arguments: list[str] | None = None) -> int:
     """Print the board; gives the exit code, 2 for what the user can put right."""
     parser = command.parser("claims", "Show what has been decided of the claims.")
     parser.add_argument("--format", choices=board.FORMATS, default="terminal")
+    parser.add_argument("--short", action="store_true", help="a small table in Markdown, as the README has it")
+    parser.add_argument("--to", type=Path, metavar="FILE", help="write it there instead")
     options = parser.parse_args(arguments)
 
     def run():
-        print(board.board(rows(options.root), options.format))
+        found = rows(options.root)
+        text = board.short(found) if options.short else board.board(found, options.format)
+        if options.to is None:
+            print(text)
+        else:
+            options.to.write_text(f"{text}\n", encoding="utf-8")
+            print(options.to)
 
     return command.ended(run)
 
@@ -39,7 +51,7 @@ def main(arguments: list[str] | None = None) -> int:
 def rows(root: str | Path = "mlruns") -> list[dict]:
     """One record a claim and profile in the order of the article: its latest verdict; of what ships and has none, so.
 
-    An invalid verdict is shown only where there is no other.
+    An invalid verdict is shown only where there is no other. Each has the `command` that runs it.
     """
     try:
         names = load.studies(root)
@@ -54,6 +66,9 @@ def rows(root: str | Path = "mlruns") -> list[dict]:
         for execution in executions:
             if Tag.VERDICT in execution.tags:
                 record = json.loads(load.text(execution, FILE, root))
+                shipped = (SHIPPED / f"{record['name']}.yaml").exists()
+                command = _command(record["name"], record["profile"]) if shipped else ""
+                record["command"] = command or execution.tags.get("mlflow.source.name", "")
                 place = record["name"], record["profile"]
                 found[place] = max(found.get(place, record), record, key=_counts)
     for file in sorted(SHIPPED.glob("*.yaml")):
@@ -66,9 +81,14 @@ def rows(root: str | Path = "mlruns") -> list[dict]:
                 "quote": card["quote"],
                 "kind": card["kind"],
                 "verdict": "not run",
-                "command": f"python -m studies.run +study=claims/{file.stem}",
+                "command": _command(file.stem),
             }
     return sorted(found.values(), key=_place)
+
+
+def _command(name: str, profile: str = "quick") -> str:
+    """What runs a claim that ships alone."""
+    return f"python -m studies.run +study=claims/{name}" + f" profile={profile}" * (profile != "quick")
 
 
 def _place(record: dict) -> tuple:
@@ -148,24 +168,17 @@ def record(
     assert claim is not None  # noqa: S101
     used = evidence.trials[evidence.trials["seed"].isin(found.seeds)] if found.seeds else evidence.trials
     sides = [side for side in (evidence.positive, evidence.negative) if side is not None]
-    every = pd.concat([used, *sides], ignore_index=True)
+    every = pd.concat([_of_record(claim, found, part, evidence.epochs) for part in (used, *sides)], ignore_index=True)
     main_context = verdicts.deciding(claim, found)
     numbers = {name: getattr(main_context, name) if main_context else np.nan for name in ("estimate", "low", "high")}
     levels = list(study.factors)
     return _plain(
         {
-            "name": claim.id,
-            "version": claim.version,
-            "number": claim.number,
-            "chapter": claim.chapter,
-            "quote": claim.quote,
-            "kind": claim.kind,
+            **_of_card(claim),
             "scope": board.scope(study, used, settings),
-            "profile": claim.profile,
-            "estimand": board.estimand(claim),
+            "setting": board.setting(study, used, settings),
             "context": main_context.context if main_context and len(found.contexts) > 1 else "",
             **numbers,
-            "claimed": board.claimed(claim),
             "direction": found.direction,
             "magnitude": found.magnitude,
             "verdict": found.verdict,
@@ -176,7 +189,6 @@ def record(
             "saved": (len(study.seeds) - found.look) * (len(used) // len(found.seeds)) if found.look else 0,
             "failures": int((used["status"] != "finished").sum()),
             "controls": found.controls,
-            "prediction": claim.prediction,
             "card": study.card,
             "commit": tags.get("mlflow.source.git.commit", ""),
             "machine": tags.get("machine", ""),
@@ -187,9 +199,33 @@ def record(
             "said": board.said(study, found),
             "contexts": found.record()["contexts"],
             "tuning": [] if evidence.tuned is None else json.loads(evidence.tuned.to_json(orient="records")),
-            "runs": every[["key", "role", "status", "seed", *levels]].to_dict("records"),
+            "runs": every[["key", "role", "status", "seed", *levels, "value", "censored"]].to_dict("records"),
         }
     )
+
+
+def _of_card(claim: Claim) -> dict:
+    """What a record has of the card."""
+    return {
+        "name": claim.id,
+        "version": claim.version,
+        "number": claim.number,
+        "chapter": claim.chapter,
+        "quote": claim.quote,
+        "kind": claim.kind,
+        "profile": claim.profile,
+        "estimand": board.estimand(claim),
+        "claimed": board.claimed(claim),
+        "rule": {name: value for name, value in asdict(claim).items() if name not in NO_RULE},
+        "prediction": claim.prediction,
+    }
+
+
+def _of_record(claim: Claim, found: Verdict, trials: pd.DataFrame, epochs: pd.DataFrame | None) -> pd.DataFrame:
+    """The trials with their `value` and whether it is `censored`; of an invalid verdict nothing is known."""
+    if found.verdict == verdicts.INVALID:
+        return trials.assign(value=np.nan, censored=False)
+    return estimands.measured(claim, trials, epochs)
 
 
 def _plain(value):

@@ -36,7 +36,7 @@ def test_a_claim_is_judged_at_a_look_kept_and_not_run_again(here, made):
     assert (code == 0 and "0 to run" in again) or "to run" not in again
     assert len(load.executions("lr_extremes", made)) == 1
     [row] = [row for row in claims.rows(made) if row["name"] == "lr_extremes"]
-    assert row == record
+    assert row == record | {"command": "python -m studies.run +study=claims/lr_extremes"}
 
     code, _, error = run("claim.hypothesis.margin=1.0")
     assert code == 2 and "has changed since its version 1" in error

@@ -511,6 +511,14 @@ def test_a_record_is_json_whatever_is_missing_and_the_board_has_a_row_for_it():
     assert [record["verdict"] for record in records] == [SUPPORTED, INVALID]
     assert records[0]["estimate"] == pytest.approx(0.1116667) and records[1]["estimate"] is None
     assert "missing" in records[1]["invalid_because"]
+    [context] = records[0]["contexts"]
+    assert [(seed, bound) for seed, _, bound in context["numbers"]] == [(seed, 0) for seed in range(6)]
+    assert np.mean([number for _, number, _ in context["numbers"]]) == pytest.approx(context["estimate"])
+    values = {run["key"]: run["value"] for run in records[0]["runs"]}
+    assert (
+        values == dict(zip(whole["key"], whole["val_accuracy"], strict=True)) and not records[0]["runs"][0]["censored"]
+    )
+    assert {run["value"] for run in records[1]["runs"]} == {None}
     asked_for = "name quote kind scope estimand estimate low high direction magnitude verdict seeds trials failures "
     asked_for += "controls prediction card commit when seconds invalid_because"
     assert set(asked_for.split()) <= records[0].keys()
@@ -525,6 +533,8 @@ def test_every_claim_that_ships_is_on_the_board_before_it_has_run(fresh, tmp_pat
     rows = claims.rows(tmp_path)
     assert {row["name"] for row in rows} == {file.stem for file in claims.SHIPPED.glob("*.yaml")}
     assert all(row["verdict"] == "not run" for row in rows)
+    places = [row["number"] for row in rows]
+    assert places == sorted(places) and rows[0]["name"] == "weights_dominate"
 
 
 def test_a_look_knows_nothing_of_later_seeds():
@@ -547,6 +557,8 @@ def test_the_better_end_is_known_where_it_was_reached():
     epochs = pd.DataFrame(rows, columns=["key", "epoch", "val_accuracy"])
     [found] = estimands.samples(claim, trials, epochs, ["rate"])
     assert found.bounds.tolist() == [0, 1]
+    numbers = verdicts.judged(replace(claim, margin=2.0), found).numbers  # ratios, not their logarithms
+    assert [number for _, number, _ in numbers] == pytest.approx(np.exp(found.numbers)) and numbers[1][2] == 1
 
 
 def test_a_spread_is_not_taken_of_the_levels_that_are_left():

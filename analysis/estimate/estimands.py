@@ -65,15 +65,13 @@ def samples(
     Raises:
         StudyError: there is no such measure, or no arm of a side in a context.
     """
-    # Each context by itself: what a failure scores on one dataset is nothing of another's.
-    parts = [_measured(claim, part, epochs) for _, part in _contexts(trials, list(claim.across))]
-    measured = pd.concat(parts).loc[trials.index] if parts else trials
+    known = measured(claim, trials, epochs)
     across = by if claim.estimand in ("value", "mean") else list(claim.across)
     found = []
-    for levels, part in _contexts(measured, across):
+    for levels, part in _contexts(known, across):
         if claim.beside and matching(part, claim.beside).all():
             continue
-        sides, both = baselines(claim, part, by), _set_beside(claim, measured, levels, part)
+        sides, both = baselines(claim, part, by), _set_beside(claim, known, levels, part)
         for against in sides:
             one = replace(claim, against=against)
             named = [arm_label(levels)] * bool(levels) + [f"against {_named(against, sides)}"] * (len(sides) > 1)
@@ -82,12 +80,12 @@ def samples(
     return found
 
 
-def _set_beside(claim: Claim, measured: pd.DataFrame, levels: dict, part: pd.DataFrame) -> pd.DataFrame:
+def _set_beside(claim: Claim, known: pd.DataFrame, levels: dict, part: pd.DataFrame) -> pd.DataFrame:
     """A context's trials and those that they are set beside, of an interaction."""
     if not claim.beside:
         return part
     rest = {factor: [level] for factor, level in levels.items() if factor not in claim.beside}
-    return pd.concat([part, measured[matching(measured, claim.beside | rest)]])
+    return pd.concat([part, known[matching(known, claim.beside | rest)]])
 
 
 def baselines(claim: Claim, trials: pd.DataFrame, by: list[str]) -> list[dict]:
@@ -103,6 +101,17 @@ def baselines(claim: Claim, trials: pd.DataFrame, by: list[str]) -> list[dict]:
 def _named(rule: dict, others: list[dict]) -> str:
     """A rule of one arm by the factors that tell it from others."""
     return arm_label({factor: levels[0] for factor, levels in rule.items() if any(o[factor] != levels for o in others)})
+
+
+def measured(claim: Claim, trials: pd.DataFrame, epochs: pd.DataFrame | None) -> pd.DataFrame:
+    """The trials with each one's `value`, what the claim measures of it, and whether it is `censored`.
+
+    Args:
+        epochs: theirs, for a time to target.
+    """
+    # Each context by itself: what a failure scores on one dataset is nothing of another's.
+    parts = [_measured(claim, part, epochs) for _, part in _contexts(trials, list(claim.across))]
+    return pd.concat(parts).loc[trials.index] if parts else trials.assign(value=np.nan, censored=False)
 
 
 def in_unit(claim: Claim, value):
@@ -140,7 +149,7 @@ def _contexts(measured: pd.DataFrame, across: list[str]) -> Iterator[tuple[dict,
 
 
 def _measured(claim: Claim, trials: pd.DataFrame, epochs: pd.DataFrame | None) -> pd.DataFrame:
-    """The trials with each one's `value`, and whether it is `censored`."""
+    """Of one context."""
     frame, censored = trials.assign(censored=False), False
     if claim.measure in CLOCKS:
         parts = []

@@ -46,6 +46,8 @@ class Judged:
         p_outside: one-sided, that the truth is not beyond the nearer end of the claimed band; NaN where none is tested.
         p_for: as p_against, that the truth is not on the claimed side, or that it is bought with accuracy.
         p_inside: as p_outside, that the truth is not inside the band.
+        numbers: of each seed, or each trial of `value`, what it is judged by, in the unit of the margin, and its bound,
+            see `estimands.Sample`: triples of seed, number, bound.
     """
 
     context: str
@@ -61,6 +63,7 @@ class Judged:
     leads: float = np.nan
     p_for: float = np.nan
     p_inside: float = np.nan
+    numbers: tuple[tuple[int, float, float], ...] = ()
 
     @property
     def whole(self) -> str:
@@ -191,7 +194,8 @@ def judged(claim: Claim, sample: Sample) -> Judged:
     some = values[~np.isnan(bounds)] if claim.of else np.empty(0)
     leads = float((np.mean(some > 0) + np.mean(some >= 0)) / 2) if len(some) else np.nan
     p = {"p_against": against, "p_for": float(for_it), "p_outside": outside, "p_inside": inside}
-    return Judged(sample.context, estimate, low, high, n, direction, magnitude, note=note, leads=leads, **p)
+    words = {"note": note, "leads": leads, "numbers": _numbers(claim, sample)}
+    return Judged(sample.context, estimate, low, high, n, direction, magnitude, **words, **p)
 
 
 def _guarded(claim: Claim, ahead: np.ndarray, note: str) -> tuple[str, str]:
@@ -311,9 +315,8 @@ def _every(claim: Claim, sample: Sample) -> Judged:
     values = sample.numbers
     open_ = sample.bounds != 0 if claim.direction != "above" else sample.bounds < 0  # at least so much is above, too
     if not len(values) or not np.isfinite(values).all() or open_.any():
-        return Judged(
-            sample.context, np.nan, np.nan, np.nan, len(values), INCONCLUSIVE, "", np.nan, "a value is missing"
-        )
+        missing = (np.nan, np.nan, np.nan, len(values), INCONCLUSIVE, "", np.nan, "a value is missing")
+        return Judged(sample.context, *missing, numbers=_numbers(claim, sample))
     least, greatest = float(values.min()), float(values.max())
     worst = {"above": least, "below": greatest}.get(claim.direction)
     if worst is None:
@@ -322,7 +325,14 @@ def _every(claim: Claim, sample: Sample) -> Judged:
     magnitude = _magnitude(claim, least, greatest, exact=True)
     good = {"above": worst > claim.margin, "below": worst < claim.margin}.get(claim.direction, magnitude == SUPPORTED)
     said = SUPPORTED if good else NOT_SUPPORTED
-    return Judged(sample.context, worst, least, greatest, len(values), said, magnitude, np.nan)
+    found = (worst, least, greatest, len(values), said, magnitude, np.nan)
+    return Judged(sample.context, *found, numbers=_numbers(claim, sample))
+
+
+def _numbers(claim: Claim, sample: Sample) -> tuple[tuple[int, float, float], ...]:
+    """As `Judged` has them."""
+    triples = zip(sample.seeds, in_unit(claim, sample.numbers), sample.bounds, strict=True)
+    return tuple((int(seed), float(number), float(bound)) for seed, number, bound in triples)
 
 
 def _directed(claim: Claim, sample: Sample) -> tuple[float, float, str]:
