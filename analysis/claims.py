@@ -11,12 +11,12 @@ import pandas as pd
 import yaml
 
 from analysis import command, load
-from analysis.estimate import columns, verdicts
+from analysis.estimate import columns, importance, verdicts
 from analysis.estimate.estimands import CLOCKS
 from analysis.estimate.verdicts import Evidence, Verdict
 from analysis.show import board
 from studies.contract import Tag
-from studies.record import Study, StudyError
+from studies.record import Claim, Study, StudyError
 
 FILE = "verdict.json"
 """Its name among an execution's artifacts."""
@@ -86,6 +86,16 @@ def told(execution: load.Execution, root: str | Path) -> list[str]:
     if Tag.VERDICT not in execution.tags:
         return []
     return json.loads(load.text(execution, FILE, root))["said"]
+
+
+def check_tools(claim: Claim) -> None:
+    """See that what a claim is judged with is installed.
+
+    Raises:
+        StudyError: it is not.
+    """
+    if claim.estimand == "importance_lead":
+        importance.check_installed()
 
 
 def judge(

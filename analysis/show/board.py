@@ -28,6 +28,7 @@ def estimand(claim: Claim) -> str:
         "spread_ratio": f"spread of {measure}{along}: {sides[0]} / {sides[1]}",
         "stable_ratio": f"largest {claim.along} that succeeds: {sides[0]} / {sides[1]}",
         "ends_ratio": f"{measure}{along}: the better end / the best",
+        "importance_lead": f"importance of {claim.along} for {measure} − that of the most important other factor",
     }[claim.estimand]
 
 

@@ -41,7 +41,8 @@ def controls(study: Study, expand: Expand, chosen: list[dict] | None) -> dict[st
 
 def _changed(part: Study, values: dict) -> Study:
     """A part of a study with some settings' values, in place of a factor's levels where it is one."""
-    levels = {factor: (value,) for factor, value in values.items() if factor in part.factors}
+    moving = {factor for group in part.zip for factor in group}
+    levels = {f: (v,) * (len(part.factors[f]) if f in moving else 1) for f, v in values.items() if f in part.factors}
     others = {name: value for name, value in values.items() if name not in levels}
     only = tuple({f: level for f, level in rule.items() if f not in levels} for rule in part.only)
     extra = ({"when": {}, "set": others},) if others else ()
