@@ -75,7 +75,7 @@ def study(scores, seeds=2, **more):
 def few(monkeypatch):
     """Refits enough for a share of 5 %, and forests of few trees."""
     refits, importances = importance.refits, importance.importances
-    monkeypatch.setattr(importance, "refits", lambda *given: refits(*given, count=20))
+    monkeypatch.setattr(importance, "refits", lambda *given: refits(*given[:3], 20))
     monkeypatch.setattr(importance, "importances", lambda x, y, trees=8, seed=0: importances(x, y, 8, seed))
 
 

@@ -53,7 +53,12 @@ class Sample:
 
 
 def samples(
-    claim: Claim, trials: pd.DataFrame, epochs: pd.DataFrame | None, by: list[str], tuned: pd.DataFrame | None = None
+    claim: Claim,
+    trials: pd.DataFrame,
+    epochs: pd.DataFrame | None,
+    by: list[str],
+    tuned: pd.DataFrame | None = None,
+    refits: int = importance.REFITS,
 ) -> list[Sample]:
     """The numbers that a claim is judged by, of each context.
 
@@ -63,6 +68,7 @@ def samples(
         trials, epochs: those frames; the epochs only for a time to target.
         by: the factors.
         tuned: with a claim of the best arms, each arm's levels and the `value` that it was tuned to, more being better.
+        refits: how many there are of an importance.
 
     Raises:
         StudyError: there is no such measure, or no arm of a side in a context.
@@ -77,7 +83,7 @@ def samples(
             *ESTIMANDS[claim.estimand](_Context(claim, part, by, tuned)),
             _scale(claim, part),
             _ahead(claim, part),
-            *_importance(_Context(claim, part, by, tuned)),
+            *_importance(_Context(claim, part, by, tuned), refits),
         )
         for levels, part in _contexts(measured, across)
     ]
@@ -303,7 +309,7 @@ def importance_lead(context: _Context) -> Numbers:
     return _known(leads, table.index)
 
 
-def _importance(context: _Context) -> tuple[np.ndarray, dict[str, float]]:
+def _importance(context: _Context, refits: int) -> tuple[np.ndarray, dict[str, float]]:
     """Of the mean over the seeds the leads in refits, and the importance of each factor."""
     if context.claim.estimand != "importance_lead":
         return np.empty(0), {}
@@ -312,7 +318,7 @@ def _importance(context: _Context) -> tuple[np.ndarray, dict[str, float]]:
     if not np.isfinite(scores).all():
         return np.empty(0), {}
     found = dict(zip(points, importance.importances(where, scores).tolist(), strict=True))
-    return importance.refits(where, scores, list(points).index(context.claim.along)), found
+    return importance.refits(where, scores, list(points).index(context.claim.along), refits), found
 
 
 ESTIMANDS: dict[str, Callable[[_Context], Numbers]] = {

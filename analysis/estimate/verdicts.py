@@ -13,7 +13,7 @@ from scipy.special import stdtr
 
 from analysis.estimate.comparison import scored
 from analysis.estimate.estimands import Sample, in_unit, is_ratio, matching, samples
-from analysis.estimate.importance import lead
+from analysis.estimate.importance import REFITS_OF_CONTROL, lead
 from analysis.estimate.intervals import RESOLUTION, holm, sign_p, t_interval
 from analysis.estimate.measure import measure
 from studies.record import Claim, Study, short
@@ -396,7 +396,7 @@ def _held(claim: Claim, trials: pd.DataFrame, control: pd.DataFrame, by: list[st
     others = [factor for factor in by if factor != claim.along]
     drawn = trials[by].drop_duplicates(others)
     frame = control.drop(columns=claim.along).merge(drawn, on=others)
-    found = [judged(claim, sample) for sample in samples(claim, frame, None, by)]
+    found = [judged(claim, sample) for sample in samples(claim, frame, None, by, refits=REFITS_OF_CONTROL)]
     leads = ", ".join(f"{each.estimate:+.2f}" for each in found)
     if any(each.direction == SUPPORTED for each in found):
         return f"failed: {claim.along} is held, and what was drawn of it bears the claim out ({leads})"

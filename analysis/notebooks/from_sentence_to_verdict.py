@@ -164,9 +164,9 @@ def judged(name, differences):
 
 
 # %% [markdown]
-# One trains three times and reports the best, "as usual". The baseline's number is that of its one run. To see what that
-# does, let the new thing be *the baseline itself*: its 24 seeds make eight groups of three, and in each the best of the
-# three is set against the first.
+# One trains three times and reports the best, "as usual". The baseline's number is that of its one run. To see what
+# that does, let the new thing be *the baseline itself*: its 24 seeds make eight groups of three, and in each the best
+# of the three is set against the first.
 
 # %%
 own = scores("constant")[tuned["constant"]].to_numpy()
@@ -194,8 +194,8 @@ def best_of(values, most=12):
 best_of(own)
 
 # %% [markdown]
-# Hence each arm's trials are all in the table, failures included, and what chooses is never what is reported: tuning has
-# seeds of its own, and the winner is measured afresh.
+# Hence each arm's trials are all in the table, failures included, and what chooses is never what is reported: tuning
+# has seeds of its own, and the winner is measured afresh.
 #
 # ## Unfair, 3: a look at the test set
 #
@@ -205,7 +205,9 @@ best_of(own)
 
 # %%
 of_baseline = scores("constant", "test_accuracy")[tuned["constant"]]
-honest_test = judged("test, both at their tuned rates", scores("triangular", "test_accuracy")[tuned["triangular"]] - of_baseline)
+honest_test = judged(
+    "test, both at their tuned rates", scores("triangular", "test_accuracy")[tuned["triangular"]] - of_baseline
+)
 peeked = judged("test, new one's rate chosen by test", scores("triangular", "test_accuracy").max(axis=1) - of_baseline)
 epoch = judged(
     "best epoch of the baseline against its last",
@@ -214,7 +216,7 @@ epoch = judged(
 pd.DataFrame([honest_test, peeked, epoch]).round(4)
 
 # %% [markdown]
-# A choice among a few rates gains some tenths of a point, whatever is chosen among, and the test set is then no longer a
+# A choice among a few rates, or epochs, gains something whatever is chosen among, and the test set is then no longer a
 # test of anything. That is why the harness scores it once, when training has ended, and gives no curve of it: what is
 # not there cannot be chosen by.
 #
@@ -223,6 +225,7 @@ pd.DataFrame([honest_test, peeked, epoch]).round(4)
 
 # %%
 def row(name, record):
+    """A verdict's record as a row of the table."""
     return {"design": name, "gain": record["estimate"], **{k: record[k] for k in ("low", "high", "verdict")}}
 
 
@@ -238,7 +241,9 @@ designs.assign(**{name: (100 * designs[name]).round(2) for name in ("gain", "low
 def forest(designs, narrow=2.0):
     """Each design's interval beside the margin; what is beyond `narrow` points is cut off at the right."""
     names = list(designs["design"])
-    figure, [axes] = style.grid(["gain in accuracy, points, 95 % interval"], 3.6, 0.3 * len(names), left=style.margin(names))
+    figure, [axes] = style.grid(
+        ["gain in accuracy, points, 95 % interval"], 3.6, 0.3 * len(names), left=style.margin(names)
+    )
     colours = {"supported": style.COLOURS[1], "not supported": style.COLOURS[0], "inconclusive": style.COLOURS[6]}
     for place, each in enumerate(designs.to_dict("records")):
         look = {"color": colours[each["verdict"]], "marker": "o", "markersize": 4}
@@ -255,7 +260,7 @@ def forest(designs, narrow=2.0):
 forest(designs)
 
 # %% [markdown]
-# Orange is *supported*, blue *not supported*, grey *inconclusive*; the untuned baseline's interval lies beyond the right
-# edge. Half of these designs compare something with itself, or nearly so, and the rule, which is the same in all of
-# them, calls most of those supported: a rule cannot mend what it is given. So the design comes first, and is written
+# Orange is *supported*, blue *not supported*, grey *inconclusive*; the untuned baseline's interval lies beyond the
+# right edge. Half of these designs compare something with itself, or nearly so, and the rule, which is the same in all
+# of them, calls most of those supported: a rule cannot mend what it is given. So the design comes first, and is written
 # down: the card's hash is kept before the first trial, and a changed card is refused under the same version.

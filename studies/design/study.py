@@ -65,19 +65,8 @@ def read_study(
     node = arms.mapping(config["study"], "study", "name: my_study")
     _check_names(node, "study.", STUDY, "setting")
     named, tuned, left_out = _roles(node, config, overridden, say)
-    zipped = arms.zipped(node["zip"], named, left_out)
-    together = {factor for group in zipped for factor in group}
-    sampled, points = _sampled(node, named, together, overridden, say)
-    factors = {
-        f: points[f] if f in sampled else arms.levels(f"study.factors.{f}", levels, f in together)
-        for f, levels in named.items()
-    }
-    zipped += (tuple(sampled),) * (len(sampled) > 1)
+    factors, zipped, sampled = _factors(node, named, left_out, overridden, say)
     nuisance, space, draws = _tuning(node, tuned, overridden, say)
-    for group in zipped:
-        if len({len(factors[factor]) for factor in group}) > 1:
-            counts = listed(f"{factor} ({len(factors[factor])})" for factor in group)
-            raise StudyError(f"study.zip moves {counts} together: expected as many levels of each")
     if nuisance == {} and {"study.tuning_seeds"} & overridden:
         say("study.tuning_seeds is void: nothing is tuned")
     _check_metric(node["metric"], config, nuisance)
@@ -142,6 +131,22 @@ def _roles(node, config, overridden, say) -> tuple[dict, dict, set]:
         for factor in names:
             _check_factor(f"study.{role}", factor, config, named | tuned)
     return named, tuned, left_out
+
+
+def _factors(node, named, left_out, overridden, say) -> tuple[dict[str, tuple], tuple, dict[str, Space]]:
+    """The levels of the factors that are compared, the groups that move together, and the ranges drawn from."""
+    zipped = arms.zipped(node["zip"], named, left_out)
+    together = {factor for group in zipped for factor in group}
+    sampled, points = _sampled(node, named, together, overridden, say)
+    factors = {
+        f: points[f] if f in sampled else arms.levels(f"study.factors.{f}", levels, f in together)
+        for f, levels in named.items()
+    }
+    for group in zipped:
+        if len({len(factors[factor]) for factor in group}) > 1:
+            counts = listed(f"{factor} ({len(factors[factor])})" for factor in group)
+            raise StudyError(f"study.zip moves {counts} together: expected as many levels of each")
+    return factors, (*zipped, *([tuple(sampled)] if len(sampled) > 1 else [])), sampled
 
 
 def _sampled(node, named, zipped, overridden, say) -> tuple[dict[str, Space], dict[str, tuple]]:
