@@ -135,12 +135,14 @@ untuned = verdict_of("untuned")
 #
 # ## Unfair, 2: the best of some seeds
 #
-# For the other two ways some more trials are wanted: both schedules at some rates and 24 seeds.
+# For the other ways let the new thing be *the baseline itself*, so that there is nothing to be found: the constant
+# schedule once more, at 24 seeds and at some rates, one of which is the one it was tuned to.
 
 # %%
-rates = sorted({*tuned.values(), 0.1, 0.3})
+rates = sorted({tuned["constant"], 0.1, 0.2, 0.5})
 run(
-    "study.name=more",
+    "study.name=itself",
+    "schedule=constant",
     "claim=null",
     "study.looks=[]",
     "study.nuisance=null",
@@ -148,12 +150,12 @@ run(
     "study.seeds=24",
     f"+study.factors={{optimizer.learning_rate: {rates}}}",
 )
-trials = load.trials("more", store)
+trials = load.trials("itself", store)
 
 
-def scores(schedule, column="val_accuracy"):
-    """Of a schedule, a row a seed and a column a rate."""
-    return trials[trials["schedule"] == schedule].pivot(index="seed", columns="optimizer.learning_rate", values=column)
+def scores(column):
+    """A row a seed and a column a rate."""
+    return trials.pivot(index="seed", columns="optimizer.learning_rate", values=column)
 
 
 def judged(name, differences):
@@ -164,14 +166,13 @@ def judged(name, differences):
 
 
 # %% [markdown]
-# One trains three times and reports the best, "as usual". The baseline's number is that of its one run. To see what
-# that does, let the new thing be *the baseline itself*: its 24 seeds make eight groups of three, and in each the best
-# of the three is set against the first.
+# One trains three times and reports the best, "as usual", beside a baseline whose authors gave the mean of theirs. The
+# 24 seeds make eight such groups.
 
 # %%
-own = scores("constant")[tuned["constant"]].to_numpy()
+own = scores("val_accuracy")[tuned["constant"]].to_numpy()
 groups = own.reshape(8, 3)
-lucky = judged("best of 3 seeds, of the baseline itself", groups.max(axis=1) - groups[:, 0])
+lucky = judged("itself: the best of 3 seeds", groups.max(axis=1) - groups.mean(axis=1))
 pd.DataFrame([lucky]).round(4)
 
 # %% [markdown]
@@ -199,21 +200,16 @@ best_of(own)
 #
 # ## Unfair, 3: a look at the test set
 #
-# Here the rate of the new schedule is chosen by its *test* accuracy, seed by seed, and that same accuracy is reported.
-# The baseline is held to the rate it was tuned to. A second common form is to report the best epoch, by the data that
-# are reported: here of validation, since the test set is never looked at during training.
+# Here the rate is chosen by its *test* accuracy, seed by seed, and that same accuracy is reported beside that of the
+# rate which tuning had chosen. A second common form is to report the best epoch by the data that are reported: here of
+# validation, since the test set is never looked at during training.
 
 # %%
-of_baseline = scores("constant", "test_accuracy")[tuned["constant"]]
-honest_test = judged(
-    "test, both at their tuned rates", scores("triangular", "test_accuracy")[tuned["triangular"]] - of_baseline
+by_test = judged(
+    "itself: the rate chosen by test", scores("test_accuracy").max(axis=1) - scores("test_accuracy")[tuned["constant"]]
 )
-peeked = judged("test, new one's rate chosen by test", scores("triangular", "test_accuracy").max(axis=1) - of_baseline)
-epoch = judged(
-    "best epoch of the baseline against its last",
-    scores("constant", "best_val_accuracy")[tuned["constant"]] - scores("constant")[tuned["constant"]],
-)
-pd.DataFrame([honest_test, peeked, epoch]).round(4)
+by_epoch = judged("itself: the best epoch", scores("best_val_accuracy")[tuned["constant"]] - own)
+pd.DataFrame([by_test, by_epoch]).round(4)
 
 # %% [markdown]
 # A choice among a few rates, or epochs, gains something whatever is chosen among, and the test set is then no longer a
@@ -230,7 +226,7 @@ def row(name, record):
 
 
 fair_row, untuned_row = row("as the card has it", fair), row("baseline not tuned", untuned)
-designs = pd.DataFrame([fair_row, untuned_row, lucky, honest_test, peeked, epoch])
+designs = pd.DataFrame([fair_row, untuned_row, lucky, by_test, by_epoch])
 designs.assign(**{name: (100 * designs[name]).round(2) for name in ("gain", "low", "high")}).rename(
     columns={"gain": "gain, points"}
 )
@@ -261,6 +257,6 @@ forest(designs)
 
 # %% [markdown]
 # Orange is *supported*, blue *not supported*, grey *inconclusive*; the untuned baseline's interval lies beyond the
-# right edge. Half of these designs compare something with itself, or nearly so, and the rule, which is the same in all
-# of them, calls most of those supported: a rule cannot mend what it is given. So the design comes first, and is written
-# down: the card's hash is kept before the first trial, and a changed card is refused under the same version.
+# right edge. The last three compare the baseline with itself. The rule is the same in all of them: it cannot mend what
+# it is given. So the design comes first, and is written down: the card's hash is kept before the first trial, and a
+# changed card is refused under the same version.
