@@ -1,5 +1,7 @@
 """Importances: against functions whose shares are known, the same twice, and the verdicts that they lead to."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -9,9 +11,10 @@ from test_claims import CARD, frame
 from analysis import claims
 from analysis.estimate import estimands, importance, verdicts
 from analysis.estimate.verdicts import INCONCLUSIVE, NOT_SUPPORTED, SUPPORTED, Evidence
+from analysis.show import board
 from studies.command.driver import Driver
 from studies.design import claim as design
-from studies.record import Study, StudyError
+from studies.record import Space, Study, StudyError
 
 RATE, WIDTH, DEPTH = "optimizer.learning_rate", "model.width", "model.depth"
 
@@ -126,6 +129,14 @@ def test_a_rate_that_is_drawn_and_not_read_must_not_lead(few, read, outcome):
 def test_a_wrong_card_is_refused(change, words):
     with pytest.raises(StudyError, match=words):
         study(POINTS[:, 0], **change)
+
+
+def test_a_verdict_names_what_the_points_were_drawn_from(few):
+    asked, trials = study(importance.places(pd.DataFrame(LEVELS)) @ np.array([3, 1, 0]) / 10)
+    asked = replace(asked, sampled={RATE: Space(0.0001, 1.0, "log"), DEPTH: Space(0.0, 1.0)})
+    lines = board.said(asked, verdicts.verdict(asked, Evidence(trials), len(POINTS)))
+    assert "32 points of 2 ranges, learning_rate 0.0001 to 1, log; depth 0 to 1." in lines
+    assert "32 points of 2 ranges, learning_rate 0.0001 to 1, log" in board.scope(asked, trials)
 
 
 def test_too_few_points_or_factors_to_rank_are_refused():

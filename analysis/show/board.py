@@ -7,7 +7,7 @@ import pandas as pd
 from markupsafe import escape
 
 from analysis.estimate.verdicts import INVALID, Judged, Verdict
-from studies.record import Claim, Study, arm_label, listed
+from studies.record import Claim, Study, arm_label, listed, short
 
 FORMATS = ("terminal", "markdown", "html", "json")
 
@@ -44,8 +44,21 @@ def scope(study: Study, trials: pd.DataFrame, settings: Mapping[str, object] | N
     of_trial = {"data": known.get("data.name", known.get("data")), "model": known.get("model")}
     named = [str(name) for group, name in of_trial.items() if name and group not in study.factors]
     epochs = int(trials["epochs"].max()) if len(trials) and trials["epochs"].max() > 0 else 0
-    parts = [*named, *across, *([f"{epochs} epochs"] if epochs else []), f"{trials['seed'].nunique()} seeds"]
+    parts = [
+        *named,
+        *across,
+        *([points(study, claim.along)] if study.sampled else []),
+        *([f"{epochs} epochs"] if epochs else []),
+        f"{trials['seed'].nunique()} seeds",
+    ]
     return f"{', '.join(parts)}; {claim.profile} profile"
+
+
+def points(study: Study, *factors: str) -> str:
+    """How many points a design has, and what some factors are drawn from: `64 points of 8 ranges, width 8 to 256`."""
+    count = len(study.factors[next(iter(study.sampled))])
+    drawn = [f"{short(f, study.factors)} {study.sampled[f]}" for f in factors if f in study.sampled]
+    return f"{count} points of {len(study.sampled)} ranges, {'; '.join(drawn)}"
 
 
 def said(study: Study, found: Verdict) -> list[str]:
@@ -58,6 +71,7 @@ def said(study: Study, found: Verdict) -> list[str]:
     if found.magnitude:
         lines.append(f"Direction: {found.direction}; how large: {found.magnitude}.")
     lines.append(f"{estimand(claim)}; claimed: {claimed(claim)}.")
+    lines += [f"{points(study, *study.sampled)}."] if study.sampled else []
     lines += [_context(each) for each in found.contexts]
     if found.because:
         lines.append(f"Why: {found.because}.")
