@@ -12,7 +12,7 @@ import pandas as pd
 import yaml
 
 from analysis import command, load
-from analysis.estimate import columns, estimands, verdicts
+from analysis.estimate import columns, estimands, importance, verdicts
 from analysis.estimate.estimands import CLOCKS
 from analysis.estimate.verdicts import Evidence, Verdict
 from analysis.show import board
@@ -38,7 +38,7 @@ def main(arguments: list[str] | None = None) -> int:
 
     def run():
         found = rows(options.root)
-        text = board.short(found) if options.short else board.board(found, options.format)
+        text = board.short_form(found) if options.short else board.board(found, options.format)
         if options.to is None:
             print(text)
         else:
@@ -106,6 +106,16 @@ def told(execution: load.Execution, root: str | Path) -> list[str]:
     if Tag.VERDICT not in execution.tags:
         return []
     return json.loads(load.text(execution, FILE, root))["said"]
+
+
+def check_tools(claim: Claim) -> None:
+    """See that what a claim is judged with is installed.
+
+    Raises:
+        StudyError: it is not.
+    """
+    if claim.estimand == "importance_lead":
+        importance.check_installed()
 
 
 def judge(

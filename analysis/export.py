@@ -218,6 +218,8 @@ def dictionary(execution: load.Execution, frames: dict[str, pd.DataFrame]) -> st
 
 def _factor(study, column) -> str:
     """What a column is that holds a factor's levels; empty for another."""
+    if column in study.sampled:
+        return f"factor, drawn from {study.sampled[column]}, all such factors together"
     if column in study.factors:
         role, levels = "factor", study.factors[column]
     elif column in study.nuisance:

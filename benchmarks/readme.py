@@ -74,7 +74,7 @@ def board_part(root: str | Path) -> str:
     said = "`python -m analysis.claims --format html --to board.html` tells of each on a page."
     if ran:
         said = f"The {' and '.join(profiles)} profile, on {'; '.join(machines) or 'an unknown machine'}. {said}"
-    return f"\n{board.short(records)}.\n\n{textwrap.fill(said, 120)}\n\n"
+    return f"\n{board.short_form(records)}.\n\n{textwrap.fill(said, 120)}\n\n"
 
 
 def filled(text: str, part: str, begin: str = BEGIN, end: str = END) -> str:

@@ -59,6 +59,9 @@ FIGURES = ("loss_by_rate", "variance_by_layer")
 PLACE = ("number", "chapter")
 """Of a claim: where a board shows it, which decides nothing."""
 
+NO_RULE = ("question", "figures", "sampled")
+"""Of a study: what its claim is not decided by; of what is sampled the levels count."""
+
 SERIES = "__"
 """Between a quantity's name and a place, where a computed trial has one for each of several: `forward__12`."""
 
@@ -200,6 +203,8 @@ class Study:
         extend: whether a range is extended, once, if an arm does best at the end of it.
         looks: the numbers of seeds at which the claim's rule decides, or has the study go on; none: once, at the end.
         claim: what the study decides, if it does.
+        sampled: the ranges of the factors that are drawn from ranges, all together, so that an arm is a point of them;
+            what was drawn is their levels.
         fixed: with a claim, what trials have besides the factors, hashed.
     """
 
@@ -222,13 +227,14 @@ class Study:
     looks: tuple[int, ...] = ()
     claim: Claim | None = None
     fixed: str = ""
+    sampled: dict[str, Space] = field(default_factory=dict)
 
     @property
     def card(self) -> str:
         """What the claim is decided by, hashed: claim, design and what is fixed; empty without a claim."""
         if self.claim is None:
             return ""
-        card = {name: value for name, value in asdict(self).items() if name not in ("question", "figures")}
+        card = {name: value for name, value in asdict(self).items() if name not in NO_RULE}
         without = PLACE if card["claim"]["beside"] else (*PLACE, "beside")  # cards of before had none
         card["claim"] = {name: value for name, value in card["claim"].items() if name not in without}
         return content_key(card)
@@ -239,6 +245,16 @@ class Study:
         if self.metric not in METRICS:
             return self.metric
         return re.sub("running|train|test|last_val|best_val", "val", self.metric)
+
+    def labelled(self, trial: "Trial") -> str:
+        """A trial's levels as a reader sees them; of those sampled the number of their point: `mnist point 17`."""
+        rows = zip(*(self.factors[factor] for factor in self.sampled), strict=True)
+        others = [{f for f, level in zip(self.sampled, row, strict=True) if trial.arm.get(f) != level} for row in rows]
+        number, other = min(enumerate(others, 1), key=lambda each: len(each[1]), default=(0, set()))
+        if len(self.sampled) < 2 or len(other) > 1:  # a control has one of them that is not its point's
+            return trial.label()
+        rest = {f: level for f, level in trial.levels.items() if f not in self.sampled or f in other}
+        return f"{arm_label(rest)} " * bool(rest) + f"point {number}"
 
 
 @dataclass(frozen=True)

@@ -36,7 +36,7 @@ BASE = {
         "looks": [],
     }
     | {"zip": [], "skip": [], "only": [], "settings": []}
-    | {"nuisance": {}, "draws": None, "extend": True, "tuning_seeds": [100, 101]},
+    | {"points": None, "nuisance": {}, "draws": None, "extend": True, "tuning_seeds": [100, 101]},
     "data": {"_target_": "studies.data.npz", "path": "a.npz", "root": None, "content": "c0ffee"},
     "model": {"_target_": "mlp", "depth": 2, "width": 64, "zero_last": False},
     "initializer": {"_target_": "HeNormal"},

@@ -159,7 +159,7 @@ def test_where_a_claim_holds_and_where_not_is_said_first(records, page):
 def test_what_is_stale_is_no_verdict_and_what_is_not_run_says_how(page, records):
     text = Page(page).text
     assert "Stale, was supported: the card has changed since." in text
-    assert "stale : 1" in text and "1 stale" in board.short(records)
+    assert "stale : 1" in text and "1 stale" in board.short_form(records)
     assert "To run it: python -m studies.run +study=claims/idle" in text
 
 
@@ -196,7 +196,7 @@ def test_an_axis_has_few_round_numbers_within_it(low, high):
 
 
 def test_the_short_board_is_a_table_that_the_readme_holds(records, tmp_path, capsys, monkeypatch):
-    lines = board.short(records).splitlines()
+    lines = board.short_form(records).splitlines()
     cells = {len(re.findall(r"(?<!\\)\|", line)) for line in lines if line.startswith("|")}
     assert cells == {6} and len(lines) == len(records) + 4
     assert "1 not run" in lines[-1] and "✓ supported" in lines[2]

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import pandas as pd
 
-from analysis.estimate import success, time_to_target
+from analysis.estimate import importance, success, time_to_target
 from analysis.estimate.arms import as_level
 from analysis.estimate.comparison import scored
 from analysis.estimate.measure import measure
@@ -37,6 +37,8 @@ class Sample:
         numbers: `(n,)`, of ratios their logarithms.
         bounds: `(n,)`: 0 for a known value, 1 or -1 for one that is at least or at most so much, NaN for none.
         ahead: by seed how far the arms `of` are ahead of `against` by the claim's metric; empty without a guard.
+        refits: the estimates of a bootstrap over the points of a design; empty of other estimands.
+        shares: of these the importance of each factor.
         scale: what rounding of the numbers is relative to: the greatest of the measures, of logarithms 1.
     """
 
@@ -46,10 +48,17 @@ class Sample:
     bounds: np.ndarray
     scale: float = 0.0
     ahead: np.ndarray = field(default_factory=lambda: np.empty(0))
+    refits: np.ndarray = field(default_factory=lambda: np.empty(0))
+    shares: dict[str, float] = field(default_factory=dict)
 
 
 def samples(
-    claim: Claim, trials: pd.DataFrame, epochs: pd.DataFrame | None, by: list[str], tuned: pd.DataFrame | None = None
+    claim: Claim,
+    trials: pd.DataFrame,
+    epochs: pd.DataFrame | None,
+    by: list[str],
+    tuned: pd.DataFrame | None = None,
+    refits: int = importance.REFITS,
 ) -> list[Sample]:
     """The numbers that a claim is judged by, of each context.
 
@@ -61,6 +70,7 @@ def samples(
         trials, epochs: those frames; the epochs only for a time to target.
         by: the factors.
         tuned: with a claim of the best arms, each arm's levels and the `value` that it was tuned to, more being better.
+        refits: how many there are of an importance.
 
     Raises:
         StudyError: there is no such measure, or no arm of a side in a context.
@@ -76,7 +86,8 @@ def samples(
             one = replace(claim, against=against)
             named = [arm_label(levels)] * bool(levels) + [f"against {_named(against, sides)}"] * (len(sides) > 1)
             numbers = ESTIMANDS[claim.estimand](_Context(one, both, by, tuned))
-            found.append(Sample(" ".join(named), *numbers, _scale(claim, part), _ahead(one, part)))
+            extra = _importance(_Context(one, both, by, tuned), refits)
+            found.append(Sample(" ".join(named), *numbers, _scale(claim, part), _ahead(one, part), *extra))
     return found
 
 
@@ -227,6 +238,14 @@ class _Context:
         """Of the factor along which something is taken, rising."""
         return sorted(self.part[self.claim.along].unique().tolist())
 
+    def points(self) -> tuple[pd.DataFrame, pd.DataFrame]:
+        """The values, a row a seed and a column a point; and the points, a column a factor that varies."""
+        levels = self.part[[factor for factor in self.by if factor not in self.claim.across]].map(as_level)
+        levels = levels[[factor for factor in levels if len(set(levels[factor])) > 1]]
+        number = levels.groupby(list(levels), sort=False, dropna=False).ngroup()
+        table = self.part.assign(point=number).pivot(index="seed", columns="point", values="value")
+        return table, levels[~number.duplicated()].reset_index(drop=True)
+
     def at(self, level) -> "_Context":
         """The trials at one level of that factor."""
         return _Context(self.claim, self.part[self.part[self.claim.along] == level], self.by, self.tuned)
@@ -325,6 +344,29 @@ def ends_ratio(context: _Context) -> Numbers:
     return sides[0][0].index.to_numpy(), logs, bounds
 
 
+def importance_lead(context: _Context) -> Numbers:
+    """The importance of a factor for the measure less that of the most important other, see `importance`."""
+    table, points = context.points()
+    where, which = importance.places(points), list(points).index(context.claim.along)
+    leads = [
+        importance.lead(importance.importances(where, scores), which) if np.isfinite(scores).all() else np.nan
+        for scores in table.to_numpy(float)
+    ]
+    return _known(leads, table.index)
+
+
+def _importance(context: _Context, refits: int) -> tuple[np.ndarray, dict[str, float]]:
+    """Of the mean over the seeds the leads in refits, and the importance of each factor."""
+    if context.claim.estimand != "importance_lead":
+        return np.empty(0), {}
+    table, points = context.points()
+    where, scores = importance.places(points), table.mean(axis=0, skipna=False).to_numpy(float)
+    if not np.isfinite(scores).all():
+        return np.empty(0), {}
+    found = dict(zip(points, importance.importances(where, scores).tolist(), strict=True))
+    return importance.refits(where, scores, list(points).index(context.claim.along), refits), found
+
+
 ESTIMANDS: dict[str, Callable[[_Context], Numbers]] = {
     "value": value,
     "mean": value,
@@ -335,6 +377,7 @@ ESTIMANDS: dict[str, Callable[[_Context], Numbers]] = {
     "spread_ratio": spread_ratio,
     "stable_ratio": stable_ratio,
     "ends_ratio": ends_ratio,
+    "importance_lead": importance_lead,
 }
 
 

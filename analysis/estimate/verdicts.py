@@ -13,9 +13,10 @@ from scipy.special import stdtr
 
 from analysis.estimate.comparison import scored
 from analysis.estimate.estimands import Sample, baselines, in_unit, is_ratio, matching, samples
+from analysis.estimate.importance import REFITS_OF_CONTROL, lead
 from analysis.estimate.intervals import RESOLUTION, holm, sign_p, t_interval
 from analysis.estimate.measure import measure
-from studies.record import Claim, Study
+from studies.record import Claim, Study, short
 
 SUPPORTED, NOT_SUPPORTED, INCONCLUSIVE, INVALID = "supported", "not supported", "inconclusive", "invalid"
 
@@ -171,6 +172,8 @@ def judged(claim: Claim, sample: Sample) -> Judged:
     values, bounds = sample.numbers, sample.bounds
     if claim.estimand == "value":
         return _every(claim, sample)
+    if claim.estimand == "importance_lead":
+        return _ranked(claim, sample)
     known = values[np.isfinite(values) & (bounds == 0)]
     n = len(values)
     low, high = t_interval(known) if len(known) == n else (np.nan, np.nan)
@@ -335,6 +338,24 @@ def _numbers(claim: Claim, sample: Sample) -> tuple[tuple[int, float, float], ..
     return tuple((int(seed), float(number), float(bound)) for seed, number, bound in triples)
 
 
+def _ranked(claim: Claim, sample: Sample) -> Judged:
+    """A context in which a factor must lead by more than the margin in all refits but a share of alpha."""
+    n, leads, shares = len(sample.seeds), sample.refits, sample.shares
+    if not len(leads):
+        return Judged(sample.context, np.nan, np.nan, np.nan, n, INCONCLUSIVE, "", 1.0, "a point's value is missing")
+    estimate = lead(np.array(list(shares.values())), list(shares).index(claim.along))
+    low, high = (float(end) for end in np.quantile(leads, [0.025, 0.975]))
+    beyond = (leads - claim.margin) * (1 if claim.direction == "above" else -1)
+    for_it, against = float(np.mean(beyond <= 0)), float(np.mean(beyond >= 0))
+    direction = (
+        SUPPORTED if for_it <= claim.alpha_look else NOT_SUPPORTED if against <= claim.alpha_look else INCONCLUSIVE
+    )
+    ranked = sorted(shares.items(), key=lambda each: -each[1])
+    note = f"{short(claim.along, shares)} ranks first in {np.mean(leads > 0):.1%} of {len(leads)} refits; importance: "
+    note += ", ".join(f"{short(factor, shares)} {share:.2f}" for factor, share in ranked)
+    return Judged(sample.context, estimate, low, high, n, direction, _magnitude(claim, low, high), against, note)
+
+
 def _directed(claim: Claim, sample: Sample) -> tuple[float, float, str]:
     """The one-sided p that the truth is on the claimed side of the margin, and on the other; what they are by."""
     if claim.direction == "within":
@@ -403,6 +424,8 @@ def _broken(study: Study, evidence: Evidence) -> str:
         return (
             "passed: what violates the claim is found to" if known else "failed: what violates the claim is not found"
         )
+    if claim.estimand == "importance_lead":
+        return _held(claim, evidence.trials, control, list(study.factors))
     own = evidence.trials[matching(evidence.trials, claim.of) & evidence.trials["seed"].isin(control["seed"])]
     both = pd.concat([own.assign(broken=False), control.assign(broken=True)], ignore_index=True)
     both["value"] = scored(both, claim.metric)
@@ -425,6 +448,18 @@ def _broken(study: Study, evidence: Evidence) -> str:
     if fooled and claim.direction != "within":
         return f"failed: the broken arm bears the claim out{f' at {fooled[0]}' if fooled[0] else ''}"
     return f"passed: {outcome}"
+
+
+def _held(claim: Claim, trials: pd.DataFrame, control: pd.DataFrame, by: list[str]) -> str:
+    """Whether a factor is not found to lead of which the trials have not read what was drawn: it was held."""
+    others = [factor for factor in by if factor != claim.along]
+    drawn = trials[by].drop_duplicates(others)
+    frame = control.drop(columns=claim.along).merge(drawn, on=others)
+    found = [judged(claim, sample) for sample in samples(claim, frame, None, by, refits=REFITS_OF_CONTROL)]
+    leads = ", ".join(f"{each.estimate:+.2f}" for each in found)
+    if any(each.direction == SUPPORTED for each in found):
+        return f"failed: {claim.along} is held, and what was drawn of it bears the claim out ({leads})"
+    return f"passed: where {claim.along} is held, what was drawn of it leads by {leads}"
 
 
 def _same_arm(study: Study, evidence: Evidence) -> str:

@@ -7,7 +7,7 @@ import pandas as pd
 
 from analysis.estimate.verdicts import INVALID, Judged, Verdict
 from analysis.show import sentences
-from studies.record import Claim, Study, arm_label, listed
+from studies.record import Claim, Study, arm_label, listed, short
 
 FORMATS = ("terminal", "markdown", "html", "json")
 
@@ -29,6 +29,7 @@ def estimand(claim: Claim) -> str:
         "spread_ratio": f"spread of {measure}{along}: {sides[0]} / {sides[1]}",
         "stable_ratio": f"largest {claim.along} that succeeds: {sides[0]} / {sides[1]}",
         "ends_ratio": f"{measure}{along}: the better end / the best",
+        "importance_lead": f"importance of {claim.along} for {measure} − that of the most important other factor",
     }[claim.estimand]
 
 
@@ -42,7 +43,8 @@ def scope(study: Study, trials: pd.DataFrame, settings: Mapping[str, object] | N
     assert claim is not None  # noqa: S101
     across = [f"{factor.rpartition('.')[2]} {listed(dict.fromkeys(trials[factor]))}" for factor in claim.across]
     epochs = [f"{at['epochs']} epochs"] if at["epochs"] else []
-    parts = [*filter(None, (at["data"], at["model"])), *across, *epochs, f"{trials['seed'].nunique()} seeds"]
+    drawn = [points(study, claim.along)] if study.sampled else []
+    parts = [*filter(None, (at["data"], at["model"])), *across, *drawn, *epochs, f"{trials['seed'].nunique()} seeds"]
     return f"{', '.join(parts)}; {claim.profile} profile"
 
 
@@ -59,6 +61,13 @@ def setting(study: Study, trials: pd.DataFrame, settings: Mapping[str, object] |
     return {**named, "epochs": epochs}
 
 
+def points(study: Study, *factors: str) -> str:
+    """How many points a design has, and what some factors are drawn from: `64 points of 8 ranges, width 8 to 256`."""
+    count = len(study.factors[next(iter(study.sampled))])
+    drawn = [f"{short(f, study.factors)} {study.sampled[f]}" for f in factors if f in study.sampled]
+    return f"{count} points of {len(study.sampled)} ranges, {'; '.join(drawn)}"
+
+
 def said(study: Study, found: Verdict) -> list[str]:
     """A verdict in sentences, the verdict first."""
     claim = study.claim
@@ -69,6 +78,7 @@ def said(study: Study, found: Verdict) -> list[str]:
     if found.magnitude:
         lines.append(f"Direction: {found.direction}; how large: {found.magnitude}.")
     lines.append(f"{estimand(claim)}; claimed: {claimed(claim)}.")
+    lines += [f"{points(study, *study.sampled)}."] if study.sampled else []
     lines += [_context(each) for each in found.contexts]
     if found.because:
         lines.append(f"Why: {found.because}.")
@@ -103,7 +113,7 @@ def board(records: list[dict], format: str) -> str:
     return "\n\n".join((table, *differ, counted(records)))
 
 
-def short(records: list[dict]) -> str:
+def short_form(records: list[dict]) -> str:
     """The board in Markdown, as a README opens with it: number, claim, verdict, what it came to, and of what."""
     rows = [
         (

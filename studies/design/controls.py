@@ -4,13 +4,15 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from studies.design import arms
+from studies.design.claim import IMPORTANCE
 from studies.record import Study, Trial
 
 Expand = Callable[..., list[Trial]]
 
 
 def controls(study: Study, expand: Expand, chosen: list[dict] | None) -> dict[str, list[Trial]]:
-    """The trials of each control that the card asks for, at the seeds of the first look, or as far from them.
+    """The trials of each control that the card asks for, at the seeds of the first look, or as far from them;
+    of an importance at the first seed.
 
     The positive control's are the arms `of`, with what breaks them; the negative one's the arms `against` once more.
 
@@ -22,6 +24,7 @@ def controls(study: Study, expand: Expand, chosen: list[dict] | None) -> dict[st
     if claim is None:
         return {}
     first = study.seeds[: study.looks[0]] if study.looks else study.seeds
+    first = first[:1] if claim.estimand == IMPORTANCE else first  # its arms are points, which are many
     found = {}
     if claim.positive:
         changed = _changed(_restricted(study, claim.of, first), claim.positive)
@@ -41,7 +44,8 @@ def controls(study: Study, expand: Expand, chosen: list[dict] | None) -> dict[st
 
 def _changed(part: Study, values: dict) -> Study:
     """A part of a study with some settings' values, in place of a factor's levels where it is one."""
-    levels = {factor: (value,) for factor, value in values.items() if factor in part.factors}
+    moving = {factor for group in part.zip for factor in group}
+    levels = {f: (v,) * (len(part.factors[f]) if f in moving else 1) for f, v in values.items() if f in part.factors}
     others = {name: value for name, value in values.items() if name not in levels}
     only = tuple({f: level for f, level in rule.items() if f not in levels} for rule in part.only)
     extra = ({"when": {}, "set": others},) if others else ()

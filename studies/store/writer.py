@@ -185,7 +185,7 @@ class Execution:
         study = self.study
         drawn = f", {study.draws} draws" * (study.draws > 0)
         roles = (("compared", study.factors), (f"tuned for each arm{drawn}", study.nuisance))
-        tried = study.factors | study.nuisance | study.space
+        tried = study.factors | study.nuisance | study.space | study.sampled
         levels = {f: str(each) if isinstance(each, Space) else listed(each) for f, each in tried.items()}
         factors = [f"- `{f}` ({role}): {levels[f]}" for role, fs in roles for f in fs]
         lines = [
