@@ -196,9 +196,8 @@ def judged(claim: Claim, sample: Sample) -> Judged:
     inside, outside = _banded(claim, known) if len(known) == n > 1 else (np.nan, np.nan)
     some = values[~np.isnan(bounds)] if claim.of else np.empty(0)
     leads = float((np.mean(some > 0) + np.mean(some >= 0)) / 2) if len(some) else np.nan
-    p = {"p_against": against, "p_for": float(for_it), "p_outside": outside, "p_inside": inside}
-    words = {"note": note, "leads": leads, "numbers": _numbers(claim, sample)}
-    return Judged(sample.context, estimate, low, high, n, direction, magnitude, **words, **p)
+    found = (estimate, low, high, n, direction, magnitude, against, note, outside, leads, float(for_it), inside)
+    return Judged(sample.context, *found, _numbers(claim, sample))
 
 
 def _guarded(claim: Claim, ahead: np.ndarray, note: str) -> tuple[str, str]:
