@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import pandas as pd
 
-from analysis.estimate import success, time_to_target
+from analysis.estimate import paired, success, time_to_target
 from analysis.estimate.arms import as_level
 from analysis.estimate.comparison import scored
 from analysis.estimate.measure import measure
@@ -38,6 +38,7 @@ class Sample:
         bounds: `(n,)`: 0 for a known value, 1 or -1 for one that is at least or at most so much, NaN for none.
         ahead: by seed how far the arms `of` are ahead of `against` by the claim's metric; empty without a guard.
         scale: what rounding of the numbers is relative to: the greatest of the measures, of logarithms 1.
+        cliffs_delta: of the measures of the arm `of` over those of `against`; NaN where no two arms are compared.
     """
 
     context: str
@@ -46,6 +47,7 @@ class Sample:
     bounds: np.ndarray
     scale: float = 0.0
     ahead: np.ndarray = field(default_factory=lambda: np.empty(0))
+    cliffs_delta: float = np.nan
 
 
 def samples(
@@ -73,6 +75,7 @@ def samples(
             *ESTIMANDS[claim.estimand](_Context(claim, part, by, tuned)),
             _scale(claim, part),
             _ahead(claim, part),
+            _apart(_Context(claim, part, by, tuned)),
         )
         for levels, part in _contexts(measured, across)
     ]
@@ -103,6 +106,16 @@ def _ahead(claim: Claim, part: pd.DataFrame) -> np.ndarray:
         for rows in (matching(part, r) for r in (claim.of, claim.against))
     ]
     return (means[0] - means[1]).to_numpy(float)
+
+
+def _apart(context: "_Context") -> float:
+    """Cliff's delta of the two arms that are compared; times that were cut off are ties at the budget."""
+    if context.claim.estimand not in ("difference", "ratio"):
+        return np.nan
+    one, other = (context.side(rule)[0].astype(float) for rule in (context.claim.of, context.claim.against))
+    seeds = sorted(set(one.index) & set(other.index))
+    values = [side[seeds].to_numpy() for side in (one, other)]
+    return paired.cliffs_delta(*(np.where(np.isfinite(some), some, np.nan) for some in values))
 
 
 def _contexts(measured: pd.DataFrame, across: list[str]) -> Iterator[tuple[dict, pd.DataFrame]]:

@@ -38,6 +38,7 @@ class Judged:
         note: why no interval is given, or what the direction was judged by.
         leads: P(of > against) paired by seed, a tie counted as half, of what is known; NaN without two sides.
         p_outside: one-sided, that the truth is not beyond the nearer end of the claimed band; NaN where none is tested.
+        cliffs_delta: of the arms `of` over `against`, -1 to 1, see `paired.cliffs_delta`; NaN without two sides.
     """
 
     context: str
@@ -51,6 +52,7 @@ class Judged:
     note: str = ""
     p_outside: float = np.nan
     leads: float = np.nan
+    cliffs_delta: float = np.nan
 
 
 @dataclass(frozen=True)
@@ -63,6 +65,7 @@ class Verdict:
         look: the number of seeds at which it was decided, or the last.
         controls: each one's name and what it came to.
         because: why it is invalid or inconclusive; else empty.
+        needed: the seeds that would decide what is open, see `outlook.outlook`; None where none would, or nothing is.
     """
 
     direction: str
@@ -73,6 +76,7 @@ class Verdict:
     look: int
     controls: dict[str, str] = field(default_factory=dict)
     because: str = ""
+    needed: int | None = None
 
     @property
     def decided(self) -> bool:
@@ -113,9 +117,7 @@ def verdict(
         short: controls of which trials are missing, and how many there are.
         lost: how many of the study's trials are missing.
     """
-    claim = study.claim
-    assert claim is not None  # noqa: S101
-    by, trials = list(study.factors), evidence.trials
+    trials = evidence.trials
     sides = {"positive": evidence.positive, "negative": evidence.negative}
     gone = [*(short or {}), *(name for name, side in sides.items() if side is not None and _crashed(side))]
     missing = "".join(f"trials of the {name} control are missing or crashed" for name in gone[:1])
@@ -125,13 +127,29 @@ def verdict(
     controls = _controls(study, evidence)
     looks = [look for look in study.looks or (len(study.seeds),) if look <= trials["seed"].nunique()]
     for look in looks or [trials["seed"].nunique()]:
-        seeds = study.seeds[:look]
-        there = trials[trials["seed"].isin(seeds)]  # what later seeds score is nothing that a look knows
-        numbers = samples(claim, there, evidence.epochs, by, _rated(study, evidence))
-        found = combined(claim, [judged(claim, sample) for sample in numbers], seeds, controls)
+        found = at(study, evidence, study.seeds[:look], controls)
         if found.decided:
             break
     return found
+
+
+def at(study: Study, evidence: Evidence, seeds: tuple[int, ...], controls: dict[str, str]) -> Verdict:
+    """The verdict by the trials of some seeds, all of which are there.
+
+    Args:
+        controls: what they came to.
+    """
+    assert study.claim is not None  # noqa: S101
+    return combined(
+        study.claim, [judged(study.claim, each) for each in numbers(study, evidence, seeds)], seeds, controls
+    )
+
+
+def numbers(study: Study, evidence: Evidence, seeds: tuple[int, ...]) -> list[Sample]:
+    """What is judged at some seeds: of each context its numbers."""
+    assert study.claim is not None  # noqa: S101
+    there = evidence.trials[evidence.trials["seed"].isin(seeds)]  # what later seeds score is nothing that a look knows
+    return samples(study.claim, there, evidence.epochs, list(study.factors), _rated(study, evidence))
 
 
 def deciding(claim: Claim, found: Verdict) -> Judged | None:
@@ -172,7 +190,8 @@ def judged(claim: Claim, sample: Sample) -> Judged:
     outside = _outside(claim, known) if len(known) == n > 1 else np.nan
     some = values[~np.isnan(bounds)] if claim.of else np.empty(0)
     leads = float((np.mean(some > 0) + np.mean(some >= 0)) / 2) if len(some) else np.nan
-    return Judged(sample.context, estimate, low, high, n, direction, magnitude, against, note, outside, leads)
+    more = (note, outside, leads, sample.cliffs_delta)
+    return Judged(sample.context, estimate, low, high, n, direction, magnitude, against, *more)
 
 
 def _guarded(claim: Claim, ahead: np.ndarray, note: str) -> tuple[str, str]:

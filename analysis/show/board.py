@@ -6,12 +6,14 @@ from collections.abc import Mapping
 import pandas as pd
 from markupsafe import escape
 
-from analysis.estimate.verdicts import INVALID, Judged, Verdict
+from analysis.estimate.verdicts import INVALID, NOT_SUPPORTED, SUPPORTED, Judged, Verdict
 from studies.record import Claim, Study, arm_label, listed
 
 FORMATS = ("terminal", "markdown", "html", "json")
 
-COLUMNS = ("claim", "verdict", "estimate", "claimed", "predicted", "seeds", "trials", "scope")
+CONTROLS = "Controls are not judged anew under a change: what they came to stands."
+
+COLUMNS = ("claim", "verdict", "robust", "estimate", "claimed", "predicted", "seeds", "trials", "scope")
 
 
 def estimand(claim: Claim) -> str:
@@ -89,27 +91,78 @@ def board(records: list[dict], format: str) -> str:
         return f"<!doctype html><meta charset=utf-8><title>Claims</title><table><tr>{heads}</tr>{cells}</table>"
     style = "github" if format == "markdown" else "simple"
     table = frame.to_markdown(index=False, tablefmt=style)
-    counts = pd.Series([record["verdict"] for record in records]).value_counts()
+    counts = pd.Series(["stale" if record.get("stale") else record["verdict"] for record in records]).value_counts()
     return f"{table}\n\n{'; '.join(f'{count} {name}' for name, count in counts.items())}"
+
+
+def stress(claims: list[dict], format: str) -> str:
+    """Of each claim its verdict, and what each change of the analysis would make of it, one row a change.
+
+    Args:
+        claims: `name`, `profile`, `verdict`, `stale` and `robustness`, of each.
+    """
+    if format == "json":
+        return json.dumps(claims, indent=2)
+    parts = [_stressed(claim, format) for claim in claims] or ["No claim has a verdict yet."]
+    return "\n\n".join([*parts, CONTROLS])
+
+
+def _stressed(claim: dict, format: str) -> str:
+    stale = f", stale: {claim['stale']}" * bool(claim["stale"])
+    head = f"{claim['name']}, {claim['profile']} profile{stale}: {claim['verdict']}"
+    rows = [
+        (each["change"], each["verdict"] if each["verdict"] != claim["verdict"] else "the same", _interval(each))
+        for each in claim["robustness"]
+    ]
+    title = {"markdown": f"**{head}**", "html": f"<h2>{escape(head)}</h2>"}.get(format, head)
+    if not rows:
+        return f"{title}: nothing can be changed"
+    style = {"markdown": "github", "html": "html"}.get(format, "simple")
+    table = pd.DataFrame(rows, columns=["change", "verdict", "estimate"]).to_markdown(index=False, tablefmt=style)
+    return f"{title}\n\n{table}"
+
+
+def robust(record: dict) -> str:
+    """How many changes leave a verdict as it is, and what it hangs on: `6 of 7; test accuracy: inconclusive`."""
+    changes = record.get("robustness") or []
+    other = [each for each in changes if each["verdict"] != record["verdict"]]
+    opposite = [each for each in other if {each["verdict"], record["verdict"]} == {SUPPORTED, NOT_SUPPORTED}]
+    named = opposite[:1] or other * (len(other) == 1)
+    words = [f"{len(changes) - len(other)} of {len(changes)}"] * bool(changes)
+    return "; ".join(words + [f"{each['change']}: {each['verdict']}" for each in named])
+
+
+def _interval(numbers: dict) -> str:
+    """An estimate with its interval, and the context that it is of."""
+    if numbers["estimate"] is None:
+        return ""
+    interval = "" if numbers["low"] is None else f" [{numbers['low']:.3g}, {numbers['high']:.3g}]"
+    where = numbers.get("context", "")
+    return f"{numbers['estimate']:.3g}{interval}{f' at {where}' if where else ''}"
 
 
 def _row(record: dict) -> tuple:
     if record["verdict"] == "not run":
-        return (record["name"], f"not run: {record['command']}", "", "", "", "", "", "")
-    estimate = record["estimate"]
-    interval = "" if record["low"] is None else f" [{record['low']:.3g}, {record['high']:.3g}]"
-    where = record.get("context", "")
+        return (record["name"], f"not run: {record['command']}", *[""] * (len(COLUMNS) - 2))
     prediction = str((record.get("prediction") or {}).get("value", ""))
     return (
         record["name"],
-        record["verdict"],
-        "" if estimate is None else f"{estimate:.3g}{interval}{f' at {where}' if where else ''}",
+        _verdict(record),
+        robust(record),
+        _interval(record),
         record["claimed"],
         prediction,
         record["seeds"],
         record["trials"],
         record["scope"],
     )
+
+
+def _verdict(record: dict) -> str:
+    """With what is not current of it, and how it is run anew."""
+    if not record.get("stale"):
+        return record["verdict"]
+    return f"stale, was {record['verdict']}: {record['stale']}; {record.get('command', '')}".removesuffix("; ")
 
 
 def claimed(claim: Claim) -> str:
