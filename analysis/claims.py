@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from analysis import command, load
-from analysis.estimate import columns, robustness, verdicts
+from analysis.estimate import columns, estimands, robustness, verdicts
 from analysis.estimate.estimands import CLOCKS
 from analysis.estimate.verdicts import Evidence, Verdict
 from analysis.read import cards, runs
@@ -290,11 +290,19 @@ def record(
             "needed": found.needed,
             "robustness": _robustness(study, evidence, found),
             "said": board.said(study, found),
-            "contexts": found.record()["contexts"],
+            "contexts": _contexts(study, evidence, found),
             "tuning": [] if evidence.tuned is None else json.loads(evidence.tuned.to_json(orient="records")),
             "runs": every[["key", "role", "status", "seed", *levels]].to_dict("records"),
         }
     )
+
+
+def _contexts(study: Study, evidence: Evidence, found: Verdict) -> list[dict]:
+    """Each context as it was judged, with Cliff's delta where two arms are compared."""
+    contexts, deltas = found.record()["contexts"], [np.nan] * len(found.contexts)
+    if contexts and study.claim and study.claim.estimand in ("difference", "ratio"):
+        deltas = [each.numbers[0] for each in verdicts.numbers(study, evidence, found.seeds, estimands.dominance)]
+    return [each | {"cliffs_delta": delta} for each, delta in zip(contexts, deltas, strict=True)]
 
 
 def _circumstances(tags: Mapping[str, str]) -> dict:

@@ -38,7 +38,6 @@ class Sample:
         bounds: `(n,)`: 0 for a known value, 1 or -1 for one that is at least or at most so much, NaN for none.
         ahead: by seed how far the arms `of` are ahead of `against` by the claim's metric; empty without a guard.
         scale: what rounding of the numbers is relative to: the greatest of the measures, of logarithms 1.
-        cliffs_delta: of the measures of the arm `of` over those of `against`; NaN where no two arms are compared.
     """
 
     context: str
@@ -47,11 +46,15 @@ class Sample:
     bounds: np.ndarray
     scale: float = 0.0
     ahead: np.ndarray = field(default_factory=lambda: np.empty(0))
-    cliffs_delta: float = np.nan
 
 
 def samples(
-    claim: Claim, trials: pd.DataFrame, epochs: pd.DataFrame | None, by: list[str], tuned: pd.DataFrame | None = None
+    claim: Claim,
+    trials: pd.DataFrame,
+    epochs: pd.DataFrame | None,
+    by: list[str],
+    tuned: pd.DataFrame | None = None,
+    estimand: "Callable[[_Context], Numbers] | None" = None,
 ) -> list[Sample]:
     """The numbers that a claim is judged by, of each context.
 
@@ -61,6 +64,7 @@ def samples(
         trials, epochs: those frames; the epochs only for a time to target.
         by: the factors.
         tuned: with a claim of the best arms, each arm's levels and the `value` that it was tuned to, more being better.
+        estimand: another than the claim's, such as `dominance`.
 
     Raises:
         StudyError: there is no such measure, or no arm of a side in a context.
@@ -72,10 +76,9 @@ def samples(
     return [
         Sample(
             arm_label(levels) if levels else "",
-            *ESTIMANDS[claim.estimand](_Context(claim, part, by, tuned)),
+            *(estimand or ESTIMANDS[claim.estimand])(_Context(claim, part, by, tuned)),
             _scale(claim, part),
             _ahead(claim, part),
-            _apart(_Context(claim, part, by, tuned)),
         )
         for levels, part in _contexts(measured, across)
     ]
@@ -106,16 +109,6 @@ def _ahead(claim: Claim, part: pd.DataFrame) -> np.ndarray:
         for rows in (matching(part, r) for r in (claim.of, claim.against))
     ]
     return (means[0] - means[1]).to_numpy(float)
-
-
-def _apart(context: "_Context") -> float:
-    """Cliff's delta of the two arms that are compared; times that were cut off are ties at the budget."""
-    if context.claim.estimand not in ("difference", "ratio"):
-        return np.nan
-    one, other = (context.side(rule)[0].astype(float) for rule in (context.claim.of, context.claim.against))
-    seeds = sorted(set(one.index) & set(other.index))
-    values = [side[seeds].to_numpy() for side in (one, other)]
-    return paired.cliffs_delta(*(np.where(np.isfinite(some), some, np.nan) for some in values))
 
 
 def _contexts(measured: pd.DataFrame, across: list[str]) -> Iterator[tuple[dict, pd.DataFrame]]:
@@ -290,6 +283,15 @@ def ends_ratio(context: _Context) -> Numbers:
             # A side that was reached was so before the budget, at which the other was cut off: it is the better one.
             bounds[seed] = 1.0 if cut[seed, away].all() else 0.0
     return sides[0][0].index.to_numpy(), logs, bounds
+
+
+def dominance(context: _Context) -> Numbers:
+    """Cliff's delta of one arm's measure over the other's, over all their seeds; times that were cut off are alike."""
+    one, other = (context.side(rule)[0].astype(float) for rule in (context.claim.of, context.claim.against))
+    seeds = sorted(set(one.index) & set(other.index))
+    values = [side[seeds].to_numpy() for side in (one, other)]
+    delta = paired.cliffs_delta(*(np.where(np.isfinite(some), some, np.nan) for some in values))
+    return _known([delta], pd.Index([len(seeds)]))
 
 
 ESTIMANDS: dict[str, Callable[[_Context], Numbers]] = {

@@ -36,7 +36,7 @@ def outlook(study: Study, evidence: Evidence, found: Verdict) -> Verdict:
     parts = [_open(claim, *pair, len(samples)) for pair in zip(samples, found.contexts, strict=True)]
     seeds = _of_claim(claim, [some for some in parts if some])
     if not seeds <= power.MOST_SEEDS:
-        words = "the estimate is on the margin, which no number of seeds decides"
+        words = "the estimate leans to neither side of the margin: no number of seeds will do"
         return replace(found, because=f"{found.because}; {words}")
     seeds = max(int(seeds), len(found.seeds) + 1)
     many = f"more than {MOST:,}" if seeds > MOST else f"about {seeds}"

@@ -5,6 +5,7 @@ Direction and magnitude are judged apart. *Supported*: the interval lies beyond 
 failed. *Invalid*: trials are missing, and nothing is said.
 """
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 
 import numpy as np
@@ -38,7 +39,6 @@ class Judged:
         note: why no interval is given, or what the direction was judged by.
         leads: P(of > against) paired by seed, a tie counted as half, of what is known; NaN without two sides.
         p_outside: one-sided, that the truth is not beyond the nearer end of the claimed band; NaN where none is tested.
-        cliffs_delta: of the arms `of` over `against`, -1 to 1, see `paired.cliffs_delta`; NaN without two sides.
     """
 
     context: str
@@ -52,7 +52,6 @@ class Judged:
     note: str = ""
     p_outside: float = np.nan
     leads: float = np.nan
-    cliffs_delta: float = np.nan
 
 
 @dataclass(frozen=True)
@@ -145,11 +144,11 @@ def at(study: Study, evidence: Evidence, seeds: tuple[int, ...], controls: dict[
     )
 
 
-def numbers(study: Study, evidence: Evidence, seeds: tuple[int, ...]) -> list[Sample]:
-    """What is judged at some seeds: of each context its numbers."""
+def numbers(study: Study, evidence: Evidence, seeds: tuple[int, ...], estimand: Callable | None = None) -> list[Sample]:
+    """What is judged at some seeds: of each context its numbers; or those of another estimand, see `estimands`."""
     assert study.claim is not None  # noqa: S101
     there = evidence.trials[evidence.trials["seed"].isin(seeds)]  # what later seeds score is nothing that a look knows
-    return samples(study.claim, there, evidence.epochs, list(study.factors), _rated(study, evidence))
+    return samples(study.claim, there, evidence.epochs, list(study.factors), _rated(study, evidence), estimand)
 
 
 def deciding(claim: Claim, found: Verdict) -> Judged | None:
@@ -190,8 +189,7 @@ def judged(claim: Claim, sample: Sample) -> Judged:
     outside = _outside(claim, known) if len(known) == n > 1 else np.nan
     some = values[~np.isnan(bounds)] if claim.of else np.empty(0)
     leads = float((np.mean(some > 0) + np.mean(some >= 0)) / 2) if len(some) else np.nan
-    more = (note, outside, leads, sample.cliffs_delta)
-    return Judged(sample.context, estimate, low, high, n, direction, magnitude, against, *more)
+    return Judged(sample.context, estimate, low, high, n, direction, magnitude, against, note, outside, leads)
 
 
 def _guarded(claim: Claim, ahead: np.ndarray, note: str) -> tuple[str, str]:
