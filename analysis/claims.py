@@ -26,6 +26,10 @@ FILE = "verdict.json"
 
 NOT_RUN = "not run"
 
+PASSING = ("when", "seconds")
+"""What of a record differs between two runs of a claim on one machine: all else is equal, but for a claim about seconds
+or milliseconds its numbers. Another machine has another `machine`, and last bits; another checkout another `commit`."""
+
 
 def main(arguments: list[str] | None = None) -> int:
     """Print the board; gives the exit code, 2 for what the user can put right."""
