@@ -6,7 +6,7 @@ from collections.abc import Mapping
 import pandas as pd
 from markupsafe import escape
 
-from analysis.estimate.verdicts import INVALID, NOT_SUPPORTED, SUPPORTED, Judged, Verdict
+from analysis.estimate.verdicts import INCONCLUSIVE, INVALID, NOT_SUPPORTED, SUPPORTED, Judged, Verdict
 from studies.record import Claim, Study, arm_label, listed
 
 FORMATS = ("terminal", "markdown", "html", "json")
@@ -159,9 +159,10 @@ def _row(record: dict) -> tuple:
 
 
 def _verdict(record: dict) -> str:
-    """With what is not current of it, and how it is run anew."""
+    """With why it is inconclusive and what it would take; or what is not current of it, and how it is run anew."""
     if not record.get("stale"):
-        return record["verdict"]
+        why = record.get("because") if record["verdict"] == INCONCLUSIVE else ""
+        return f"{record['verdict']}: {why}" if why else record["verdict"]
     return f"stale, was {record['verdict']}: {record['stale']}; {record.get('command', '')}".removesuffix("; ")
 
 
