@@ -308,7 +308,7 @@ def markdown(rng: np.random.Generator, simulations: int, root: Path | None = Non
         powers.append([f"a claim's verdict, supported, d = {effect:g}", said(due), said(found, due, due)])
     false = [
         [name, *(said(share, most=LOOKS_ERROR) for share in both)]
-        for name, *both in alike_arms(rng, simulations // 20, root)
+        for name, *both in alike_arms(rng, simulations // 40, root)
     ]
     tables = (
         (["coverage of 95 % intervals, in %", "seeds", *SAMPLES], rows),

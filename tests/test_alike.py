@@ -29,7 +29,7 @@ def seldom(found, studies, alpha=ALPHA):
 
 @pytest.mark.parametrize("name", alike.CASES)
 def test_arms_that_are_alike_are_told_apart_as_seldom_as_alpha_allows(name):
-    """By a few studies, which see no more than that a rule is wide of its mark; by 500 in `make validate`."""
+    """By a few studies, which see no more than that a rule is wide of its mark; by 250 in `make validate`."""
     case = replace(alike.CASES[name], looks=(6, 12))
     studies = 3 if len(case.contexts) > 1 else 8
     found = alike.by_frames(case, rng(1), studies)

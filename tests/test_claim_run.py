@@ -9,8 +9,12 @@ from analysis import claims, load
 from studies.contract import Tag
 
 SMALL = ["training.epochs=3", "study.seeds=4", "study.looks=[2,4]", "model.width=16"]
-SMALL += ["study.baseline=null", "study.factors={model.activation:[relu],optimizer.learning_rate:[0.001,0.3,100.0]}"]
-CLAIM = ["+study=claims/lr_extremes", *SMALL, "claim.hypothesis.target=0.5"]
+SMALL += ["study.baseline=null", "study.zip=[]", "study.skip=[]", "study.settings=[]", "study.factors=null"]
+SMALL += [
+    "claim.decision.across=[model.activation]",
+    "study.factors={model.activation:[relu],optimizer.learning_rate:[0.001,0.3,100.0]}",
+]
+CLAIM = ["+study=claims/lr_extremes", "claim.version=1", *SMALL, "claim.hypothesis.target=0.5"]
 
 
 @pytest.mark.slow

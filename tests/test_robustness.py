@@ -60,6 +60,14 @@ def test_each_change_is_the_verdict_on_what_is_left():
     )
 
 
+def test_levels_that_go_together_are_left_out_together():
+    models = {"digits": "mlp", "mnist": "cnn"}
+    whole = trials().assign(model=lambda made: made["data"].map(models))
+    asked = study(replace(CLAIM, across=("data", "model")), FACTORS | {"model": ("mlp", "cnn")}, 8)
+    found = verdicts.verdict(asked, Evidence(whole), 4)
+    assert [row.change for row in robustness(asked, Evidence(whole), found)][-2:] == ["without digits", "without mnist"]
+
+
 def test_what_was_not_stored_or_cannot_be_otherwise_is_no_change():
     _, rows = changed(study(CLAIM, FACTORS, 8), Evidence(trials()))
     assert "test accuracy" not in rows  # there is no such column

@@ -81,11 +81,13 @@ def _changes(
     for name, half in (("first", seeds[:middle]), ("second", seeds[middle:])) if middle else ():
         some = replace(evidence, trials=trials[trials["seed"].isin(half)])
         yield f"{name} half of the seeds", study, some, half
+    left: set[tuple] = set()
     for factor in claim.across:
-        levels = list(dict.fromkeys(trials[factor]))
-        for level in levels if len(levels) > 1 else ():
+        for level in dict.fromkeys(trials[factor]):
             rest = trials[~matching(trials, {factor: [level]})]
-            yield f"without {arm_label({factor: level})}", study, replace(evidence, trials=rest), seeds
+            if len(rest) and (same := tuple(rest.index)) not in left:  # else it goes with a level of another factor
+                left.add(same)
+                yield f"without {arm_label({factor: level})}", study, replace(evidence, trials=rest), seeds
 
 
 def _metrics(claim: Claim) -> Iterator[tuple[str, Claim]]:
