@@ -47,8 +47,8 @@ def test_the_seeds_are_those_that_would_find_the_effect_seen(side):
 def test_of_several_contexts_the_last_counts_unless_one_contradicts():
     last = open_({"a": 0.004 + 0.01 * PATTERN, "b": 0.003 + 0.01 * PATTERN}, ("data",))
     assert power(0.3, last.needed) >= 0.8 > power(0.3, last.needed - 1)
-    lone = open_({"a": 0.002 + 0.01 * PATTERN, "b": -0.005 + 0.01 * PATTERN}, ("data",))
-    assert power(0.5, lone.needed, ALPHA / 2) >= 0.8 > power(0.5, lone.needed - 1, ALPHA / 2)  # after Holm's rule
+    lone = open_({name: m + 0.01 * PATTERN for name, m in (("a", 0.002), ("b", -0.005), ("c", -0.003))}, ("data",))
+    assert power(0.5, lone.needed, ALPHA / 3) >= 0.8 > power(0.5, lone.needed - 1, ALPHA / 3)  # after Holm's rule
 
 
 def test_no_number_of_seeds_decides_what_is_on_the_margin():

@@ -105,6 +105,10 @@ def test_a_gap_and_what_it_must_not_cost_are_taken_of_the_test_set():
     free = study(replace(claim, guard=None), factors, 6)
     [test, *_] = robustness(free, Evidence(made), verdicts.verdict(free, Evidence(made), 2))
     assert test.estimate == pytest.approx(0.05) and test.verdict == NOT_SUPPORTED  # the gap itself is wider there
+    paid = made.assign(train_accuracy=made["test_accuracy"] + gap)  # and here it is not, but test accuracy is
+    for each, said in ((asked, NOT_SUPPORTED), (free, SUPPORTED)):
+        [test, *_] = robustness(each, Evidence(paid), verdicts.verdict(each, Evidence(paid), 2))
+        assert test.verdict == said
 
 
 def test_times_hang_on_their_target():
@@ -119,6 +123,9 @@ def test_times_hang_on_their_target():
     assert found.verdict == SUPPORTED
     assert next(iter(robustness(asked, evidence, found))).change == "a target 0.01 lower"
     assert next(iter(robustness(asked, evidence, found))).verdict == NOT_SUPPORTED
+    by_data = replace(asked, claim=replace(claim, target={"digits": 0.9}, across=("data",)))
+    some = replace(evidence, trials=evidence.trials.assign(data="digits"))
+    assert robustness(by_data, some, verdicts.verdict(by_data, some, 2))[0].verdict == NOT_SUPPORTED
     by_clock = replace(asked, claim=replace(claim, measure="seconds_to_target"))
     assert robustness(by_clock, evidence, found)[0].change == "epochs to target"
 

@@ -186,6 +186,7 @@ def judged(claim: Claim, sample: Sample) -> Judged:
         direction = magnitude
     if direction == SUPPORTED and claim.guard is not None:
         direction, note = _guarded(claim, sample.ahead, note)
+        against = _p_unpaid(claim, sample.ahead) if direction == NOT_SUPPORTED else against
     outside = _outside(claim, known) if len(known) == n > 1 else np.nan
     some = values[~np.isnan(bounds)] if claim.of else np.empty(0)
     leads = float((np.mean(some > 0) + np.mean(some >= 0)) / 2) if len(some) else np.nan
@@ -205,6 +206,13 @@ def _guarded(claim: Claim, ahead: np.ndarray, note: str) -> tuple[str, str]:
     if stdtr(n - 1, t) <= claim.alpha_look:
         return NOT_SUPPORTED, f"bought with accuracy: {said}, more than {claim.guard:g} is allowed"
     return INCONCLUSIVE, f"whether it is bought with accuracy is open: {said}, {claim.guard:g} is allowed"
+
+
+def _p_unpaid(claim: Claim, ahead: np.ndarray) -> float:
+    """One-sided, that no more accuracy than the guard was paid, of two seeds or more."""
+    room, n = ahead + (claim.guard or 0.0), len(ahead)
+    error = room.std(ddof=1) / np.sqrt(n)
+    return float(stdtr(n - 1, room.mean() / error)) if error else float(room.mean() >= 0)
 
 
 def combined(claim: Claim, contexts: list[Judged], seeds: tuple[int, ...], controls: dict[str, str]) -> Verdict:
