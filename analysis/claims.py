@@ -289,16 +289,23 @@ def record(
             **_circumstances(tags),
             "when": datetime.now(UTC).isoformat(timespec="seconds"),
             "seconds": round(float(every["seconds_total"].sum()), 1),
-            "invalid_because": found.because if found.verdict == verdicts.INVALID else "",
-            "because": found.because,
-            "needed": found.needed,
-            "robustness": _robustness(study, evidence, found),
-            "said": board.said(study, found),
+            **_reasons(study, evidence, found),
             "contexts": _contexts(study, evidence, found),
             "tuning": [] if evidence.tuned is None else json.loads(evidence.tuned.to_json(orient="records")),
             "runs": every[["key", "role", "status", "seed", *levels]].to_dict("records"),
         }
     )
+
+
+def _reasons(study: Study, evidence: Evidence, found: Verdict) -> dict:
+    """Why a verdict is what it is, what it would take to decide it, and what it hangs on."""
+    return {
+        "invalid_because": found.because if found.verdict == verdicts.INVALID else "",
+        "because": found.because,
+        "needed": found.needed,
+        "robustness": _robustness(study, evidence, found),
+        "said": board.said(study, found),
+    }
 
 
 def _contexts(study: Study, evidence: Evidence, found: Verdict) -> list[dict]:
