@@ -12,51 +12,69 @@ import numpy as np
 import pandas as pd
 
 from analysis import command, load
-from analysis.estimate import columns, estimands, robustness, verdicts
+from analysis.estimate import columns, estimands, importance, robustness, verdicts
 from analysis.estimate.estimands import CLOCKS
 from analysis.estimate.verdicts import Evidence, Verdict
 from analysis.read import cards, runs
 from analysis.show import board
 from studies import contract
 from studies.contract import Tag
-from studies.record import RESULTS_VERSION, Study, StudyError, listed
+from studies.record import RESULTS_VERSION, Claim, Study, StudyError, listed
 
 FILE = "verdict.json"
 """Its name among an execution's artifacts."""
 
 NOT_RUN = "not run"
 
+SOURCE = "mlflow.source.name"
+"""An execution's tag with the command that it was run by."""
+
 PASSING = ("when", "seconds")
 """What of a record differs between two runs of a claim on one machine: all else is equal, but for a claim about seconds
 or milliseconds its numbers. Another machine has another `machine`, and last bits; another checkout another `commit`."""
+
+NO_RULE = ("id", "version", "quote", "kind", "positive", "negative", "prediction", "profile", "number", "chapter")
+"""Of a claim, what is no part of the rule that it is judged by."""
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Print the board; gives the exit code, 2 for what the user can put right."""
     parser = command.parser("claims", "Show what has been decided of the claims.")
     parser.add_argument("--format", choices=board.FORMATS, default="terminal")
+    parser.add_argument("--short", action="store_true", help="a small table in Markdown, as the README has it")
     parser.add_argument("--stress", action="store_true", help="whether each verdict would change by another choice")
+    parser.add_argument("--to", type=Path, metavar="FILE", help="write it there instead")
     options = parser.parse_args(arguments)
 
     def run():
-        if options.stress:
-            print(board.stress(stressed(options.root), options.format))
-            return
-        records, plain = rows(options.root), options.format in ("terminal", "markdown")
-        if not plain or any(record["verdict"] != NOT_RUN for record in records):
-            print(board.board(records, options.format))
-        for line in remedies(records, options.root) if plain else ():
-            print(f"\n{line}")
+        text = _text(options)
+        if options.to is None:
+            print(text)
+        else:
+            options.to.write_text(f"{text}\n", encoding="utf-8")
+            print(options.to)
 
     return command.ended(run)
+
+
+def _text(options) -> str:
+    """What the command prints."""
+    if options.stress:
+        return board.stress(stressed(options.root), options.format)
+    records = rows(options.root)
+    if options.short:
+        return board.short_form(records)
+    if options.format not in ("terminal", "markdown"):
+        return board.board(records, options.format)
+    some = any(record["verdict"] != NOT_RUN for record in records)
+    return "\n\n".join([board.board(records, options.format)] * some + remedies(records, options.root))
 
 
 def rows(root: str | Path = "mlruns") -> list[dict]:
     """One record a claim and profile, in the order of the article: its latest verdict; and what ships and has none.
 
-    Each has `stale`: why it is not of the card, the settings or the code that there are now, empty if it is; and if so,
-    or if it is not run, the `command` that runs it. A stale one stands where there is no other, and an invalid one
-    where there is no verdict.
+    Each has `stale`: why it is not of the card, the settings or the code that there are now, empty if it is; and the
+    `command` that runs it. A stale one stands where there is no other, and an invalid one where there is no verdict.
 
     Raises:
         StudyError: there is no store at `root`.
@@ -130,8 +148,8 @@ def _selected(root: str | Path, known: dict[str, cards.Card]) -> dict[tuple[str,
     for execution, record in _kept(root):
         card = cards.card_of(record, known)
         record["stale"] = cards.stale(record, card)
-        if record["stale"] and card:
-            record |= {"file": card.option, "command": card.command(record["profile"], root)}
+        record["command"] = card.command(record["profile"], root) if card else execution.tags.get(SOURCE, "")
+        record["file"] = card.option if card else record.get("file", "")
         place = record["name"], record["profile"]
         if place not in found or _counts(record) >= _counts(found[place][0]):
             found[place] = record, execution
@@ -189,6 +207,16 @@ def told(execution: load.Execution, root: str | Path) -> list[str]:
     if Tag.VERDICT not in execution.tags:
         return []
     return json.loads(load.text(execution, FILE, root))["said"]
+
+
+def check_tools(claim: Claim) -> None:
+    """See that what a claim is judged with is installed.
+
+    Raises:
+        StudyError: it is not.
+    """
+    if claim.estimand == "importance_lead":
+        importance.check_installed()
 
 
 def judge(
@@ -255,24 +283,17 @@ def record(
     assert claim is not None  # noqa: S101
     used = evidence.trials[evidence.trials["seed"].isin(found.seeds)] if found.seeds else evidence.trials
     sides = [side for side in (evidence.positive, evidence.negative) if side is not None]
-    every = pd.concat([used, *sides], ignore_index=True)
+    every = pd.concat([_of_record(claim, found, part, evidence.epochs) for part in (used, *sides)], ignore_index=True)
     main_context = verdicts.deciding(claim, found)
     numbers = {name: getattr(main_context, name) if main_context else np.nan for name in ("estimate", "low", "high")}
     levels = list(study.factors)
     return _plain(
         {
-            "name": claim.id,
-            "version": claim.version,
-            "number": claim.number,
-            "chapter": claim.chapter,
-            "quote": claim.quote,
-            "kind": claim.kind,
+            **_of_card(claim),
             "scope": board.scope(study, used, settings),
-            "profile": claim.profile,
-            "estimand": board.estimand(claim),
+            "setting": board.setting(study, used, settings),
             "context": main_context.context if main_context and len(found.contexts) > 1 else "",
             **numbers,
-            "claimed": board.claimed(claim),
             "direction": found.direction,
             "magnitude": found.magnitude,
             "verdict": found.verdict,
@@ -284,7 +305,6 @@ def record(
             "failures": int((used["status"] != "finished").sum()),
             "failed_share": float((used["status"] != "finished").mean()) if len(used) else None,
             "controls": found.controls,
-            "prediction": claim.prediction,
             "card": study.card,
             **_circumstances(tags),
             "when": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -292,7 +312,7 @@ def record(
             **_reasons(study, evidence, found),
             "contexts": _contexts(study, evidence, found),
             "tuning": [] if evidence.tuned is None else json.loads(evidence.tuned.to_json(orient="records")),
-            "runs": every[["key", "role", "status", "seed", *levels]].to_dict("records"),
+            "runs": every[["key", "role", "status", "seed", *levels, "value", "censored"]].to_dict("records"),
         }
     )
 
@@ -327,6 +347,30 @@ def _circumstances(tags: Mapping[str, str]) -> dict:
         "commit": tags.get("mlflow.source.git.commit", ""),
         "machine": tags.get("machine", ""),
     }
+
+
+def _of_card(claim: Claim) -> dict:
+    """What a record has of the card."""
+    return {
+        "name": claim.id,
+        "version": claim.version,
+        "number": claim.number,
+        "chapter": claim.chapter,
+        "quote": claim.quote,
+        "kind": claim.kind,
+        "profile": claim.profile,
+        "estimand": board.estimand(claim),
+        "claimed": board.claimed(claim),
+        "rule": {name: value for name, value in asdict(claim).items() if name not in NO_RULE},
+        "prediction": claim.prediction,
+    }
+
+
+def _of_record(claim: Claim, found: Verdict, trials: pd.DataFrame, epochs: pd.DataFrame | None) -> pd.DataFrame:
+    """The trials with their `value` and whether it is `censored`; of an invalid verdict nothing is known."""
+    if found.verdict == verdicts.INVALID:
+        return trials.assign(value=np.nan, censored=False)
+    return estimands.measured(claim, trials, epochs)
 
 
 def _plain(value):

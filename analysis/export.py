@@ -40,6 +40,8 @@ EPOCH = {
     "gradient_slope": "rise of the natural logarithm of ‖∂loss/∂activation‖, a layer towards the output",
     "sparsity": "share of the weights that may be pruned that is gone after the epoch; null without pruning",
     "parameters_kept": "share of all the model's parameters, biases and statistics too, that is not pruned",
+    "update_ratio_max": "greatest ‖Δw‖ / ‖w‖ of the epoch's steps, of all kernels together; null without "
+    "diagnostics.extremes",
 }
 
 TRIAL = {
@@ -70,6 +72,7 @@ TRIAL = {
     "parameters": "number of the model's weights, trained or not",
     "sparsity": "share of the weights that may be pruned that is gone at the end; null without pruning",
     "parameters_kept": "share of all the model's parameters, biases and statistics too, that is not pruned",
+    "update_ratio_q999": ".999 quantile of the same over all steps; null without diagnostics.extremes",
     "classes": "number of classes; the uniform guess has a loss of log(classes)",
     "chance_train": "accuracy of guessing the commonest class of the training images, by the labels trained by",
     "chance_val": "accuracy of guessing the commonest class of the validation images",
@@ -215,6 +218,8 @@ def dictionary(execution: load.Execution, frames: dict[str, pd.DataFrame]) -> st
 
 def _factor(study, column) -> str:
     """What a column is that holds a factor's levels; empty for another."""
+    if column in study.sampled:
+        return f"factor, drawn from {study.sampled[column]}, all such factors together"
     if column in study.factors:
         role, levels = "factor", study.factors[column]
     elif column in study.nuisance:

@@ -289,6 +289,7 @@ def _execution(store, run) -> Execution:
         design["claim"] = Claim(**{name: value for name, value in card.items() if name in known})
     spaces = design.get("space", {}).items()
     design["space"] = {factor: Space(**s) if isinstance(s, dict) else tuple(s) for factor, s in spaces}
+    design["sampled"] = {factor: Space(**each) for factor, each in design.get("sampled", {}).items()}
     return Execution(
         Study(**design),
         run.tags[Tag.HASH],

@@ -1,6 +1,8 @@
-"""The README's table, as the main job prints it: `make readme`, or `python -m benchmarks.readme --root mlruns`.
+"""The README's tables: the main job's as it is printed, and the board of claims as it stands in a store.
 
-Without `--root` the study is trained anew, in a store of its own: the table is then a first look's, on this machine.
+The first is made by `make readme`, or `python -m benchmarks.readme --root mlruns`: without `--root` the study is
+trained anew, in a store of its own, so that the table is a first look's, on this machine. The second is made by
+`python -m benchmarks.readme --board --root mlruns` of the verdicts that `make claims` left there; nothing is trained.
 """
 
 import argparse
@@ -10,24 +12,33 @@ import tempfile
 import textwrap
 from pathlib import Path
 
-from analysis import command, compare, load
+from analysis import claims, command, compare, load
+from analysis.show import board, sentences
 from studies.record import StudyError, listed
 
 README = Path(__file__).parent.parent / "README.md"
 STUDY = "init_comparison"
 BEGIN, END = "<!-- made by make readme, not by hand -->\n", "<!-- end -->\n"
+BOARD = "<!-- made by python -m benchmarks.readme --board --root mlruns, not by hand -->\n"
+BOARD_END = "<!-- end of the board -->\n"
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Write the table into the README; gives the exit code, 2 for what the user can put right."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.readme", description="Make the README's table.")
+    """Write a table into the README; gives the exit code, 2 for what the user can put right."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.readme", description="Make the README's tables.")
+    parser.add_argument("--board", action="store_true", help="the board of claims, of the store's verdicts")
     parser.add_argument("--root", help=f"a store with {STUDY} (default: one that is made for it, in a minute)")
     options = parser.parse_args(arguments)
 
     def run():
+        text = README.read_text(encoding="utf-8")
+        if options.board:
+            made = filled(text, board_part(options.root or "mlruns"), BOARD, BOARD_END)
+            README.write_text(made, encoding="utf-8")
+            print(README)
+            return
         with tempfile.TemporaryDirectory(prefix="studies-readme-") as folder:
             root = options.root or _trained(Path(folder) / "store")
-            text = README.read_text(encoding="utf-8")
             README.write_text(filled(text, part(root)), encoding="utf-8")
         print(README)
 
@@ -52,6 +63,18 @@ def part(root: str | Path) -> str:
     table = compare.table(STUDY, root).partition("\n\n")[0]
     said = f"Made on {made[0]}. Another processor rounds otherwise, which shows in the digits after some epochs."
     return f"\n{textwrap.indent(table, '    ')}\n\n{textwrap.fill(said, 120)}\n\n"
+
+
+def board_part(root: str | Path) -> str:
+    """The short form of the board that a store's verdicts make, and a paragraph that says what they are of."""
+    records = claims.rows(root)
+    ran = [record for record in records if record["verdict"] != sentences.NOT_RUN]
+    machines = list(dict.fromkeys(record["machine"].partition(" ")[2] for record in ran))
+    profiles = list(dict.fromkeys(record["profile"] for record in ran))
+    said = "`python -m analysis.claims --format html --to board.html` tells of each on a page."
+    if ran:
+        said = f"The {' and '.join(profiles)} profile, on {'; '.join(machines) or 'an unknown machine'}. {said}"
+    return f"\n{board.short_form(records)}.\n\n{textwrap.fill(said, 120)}\n\n"
 
 
 def filled(text: str, part: str, begin: str = BEGIN, end: str = END) -> str:

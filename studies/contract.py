@@ -38,6 +38,7 @@ EPOCH_COLUMNS = (
     "gradient_slope",
     "sparsity",
     "parameters_kept",
+    "update_ratio_max",
 )
 
 QUANTILES = (0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99)

@@ -59,6 +59,9 @@ FIGURES = ("loss_by_rate", "variance_by_layer")
 PLACE = ("number", "chapter")
 """Of a claim: where a board shows it, which decides nothing."""
 
+NO_RULE = ("question", "figures", "sampled")
+"""Of a study: what its claim is not decided by; of what is sampled the levels count."""
+
 SERIES = "__"
 """Between a quantity's name and a place, where a computed trial has one for each of several: `forward__12`."""
 
@@ -130,6 +133,7 @@ class Claim:
         measure: of a trial: a column of the trials frame, `time_to_target`, `success`, …; or of a layer's tensor,
             LAYER.TENSOR.STATISTIC[@EPOCH].
         of, against: rules for the arms that are set against each other, factor -> levels.
+        beside: of an interaction, the levels of `across` where the ratio is that the other contexts' are set against.
         along: the factor that a slope, a spread or a range of stable rates is taken along.
         guard: how far the arms `of` may fall behind `against` by `metric` for the claim to hold; None for no such rule.
         best: of several arms that match `of`, or `against`, take the one that tuned best.
@@ -174,6 +178,7 @@ class Claim:
     profile: str = ""
     number: int | None = None
     chapter: str = ""
+    beside: dict = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -187,7 +192,8 @@ class Study:
         zip: groups of factors that move together: the first levels of all, the second of all, …
         skip: rules, factor -> levels; an arm that one of them matches is left out.
         only: rules; if there are any, an arm that none of them matches is left out.
-        settings: pairs of a rule, `when`, and what arms that it matches `set`: config key -> value.
+        settings: pairs of a rule, `when`, and what arms that it matches `set`: config key -> value; `tune` is False
+            where these arms are not tuned.
         nuisance: factors that are tuned for each arm: config key -> the levels tried, in every combination; if there
             are `draws`, each of them in turn, the first of all factors, the second of all, …
         tuning_seeds: the seeds they are tuned at; empty if there are none.
@@ -197,6 +203,8 @@ class Study:
         extend: whether a range is extended, once, if an arm does best at the end of it.
         looks: the numbers of seeds at which the claim's rule decides, or has the study go on; none: once, at the end.
         claim: what the study decides, if it does.
+        sampled: the ranges of the factors that are drawn from ranges, all together, so that an arm is a point of them;
+            what was drawn is their levels.
         fixed: with a claim, what trials have besides the factors, hashed.
     """
 
@@ -219,14 +227,16 @@ class Study:
     looks: tuple[int, ...] = ()
     claim: Claim | None = None
     fixed: str = ""
+    sampled: dict[str, Space] = field(default_factory=dict)
 
     @property
     def card(self) -> str:
         """What the claim is decided by, hashed: claim, design and what is fixed; empty without a claim."""
         if self.claim is None:
             return ""
-        card = {name: value for name, value in asdict(self).items() if name not in ("question", "figures")}
-        card["claim"] = {name: value for name, value in card["claim"].items() if name not in PLACE}
+        card = {name: value for name, value in asdict(self).items() if name not in NO_RULE}
+        without = PLACE if card["claim"]["beside"] else (*PLACE, "beside")  # cards of before had none
+        card["claim"] = {name: value for name, value in card["claim"].items() if name not in without}
         return content_key(card)
 
     @property
@@ -235,6 +245,16 @@ class Study:
         if self.metric not in METRICS:
             return self.metric
         return re.sub("running|train|test|last_val|best_val", "val", self.metric)
+
+    def labelled(self, trial: "Trial") -> str:
+        """A trial's levels as a reader sees them; of those sampled the number of their point: `mnist point 17`."""
+        rows = zip(*(self.factors[factor] for factor in self.sampled), strict=True)
+        others = [{f for f, level in zip(self.sampled, row, strict=True) if trial.arm.get(f) != level} for row in rows]
+        number, other = min(enumerate(others, 1), key=lambda each: len(each[1]), default=(0, set()))
+        if len(self.sampled) < 2 or len(other) > 1:  # a control has one of them that is not its point's
+            return trial.label()
+        rest = {f: level for f, level in trial.levels.items() if f not in self.sampled or f in other}
+        return f"{arm_label(rest)} " * bool(rest) + f"point {number}"
 
 
 @dataclass(frozen=True)
@@ -333,6 +353,7 @@ class EpochRecord:
         sharpness, …: of the network after it; NaN where they were not observed.
         sparsity: the share of the weights that may be pruned that is gone after it; NaN without pruning.
         parameters_kept: the share of all the model's parameters that is not pruned.
+        update_ratio_max: the greatest ‖Δw‖ / ‖w‖ of a step, of all kernels; NaN without `diagnostics.extremes`.
     """
 
     key: str
@@ -358,6 +379,7 @@ class EpochRecord:
     gradient_slope: float = math.nan
     sparsity: float = math.nan
     parameters_kept: float = math.nan
+    update_ratio_max: float = math.nan
 
 
 @dataclass(frozen=True)
@@ -393,6 +415,7 @@ class Result:
         best_val_loss, best_val_accuracy: over the epochs, the untrained network left out, and those of a network that
             was yet to be pruned.
         sparsity, parameters_kept: see `EpochRecord`.
+        update_ratio_q999: the .999 quantile of ‖Δw‖ / ‖w‖ over all steps; NaN without `diagnostics.extremes`.
         parameters: all of the model's weights, trained or not.
         classes: number of classes.
         chance_train, chance_val, chance_test: the accuracy of always guessing the commonest class of these examples; of
@@ -423,6 +446,7 @@ class Result:
     parameters: int = 0
     sparsity: float = math.nan
     parameters_kept: float = math.nan
+    update_ratio_q999: float = math.nan
     classes: int = 0
     chance_train: float = math.nan
     chance_val: float = math.nan

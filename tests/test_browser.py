@@ -12,8 +12,10 @@ from pathlib import Path
 
 import pytest
 from playwright.sync_api import expect, sync_playwright
+from test_story import examples
 
 from analysis import load, ui
+from analysis.show import story
 
 ROOT = Path(__file__).parent.parent
 OUTPUT = ROOT / "tests" / "output"
@@ -271,6 +273,66 @@ def test_a_report_can_be_printed(report):
     assert pdf.startswith(b"%PDF") and len(pdf) > 20_000
     page.emulate_media(media="print")
     assert brightness(page, "backgroundColor") == 1 and brightness(page, "color") == 0
+
+
+TROUBLE = """() => {
+  const found = [], numbers = words => words.match(/[\\d.]+/g).map(Number)
+  const light = rgb => {
+    const [r, g, b] = rgb.map(v => v / 255).map(v => v <= .04045 ? v / 12.92 : ((v + .055) / 1.055) ** 2.4)
+    return .2126 * r + .7152 * g + .0722 * b }
+  const paper = light(numbers(getComputedStyle(document.body).backgroundColor).slice(0, 3))
+  for (const element of document.querySelectorAll('p, li, dd, dt, h3, figcaption, .chip, .soft, a, svg text')) {
+    const style = getComputedStyle(element), svg = element.ownerSVGElement
+    const ink = light(numbers(svg ? style.fill : style.color).slice(0, 3))
+    if ((Math.max(ink, paper) + .05) / (Math.min(ink, paper) + .05) < 4.5) found.push(`faint: ${element.textContent}`)
+    const size = parseFloat(style.fontSize) * (svg ? svg.getBoundingClientRect().width / svg.viewBox.baseVal.width : 1)
+    if (size < 10) found.push(`small, ${size}: ${element.textContent}`)
+  }
+  for (const svg of document.querySelectorAll('svg')) {
+    const whole = svg.getBoundingClientRect()
+    const there = [...svg.querySelectorAll('text')].filter(text => text.textContent)
+    const texts = there.map(text => [text.textContent, text.getBoundingClientRect()])
+    texts.forEach(([words, box], n) => {
+      const within = box.left > whole.left - 1 && box.right < whole.right + 1 && box.bottom < whole.bottom + 1
+      if (!within) found.push(`cut: ${words}`)
+      for (const [other, place] of texts.slice(0, n)) {
+        const wide = Math.min(box.right, place.right) - Math.max(box.left, place.left)
+        const high = Math.min(box.bottom, place.bottom) - Math.max(box.top, place.top)
+        if (wide > 1 && high > 4) found.push(`over another: ${words}, ${other}`)
+      }
+    })
+  }
+  return found
+}"""
+"""What is wrong with a page: text that is faint (a contrast below 4.5), small, cut off or over another."""
+
+
+def test_the_board_reads_on_a_telephone_a_screen_and_paper_in_light_and_dark(browser, tmp_path):
+    OUTPUT.mkdir(exist_ok=True)
+    file = tmp_path / "board.html"
+    file.write_text(story.page(examples()), encoding="utf-8")
+    context = browser.new_context(viewport={"width": 390, "height": 844})
+    page, asked, said = context.new_page(), [], []
+    page.on("request", lambda request: asked.append(request.url))
+    page.on("console", lambda message: said.append(message.text))
+    page.goto(file.as_uri())
+    for width in (390, 1400):
+        page.set_viewport_size({"width": width, "height": 900})
+        for scheme in ("light", "dark"):
+            page.emulate_media(color_scheme=scheme)
+            assert (brightness(page, "backgroundColor") > 0.8) == (scheme == "light")
+            assert page.evaluate(TROUBLE) == []
+            assert page.evaluate("document.documentElement.scrollWidth") == width
+            page.screenshot(path=OUTPUT / f"board-{width}-{scheme}.png", full_page=True)
+    pdf = page.pdf(path=OUTPUT / "board.pdf", format="A4")
+    assert pdf.startswith(b"%PDF") and len(pdf) > 20_000
+    page.emulate_media(media="print", color_scheme="dark")
+    assert brightness(page, "backgroundColor") == 1 and brightness(page, "color") == 0
+    assert page.locator("svg").first.evaluate("svg => getComputedStyle(svg.parentElement).breakInside") == "avoid"
+    page.locator(".contents a", has_text="Sloth").click()
+    assert page.url.endswith("#idle")
+    context.close()
+    assert {address.partition("#")[0] for address in asked} == {file.as_uri()} and said == []
 
 
 def test_the_server_is_two_processes_and_ctrl_c_leaves_none(served):

@@ -127,7 +127,7 @@ def test_a_board_without_a_store_is_an_error_and_of_an_empty_one_a_word(tmp_path
     (tmp_path / "mlruns" / ".gitkeep").touch()
     assert claims.main([]) == 0
     out = capsys.readouterr().out
-    assert out.startswith(f"\nNothing is run in mlruns yet. make claims runs all {len(SHIPPED)} claims, or:")
+    assert out.startswith(f"Nothing is run in mlruns yet. make claims runs all {len(SHIPPED)} claims, or:")
     assert "not run" not in out
     assert claims.main(["--format", "json"]) == 0
     assert len(json.loads(capsys.readouterr().out)) == len(SHIPPED)

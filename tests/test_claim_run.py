@@ -42,6 +42,7 @@ def test_a_claim_is_judged_at_a_look_kept_and_not_run_again(here, made):
     assert len(load.executions("lr_extremes", made)) == 1
     [row] = [row for row in claims.rows(made) if row["name"] == "lr_extremes"]
     assert {name: row[name] for name in record} == record
+    assert row["command"].startswith("python -m studies.run +study=claims/lr_extremes")
     assert row["stale"] == f"other settings: {', '.join(json.loads(execution.tags[Tag.SETTINGS]))}"
 
     code, _, error = run("claim.hypothesis.margin=1.0")

@@ -241,6 +241,101 @@ def test_a_general_claim_must_hold_in_every_context():
     assert said("good", controls={"negative": "passed: it does not"}) == SUPPORTED
 
 
+def test_an_interaction_sets_the_ratio_here_beside_the_ratio_there():
+    factors = {"data": ("digits", "mnist"), "optimizer": ("sgd", "adam"), "model": ("mlp", "cnn", "rnn")}
+    gains = {"mlp": 0.8, "cnn": 0.4, "rnn": 0.1}
+    made = pd.concat(
+        [
+            frame({"sgd": [0.5, 0.6], "adam": [0.5 * gain * size, 0.6 * gain * size]}).assign(data=data, model=model)
+            for data, size in (("digits", 1), ("mnist", 0.5))
+            for model, gain in gains.items()
+        ],
+        ignore_index=True,
+    )
+    card = {"estimand": "interaction_ratio", "direction": "below", "margin": 0.8, "beside": {"model": "mlp"}}
+    node = CARD | {"hypothesis": HYPOTHESIS | card, "decision": {"across": ["data", "model"]}}
+    claim = design.read_claim(node, factors, "quick")
+    found = {each.context: np.exp(each.numbers) for each in estimands.samples(claim, made, None, list(factors))}
+    assert list(found) == ["digits cnn", "digits rnn", "mnist cnn", "mnist rnn"]
+    assert np.concatenate(list(found.values())) == pytest.approx([0.5, 0.5, 0.125, 0.125] * 2)
+    assert board.estimand(claim) == "val accuracy: adam / sgd, over the same at mlp"
+    assert study(claim, factors, 2).card != study(replace(claim, beside={"model": ["cnn"]}), factors, 2).card
+    with pytest.raises(StudyError, match="beside names model: expected levels of"):
+        design.read_claim(node | {"decision": {"across": ["data"]}}, factors, "quick")
+
+
+def test_an_existential_claim_must_hold_in_one_context():
+    claim = replace(read(), across=("data",), kind="existential")
+    good, open_, bad = ([0.02, 0.03, 0.025, 0.03], [0.02, -0.02, 0.03, -0.03], [-0.02, -0.03, -0.025, -0.03])
+    judged = {
+        name: replace(verdicts.judged(claim, sample(some)), context=name)
+        for name, some in (("good", good), ("open", open_), ("bad", bad))
+    }
+
+    def said(*names):
+        return verdicts.combined(claim, [judged[name] for name in names], (0, 1, 2, 3), {})
+
+    assert said("good", "bad", "open").verdict == SUPPORTED
+    assert said("bad", "open").verdict == INCONCLUSIVE
+    assert said("bad", "bad").verdict == NOT_SUPPORTED
+    assert verdicts.deciding(claim, said("bad", "good", "open")).context == "good"
+    weak = verdicts.judged(claim, sample([0.01, 0.02, 0.03, 0.015]))
+    assert claim.alpha_look / 2 < weak.p_for < claim.alpha_look
+    assert verdicts.combined(claim, [weak], (0,), {}).verdict == SUPPORTED
+    assert verdicts.combined(claim, [weak, judged["open"]], (0,), {}).verdict == INCONCLUSIVE  # each is a chance more
+
+
+def test_an_existential_claim_is_of_one_context_direction_and_magnitude_both():
+    claim = replace(read(claimed_band=[0.0, 0.15]), kind="existential")
+    spread = np.array([0.01, -0.01] * 3)
+    small, large, worse = (verdicts.judged(claim, sample(centre + spread)) for centre in (0.1, 0.8, -0.2))
+    found = verdicts.combined(claim, [large, small], (0,), {})
+    assert (found.direction, found.magnitude, found.verdict) == (SUPPORTED,) * 3
+    assert verdicts.deciding(claim, found).estimate == pytest.approx(0.1)
+    assert verdicts.combined(claim, [large, worse], (0,), {}).magnitude == NOT_SUPPORTED
+    assert verdicts.combined(replace(claim, kind="universal"), [large, small], (0,), {}).verdict == NOT_SUPPORTED
+    wide = replace(claim, claimed_band=(-0.1, 0.15))
+    none = verdicts.judged(wide, sample(spread))
+    assert (none.direction, none.magnitude) == (INCONCLUSIVE, SUPPORTED)
+    edge = verdicts.judged(wide, sample(spread - 0.1))
+    assert (edge.direction, edge.magnitude) == (NOT_SUPPORTED, INCONCLUSIVE)
+    said = [verdicts.combined(wide, [large, other], (0,), {}).verdict for other in (none, edge)]
+    assert said == [INCONCLUSIVE, NOT_SUPPORTED]  # what is beyond the margin here is in the band nowhere
+
+
+@pytest.mark.parametrize("contexts", [1, 5])
+def test_chances_of_an_existential_claim_do_not_add_up(contexts):
+    """Nothing is there, in any of the contexts: one is found as seldom as in a single one."""
+    claim, rng = replace(read(), kind="existential"), np.random.default_rng(0)
+    times = 600
+    found = [
+        verdicts.combined(claim, [verdicts.judged(claim, sample(x)) for x in rng.normal(size=(contexts, 6))], (), {})
+        for _ in range(times)
+    ]
+    share = np.mean([each.verdict == SUPPORTED for each in found])
+    assert abs(share - claim.alpha_look) < 3 * np.sqrt(claim.alpha_look / times)
+
+
+def test_each_baseline_of_an_existential_claim_is_a_context():
+    factors = {"data": ("digits",), "optimizer": ("sgd", "adam", "rmsprop")}
+    claim = replace(read(factors=factors, against={"optimizer": ["sgd", "adam"]}), of={"optimizer": ["rmsprop"]})
+    claim = replace(claim, across=("data",), kind="existential")
+    rows = {"sgd": [0.5, 0.51, 0.52, 0.5], "adam": [0.9, 0.91, 0.9, 0.92], "rmsprop": [0.7, 0.72, 0.71, 0.7]}
+    made = frame(rows).assign(data="digits")
+    one, other = estimands.samples(claim, made, None, list(factors))
+    assert (one.context, other.context) == ("digits against sgd", "digits against adam")
+    assert one.numbers.mean() == pytest.approx(0.2) and other.numbers.mean() == pytest.approx(-0.2)
+    asked = study(claim, factors, 4)
+    design.check_arms(asked)
+    with pytest.raises(StudyError, match="against: 2 arms match"):
+        design.check_arms(replace(asked, claim=replace(claim, kind="universal")))
+    again = frame({"sgd": [0.51, 0.5, 0.52, 0.51], "adam": [0.91, 0.9, 0.91, 0.91]}).assign(data="digits")
+    found = verdicts.verdict(asked, Evidence(made, negative=again), 3)
+    assert found.verdict == SUPPORTED and found.controls["negative"].count(",") == 1  # two arms, each against itself
+    far = again.assign(val_accuracy=again["val_accuracy"].where(again["optimizer"] == "adam", 0.8))
+    assert verdicts.verdict(asked, Evidence(made, negative=far), 3).controls["negative"].startswith("failed")
+
+
 def test_the_estimands_are_what_they_are_called():
     rng = np.random.default_rng(0)
     base = rng.uniform(0.5, 0.6, 6)
@@ -400,6 +495,8 @@ def test_the_controls_trials_are_of_the_arms_they_are_about():
     assert at == [{}, {}] and positive.nuisance == {}
     assert positive.settings == ({"when": {}, "set": {"optimizer.learning_rate": 1e-5}},)
     assert other == [chosen[0], chosen[1]] and [rule["optimizer"] for rule in negative.only] == [["sgd"], ["sgd"]]
+    controls(asked, expand, None)  # before anything is tuned
+    assert [(part.nuisance, at) for part, at in expanded[2:]] == [({}, None)] * 2
 
 
 def test_a_record_is_json_whatever_is_missing_and_the_board_has_a_row_for_it():
@@ -415,6 +512,14 @@ def test_a_record_is_json_whatever_is_missing_and_the_board_has_a_row_for_it():
     assert [record["verdict"] for record in records] == [SUPPORTED, INVALID]
     assert records[0]["estimate"] == pytest.approx(0.1116667) and records[1]["estimate"] is None
     assert "missing" in records[1]["invalid_because"]
+    [context] = records[0]["contexts"]
+    assert [(seed, bound) for seed, _, bound in context["numbers"]] == [(seed, 0) for seed in range(6)]
+    assert np.mean([number for _, number, _ in context["numbers"]]) == pytest.approx(context["estimate"])
+    values = {run["key"]: run["value"] for run in records[0]["runs"]}
+    assert (
+        values == dict(zip(whole["key"], whole["val_accuracy"], strict=True)) and not records[0]["runs"][0]["censored"]
+    )
+    assert {run["value"] for run in records[1]["runs"]} == {None}
     asked_for = "name quote kind scope estimand estimate low high direction magnitude verdict seeds trials failures "
     asked_for += "controls prediction card commit when seconds invalid_because"
     assert set(asked_for.split()) <= records[0].keys()
@@ -429,6 +534,8 @@ def test_every_claim_that_ships_is_on_the_board_before_it_has_run(fresh, tmp_pat
     rows = claims.rows(tmp_path)
     assert {row["name"] for row in rows} == {file.stem for file in cards.SHIPPED.glob("*.yaml")}
     assert all(row["verdict"] == "not run" for row in rows)
+    places = [row["number"] for row in rows]
+    assert places == sorted(places) and rows[0]["name"] == "weights_dominate"
 
 
 def test_a_look_knows_nothing_of_later_seeds():
@@ -451,6 +558,8 @@ def test_the_better_end_is_known_where_it_was_reached():
     epochs = pd.DataFrame(rows, columns=["key", "epoch", "val_accuracy"])
     [found] = estimands.samples(claim, trials, epochs, ["rate"])
     assert found.bounds.tolist() == [0, 1]
+    numbers = verdicts.judged(replace(claim, margin=2.0), found).numbers  # ratios, not their logarithms
+    assert [number for _, number, _ in numbers] == pytest.approx(np.exp(found.numbers)) and numbers[1][2] == 1
 
 
 def test_a_spread_is_not_taken_of_the_levels_that_are_left():

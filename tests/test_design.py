@@ -36,7 +36,7 @@ BASE = {
         "looks": [],
     }
     | {"zip": [], "skip": [], "only": [], "settings": []}
-    | {"nuisance": {}, "draws": None, "extend": True, "tuning_seeds": [100, 101]},
+    | {"points": None, "nuisance": {}, "draws": None, "extend": True, "tuning_seeds": [100, 101]},
     "data": {"_target_": "studies.data.npz", "path": "a.npz", "root": None, "content": "c0ffee"},
     "model": {"_target_": "mlp", "depth": 2, "width": 64, "zero_last": False},
     "initializer": {"_target_": "HeNormal"},
@@ -516,6 +516,21 @@ def test_nuisance_factors_are_read_like_factors_and_come_before_settings():
     assert (study.nuisance, study.tuning_seeds) == ({}, ())
 
 
+def test_an_arm_that_is_not_tuned_is_as_its_settings_have_it():
+    node = {"factors": {"optimizer": ["SGD", "Adam"]}, "nuisance": {f: list(levels) for f, levels in RATES.items()}}
+    rule = {"when": {"optimizer": "SGD"}, "set": {"optimizer.learning_rate": 3}, "tune": False}
+    settings = read(**node, settings=[rule]).settings
+    tuned = dict(nuisance=RATES, tuning_seeds=(100,), settings=settings)
+    first = expand(node["factors"], (0, 1), **tuned)
+    assert [(t.arm["optimizer"], len(t.nuisance)) for t in first] == [("SGD", 0)] + [("Adam", 2)] * 6
+    chosen = [dict.fromkeys(RATES), {"optimizer.learning_rate": 0.01, "model.width": 8}]
+    final = expand(node["factors"], (0, 1), chosen=chosen, **tuned)
+    assert [t.config["optimizer"]["learning_rate"] for t in final] == [3, 3, 0.01, 0.01]
+    assert [t.config["model"]["width"] for t in final] == [64, 64, 8, 8]
+    study = Study("s", "?", node["factors"], (0,), {}, "val_accuracy", nuisance=RATES, settings=settings)
+    assert grid.remarks(study, final, lambda _: {"init"}) == ["not tuned, by study.settings: SGD"]
+
+
 @pytest.mark.parametrize("exact", [False, True])
 def test_a_nuisance_factor_applies_where_there_is_such_a_setting(exact):
     nuisance = {"optimizer.learning_rate": (0.1, 0.01), "optimizer.momentum": (0.5, 0.8)}
@@ -636,6 +651,7 @@ def test_wrong_nuisance_factors_are_refused(node, received, allowed):
         ({"only": [{"model.depth": 3}]}, "study.only[0] names model.depth=3", "its levels 2, 8"),
         ({"only": [{"model.depth": [2, "8"]}]}, "study.only[0] names model.depth=8", "its levels 2, 8"),
         ({"settings": [{"optimizer": "SGD"}]}, "study.settings[0]", "when and set"),
+        ({"settings": [{"when": {"optimizer": "SGD"}, "set": {}, "tune": 1}]}, "study.settings[0].tune=1", "false"),
         (
             {"settings": [{"when": {"optimizer": "SGD"}, "set": {"optimiser.learning_rate": 1}}]},
             "study.settings[0].set names optimiser.learning_rate",

@@ -522,6 +522,7 @@ def test_norms_of_gradients_and_updates_equal_those_of_a_plain_loop(tf, compiled
         Rule(penalty=penalty),
         clip_by_global_norm(norm),
         xla=xla,
+        extremes=True,
     )
     engine.reset(initial_values(engine.model))
     start = engine.flat_weights()
@@ -531,7 +532,7 @@ def test_norms_of_gradients_and_updates_equal_those_of_a_plain_loop(tf, compiled
     for variable, value in zip(model.variables, initial_values(model), strict=True):
         variable.assign(value)
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    gradient_squares, update_squares = [], []
+    gradient_squares, update_squares, ratios = [], [], []
     for batch in ORDER:
         with tf.GradientTape() as tape:
             objective = loss(Y[batch], model(IMAGES[batch], training=True)) + sum(model.losses)
@@ -540,6 +541,8 @@ def test_norms_of_gradients_and_updates_equal_those_of_a_plain_loop(tf, compiled
         optimizer.apply(tf.clip_by_global_norm(gradients, norm)[0], model.trainable_variables)
         gradient_squares.append([np.sum(np.square(g)) for g in gradients])
         update_squares.append([np.sum((v - w) ** 2) for v, w in zip(model.trainable_variables, before, strict=True)])
+        ratios.append(np.sqrt(sum(update_squares[-1][::2]) / sum(np.sum(w**2) for w in before[::2])))  # of kernels
+    np.testing.assert_allclose(done.ratios, ratios, rtol=1e-5)
     gradient_norms, update_norms = (np.sqrt(np.mean(s, axis=0)) for s in (gradient_squares, update_squares))
 
     missing = np.full((2, len(engine.kernels)), np.nan, np.float32)

@@ -63,6 +63,7 @@ IN_THE_GRAPH = {"studies.observe.activations", "studies.observe.curvature"}
 
 ONLY_IN = {
     "mlflow": {"studies.store", "analysis.read"},
+    "optuna": {"analysis.estimate.importance"},
     "hydra": {"studies.run", "studies.command.compose", "studies.command.explain"},
     "omegaconf": {"studies.run", "studies.command.compose", "studies.command.explain"},
     "tensorflow": {"studies.train", "studies.factors", "studies.compute", "studies.edge", *IN_THE_GRAPH},
@@ -135,9 +136,9 @@ def test_a_command_is_safe_to_interrupt_before_it_imports_anything_else():
 def test_the_driver_does_not_import_tensorflow_nor_what_tests_need():
     code = (
         "import sys, studies.run, studies.store.writer, studies.execute.pool, studies.command.progress\n"
-        "import analysis.compare, analysis.report\n"
+        "import analysis.compare, analysis.report, analysis.claims\n"
         "from analysis.estimate import paired, ratios, success, time_to_target\n"
-        "assert not {'tensorflow', 'keras', 'statsmodels', 'scipy.stats'} & sys.modules.keys()"
+        "assert not {'tensorflow', 'keras', 'statsmodels', 'scipy.stats', 'optuna'} & sys.modules.keys()"
     )
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, timeout=60)
 

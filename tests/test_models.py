@@ -72,6 +72,7 @@ VIT = dict(patch=4, width=32, depth=2, heads=4, activation="gelu", zero_last=Fal
         ("row_rnn", MNIST, dict(cell="lstm", width=64), 4 * 64 * (28 + 64 + 1) + 650),
         ("row_rnn", MNIST, dict(cell="simple", width=64), 64 * (28 + 64 + 1) + 650),
         ("row_rnn", MNIST, dict(cell="gru", width=64), 3 * 64 * (28 + 64 + 2) + 650),
+        ("row_rnn", MNIST, dict(cell="simple", width=64, pixels=7, activation="relu"), 64 * (7 + 64 + 1) + 650),
         ("vit", MNIST, VIT, 16 * 32 + 32 + 49 * 32 + 2 * (12 * 32**2 + 13 * 32) + 64 + 330),
     ],
 )
@@ -255,6 +256,15 @@ def test_spatial_dropout_drops_whole_maps(models, name):
     dropped = np.asarray(layer(np.ones((8, 4, 4, 32), np.float32), training=True))
     means = dropped.mean(axis=(1, 2))
     assert set(np.unique(means)) == {0.0, 2.0}
+
+
+def test_a_recurrent_layer_reads_pixels_from_the_upper_left_on(models):
+    model = models.row_rnn((2, 4, 3), 5, cell="simple", width=4, pixels=2)
+    image = np.arange(24, dtype=np.float32).reshape(1, 2, 4, 3)
+    rows = np.asarray(model.get_layer("rows")(image))
+    assert rows.shape == (1, 4, 6) and rows.ravel().tolist() == list(range(24))
+    with pytest.raises(ValueError, match="pixels=3 must divide the 8 of an image"):
+        models.row_rnn((2, 4, 3), 5, cell="simple", width=4, pixels=3)
 
 
 @pytest.mark.parametrize("normalization", ["none", "rms", "weight"])

@@ -34,6 +34,13 @@ SMALL = {
 }
 """The notebooks' studies with the levels that they name, fewer seeds and epochs."""
 
+SHORT = (
+    ("your_own_study", '"optimizer=momentum",', '"optimizer=momentum", "training.epochs=2",'),
+    ("from_sentence_to_verdict", "training: {epochs: 10}", "training: {epochs: 2}"),
+    ("from_sentence_to_verdict", "draws: 6", "draws: 2"),
+)
+"""What makes those short that train: a notebook, what is in it, and what is in its place."""
+
 MACHINE = re.compile(r"/tmp/|/home/|/root/|/Users/|site-packages|\x1b|a minute|s left")
 """Its paths, its terminal and its speed."""
 
@@ -64,9 +71,10 @@ def said(notebook):
 
 
 def test_there_are_notebooks():
-    assert {"compare_initializers", "weights_through_training", "optimizers_and_schedules", "your_own_study"} <= {
-        *NAMES
-    }
+    assert {
+        *("compare_initializers", "weights_through_training", "optimizers_and_schedules", "your_own_study"),
+        "from_sentence_to_verdict",
+    } <= {*NAMES}
     assert {path.stem for path in FOLDER.glob("*.ipynb")} == {*NAMES}
 
 
@@ -103,11 +111,11 @@ def project(copy, fresh, trained):
     shutil.copy(fresh / "mlflow.db", copy / "mlruns")
     for study, overrides in SMALL.items():
         trained(f"+study={study}", *overrides, f"tracking.root={copy / 'mlruns'}")
-    script = copy / "analysis" / "notebooks" / "your_own_study.py"
-    long, short = '"optimizer=momentum",', '"optimizer=momentum", "training.epochs=2",'
-    text = script.read_text()
-    assert text.count(long) == 1
-    script.write_text(text.replace(long, short))
+    for name, long, short in SHORT:
+        script = copy / "analysis" / "notebooks" / f"{name}.py"
+        text = script.read_text()
+        assert text.count(long) == 1
+        script.write_text(text.replace(long, short))
     return copy
 
 
@@ -121,3 +129,7 @@ def test_a_notebook_runs_from_top_to_bottom_and_leaves_the_project_as_it_was(nam
     if name == "your_own_study":
         assert "12 trials, 0 finished before, 12 to run" in said(notebook)
         assert "32 trials, 12 finished before, 20 to run" in said(notebook)
+    if name == "from_sentence_to_verdict":
+        assert re.search("^(NOT SUPPORTED|INCONCLUSIVE|SUPPORTED): “Cyclical", said(notebook), re.M)
+        designs = [text for text in shown(notebook, "text/plain") if "baseline not tuned" in text]
+        assert len(designs) == 1 and designs[0].count("itself: ") == 3

@@ -56,6 +56,23 @@ def test_a_trial_trains_alike_to_the_bit_whatever_is_observed(run, settings):
             np.testing.assert_array_equal(one, another)
 
 
+def test_the_extremes_of_steps_are_those_of_all_epochs_and_change_nothing(run):
+    settings = (*TINY, *NOISY, "engine.xla=false", "diagnostics=off")
+    without, _, result, state = run(*settings)
+    epochs, layers, other, ends = run(*settings, "+diagnostics.extremes=true")
+    assert trained(epochs, other) == trained(without, result) and layers == []
+    assert all(np.array_equal(one, another) for one, another in zip(state, ends, strict=True))
+    most = [epoch.update_ratio_max for epoch in epochs]
+    assert np.isnan(most[0]) and max(most[1:]) > other.update_ratio_q999 > 0
+    assert np.isnan([without[-1].update_ratio_max, result.update_ratio_q999]).all()
+
+
+def test_steps_that_are_not_finite_are_no_extremes(run):
+    wild = ("optimizer=sgd", "optimizer.learning_rate=1e12", "diagnostics=off", "+diagnostics.extremes=true")
+    epochs, _, result, _ = run(*TINY, *wild)
+    assert result.status == "diverged" and 1e3 < result.update_ratio_q999 <= epochs[-1].update_ratio_max < np.inf
+
+
 def test_the_tiers_agree_on_what_both_observe_and_full_adds_the_ends(run):
     standard, full = (run(*TINY, *NOISY, "engine.xla=false", f"diagnostics={tier}") for tier in ("standard", "full"))
     added = {"effective_rank", "condition_number", "spectrum_alpha"}

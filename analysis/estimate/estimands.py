@@ -6,12 +6,12 @@ NaN where nothing is known.
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pandas as pd
 
-from analysis.estimate import paired, success, time_to_target
+from analysis.estimate import importance, paired, success, time_to_target
 from analysis.estimate.arms import as_level
 from analysis.estimate.comparison import scored
 from analysis.estimate.measure import measure
@@ -37,6 +37,8 @@ class Sample:
         numbers: `(n,)`, of ratios their logarithms.
         bounds: `(n,)`: 0 for a known value, 1 or -1 for one that is at least or at most so much, NaN for none.
         ahead: by seed how far the arms `of` are ahead of `against` by the claim's metric; empty without a guard.
+        refits: the estimates of a bootstrap over the points of a design; empty of other estimands.
+        shares: of these the importance of each factor.
         scale: what rounding of the numbers is relative to: the greatest of the measures, of logarithms 1.
     """
 
@@ -46,6 +48,8 @@ class Sample:
     bounds: np.ndarray
     scale: float = 0.0
     ahead: np.ndarray = field(default_factory=lambda: np.empty(0))
+    refits: np.ndarray = field(default_factory=lambda: np.empty(0))
+    shares: dict[str, float] = field(default_factory=dict)
 
 
 def samples(
@@ -54,34 +58,73 @@ def samples(
     epochs: pd.DataFrame | None,
     by: list[str],
     tuned: pd.DataFrame | None = None,
+    refits: int = importance.REFITS,
     estimand: "Callable[[_Context], Numbers] | None" = None,
 ) -> list[Sample]:
     """The numbers that a claim is judged by, of each context.
 
     A context is a combination of the levels of what it must hold across; of the estimands `value` and `mean` each arm.
+    Of an existential claim each arm `against`, such as a baseline, makes a context of its own. Of an interaction the
+    context that the others are set beside is none.
 
     Args:
         trials, epochs: those frames; the epochs only for a time to target.
         by: the factors.
         tuned: with a claim of the best arms, each arm's levels and the `value` that it was tuned to, more being better.
+        refits: how many there are of an importance.
         estimand: another than the claim's, such as `dominance`.
 
     Raises:
         StudyError: there is no such measure, or no arm of a side in a context.
     """
+    known = measured(claim, trials, epochs)
+    across = by if claim.estimand in ("value", "mean") else list(claim.across)
+    found = []
+    for levels, part in _contexts(known, across):
+        if claim.beside and matching(part, claim.beside).all():
+            continue
+        sides, both = baselines(claim, part, by), _set_beside(claim, known, levels, part)
+        for against in sides:
+            one = replace(claim, against=against)
+            named = [arm_label(levels)] * bool(levels) + [f"against {_named(against, sides)}"] * (len(sides) > 1)
+            numbers = (estimand or ESTIMANDS[claim.estimand])(_Context(one, both, by, tuned))
+            extra = _importance(_Context(one, both, by, tuned), refits)
+            found.append(Sample(" ".join(named), *numbers, _scale(claim, part), _ahead(one, part), *extra))
+    return found
+
+
+def _set_beside(claim: Claim, known: pd.DataFrame, levels: dict, part: pd.DataFrame) -> pd.DataFrame:
+    """A context's trials and those that they are set beside, of an interaction."""
+    if not claim.beside:
+        return part
+    rest = {factor: [level] for factor, level in levels.items() if factor not in claim.beside}
+    return pd.concat([part, known[matching(known, claim.beside | rest)]])
+
+
+def baselines(claim: Claim, trials: pd.DataFrame, by: list[str]) -> list[dict]:
+    """The rules of what the arms `of` are set against in turn: of an existential claim each arm by itself."""
+    if claim.kind != "existential" or not claim.against:
+        return [claim.against]
+    own = [factor for factor in by if factor not in claim.across]
+    rows = trials.loc[matching(trials, claim.against), own].itertuples(index=False)
+    arms = dict.fromkeys(tuple(as_level(level) for level in row) for row in rows)
+    return [{factor: [level] for factor, level in zip(own, arm, strict=True)} for arm in arms] or [claim.against]
+
+
+def _named(rule: dict, others: list[dict]) -> str:
+    """A rule of one arm by the factors that tell it from others."""
+    return arm_label({factor: levels[0] for factor, levels in rule.items() if any(o[factor] != levels for o in others)})
+
+
+def measured(claim: Claim, trials: pd.DataFrame, epochs: pd.DataFrame | None) -> pd.DataFrame:
+    """The trials with each one's `value`, what the claim measures of it, and whether it is `censored`.
+
+    Args:
+        epochs: theirs, for a time to target.
+    """
     # Each context by itself: what a failure scores on one dataset is nothing of another's.
     parts = [_measured(claim, part, epochs) for _, part in _contexts(trials, list(claim.across))]
-    measured = pd.concat(parts).loc[trials.index] if parts else trials
-    across = by if claim.estimand in ("value", "mean") else list(claim.across)
-    return [
-        Sample(
-            arm_label(levels) if levels else "",
-            *(estimand or ESTIMANDS[claim.estimand])(_Context(claim, part, by, tuned)),
-            _scale(claim, part),
-            _ahead(claim, part),
-        )
-        for levels, part in _contexts(measured, across)
-    ]
+    return pd.concat(parts).loc[trials.index] if parts else trials.assign(value=np.nan, censored=False)
 
 
 def in_unit(claim: Claim, value):
@@ -119,7 +162,7 @@ def _contexts(measured: pd.DataFrame, across: list[str]) -> Iterator[tuple[dict,
 
 
 def _measured(claim: Claim, trials: pd.DataFrame, epochs: pd.DataFrame | None) -> pd.DataFrame:
-    """The trials with each one's `value`, and whether it is `censored`."""
+    """Of one context."""
     frame, censored = trials.assign(censored=False), False
     if claim.measure in CLOCKS:
         parts = []
@@ -197,6 +240,14 @@ class _Context:
         """Of the factor along which something is taken, rising."""
         return sorted(self.part[self.claim.along].unique().tolist())
 
+    def points(self) -> tuple[pd.DataFrame, pd.DataFrame]:
+        """The values, a row a seed and a column a point; and the points, a column a factor that varies."""
+        levels = self.part[[factor for factor in self.by if factor not in self.claim.across]].map(as_level)
+        levels = levels[[factor for factor in levels if len(set(levels[factor])) > 1]]
+        number = levels.groupby(list(levels), sort=False, dropna=False).ngroup()
+        table = self.part.assign(point=number).pivot(index="seed", columns="point", values="value")
+        return table, levels[~number.duplicated()].reset_index(drop=True)
+
     def at(self, level) -> "_Context":
         """The trials at one level of that factor."""
         return _Context(self.claim, self.part[self.part[self.claim.along] == level], self.by, self.tuned)
@@ -219,6 +270,16 @@ def difference(context: _Context) -> Numbers:
 def ratio(context: _Context) -> Numbers:
     """The logarithm of one arm's measure over the other's, by seed; nothing where one is not above zero."""
     return _set_against(context, _log_ratio)
+
+
+def interaction_ratio(context: _Context) -> Numbers:
+    """The logarithm of the ratio of one arm to the other here over the same ratio where it is set beside, by seed."""
+    reference = matching(context.part, context.claim.beside)
+    parts = (_Context(context.claim, context.part[rows], context.by, context.tuned) for rows in (~reference, reference))
+    one, other = (pd.DataFrame(dict(zip(("seed", "value", "bound"), ratio(part), strict=True))) for part in parts)
+    both = one.merge(other, on="seed")
+    known = (both["bound_x"] == 0) & (both["bound_y"] == 0)
+    return _known(np.where(known, both["value_x"] - both["value_y"], np.nan), pd.Index(both["seed"]))
 
 
 def slope(context: _Context) -> Numbers:
@@ -294,15 +355,40 @@ def dominance(context: _Context) -> Numbers:
     return _known([delta], pd.Index([len(seeds)]))
 
 
+def importance_lead(context: _Context) -> Numbers:
+    """The importance of a factor for the measure less that of the most important other, see `importance`."""
+    table, points = context.points()
+    where, which = importance.places(points), list(points).index(context.claim.along)
+    leads = [
+        importance.lead(importance.importances(where, scores), which) if np.isfinite(scores).all() else np.nan
+        for scores in table.to_numpy(float)
+    ]
+    return _known(leads, table.index)
+
+
+def _importance(context: _Context, refits: int) -> tuple[np.ndarray, dict[str, float]]:
+    """Of the mean over the seeds the leads in refits, and the importance of each factor."""
+    if context.claim.estimand != "importance_lead":
+        return np.empty(0), {}
+    table, points = context.points()
+    where, scores = importance.places(points), table.mean(axis=0, skipna=False).to_numpy(float)
+    if not np.isfinite(scores).all():
+        return np.empty(0), {}
+    found = dict(zip(points, importance.importances(where, scores).tolist(), strict=True))
+    return importance.refits(where, scores, list(points).index(context.claim.along), refits), found
+
+
 ESTIMANDS: dict[str, Callable[[_Context], Numbers]] = {
     "value": value,
     "mean": value,
     "difference": difference,
     "ratio": ratio,
+    "interaction_ratio": interaction_ratio,
     "slope": slope,
     "spread_ratio": spread_ratio,
     "stable_ratio": stable_ratio,
     "ends_ratio": ends_ratio,
+    "importance_lead": importance_lead,
 }
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from studies.record import METRICS
 
 AMOUNTS = ("sd", "l1", "l2", "max_norm", "distance", "cosine_distance", "gradient_norm", "update_norm", "update_ratio",
+           "update_ratio_max", "update_ratio_q999",
            "spectral_norm", "stable_rank", "effective_rank", "condition_number", "parameters", "epochs", "classes",
            "examples", "learning_rate", "jacobian_max", "jacobian_median", "jacobian_min")  # fmt: skip
 """Columns and statistics, neither better nor worse, that are never below zero."""

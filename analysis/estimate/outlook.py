@@ -30,6 +30,8 @@ def outlook(study: Study, evidence: Evidence, found: Verdict) -> Verdict:
     assert claim is not None  # noqa: S101
     if any(not outcome.startswith("passed") for outcome in found.controls.values()):
         return replace(found, because=f"{found.because}; more seeds do not mend a control")
+    if claim.estimand == "importance_lead":  # by refits, not by seeds
+        return found
     if claim.estimand == "value":
         return replace(found, because=f"{found.because}: {found.contexts[0].note}; more seeds do not tell")
     samples = numbers(study, evidence, found.seeds)

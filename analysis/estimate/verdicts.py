@@ -13,15 +13,22 @@ import pandas as pd
 from scipy.special import stdtr
 
 from analysis.estimate.comparison import scored
-from analysis.estimate.estimands import Sample, in_unit, is_ratio, matching, samples
+from analysis.estimate.estimands import Sample, baselines, in_unit, is_ratio, matching, samples
+from analysis.estimate.importance import REFITS_OF_CONTROL, lead
 from analysis.estimate.intervals import RESOLUTION, holm, sign_p, t_interval
 from analysis.estimate.measure import measure
-from studies.record import Claim, Study
+from studies.record import Claim, Study, short
 
 SUPPORTED, NOT_SUPPORTED, INCONCLUSIVE, INVALID = "supported", "not supported", "inconclusive", "invalid"
 
+EXISTENTIAL = "existential"
+"""The kind of claim that one context is enough for; any other must hold in all."""
+
 ALPHA_CONTROL = 0.05
 """One-sided, of the test that a broken arm is worse."""
+
+P_VALUES = ("p_for", "p_against", "p_inside", "p_outside")
+"""Of a context."""
 
 ALPHA_SAME = 0.01
 """Two-sided, of the test that an arm differs from itself: so often a good study's negative control fails."""
@@ -39,6 +46,10 @@ class Judged:
         note: why no interval is given, or what the direction was judged by.
         leads: P(of > against) paired by seed, a tie counted as half, of what is known; NaN without two sides.
         p_outside: one-sided, that the truth is not beyond the nearer end of the claimed band; NaN where none is tested.
+        p_for: as p_against, that the truth is not on the claimed side, or that it is bought with accuracy.
+        p_inside: as p_outside, that the truth is not inside the band.
+        numbers: of each seed, or each trial of `value`, what it is judged by, in the unit of the margin, and its bound,
+            see `estimands.Sample`: triples of seed, number, bound.
     """
 
     context: str
@@ -52,6 +63,14 @@ class Judged:
     note: str = ""
     p_outside: float = np.nan
     leads: float = np.nan
+    p_for: float = np.nan
+    p_inside: float = np.nan
+    numbers: tuple[tuple[int, float, float], ...] = ()
+
+    @property
+    def whole(self) -> str:
+        """Direction and magnitude together."""
+        return _together([self.direction, self.magnitude or self.direction])
 
 
 @dataclass(frozen=True)
@@ -148,12 +167,14 @@ def numbers(study: Study, evidence: Evidence, seeds: tuple[int, ...], estimand: 
     """What is judged at some seeds: of each context its numbers; or those of another estimand, see `estimands`."""
     assert study.claim is not None  # noqa: S101
     there = evidence.trials[evidence.trials["seed"].isin(seeds)]  # what later seeds score is nothing that a look knows
-    return samples(study.claim, there, evidence.epochs, list(study.factors), _rated(study, evidence), estimand)
+    return samples(study.claim, there, evidence.epochs, list(study.factors), _rated(study, evidence), estimand=estimand)
 
 
 def deciding(claim: Claim, found: Verdict) -> Judged | None:
-    """The context that a short form names: the one that bears the claim out least."""
+    """The context that a short form names: the one that bears the claim out least; an existential one, most."""
     order, sign = (NOT_SUPPORTED, INCONCLUSIVE, SUPPORTED), {"above": 1, "below": -1}.get(claim.direction, 0)
+    if claim.kind == EXISTENTIAL:
+        return max(found.contexts, key=lambda each: (order.index(each.whole), sign * each.estimate), default=None)
     return min(found.contexts, key=lambda each: (order.index(each.direction), sign * each.estimate), default=None)
 
 
@@ -168,6 +189,8 @@ def judged(claim: Claim, sample: Sample) -> Judged:
     values, bounds = sample.numbers, sample.bounds
     if claim.estimand == "value":
         return _every(claim, sample)
+    if claim.estimand == "importance_lead":
+        return _ranked(claim, sample)
     known = values[np.isfinite(values) & (bounds == 0)]
     n = len(values)
     low, high = t_interval(known) if len(known) == n else (np.nan, np.nan)
@@ -186,51 +209,51 @@ def judged(claim: Claim, sample: Sample) -> Judged:
         direction = magnitude
     if direction == SUPPORTED and claim.guard is not None:
         direction, note = _guarded(claim, sample.ahead, note)
-        against = _p_unpaid(claim, sample.ahead) if direction == NOT_SUPPORTED else against
-    outside = _outside(claim, known) if len(known) == n > 1 else np.nan
+        for_it = np.fmax(for_it, _p_bought(claim, sample.ahead))
+        against = 1 - _p_bought(claim, sample.ahead) if direction == NOT_SUPPORTED else against
+    inside, outside = _banded(claim, known) if len(known) == n > 1 else (np.nan, np.nan)
     some = values[~np.isnan(bounds)] if claim.of else np.empty(0)
     leads = float((np.mean(some > 0) + np.mean(some >= 0)) / 2) if len(some) else np.nan
-    return Judged(sample.context, estimate, low, high, n, direction, magnitude, against, note, outside, leads)
+    found = Judged(sample.context, estimate, low, high, n, direction, magnitude, against)
+    found = replace(found, p_for=float(for_it), p_outside=outside, p_inside=inside)
+    return replace(found, note=note, leads=leads, numbers=_numbers(claim, sample))
 
 
 def _guarded(claim: Claim, ahead: np.ndarray, note: str) -> tuple[str, str]:
     """What is left of a support by the one-sided t test that no more accuracy than the guard was paid for it."""
-    room, n = ahead + (claim.guard or 0.0), len(ahead)
-    if n < 2 or not np.isfinite(room).all():
+    p = _p_bought(claim, ahead)
+    if np.isnan(p):
         return INCONCLUSIVE, f"what it costs in {claim.metric} is not known"
-    error = room.std(ddof=1) / np.sqrt(n)
-    t = room.mean() / error if error else np.inf * np.sign(room.mean())
     said = f"{claim.metric} changes by {ahead.mean():+.4f}"
-    if stdtr(n - 1, -t) <= claim.alpha_look:
+    if p <= claim.alpha_look:
         return SUPPORTED, note
-    if stdtr(n - 1, t) <= claim.alpha_look:
+    if 1 - p <= claim.alpha_look:
         return NOT_SUPPORTED, f"bought with accuracy: {said}, more than {claim.guard:g} is allowed"
     return INCONCLUSIVE, f"whether it is bought with accuracy is open: {said}, {claim.guard:g} is allowed"
 
 
-def _p_unpaid(claim: Claim, ahead: np.ndarray) -> float:
-    """One-sided, that no more accuracy than the guard was paid, of two seeds or more."""
+def _p_bought(claim: Claim, ahead: np.ndarray) -> float:
+    """One-sided, that more accuracy than the guard is paid; NaN where that is not known."""
     room, n = ahead + (claim.guard or 0.0), len(ahead)
-    error = room.std(ddof=1) / np.sqrt(n)
-    return float(stdtr(n - 1, room.mean() / error)) if error else float(room.mean() >= 0)
+    if n < 2 or not np.isfinite(room).all():
+        return np.nan
+    error, mean = room.std(ddof=1) / np.sqrt(n), room.mean()
+    return float(stdtr(n - 1, -mean / error)) if error else 0.5 - 0.5 * float(np.sign(mean))
 
 
 def combined(claim: Claim, contexts: list[Judged], seeds: tuple[int, ...], controls: dict[str, str]) -> Verdict:
-    """The verdict over all contexts: the claim must hold in each; a contradiction in any must hold after Holm's."""
+    """The verdict over all contexts, by the kind of claim that it is.
+
+    An existential claim is supported if it holds in any context, direction and magnitude both, after Holm's rule over
+    the contexts, each of which is one more chance; it is not supported if it does not hold in every one of them. Any
+    other claim must hold in each context, and a contradiction in any must hold after Holm's rule.
+    """
+    exists = claim.kind == EXISTENTIAL
     if claim.estimand != "value":
-        against, outside = (holm(np.array([getattr(each, p) for each in contexts])) for p in ("p_against", "p_outside"))
-        if claim.direction == "within":  # which the magnitude is
-            against = outside
-        contexts = [
-            replace(
-                each,
-                direction=_after_holm(each.direction, p, claim),
-                magnitude=_after_holm(each.magnitude, beyond, claim),
-            )
-            for each, p, beyond in zip(contexts, against, outside, strict=True)
-        ]
-    directions = [each.direction for each in contexts]
-    direction, magnitude = _together(directions), _together([each.magnitude for each in contexts])
+        contexts = _corrected(claim, contexts, SUPPORTED if exists else NOT_SUPPORTED)
+    directions, over = [each.direction for each in contexts], _any if exists else _together
+    sizes = [each.whole if exists and each.magnitude else each.magnitude for each in contexts]
+    direction, magnitude = over(directions), over(sizes)
     said = _together([direction, magnitude]) if magnitude else direction
     failed = _failed(controls)
     because = ""
@@ -246,8 +269,32 @@ def combined(claim: Claim, contexts: list[Judged], seeds: tuple[int, ...], contr
     )
 
 
-def _after_holm(said: str, p: float, claim: Claim) -> str:
-    return INCONCLUSIVE if said == NOT_SUPPORTED and p > claim.alpha_look else said
+def _corrected(claim: Claim, contexts: list[Judged], lone: str) -> list[Judged]:
+    """The contexts, where what one of them by itself decides, `lone`, is left open unless it survives Holm's rule."""
+    p = {name: np.array([getattr(each, name) for each in contexts]) for name in P_VALUES}
+    if lone == SUPPORTED:
+        of_direction, of_magnitude = holm(p["p_for"]), holm(np.fmax(p["p_for"], p["p_inside"]))
+    else:
+        of_direction, of_magnitude = holm(p["p_against"]), holm(p["p_outside"])
+    if claim.direction == "within":  # which the magnitude is
+        of_direction = of_magnitude = holm(p["p_inside"] if lone == SUPPORTED else p["p_outside"])
+
+    def left(said: str, p: float) -> str:
+        return INCONCLUSIVE if said == lone and p > claim.alpha_look else said
+
+    return [
+        replace(each, direction=left(each.direction, one), magnitude=left(each.magnitude, other))
+        for each, one, other in zip(contexts, of_direction, of_magnitude, strict=True)
+    ]
+
+
+def _any(verdicts: list[str]) -> str:
+    """Of an existential claim: one that is supported is enough, and only if none may be it is not."""
+    if not verdicts or "" in verdicts:
+        return ""
+    if SUPPORTED in verdicts:
+        return SUPPORTED
+    return NOT_SUPPORTED if set(verdicts) == {NOT_SUPPORTED} else INCONCLUSIVE
 
 
 def _failed(controls: dict[str, str]) -> list[str]:
@@ -289,9 +336,8 @@ def _every(claim: Claim, sample: Sample) -> Judged:
     values = sample.numbers
     open_ = sample.bounds != 0 if claim.direction != "above" else sample.bounds < 0  # at least so much is above, too
     if not len(values) or not np.isfinite(values).all() or open_.any():
-        return Judged(
-            sample.context, np.nan, np.nan, np.nan, len(values), INCONCLUSIVE, "", np.nan, "a value is missing"
-        )
+        missing = (np.nan, np.nan, np.nan, len(values), INCONCLUSIVE, "", np.nan, "a value is missing")
+        return Judged(sample.context, *missing, numbers=_numbers(claim, sample))
     least, greatest = float(values.min()), float(values.max())
     worst = {"above": least, "below": greatest}.get(claim.direction)
     if worst is None:
@@ -300,7 +346,32 @@ def _every(claim: Claim, sample: Sample) -> Judged:
     magnitude = _magnitude(claim, least, greatest, exact=True)
     good = {"above": worst > claim.margin, "below": worst < claim.margin}.get(claim.direction, magnitude == SUPPORTED)
     said = SUPPORTED if good else NOT_SUPPORTED
-    return Judged(sample.context, worst, least, greatest, len(values), said, magnitude, np.nan)
+    found = (worst, least, greatest, len(values), said, magnitude, np.nan)
+    return Judged(sample.context, *found, numbers=_numbers(claim, sample))
+
+
+def _numbers(claim: Claim, sample: Sample) -> tuple[tuple[int, float, float], ...]:
+    """As `Judged` has them."""
+    triples = zip(sample.seeds, in_unit(claim, sample.numbers), sample.bounds, strict=True)
+    return tuple((int(seed), float(number), float(bound)) for seed, number, bound in triples)
+
+
+def _ranked(claim: Claim, sample: Sample) -> Judged:
+    """A context in which a factor must lead by more than the margin in all refits but a share of alpha."""
+    n, leads, shares = len(sample.seeds), sample.refits, sample.shares
+    if not len(leads):
+        return Judged(sample.context, np.nan, np.nan, np.nan, n, INCONCLUSIVE, "", 1.0, "a point's value is missing")
+    estimate = lead(np.array(list(shares.values())), list(shares).index(claim.along))
+    low, high = (float(end) for end in np.quantile(leads, [0.025, 0.975]))
+    beyond = (leads - claim.margin) * (1 if claim.direction == "above" else -1)
+    for_it, against = float(np.mean(beyond <= 0)), float(np.mean(beyond >= 0))
+    direction = (
+        SUPPORTED if for_it <= claim.alpha_look else NOT_SUPPORTED if against <= claim.alpha_look else INCONCLUSIVE
+    )
+    ranked = sorted(shares.items(), key=lambda each: -each[1])
+    note = f"{short(claim.along, shares)} ranks first in {np.mean(leads > 0):.1%} of {len(leads)} refits; importance: "
+    note += ", ".join(f"{short(factor, shares)} {share:.2f}" for factor, share in ranked)
+    return Judged(sample.context, estimate, low, high, n, direction, _magnitude(claim, low, high), against, note)
 
 
 def _directed(claim: Claim, sample: Sample) -> tuple[float, float, str]:
@@ -338,15 +409,17 @@ def _magnitude(claim: Claim, low: float, high: float, exact: bool = False) -> st
     return NOT_SUPPORTED if exact or high < least or low > most else INCONCLUSIVE
 
 
-def _outside(claim: Claim, values: np.ndarray) -> float:
-    """The p that goes with an interval that is disjoint from the claimed band; NaN without a band or a spread."""
+def _banded(claim: Claim, values: np.ndarray) -> tuple[float, float]:
+    """The p that goes with an interval inside the claimed band, and with one disjoint from it; NaN without a band or a
+    spread."""
     if claim.claimed_band is None or not values.std():
-        return np.nan
+        return np.nan, np.nan
     least, most = claim.claimed_band
     if is_ratio(claim):
         least, most = (np.log(end) if end > 0 else -np.inf for end in (least, most))
-    beyond = max(least - values.mean(), values.mean() - most)
-    return float(stdtr(len(values) - 1, -beyond / (values.std(ddof=1) / np.sqrt(len(values)))))
+    n, mean, error = len(values), values.mean(), values.std(ddof=1) / np.sqrt(len(values))
+    within, beyond = min(mean - least, most - mean), max(least - mean, mean - most)
+    return float(stdtr(n - 1, -within / error)), float(stdtr(n - 1, -beyond / error))
 
 
 def _controls(study: Study, evidence: Evidence) -> dict[str, str]:
@@ -369,6 +442,8 @@ def _broken(study: Study, evidence: Evidence) -> str:
         return (
             "passed: what violates the claim is found to" if known else "failed: what violates the claim is not found"
         )
+    if claim.estimand == "importance_lead":
+        return _held(claim, evidence.trials, control, list(study.factors))
     own = evidence.trials[matching(evidence.trials, claim.of) & evidence.trials["seed"].isin(control["seed"])]
     both = pd.concat([own.assign(broken=False), control.assign(broken=True)], ignore_index=True)
     both["value"] = scored(both, claim.metric)
@@ -393,6 +468,18 @@ def _broken(study: Study, evidence: Evidence) -> str:
     return f"passed: {outcome}"
 
 
+def _held(claim: Claim, trials: pd.DataFrame, control: pd.DataFrame, by: list[str]) -> str:
+    """Whether a factor is not found to lead of which the trials have not read what was drawn: it was held."""
+    others = [factor for factor in by if factor != claim.along]
+    drawn = trials[by].drop_duplicates(others)
+    frame = control.drop(columns=claim.along).merge(drawn, on=others)
+    found = [judged(claim, sample) for sample in samples(claim, frame, None, by, refits=REFITS_OF_CONTROL)]
+    leads = ", ".join(f"{each.estimate:+.2f}" for each in found)
+    if any(each.direction == SUPPORTED for each in found):
+        return f"failed: {claim.along} is held, and what was drawn of it bears the claim out ({leads})"
+    return f"passed: where {claim.along} is held, what was drawn of it leads by {leads}"
+
+
 def _same_arm(study: Study, evidence: Evidence) -> str:
     """Whether the arm `against`, set against itself at other seeds, is not found to differ from itself."""
     claim, control = study.claim, evidence.negative
@@ -401,15 +488,18 @@ def _same_arm(study: Study, evidence: Evidence) -> str:
         cases = [judged(claim, sample).direction for sample in samples(claim, control, None, list(study.factors))]
         return "passed: what must hold does" if set(cases) == {SUPPORTED} else "failed: what must hold is not found to"
     block = "block of seeds"
-    sides = {name: claim.against | {block: [name]} for name in ("own", "other")}
+    names = ("own", "other")
     seeds = set(control["seed"])
     own = evidence.trials[matching(evidence.trials, claim.against) & evidence.trials["seed"].isin(seeds)]
     both = pd.concat([own.assign(**{block: "own"}), control.assign(**{block: "other"})], ignore_index=True)
     tuned = _rated(study, evidence)
     if tuned is not None:
-        tuned = pd.concat([tuned.assign(**{block: name}) for name in sides], ignore_index=True)
-    same = replace(claim, of=sides["other"], against=sides["own"])
-    numbers = samples(same, both, evidence.epochs, [*study.factors, block], tuned)
+        tuned = pd.concat([tuned.assign(**{block: name}) for name in names], ignore_index=True)
+    numbers = []
+    for rule in baselines(claim, own, list(study.factors)):
+        other, mine = (rule | {block: [name]} for name in reversed(names))
+        same, some = replace(claim, of=other, against=mine), both[matching(both, rule)]
+        numbers += samples(same, some.reset_index(drop=True), evidence.epochs, [*study.factors, block], tuned)
     nothing = 1.0 if is_ratio(claim) else 0.0
     alpha = ALPHA_SAME / 2 / len(numbers)  # on either side, of all contexts together (Bonferroni)
     same = replace(same, alpha_look=alpha, margin=nothing, direction="above", claimed_band=None, guard=None)

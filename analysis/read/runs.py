@@ -73,6 +73,7 @@ class Folder:
 
     def __init__(self, root: str | Path):
         self.root, self.database = root, Path(root) / "mlflow.db"
+        self._whole = Path(root).resolve()  # once: it is asked for each run, which takes longer than to read them
 
     def __str__(self):
         return str(self.root)
@@ -170,7 +171,7 @@ class Folder:
         """
         path = _path(artifact_uri)
         ours = path.parts[-4:-3] == ("artifacts",)
-        return Path(self.root).resolve() / "artifacts" / Path(*path.parts[-3:]) if ours else path
+        return self._whole.joinpath("artifacts", *path.parts[-3:]) if ours else path
 
 
 class Server:

@@ -1,19 +1,20 @@
 """Verdicts in words, and the board of them all."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import pandas as pd
 from markupsafe import escape
 
 from analysis.estimate.verdicts import INCONCLUSIVE, INVALID, NOT_SUPPORTED, SUPPORTED, Judged, Verdict
-from studies.record import Claim, Study, arm_label, listed
+from analysis.show import sentences
+from studies.record import Claim, Study, arm_label, listed, short
 
 FORMATS = ("terminal", "markdown", "html", "json")
 
 CONTROLS = "Controls are not judged anew under a change: what they came to stands."
 
-COLUMNS = ("claim", "verdict", "robust", "estimate", "claimed", "predicted", "seeds", "trials", "scope")
+COLUMNS = ("", "claim", "verdict", "robust", "estimate", "claimed", "predicted", "seeds", "trials", "scope")
 
 
 def estimand(claim: Claim) -> str:
@@ -26,10 +27,12 @@ def estimand(claim: Claim) -> str:
         "mean": f"{measure} of each arm",
         "difference": f"{measure}: {sides[0]} − {sides[1]}",
         "ratio": f"{measure}: {sides[0]} / {sides[1]}",
+        "interaction_ratio": f"{measure}: {sides[0]} / {sides[1]}, over the same at {_arms(claim.beside)}",
         "slope": f"{measure}: {sides[0]} − {sides[1]}, per doubling of {claim.along}",
         "spread_ratio": f"spread of {measure}{along}: {sides[0]} / {sides[1]}",
         "stable_ratio": f"largest {claim.along} that succeeds: {sides[0]} / {sides[1]}",
         "ends_ratio": f"{measure}{along}: the better end / the best",
+        "importance_lead": f"importance of {claim.along} for {measure} − that of the most important other factor",
     }[claim.estimand]
 
 
@@ -39,14 +42,33 @@ def scope(study: Study, trials: pd.DataFrame, settings: Mapping[str, object] | N
     Args:
         settings: the main values of a trial's config, by their keys.
     """
-    claim, known = study.claim, settings or {}
+    claim, at = study.claim, setting(study, trials, settings)
     assert claim is not None  # noqa: S101
     across = [f"{factor.rpartition('.')[2]} {listed(dict.fromkeys(trials[factor]))}" for factor in claim.across]
-    of_trial = {"data": known.get("data.name", known.get("data")), "model": known.get("model")}
-    named = [str(name) for group, name in of_trial.items() if name and group not in study.factors]
-    epochs = int(trials["epochs"].max()) if len(trials) and trials["epochs"].max() > 0 else 0
-    parts = [*named, *across, *([f"{epochs} epochs"] if epochs else []), f"{trials['seed'].nunique()} seeds"]
+    epochs = [f"{at['epochs']} epochs"] if at["epochs"] else []
+    drawn = [points(study, claim.along)] if study.sampled else []
+    parts = [*filter(None, (at["data"], at["model"])), *across, *drawn, *epochs, f"{trials['seed'].nunique()} seeds"]
     return f"{', '.join(parts)}; {claim.profile} profile"
+
+
+def setting(study: Study, trials: pd.DataFrame, settings: Mapping[str, object] | None = None) -> dict:
+    """What every trial of a study has: `data` and `model`, empty for those that are factors; the most `epochs`.
+
+    Args:
+        settings: the main values of a trial's config, by their keys.
+    """
+    known = settings or {}
+    of_trial = {"data": known.get("data.name", known.get("data")), "model": known.get("model")}
+    named = {group: str(name) if name and group not in study.factors else "" for group, name in of_trial.items()}
+    epochs = int(trials["epochs"].max()) if len(trials) and trials["epochs"].max() > 0 else 0
+    return {**named, "epochs": epochs}
+
+
+def points(study: Study, *factors: str) -> str:
+    """How many points a design has, and what some factors are drawn from: `64 points of 8 ranges, width 8 to 256`."""
+    count = len(study.factors[next(iter(study.sampled))])
+    drawn = [f"{short(f, study.factors)} {study.sampled[f]}" for f in factors if f in study.sampled]
+    return f"{count} points of {len(study.sampled)} ranges, {'; '.join(drawn)}"
 
 
 def said(study: Study, found: Verdict) -> list[str]:
@@ -59,6 +81,7 @@ def said(study: Study, found: Verdict) -> list[str]:
     if found.magnitude:
         lines.append(f"Direction: {found.direction}; how large: {found.magnitude}.")
     lines.append(f"{estimand(claim)}; claimed: {claimed(claim)}.")
+    lines += [f"{points(study, *study.sampled)}."] if study.sampled else []
     lines += [_context(each) for each in found.contexts]
     if found.because:
         lines.append(f"Why: {found.because}.")
@@ -79,20 +102,49 @@ def said(study: Study, found: Verdict) -> list[str]:
 
 
 def board(records: list[dict], format: str) -> str:
-    """The board: one row a claim."""
+    """The board: one row a claim; in HTML a page that tells of each."""
     if format == "json":
         return json.dumps(records, indent=2)
-    frame = pd.DataFrame([_row(record) for record in records], columns=list(COLUMNS))
     if format == "html":
-        cells = "".join(
-            f"<tr>{''.join(f'<td>{escape(text)}</td>' for text in row)}</tr>" for row in frame.itertuples(index=False)
+        from analysis.show import story
+
+        return story.page(records)
+    frame = pd.DataFrame([_row(record) for record in records], columns=list(COLUMNS))
+    table = frame.to_markdown(index=False, tablefmt="github" if format == "markdown" else "simple")
+    lines = [f"- {record['name']}: {told}" for record in records if (told := sentences.disagreement(record))]
+    differ = ["\n".join(("It depends:", "", *lines))] if lines else []
+    return "\n\n".join((table, *differ, counted(records)))
+
+
+def short_form(records: list[dict]) -> str:
+    """The board in Markdown, as a README opens with it: number, claim, verdict, what it came to, and of what."""
+    rows = [
+        (
+            "" if record.get("number") is None else record["number"],
+            record["quote"],
+            f"{sentences.SYMBOLS[sentences.standing(record)]} {_standing(record)}",
+            sentences.came_to(record),
+            sentences.scope(record).removesuffix("; quick profile"),
         )
-        heads = "".join(f"<th>{name}</th>" for name in COLUMNS)
-        return f"<!doctype html><meta charset=utf-8><title>Claims</title><table><tr>{heads}</tr>{cells}</table>"
-    style = "github" if format == "markdown" else "simple"
-    table = frame.to_markdown(index=False, tablefmt=style)
-    counts = pd.Series(["stale" if record.get("stale") else record["verdict"] for record in records]).value_counts()
-    return f"{table}\n\n{'; '.join(f'{count} {name}' for name, count in counts.items())}"
+        for record in records
+    ]
+    heads = ("", "what is said", "verdict", "came to", "of what")
+    lines = [_piped(heads), _piped([":--"] * len(heads)), *(_piped(row) for row in rows)]
+    return "\n".join([*lines, "", counted(records)])
+
+
+def counted(records: list[dict]) -> str:
+    """How many claims have which verdict: `9 supported; 3 not run`."""
+    verdicts = [sentences.standing(record) for record in records]
+    return "; ".join(f"{verdicts.count(name)} {name}" for name in sentences.SYMBOLS if name in verdicts)
+
+
+def _piped(cells: Iterable[object]) -> str:
+    return f"| {' | '.join(str(cell).replace('|', '&#124;') for cell in cells)} |"
+
+
+def _standing(record: dict) -> str:
+    return ", ".join(filter(None, (sentences.standing(record), sentences.tally(record))))
 
 
 def stress(claims: list[dict], format: str) -> str:
@@ -136,25 +188,27 @@ def _interval(numbers: dict) -> str:
     """An estimate with its interval, and the context that it is of."""
     if numbers["estimate"] is None:
         return ""
-    interval = "" if numbers["low"] is None else f" [{numbers['low']:.3g}, {numbers['high']:.3g}]"
+    known = numbers["low"] is not None and numbers["low"] < numbers["high"]
+    interval = f" [{numbers['low']:.3g}, {numbers['high']:.3g}]" if known else ""
     where = numbers.get("context", "")
     return f"{numbers['estimate']:.3g}{interval}{f' at {where}' if where else ''}"
 
 
 def _row(record: dict) -> tuple:
-    if record["verdict"] == "not run":
-        return (record["name"], f"not run: {record['command']}", *[""] * (len(COLUMNS) - 2))
-    prediction = str((record.get("prediction") or {}).get("value", ""))
+    number = "" if record.get("number") is None else record["number"]
+    if record["verdict"] == sentences.NOT_RUN:
+        return (number, record["name"], f"not run: {record['command']}", *[""] * (len(COLUMNS) - 3))
     return (
+        number,
         record["name"],
         _verdict(record),
         robust(record),
         _interval(record),
         record["claimed"],
-        prediction,
+        str((record.get("prediction") or {}).get("value", "")),
         record["seeds"],
         record["trials"],
-        record["scope"],
+        sentences.scope(record),
     )
 
 
@@ -162,7 +216,7 @@ def _verdict(record: dict) -> str:
     """With why it is inconclusive and what it would take; or what is not current of it, and how it is run anew."""
     if not record.get("stale"):
         why = record.get("because") if record["verdict"] == INCONCLUSIVE else ""
-        return f"{record['verdict']}: {why}" if why else record["verdict"]
+        return f"{_standing(record)}: {why}" if why else _standing(record)
     return f"stale, was {record['verdict']}: {record['stale']}; {record.get('command', '')}".removesuffix("; ")
 
 

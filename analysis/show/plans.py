@@ -5,6 +5,7 @@ import math
 import pandas as pd
 
 from analysis.estimate.power import POWER
+from analysis.show.sentences import duration
 from analysis.show.tables import PLAIN, frame_table, rounded, words
 from studies.record import StudyError
 
@@ -100,17 +101,6 @@ def _seeds(row) -> str:
 
 def _count(seeds: float) -> str:
     return f"{seeds:.0f}" if math.isfinite(seeds) else "over a million"
-
-
-def duration(seconds: float) -> str:
-    """Seconds in the unit that reads best.
-
-    >>> [duration(each) for each in (0.5, 90, 5400, 360000)]
-    ['0.5 s', '90 s', '90 min', '100 h']
-    """
-    unit, name = next((each for each in ((3600, "h"), (60, "min")) if seconds >= 2 * each[0]), (1, "s"))
-    unit, name = (60, "min") if name == "h" and seconds < 3 * 3600 else (unit, name)
-    return f"{seconds / unit:.3g} {name}"
 
 
 def margin_of(text: str) -> float:

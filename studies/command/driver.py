@@ -33,6 +33,7 @@ from studies.record import (
     Work,
     content_key,
     listed,
+    short,
 )
 from studies.store import database
 
@@ -56,8 +57,10 @@ def plan(study: Study, trials: list[Trial], executor: Executor) -> None:
     checked([t for t in trials if t.computed] or cost.uncounted(trials)[:COUNTED], executor)
     graphs = list(dict.fromkeys(trial.graph_key for trial in trials if not trial.computed))
     print(f"{study.name}: {study.question}")
+    for line in _points(study):
+        print(f"  {line}")
     for trial in trials:
-        print(f"  {trial.key}  graph {trial.graph_key[:8]}  {trial.label()} seed={trial.seed}")
+        print(f"  {trial.key}  graph {trial.graph_key[:8]}  {study.labelled(trial)} seed={trial.seed}")
     count = len(arms.of(study))
     seconds, workers = list(expected_seconds(trials).values()), min(executor.workers, len(trials))
     if study.nuisance:
@@ -80,6 +83,18 @@ def plan(study: Study, trials: list[Trial], executor: Executor) -> None:
         print(f"a claim{looks}, with the trials of its controls besides; profile {study.claim.profile}")
     total = cost.total_seconds(seconds, len(graphs), workers)
     print(f"estimated time: about {total:.0f} s on {workers} worker{'s' * (workers > 1)}, if none is finished before")
+
+
+def _points(study: Study) -> list[str]:
+    """Lines of what factors are drawn from, and of the points that were drawn, by their numbers."""
+    from tabulate import tabulate
+
+    if not study.sampled:
+        return []
+    columns = {short(factor, study.factors): study.factors[factor] for factor in study.sampled}
+    rows = [(number, *map(str, row)) for number, row in enumerate(zip(*columns.values(), strict=True), 1)]
+    table = tabulate(rows, ["point", *columns], disable_numparse=True)
+    return [*(f"{factor}: {space}" for factor, space in study.sampled.items()), *table.splitlines()]
 
 
 def foresee(words: list[str]) -> None:
@@ -144,6 +159,7 @@ class Driver:
         self.console.print(f"{self.study.name}: {self.study.question}", markup=False, highlight=False, soft_wrap=True)
         try:
             self._refuse_changed_card()
+            self._refuse_without_tools()
             controls(self.study, expand, None)  # what cannot be right in them is refused before anything trains
             if self.study.nuisance:
                 chosen = self._tune(trials, expand)
@@ -203,6 +219,17 @@ class Driver:
     def _as_it_ships(self, tags: dict[str, str]) -> bool:
         """Whether the card is that of its file, which stood before an execution that was run with settings besides."""
         return self.card.get(Tag.SETTINGS) == "[]" and tags.get(Tag.SETTINGS, "[]") != "[]"
+
+    def _refuse_without_tools(self) -> None:
+        """See that what the claim will be judged with is installed.
+
+        Raises:
+            StudyError: it is not.
+        """
+        from analysis import claims
+
+        if self.study.claim:
+            claims.check_tools(self.study.claim)
 
     def _compare(self, trials: list[Trial]) -> None:
         """Have these trials be what the execution compares."""

@@ -26,7 +26,7 @@ class Display:
     def __init__(self, study: Study, trials: list[Trial], skipped: int, console: Console):
         self.study, self.console, self.skipped = study, console, skipped
         self.total, self.done, self.failed = len(trials), 0, 0
-        self.left = Counter(trial.label() for trial in trials)
+        self.left = Counter(study.labelled(trial) for trial in trials)
         self.values: dict[str, list[float | None]] = {}
         self.warned: Counter[str] = Counter()
         self.started = time.monotonic()
@@ -53,7 +53,7 @@ class Display:
     def epoch(self, trial: Trial, epoch: int) -> None:
         """A trial has got so far: shown while no trial has ended yet, so that long ones can be seen to move."""
         if not self.done:
-            self.bar.update(self.task, state=f"{trial.label()} seed={trial.seed}: epoch {epoch}")
+            self.bar.update(self.task, state=f"{self.study.labelled(trial)} seed={trial.seed}: epoch {epoch}")
 
     def ended(self, trial: Trial, result: Result, warning: str = "") -> None:
         """A trial has ended: after an arm's last the mean of those that finished is shown, and how many failed.
@@ -64,7 +64,7 @@ class Display:
         """
         self.done += 1
         self.failed += result.status != "finished"
-        label, metric = trial.label(), self.study.metric
+        label, metric = self.study.labelled(trial), self.study.metric
         self.values.setdefault(label, []).append(result.value(metric) if result.status == "finished" else None)
         self.left[label] -= 1
         elapsed = time.monotonic() - self.started

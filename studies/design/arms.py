@@ -57,6 +57,11 @@ def settings_of(study: Study, arm: dict) -> list[tuple]:
     return list(values.items())
 
 
+def is_tuned(study: Study, arm: dict) -> bool:
+    """Whether the nuisance factors are tuned for an arm: not if its settings say that it is to be as it comes."""
+    return not any(entry.get("tune") is False and matches(entry["when"], arm) for entry in study.settings)
+
+
 def zipped(node: object, factors: dict, left_out: set[str]) -> tuple:
     """The groups of factors that move together, without those that the user has fixed."""
     groups = []
@@ -101,26 +106,37 @@ def rules(node: object, path: str, factors: dict, left_out: set[str], say: Calla
 
 
 def settings(
-    node: object, factors: dict, left_out: set[str], overridden: Set[str], say: Callable[[str], object]
+    node: object,
+    factors: dict,
+    left_out: set[str],
+    overridden: Set[str],
+    nuisance: Set[str],
+    say: Callable[[str], object],
 ) -> tuple:
-    """Pairs of `when` and `set`; what the user set on the command line stays as it is."""
+    """Pairs of `when` and `set`, some with `tune: false`; what the user set on the command line stays as it is.
+
+    What is tuned for an arm is not set, but for one that is not tuned.
+    """
     read, void = [], []
     example = "[{when: {optimizer: adam}, set: {optimizer.learning_rate: 0.001}}]"
     for place, entry in enumerate(_list(node, "study.settings", example)):
         path = f"study.settings[{place}]"
-        if not isinstance(entry, dict) or entry.keys() != {"when", "set"}:
+        if not isinstance(entry, dict) or entry.keys() - {"tune"} != {"when", "set"}:
             raise StudyError(f"{path}={shown(entry)}: expected when and set, such as {example}")
+        if not isinstance(tune := entry.get("tune", True), bool):
+            raise StudyError(f"{path}.tune={shown(tune)}: expected false for arms that are not tuned, or leave it out")
         values = mapping(entry["set"], f"{path}.set", "optimizer.learning_rate: 0.001")
         for name, value in values.items():
             if str(name).partition(".")[0] not in (*IDENTITY, "compute"):
                 raise StudyError(f"{path}.set names {name}: expected keys in {listed((*IDENTITY, 'compute'))}")
             if not _is_level(value):
                 raise StudyError(f"{path}.set.{name}={shown(value)}: expected a name, a number or a list")
-        values = {name: value for name, value in values.items() if name not in overridden}
+        settled = overridden | (nuisance if tune else set())
+        values = {name: value for name, value in values.items() if name not in settled}
         if not (rule := _rule(entry["when"], f"{path}.when", factors, left_out)):
             void.append(place)
-        elif values:
-            read.append({"when": rule, "set": values})
+        elif values or not tune:
+            read.append({"when": rule, "set": values} | ({} if tune else {"tune": False}))
     _say_void("study.settings", void, say)
     return tuple(read)
 

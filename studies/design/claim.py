@@ -3,6 +3,7 @@
 import itertools
 import math
 import re
+from collections import Counter
 from dataclasses import fields
 
 from studies.contract import STATISTICS
@@ -11,15 +12,20 @@ from studies.record import METRICS, Claim, EpochRecord, Result, Study, StudyErro
 
 KINDS = ("definitional", "arithmetic", "existential", "universal", "quantitative")
 
+IMPORTANCE = "importance_lead"
+"""The estimand of a claim that one factor matters more than any other."""
+
 ESTIMANDS = {
     "value": (),
     "mean": (),
     "difference": ("of", "against"),
     "ratio": ("of", "against"),
+    "interaction_ratio": ("of", "against", "beside"),
     "slope": ("of", "against", "along"),
     "spread_ratio": ("of", "against", "along"),
     "stable_ratio": ("of", "against", "along"),
     "ends_ratio": ("along",),
+    IMPORTANCE: ("along",),
 }
 """What a claim can be about, and the settings that each needs; `analysis.estimate.estimands` says what they are."""
 
@@ -70,6 +76,9 @@ ALPHA_LOOK = 0.021
 MOST_ALPHA = 3 * ALPHA_LOOK
 """Of all looks together, one-sided, as a sum, whatever seeds they are at."""
 
+POINTS = 16
+"""At least, to tell which factor matters most of, in each context."""
+
 APART = 500
 """Seeds between a negative control's block and the study's."""
 
@@ -100,7 +109,9 @@ def read_claim(node: object, factors: dict, profile: str, computed: bool = False
             f"claim.hypothesis.measure={hypothesis['measure']}: expected one of {listed(known)}; or of a layer "
             f"LAYER.TENSOR.STATISTIC[@EPOCH] with one of {listed(STATISTICS)}"
         )
-    positive, negative = _controls(card.get("controls"), hypothesis["estimand"], hypothesis["direction"], factors)
+    positive, negative = _controls(
+        card.get("controls"), hypothesis["estimand"], hypothesis["direction"], factors, hypothesis["along"]
+    )
     return Claim(
         id=str(card["id"]),
         version=card["version"],
@@ -141,7 +152,12 @@ def _hypothesis(node, factors, across) -> dict:
     margin = ("margin",) * (node.get("direction") != "within")
     always = ("measure", "direction", *margin, "why_margin")
     _names(node, "claim.hypothesis", (*HYPOTHESIS, *needed), (*always, *needed))
-    rules = {name: _rule(node[name], name, factors) for name in ("of", "against") if name in needed}
+    rules = {name: _rule(node[name], name, factors) for name in ("of", "against", "beside") if name in needed}
+    if others := [factor for factor in rules.get("beside", {}) if factor not in across]:
+        raise StudyError(
+            f"claim.hypothesis.beside names {listed(others)}: expected levels of claim.decision.across, "
+            f"{listed(across) or 'which has none'}, such as {{model: mlp}}"
+        )
     if rules and rules["of"] == rules["against"]:
         raise StudyError(f"claim.hypothesis.of and against are the same arms, {shown(rules['of'])}: expected two")
     along = _along(node["along"], estimand, factors) if "along" in needed else ""
@@ -153,6 +169,7 @@ def _hypothesis(node, factors, across) -> dict:
         "measure": str(node["measure"]),
         "of": rules.get("of", {}),
         "against": rules.get("against", {}),
+        "beside": rules.get("beside", {}),
         "along": along,
         "best": bool(node.get("best", False)),
         "target": _target(node, across, factors),
@@ -177,7 +194,7 @@ def _along(along, estimand, factors) -> str:
             f"claim.hypothesis.along={along}: expected a factor of the study with two levels or more, one of "
             f"{listed(factor for factor, levels in factors.items() if len(levels) > 1)}"
         )
-    if estimand != "spread_ratio" and not all(_is_number(level) and level > 0 for level in levels):
+    if estimand not in ("spread_ratio", IMPORTANCE) and not all(_is_number(level) and level > 0 for level in levels):
         raise StudyError(
             f"claim.hypothesis.along={along}, which has the levels {listed(levels)}: expected numbers above 0, since "
             f"estimand={estimand} is by their order and ratios"
@@ -253,6 +270,9 @@ def check_arms(study: Study) -> None:
     claim = study.claim
     if claim is None:
         return
+    if claim.estimand == IMPORTANCE:
+        _check_points(study, claim)
+        return
     if isinstance(claim.negative, int) and claim.negative:
         others = {seed + claim.negative for seed in study.seeds}
         if both := sorted(others & {*study.seeds, *study.tuning_seeds}):
@@ -270,11 +290,24 @@ def check_arms(study: Study) -> None:
         for name in ("of", "against") if claim.of else ("along",):
             rule = getattr(claim, name) if claim.of else {}
             count = sum(arms.matches(rule, arm) for arm in some)
-            if not count or (count > 1 and not claim.best):
+            each = claim.best or (name == "against" and claim.kind == "existential")
+            if not count or (count > 1 and not each):
                 raise StudyError(
                     f"claim.hypothesis.{name}: {count} arms match {shown(rule or claim.along)} at {context}: expected "
                     f"one, best: true, or their other factors in claim.decision.across"
                 )
+
+
+def _check_points(study: Study, claim: Claim) -> None:
+    """See that there are others that a factor can matter more than, and points to tell."""
+    others = [f for f, levels in study.factors.items() if f not in (*claim.across, claim.along) and len(levels) > 1]
+    contexts = Counter(arm_label({factor: arm[factor] for factor in claim.across}) for arm in arms.of(study))
+    if not others or min(contexts.values()) < POINTS:
+        raise StudyError(
+            f"claim.hypothesis.estimand={claim.estimand}: {listed(others) or 'no factor'} beside {claim.along}, and "
+            f"{min(contexts.values())} arms in a context: expected other factors, and {POINTS} arms at least to tell "
+            f"which of them matters most, such as ranges and study.points=64"
+        )
 
 
 def profile_values(node: object, profile: str) -> dict:
@@ -376,7 +409,7 @@ def _target(hypothesis, across, factors) -> dict | float | None:
     return float(target)
 
 
-def _controls(node, estimand, direction, factors) -> tuple[dict, int | dict]:
+def _controls(node, estimand, direction, factors, along="") -> tuple[dict, int | dict]:
     """What makes the positive control, config key -> value; and the negative one, see `Claim`."""
     controls = arms.mapping(node, "claim.controls", "positive: {optimizer.learning_rate: 1.0e-5}")
     _names(controls, "claim.controls", CONTROLS, ())
@@ -386,6 +419,11 @@ def _controls(node, estimand, direction, factors) -> tuple[dict, int | dict]:
         raise StudyError(
             f"claim.controls.positive sets {listed(compared)}, a factor of the study, so that nothing stands beside "
             f"the broken arm: break it by another setting, such as training.epochs or model.width"
+        )
+    if estimand == IMPORTANCE and positive and list(positive) != [along]:
+        raise StudyError(
+            f"claim.controls.positive sets {listed(positive)}: expected {along} alone, held where it matters nothing, "
+            f"with estimand={estimand}"
         )
     can_fail = "of" in ESTIMANDS[estimand] and direction != "within"
     negative = controls.get("negative")

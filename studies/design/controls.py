@@ -4,24 +4,27 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from studies.design import arms
+from studies.design.claim import IMPORTANCE
 from studies.record import Study, Trial
 
 Expand = Callable[..., list[Trial]]
 
 
 def controls(study: Study, expand: Expand, chosen: list[dict] | None) -> dict[str, list[Trial]]:
-    """The trials of each control that the card asks for, at the seeds of the first look, or as far from them.
+    """The trials of each control that the card asks for, at the seeds of the first look, or as far from them;
+    of an importance at the first seed.
 
     The positive control's are the arms `of`, with what breaks them; the negative one's the arms `against` once more.
 
     Args:
         expand: a study and what was chosen for each of its arms -> its trials.
-        chosen: each arm's nuisance levels, in the order of the study's arms; None where nothing is tuned.
+        chosen: each arm's nuisance levels, in the order of the study's arms; None where nothing is tuned, or is yet.
     """
     claim = study.claim
     if claim is None:
         return {}
     first = study.seeds[: study.looks[0]] if study.looks else study.seeds
+    first = first[:1] if claim.estimand == IMPORTANCE else first  # its arms are points, which are many
     found = {}
     if claim.positive:
         changed = _changed(_restricted(study, claim.of, first), claim.positive)
@@ -41,7 +44,8 @@ def controls(study: Study, expand: Expand, chosen: list[dict] | None) -> dict[st
 
 def _changed(part: Study, values: dict) -> Study:
     """A part of a study with some settings' values, in place of a factor's levels where it is one."""
-    levels = {factor: (value,) for factor, value in values.items() if factor in part.factors}
+    moving = {factor for group in part.zip for factor in group}
+    levels = {f: (v,) * (len(part.factors[f]) if f in moving else 1) for f, v in values.items() if f in part.factors}
     others = {name: value for name, value in values.items() if name not in levels}
     only = tuple({f: level for f, level in rule.items() if f not in levels} for rule in part.only)
     extra = ({"when": {}, "set": others},) if others else ()
@@ -62,7 +66,11 @@ def _restricted(study: Study, rule: dict, seeds: tuple[int, ...]) -> Study:
 
 def _trials(study: Study, part: Study, expand: Expand, chosen, but: dict) -> list[Trial]:
     """The trials of a part of a study, each arm at what was chosen for it, but for some settings."""
-    if chosen is not None:
+    if chosen is None:
+        part = replace(
+            part, nuisance={}
+        )  # not every arm has what is tuned, such as the norm of one that is not clipped
+    else:
         mine = [levels for arm, levels in zip(arms.of(study), chosen, strict=True) if _is_in(arm, part)]
         chosen = [{name: level for name, level in levels.items() if name not in but} for levels in mine]
         have = {name for levels in chosen for name, level in levels.items() if level is not None}

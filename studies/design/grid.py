@@ -127,9 +127,11 @@ def remarks(study: Study, trials: list[Trial], drawn: Callable[[dict], set[str]]
     Raises:
         StudyError: the seeds of every arm are one and the same run.
     """
-    lines = []
+    lines, tuned = [], [trial for trial in trials if arms.is_tuned(study, trial.arm)]
+    if study.nuisance and (untuned := [trial.arm for trial in trials if not arms.is_tuned(study, trial.arm)]):
+        lines.append(f"not tuned, by study.settings: {'; '.join(dict.fromkeys(map(arm_label, untuned)))}")
     for factor in study.nuisance:
-        if without := [trial.arm for trial in trials if factor not in trial.nuisance and "." in factor]:
+        if without := [trial.arm for trial in tuned if factor not in trial.nuisance and "." in factor]:
             labels = dict.fromkeys(arm_label(arm) for arm in without)
             lines.append(f"{factor} is tuned where there is such a setting, so not for {listed(labels)}")
     pinned = {arm_label(trial.arm): drawn(trial.config) for trial in trials}
@@ -155,6 +157,7 @@ def _fitting(study: Study, cells, composed: Callable[[list], dict]) -> list[tupl
     """Pairs of an arm and its nuisance levels, without those of settings that its options lack, none of them twice."""
     known, fitting, seen = {}, [], set()
     for arm, nuisance in cells:
+        nuisance = nuisance if arms.is_tuned(study, arm) else {}
         varied = [*arm.items(), *arms.settings_of(study, arm), *((f, v) for f, v in nuisance.items() if "." not in f)]
         groups = {path for path, _ in varied if "." not in path}
         doubtful = {factor for factor in nuisance if "." in factor and factor.partition(".")[0] in groups}

@@ -1,6 +1,8 @@
-"""What settings are tuned over besides grids: points of a space, and its extension. Pure: no TensorFlow, no MLflow."""
+"""What is drawn instead of listed: points of a space, and the extension of what is tuned over. Pure: no TensorFlow, no
+MLflow."""
 
 import math
+from collections.abc import Mapping
 
 from studies.design import arms
 from studies.record import Space, Study, StudyError, listed, shown
@@ -21,7 +23,7 @@ EXAMPLE = "{low: .001, high: 1, scale: log}"
 
 
 def is_space(node: object) -> bool:
-    """Whether something that a study tunes over is meant as a range, not as a list of levels."""
+    """Whether something that a study varies or tunes over is meant as a range, not as a list of levels."""
     return isinstance(node, dict) and any(key in node for key in KEYS)
 
 
@@ -31,7 +33,7 @@ def space(path: str, node: dict) -> Space:
     Raises:
         StudyError: it is not one that can be drawn from.
     """
-    if "." not in path.removeprefix("study.nuisance."):
+    if "." not in path.split(".", 2)[2]:
         raise StudyError(f"{path}={node}: expected a list of options; a range is for a setting, such as model.width")
     for key in node:
         if key not in KEYS:
@@ -60,20 +62,18 @@ def space(path: str, node: dict) -> Space:
     return Space(low, high, scale, whole)
 
 
-def draws(count: object) -> int:
+def draws(count: object, name: str = "study.draws") -> int:
     """How many points are drawn.
 
     Raises:
         StudyError: it is no count of them.
     """
     if type(count) is not int or not 1 <= count <= arms.MOST_TRIALS:
-        raise StudyError(
-            f"study.draws={shown(count)}: expected a whole number from 1 to {arms.MOST_TRIALS:,}, such as 12"
-        )
+        raise StudyError(f"{name}={shown(count)}: expected a whole number from 1 to {arms.MOST_TRIALS:,}, such as 12")
     return count
 
 
-def drawn(spaces: dict[str, Space | tuple], count: int) -> dict[str, tuple]:
+def drawn(spaces: Mapping[str, Space | tuple], count: int) -> dict[str, tuple]:
     """The first points of the sequence over spaces: each dimension's values, as many as there are points.
 
     Args:
@@ -137,7 +137,7 @@ def _sequence(dimensions: int, count: int) -> list[list[float]]:
     """The first points of the scrambled Sobol sequence, `(count, dimensions)`, each coordinate from 0 to below 1."""
     if dimensions > MOST_DIMENSIONS:
         raise StudyError(
-            f"study.nuisance draws from {dimensions:,} dimensions: expected {MOST_DIMENSIONS:,} at most, which is what "
+            f"the study draws from {dimensions:,} dimensions: expected {MOST_DIMENSIONS:,} at most, which is what "
             f"the Sobol sequence has"
         )
     from scipy.stats import qmc  # takes a second, which only a study that draws is to pay

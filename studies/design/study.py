@@ -34,6 +34,7 @@ STUDY = (
     "skip",
     "only",
     "settings",
+    "points",
     "seeds",
     "nuisance",
     "draws",
@@ -64,14 +65,8 @@ def read_study(
     node = arms.mapping(config["study"], "study", "name: my_study")
     _check_names(node, "study.", STUDY, "setting")
     named, tuned, left_out = _roles(node, config, overridden, say)
-    zipped = arms.zipped(node["zip"], named, left_out)
-    together = {factor for group in zipped for factor in group}
-    factors = {f: arms.levels(f"study.factors.{f}", levels, f in together) for f, levels in named.items()}
+    factors, zipped, sampled = _factors(node, named, left_out, overridden, say)
     nuisance, space, draws = _tuning(node, tuned, overridden, say)
-    for group in zipped:
-        if len({len(factors[factor]) for factor in group}) > 1:
-            counts = listed(f"{factor} ({len(factors[factor])})" for factor in group)
-            raise StudyError(f"study.zip moves {counts} together: expected as many levels of each")
     if nuisance == {} and {"study.tuning_seeds"} & overridden:
         say("study.tuning_seeds is void: nothing is tuned")
     _check_metric(node["metric"], config, nuisance)
@@ -89,7 +84,7 @@ def read_study(
         zipped,
         arms.rules(node["skip"], "study.skip", factors, left_out, say),
         arms.rules(node["only"], "study.only", factors, left_out, say),
-        arms.settings(node["settings"], factors, left_out, overridden | nuisance.keys(), say),
+        arms.settings(node["settings"], factors, left_out, overridden, nuisance.keys(), say),
         nuisance,
         tuning_seeds,
         _figures(node["figures"]),
@@ -99,6 +94,7 @@ def read_study(
         looks=read_looks(node["looks"], seeds, card),
         claim=card,
         fixed=_fixed(config) if card else "",
+        sampled=sampled,
     )
     check_arms(study)
     return study
@@ -135,6 +131,52 @@ def _roles(node, config, overridden, say) -> tuple[dict, dict, set]:
         for factor in names:
             _check_factor(f"study.{role}", factor, config, named | tuned)
     return named, tuned, left_out
+
+
+def _factors(node, named, left_out, overridden, say) -> tuple[dict[str, tuple], tuple, dict[str, Space]]:
+    """The levels of the factors that are compared, the groups that move together, and the ranges drawn from."""
+    zipped = arms.zipped(node["zip"], named, left_out)
+    together = {factor for group in zipped for factor in group}
+    sampled, points = _sampled(node, named, together, overridden, say)
+    factors = {
+        f: points[f] if f in sampled else arms.levels(f"study.factors.{f}", levels, f in together)
+        for f, levels in named.items()
+    }
+    for group in zipped:
+        if len({len(factors[factor]) for factor in group}) > 1:
+            counts = listed(f"{factor} ({len(factors[factor])})" for factor in group)
+            raise StudyError(f"study.zip moves {counts} together: expected as many levels of each")
+    return factors, (*zipped, *([tuple(sampled)] if len(sampled) > 1 else [])), sampled
+
+
+def _sampled(node, named, zipped, overridden, say) -> tuple[dict[str, Space], dict[str, tuple]]:
+    """The ranges of factors that have one, and the points that are drawn of them, each once: their levels."""
+    spaces = {f: search.space(f"study.factors.{f}", each) for f, each in named.items() if search.is_space(each)}
+    if not spaces:
+        if node["points"] is not None and not any(map(search.is_space, (node["factors"] or {}).values())):
+            raise StudyError(
+                f"study.points={shown(node['points'])}, and study.factors has no range to draw from: give it one, such "
+                f"as {{optimizer.learning_rate: {search.EXAMPLE}}}, or leave out study.points"
+            )
+        if "study.points" in overridden:
+            say("study.points is void: no factor has a range")
+        return {}, {}
+    if node["points"] is None:
+        raise StudyError(
+            f"study.factors has a range for {listed(spaces)}, and study.points is null: say how many points of it are "
+            f"compared, such as study.points=64"
+        )
+    if both := [factor for factor in spaces if factor in zipped]:
+        raise StudyError(
+            f"study.zip names {listed(both)}, which has a range: expected lists of levels; all ranges move together as "
+            f"it is"
+        )
+    count = search.draws(node["points"], "study.points")
+    rows = list(zip(*search.drawn(spaces, count).values(), strict=True))
+    once = list(dict.fromkeys(rows))
+    if len(once) < count:
+        say(f"study.points={count} are {len(once)} different ones: the others round to the same")
+    return spaces, dict(zip(spaces, zip(*once, strict=True), strict=True))
 
 
 def _tuning(node, tuned, overridden, say) -> tuple[dict, dict, int]:

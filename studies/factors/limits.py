@@ -180,6 +180,12 @@ def _sets_momentum(node):
     return node
 
 
+def _observed(node):
+    """Whether anything is observed, not what; and whether each step's update is."""
+    some = bool(node["observe_every"] or node["ends"])
+    return {"some": some, "extremes": True} if node.get("extremes") else some
+
+
 def _masks(node):
     """Whether there are masks, of units' biases too, and whether movement is added up; the user's own counts whole."""
     if not node or not node["_target_"].startswith("studies.pruning."):
@@ -197,7 +203,7 @@ class Group:
             kind. A module of ours goes by its canonical name, see `targets`.
         plain: no `_target_` takes it: it has the settings listed here, all of them and no others.
         required: settings that are read besides what its target takes.
-        more: rules of settings that its targets take and none of the options has.
+        more: rules of settings that its targets take, or that it has besides, and none of the options has.
         built_with: the other parts that are needed to build it for a check; None: it is not built by itself.
         graph: what of it shapes the graph; None: nothing. All else enters it as tensors, or not at all.
         places: settings that say where a file is; its content counts instead.
@@ -263,6 +269,7 @@ GROUPS: dict[str, Group] = {
             "shortcut": flag,
             "blocks": whole(1),
             "cell": one_of("simple", "gru", "lstm"),
+            "pixels": whole(1),
             "patch": whole(1),
             "heads": whole(1),
             "weights": one_of(None),
@@ -425,11 +432,12 @@ GROUPS: dict[str, Group] = {
     ),
     "diagnostics": Group(
         plain=True,
-        graph=lambda node: bool(node["observe_every"] or node["ends"]),  # whether anything is observed, not what
+        graph=_observed,
         settings={
             "observe_every": whole(0),
             "ends": flag,
         },
+        more={"extremes": flag},
     ),
     "training": Group(
         plain=True,
@@ -610,8 +618,11 @@ def _check_settings(part, node):
             f"{part}={shown(node)}: expected the settings {listed(known)}, such as {part}.{known[0]}=VALUE"
         )
     for name in node if group.plain else ():
-        if name not in known:
-            raise StudyError(f"{part}.{name}={shown(node[name])}: there is no such setting; {part} has {listed(known)}")
+        if name not in (*known, *group.more):
+            raise StudyError(
+                f"{part}.{name}={shown(node[name])}: there is no such setting; {part} has "
+                f"{listed([*known, *group.more])}"
+            )
     for name in known:
         if name not in node and (group.plain or name in group.required):
             raise StudyError(f"{part}.{name} is missing: give it a value, {part}.{name}=VALUE")

@@ -207,17 +207,31 @@ def resnet(
     return keras.Model(inputs, layers.Dense(classes, name="logits")(x))
 
 
-def row_rnn(input_shape: tuple[int, ...], classes: int, *, cell: str, width: int) -> keras.Model:
-    """A recurrent layer that reads an image row by row (Le et al. 2015 read it pixel by pixel).
+def row_rnn(
+    input_shape: tuple[int, ...],
+    classes: int,
+    *,
+    cell: str,
+    width: int,
+    pixels: int | None = None,
+    activation: str = "tanh",
+) -> keras.Model:
+    """A recurrent layer that reads an image row by row, or so many pixels at a time (one: Le et al. 2015, section 4.2).
 
     Args:
         cell: simple, gru or lstm.
+        pixels: read at a step, from the upper left on; None for a row.
     """
     height, columns, channels = input_shape
+    each = pixels or columns
+    if height * columns % each:
+        raise ValueError(f"pixels={each} must divide the {height * columns} of an image")
     inputs = keras.Input(input_shape)
-    rows = layers.Reshape((height, columns * channels), name="rows")(inputs)
-    layer = {"simple": layers.SimpleRNN, "gru": layers.GRU, "lstm": layers.LSTM}[cell]
-    return keras.Model(inputs, layers.Dense(classes, name="logits")(layer(width, name="rnn_1")(rows)))
+    rows = layers.Reshape((height * columns // each, each * channels), name="rows")(inputs)
+    layer = {"simple": layers.SimpleRNN, "gru": layers.GRU, "lstm": layers.LSTM}[cell](
+        width, activation=activation, name="rnn_1"
+    )
+    return keras.Model(inputs, layers.Dense(classes, name="logits")(layer(rows)))
 
 
 def vit(

@@ -77,6 +77,7 @@ FINAL = (
     "memory_mb",
     "sparsity",
     "parameters_kept",
+    "update_ratio_q999",
 )
 RUN_STATUS = {"finished": "FINISHED", "diverged": "FINISHED", "timeout": "KILLED", "crashed": "FAILED"}
 
@@ -184,7 +185,7 @@ class Execution:
         study = self.study
         drawn = f", {study.draws} draws" * (study.draws > 0)
         roles = (("compared", study.factors), (f"tuned for each arm{drawn}", study.nuisance))
-        tried = study.factors | study.nuisance | study.space
+        tried = study.factors | study.nuisance | study.space | study.sampled
         levels = {f: str(each) if isinstance(each, Space) else listed(each) for f, each in tried.items()}
         factors = [f"- `{f}` ({role}): {levels[f]}" for role, fs in roles for f in fs]
         lines = [

@@ -18,7 +18,7 @@ from studies.observe.tensors import Tensor, gated, tensors
 from studies.train.masks import Masks
 from studies.train.probe import Probe
 from studies.train.sensitivity import Sensitivity
-from studies.train.squares import Squares
+from studies.train.squares import Squares, update_ratio
 from studies.train.steps import Rules
 
 EVALUATION_BATCH = 500
@@ -77,6 +77,7 @@ class Epoch:
         weights: all trainable ones after it, end to end, `(weights,)`.
         squares: mean squared norm of each kernel's gradient and of its update, then of each gate's in recurrent ones,
             `(2, kernels + gates)` float64.
+        ratios: of each step ‖Δw‖ / ‖w‖ of all kernels together, `(steps,)`, 0 where none was made; None: not kept.
     """
 
     loss: tf.Tensor
@@ -84,6 +85,7 @@ class Epoch:
     clipped: tf.Tensor
     weights: tf.Tensor
     squares: tf.Tensor
+    ratios: tf.Tensor | None = None
 
 
 class Engine:
@@ -96,6 +98,7 @@ class Engine:
         rules: what else happens at a step.
         cycle: takes a step's momentum and has the optimizer use it, if momenta are to be used.
         observe: whether to accumulate gradients' and updates' norms inside the step.
+        extremes: whether to keep each step's update ratio.
         masked: the names of the weights that may be pruned, by their ends; none: no masks.
         movement: whether to add up what a criterion by movement needs.
         xla: compile the epoch with XLA.
@@ -109,6 +112,7 @@ class Engine:
         *,
         cycle=None,
         observe=True,
+        extremes=False,
         masked=(),
         movement=False,
         xla=False,
@@ -121,6 +125,7 @@ class Engine:
         gates = gated(model)
         self.gates = [len(gates.get(id(v), ())) for v in self.kernels]
         self.squares = Squares(self.kernels, self.gates, xla) if observe and self.kernels else None
+        self.extremes = extremes and bool(self.kernels)
         self.from_logits = not ends_in_softmax(model)
         self.loss = keras.losses.SparseCategoricalCrossentropy(self.from_logits)
         self.soft_loss = keras.losses.CategoricalCrossentropy(self.from_logits)
@@ -225,16 +230,19 @@ class Engine:
 
             done = self.waiting.join(gradients, self.accumulated, update) if self.waiting else update(gradients)
             accuracy = tf.reduce_mean(_correct(labels, outputs))
+            if self.extremes:
+                done = [*done[:-1], tf.where(tf.range(steps) == place, done[-1], 0.0)]
             sums = [total + more for total, more in zip(update_sums, done, strict=True)]
             return place + 1, loss_sum + loss, accuracy_sum + accuracy, *sums
 
-        zeros = self.squares.zeros() if self.squares else []
         steps = order.shape[0]
+        zeros = [*(self.squares.zeros() if self.squares else []), *([tf.zeros(steps)] if self.extremes else [])]
         _, loss, accuracy, updates, clipped, *totals = _loop(steps, step, *[tf.zeros(())] * 4, *zeros)
         updates, squares = tf.maximum(updates, 1), tf.zeros((2, 0), tf.float64)
+        ratios = [totals.pop()] if self.extremes else []
         if self.squares:
             squares = self.squares.whole(totals) / tf.cast(updates, tf.float64)
-        return loss / steps, accuracy / steps, clipped / updates, self.flat_weights(), squares
+        return loss / steps, accuracy / steps, clipped / updates, self.flat_weights(), squares, *ratios
 
     def _gradients(self, images, targets):
         """The loss without penalties, the outputs, and the gradients of the loss with penalties."""
@@ -251,12 +259,12 @@ class Engine:
         return loss, outputs, self.masks.of(gradients, self.weights)
 
     def _update(self, gradients, images, targets, rate, momentum, drawn):
-        """One update of the weights; gives 1 for it, the share clipped, and its gradients' and updates' squares.
+        """One update of the weights; gives 1 for it, the share clipped, its gradients' and updates' squares, its ratio.
 
         A weight that the loss does not reach has no gradient, and stays as it is, as in Keras's `fit`.
         """
         raw = [tf.zeros(v.shape) if g is None else g for g, v in zip(gradients, self.weights) if len(v.shape) > 1]
-        before = [v.value.read_value() for v in self.kernels] if self.squares else []
+        before = [v.value.read_value() for v in self.kernels] if self.squares or self.extremes else []
         reached = [place for place, g in enumerate(gradients) if g is not None]
         weights, gradients = ([these[place] for place in reached] for these in (self.weights, gradients))
         if not weights:
@@ -280,10 +288,9 @@ class Engine:
         self.optimizer.apply(gradients, weights)
         self.rules.change("after", self.kernels, rate)
         self.masks.hold()
-        if not self.squares:
-            return tf.ones(()), share
         updates = [v.value.read_value() - w for v, w in zip(self.kernels, before)]
-        return tf.ones(()), share, *self.squares.of(raw, updates)
+        squares = self.squares.of(raw, updates) if self.squares else []
+        return tf.ones(()), share, *squares, *([update_ratio(updates, before)] if self.extremes else [])
 
     def _sums(self, x, y, scale, shift, order, weight, member, span):
         """Of each part in a span of chunks: the loss's sum, how many are right, how many there are."""

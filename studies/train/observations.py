@@ -23,6 +23,9 @@ PROBE_EXAMPLES, PROBE_BYTES = 256, 640 * 2**20
 LOSS_EXAMPLES, LOSS_BYTES = 512, 256 * 2**20
 """For how the loss lies around the network; the products with its Hessian take four times as much."""
 
+RARE = 0.999
+"""The quantile of the steps' updates that counts as extreme."""
+
 GRADIENT = STATISTICS.index("gradient_norm")
 
 
@@ -38,6 +41,7 @@ class Observations:
         node, self.key, self.engine, self.data = trial.config["diagnostics"], trial.key, parts.engine, parts.data
         self.every, self.ends = node["observe_every"], node["ends"]
         self.charted: set[int] = set()
+        self.ratios: list[np.ndarray] = []
         if not self.some:
             return
         self.rng = np.random.default_rng(np.random.SeedSequence(trial.seed, spawn_key=(len(SEED_STREAMS),)))
@@ -67,6 +71,23 @@ class Observations:
     def due(self, epoch: int) -> bool:
         """Whether an epoch is one to observe, besides the first and the last."""
         return self.every > 0 and epoch % self.every == 0
+
+    def hear(self, ratios) -> dict[str, float]:
+        """Keep what an epoch's steps did, `Epoch.ratios`; gives what is of the epoch, by its columns.
+
+        What is not finite ends the trial, and is left out: the steps before it say how it came to that.
+        """
+        if ratios is None:
+            return {}
+        found = ratios.numpy()
+        self.ratios.append(found[np.isfinite(found) & (found > 0)])
+        return {"update_ratio_max": float(self.ratios[-1].max(initial=0))}
+
+    @property
+    def extremes(self) -> dict[str, float]:
+        """What the trial's steps come to, by the fields of `Result`."""
+        every = np.concatenate(self.ratios) if self.ratios else np.empty(0)
+        return {"update_ratio_q999": float(np.quantile(every, RARE))} if len(every) else {}
 
     def look(self, epoch: int, ended: bool) -> dict[str, float]:
         """Look at the network after an epoch, if it is one of those; gives what is of the epoch, by its columns.

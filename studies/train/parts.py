@@ -269,6 +269,7 @@ class Parts:
                 self.rules,
                 cycle=cycle_of(self.schedule, optimizer, config["schedule"]),
                 observe=config["diagnostics"]["observe_every"] > 0 or config["diagnostics"]["ends"],
+                extremes=config["diagnostics"].get("extremes", False),
                 masked=pruner.masked(pruning),
                 movement=pruning.criterion == "movement" or callable(pruning.criterion),
                 xla=wants_xla(config["engine"]["xla"], model, total, self.rules),

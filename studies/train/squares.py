@@ -56,6 +56,12 @@ class Squares:
         return tf.stack(rows)
 
 
+def update_ratio(updates: list[tf.Tensor], weights: list[tf.Tensor]) -> tf.Tensor:
+    """‖Δw‖ / ‖w‖ of all of them together, a scalar; not finite where a norm is above 1e19."""
+    moved, there = (tf.add_n([tf.nn.l2_loss(tensor) for tensor in tensors]) for tensors in (updates, weights))
+    return tf.math.divide_no_nan(tf.sqrt(moved), tf.sqrt(there))
+
+
 def _sums(tensor, gates: int, of=tf.square) -> tf.Tensor:
     """The squares' sum, `(1,)`, or each gate's, `(gates,)`, in the tensor's own precision."""
     if gates:

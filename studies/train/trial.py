@@ -48,7 +48,7 @@ def run(trial: Trial, parts: Parts | None = None) -> Iterator[EpochRecord | list
         ended = status != "finished" or over
         if ended and not observed:
             found |= scores(parts, "train")
-        found |= observations.look(epoch, ended) | parts.left
+        found |= observations.hear(done.ratios) | observations.look(epoch, ended) | parts.left
         history.append(
             EpochRecord(
                 trial.key,
@@ -68,7 +68,7 @@ def run(trial: Trial, parts: Parts | None = None) -> Iterator[EpochRecord | list
             break
 
     times: dict[str, Any] = {"seconds_build": built - started, "seconds_train": time.perf_counter() - built}
-    ends = _ends(parts, status, history, stopping)
+    ends = _ends(parts, status, history, stopping) | observations.extremes
     unit = 2**20 if sys.platform == "darwin" else 2**10  # which macOS counts bytes in, Linux kilobytes
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
     yield Result(trial.key, status, **ends, **times, seconds_total=time.perf_counter() - started, memory_mb=memory)
