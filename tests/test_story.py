@@ -70,10 +70,14 @@ def examples() -> list[dict]:
         "slope": {"margin": 0.005},
         "spread_ratio": {"direction": "below"},
         "stable_ratio": {"measure": "success", "target": 0.55, "margin": 1.2},
+        "interaction_ratio": {"beside": {"data": "digits"}, "margin": 1.01},
         "ends_ratio": {"measure": "time_to_target", "target": 0.3, "margin": 1.05},
     }
     made = [record((0.1, 0.12), estimand=kind, **asked) for kind, asked in kinds.items()]
     made = [one | {"name": one["rule"]["estimand"]} for one in made]
+    lead = next(one for one in made if one["name"] == "slope")  # told and drawn as it is, whatever it is made of
+    rule = lead["rule"] | {"estimand": "importance_lead", "of": {}, "against": {}}
+    made.append(lead | {"name": "importance_lead", "rule": rule})
     both = record((0.1, -0.1), quote='<script>alert("!")</script> & | more') | {"name": "both", "estimand": 'a < "b"'}
     stale = record() | {"name": "old", "stale": "the card has changed since"}
     idle = {"name": "idle", "number": 14, "chapter": "Optimizers", "quote": "Sloth.", "kind": "universal"}
