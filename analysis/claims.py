@@ -1,31 +1,40 @@
 """The board of claims and their verdicts: `python -m analysis.claims`."""
 
+import io
 import json
 import sys
-from collections.abc import Mapping
-from dataclasses import asdict
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import yaml
 
 from analysis import command, load
-from analysis.estimate import columns, estimands, importance, verdicts
+from analysis.estimate import columns, estimands, importance, robustness, verdicts
 from analysis.estimate.estimands import CLOCKS
 from analysis.estimate.verdicts import Evidence, Verdict
+from analysis.read import cards, runs
 from analysis.show import board
+from studies import contract
 from studies.contract import Tag
-from studies.record import Claim, Study, StudyError
+from studies.record import RESULTS_VERSION, Claim, Study, StudyError, listed
 
 FILE = "verdict.json"
 """Its name among an execution's artifacts."""
 
+NOT_RUN = "not run"
+
+SOURCE = "mlflow.source.name"
+"""An execution's tag with the command that it was run by."""
+
+PASSING = ("when", "seconds")
+"""What of a record differs between two runs of a claim on one machine: all else is equal, but for a claim about seconds
+or milliseconds its numbers. Another machine has another `machine`, and last bits; another checkout another `commit`."""
+
 NO_RULE = ("id", "version", "quote", "kind", "positive", "negative", "prediction", "profile", "number", "chapter")
 """Of a claim, what is no part of the rule that it is judged by."""
-
-SHIPPED = Path(__file__).parent.parent / "conf" / "study" / "claims"
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -33,12 +42,12 @@ def main(arguments: list[str] | None = None) -> int:
     parser = command.parser("claims", "Show what has been decided of the claims.")
     parser.add_argument("--format", choices=board.FORMATS, default="terminal")
     parser.add_argument("--short", action="store_true", help="a small table in Markdown, as the README has it")
+    parser.add_argument("--stress", action="store_true", help="whether each verdict would change by another choice")
     parser.add_argument("--to", type=Path, metavar="FILE", help="write it there instead")
     options = parser.parse_args(arguments)
 
     def run():
-        found = rows(options.root)
-        text = board.short_form(found) if options.short else board.board(found, options.format)
+        text = _text(options)
         if options.to is None:
             print(text)
         else:
@@ -48,47 +57,44 @@ def main(arguments: list[str] | None = None) -> int:
     return command.ended(run)
 
 
-def rows(root: str | Path = "mlruns") -> list[dict]:
-    """One record a claim and profile in the order of the article: its latest verdict; of what ships and has none, so.
+def _text(options) -> str:
+    """What the command prints."""
+    if options.stress:
+        return board.stress(stressed(options.root), options.format)
+    records = rows(options.root)
+    if options.short:
+        return board.short_form(records)
+    if options.format not in ("terminal", "markdown"):
+        return board.board(records, options.format)
+    some = any(record["verdict"] != NOT_RUN for record in records)
+    return "\n\n".join([board.board(records, options.format)] * some + remedies(records, options.root))
 
-    An invalid verdict is shown only where there is no other. Each has the `command` that runs it.
+
+def rows(root: str | Path = "mlruns") -> list[dict]:
+    """One record a claim and profile, in the order of the article: its latest verdict; and what ships and has none.
+
+    Each has `stale`: why it is not of the card, the settings or the code that there are now, empty if it is; and the
+    `command` that runs it. A stale one stands where there is no other, and an invalid one where there is no verdict.
+
+    Raises:
+        StudyError: there is no store at `root`.
     """
-    try:
-        names = load.studies(root)
-    except StudyError:
-        names = []
-    found = {}
-    for name in names:
-        try:
-            executions = load.executions(name, root)
-        except StudyError:  # an experiment that is none of ours, or has no execution yet
-            continue
-        for execution in executions:
-            if Tag.VERDICT in execution.tags:
-                record = json.loads(load.text(execution, FILE, root))
-                shipped = (SHIPPED / f"{record['name']}.yaml").exists()
-                command = _command(record["name"], record["profile"]) if shipped else ""
-                record["command"] = command or execution.tags.get("mlflow.source.name", "")
-                place = record["name"], record["profile"]
-                found[place] = max(found.get(place, record), record, key=_counts)
-    for file in sorted(SHIPPED.glob("*.yaml")):
-        card = yaml.safe_load(file.read_text(encoding="utf-8")).get("claim") or {}
-        if card and not any(name == card["id"] for name, _ in found):
-            found[card["id"], ""] = {
-                "name": card["id"],
-                "number": card.get("number"),
-                "chapter": card.get("chapter", ""),
-                "quote": card["quote"],
-                "kind": card["kind"],
-                "verdict": "not run",
-                "command": _command(file.stem),
+    known = cards.shipped()
+    found = {place: record for place, (record, _) in _selected(root, known).items()}
+    for name, card in known.items():
+        if not any(name == other for other, _ in found):
+            found[name, ""] = {
+                "name": name,
+                "number": card.claim.get("number"),
+                "chapter": card.claim.get("chapter", ""),
+                "quote": card.claim["quote"],
+                "kind": card.claim["kind"],
+                "verdict": NOT_RUN,
+                "stale": "",
+                "file": card.option,
+                "command": card.command(root=root),
             }
     return sorted(found.values(), key=_place)
-
-
-def _command(name: str, profile: str = "quick") -> str:
-    """What runs a claim that ships alone."""
-    return f"python -m studies.run +study=claims/{name}" + f" profile={profile}" * (profile != "quick")
 
 
 def _place(record: dict) -> tuple:
@@ -96,9 +102,104 @@ def _place(record: dict) -> tuple:
     return record.get("number") or np.inf, record["name"], record.get("profile", "")
 
 
-def _counts(record: dict) -> tuple[bool, str]:
-    """How much a record counts: a verdict more than none, a later one more than an earlier."""
-    return record["verdict"] != verdicts.INVALID, record["when"]
+def stressed(root: str | Path = "mlruns") -> list[dict]:
+    """Of each claim and profile that has a verdict: its name, profile, verdict, `stale`, and `robustness`.
+
+    What was kept before there was such a thing is worked out from the store's trials.
+
+    Raises:
+        StudyError: there is no store at `root`.
+    """
+    found = list(_selected(root, cards.shipped()).values())
+    asked = ("name", "profile", "verdict", "stale", "robustness")
+    for record, execution in found:
+        if "robustness" not in record:
+            record["robustness"] = _recomputed(record, execution, root)
+    records = sorted((record for record, _ in found), key=_place)
+    return [{name: record[name] for name in asked} for record in records]
+
+
+def remedies(records: list[dict], root: str | Path = "mlruns") -> list[str]:
+    """What a board lacks, and the lines to paste that run it, one a profile."""
+    lacking = [record for record in records if record["verdict"] == NOT_RUN]
+    old = [record for record in records if record["stale"]]
+    if len(lacking) == len(records):
+        return [
+            f"Nothing is run in {root} yet. make claims runs all {len(records)} claims, or:",
+            *_lines(records, root),
+        ]
+    said = [
+        f"{word}: {listed(r['name'] for r in some)}." for word, some in (("Not run", lacking), ("Stale", old)) if some
+    ]
+    return [f"{' '.join(said)} To run them:", *_lines([*lacking, *old], root)] if said else []
+
+
+def _lines(records: list[dict], root: str | Path) -> Iterator[str]:
+    profiles = [record.get("profile") or cards.QUICK for record in records]
+    for profile in dict.fromkeys(profiles):
+        some = [r["file"] for r, of in zip(records, profiles, strict=True) if of == profile and r.get("file")]
+        if some:
+            yield f"    {cards.command(some, profile, root)}"
+
+
+def _selected(root: str | Path, known: dict[str, cards.Card]) -> dict[tuple[str, str], tuple[dict, load.Execution]]:
+    """The record that counts of each claim and profile, and the execution that keeps it."""
+    found: dict[tuple[str, str], tuple[dict, load.Execution]] = {}
+    for execution, record in _kept(root):
+        card = cards.card_of(record, known)
+        record["stale"] = cards.stale(record, card)
+        record["command"] = card.command(record["profile"], root) if card else execution.tags.get(SOURCE, "")
+        record["file"] = card.option if card else record.get("file", "")
+        place = record["name"], record["profile"]
+        if place not in found or _counts(record) >= _counts(found[place][0]):
+            found[place] = record, execution
+    return found
+
+
+def _kept(root: str | Path) -> Iterator[tuple[load.Execution, dict]]:
+    """Every verdict in a store, the oldest of a study first."""
+    _refuse_no_store(root)
+    for name in load.studies(root):
+        try:
+            executions = load.executions(name, root)
+        except StudyError:  # an experiment that is none of ours, or has no execution yet
+            continue
+        for execution in executions:
+            if Tag.VERDICT in execution.tags:
+                yield execution, json.loads(load.text(execution, FILE, root))
+
+
+def _refuse_no_store(root: str | Path) -> None:
+    """See that a folder is a store, or an empty one that is to be."""
+    if runs.is_server(root):
+        return
+    folder = contract.folder(root)
+    there = folder.is_dir() and not any(not path.name.startswith(".") for path in folder.iterdir())
+    if not there and not (folder / "mlflow.db").is_file():
+        raise StudyError(
+            f"--root {root}: there is no store in {folder}: name the folder of one with --root FOLDER, or run a claim "
+            f"into it, such as {cards.command(['claims/linear_map'], root=root)}"
+        )
+
+
+def _counts(record: dict) -> tuple[bool, bool, str]:
+    """How much a record counts: a current one more than a stale one, a verdict more than none, a later one more."""
+    return not record["stale"], record["verdict"] != verdicts.INVALID, record["when"]
+
+
+def _recomputed(record: dict, execution: load.Execution, root: str | Path) -> list[dict]:
+    """The robustness of a verdict by the trials that the store has."""
+    study = execution.study
+    try:
+        tuned = pd.read_json(io.StringIO(load.text(execution, "tuning.json", root)), orient="records")
+    except StudyError:  # it does not tune
+        tuned = None
+    found, evidence = judge(study, root, execution.arms, {}, tuned)
+    return _robustness(study, evidence, replace(found, controls=record["controls"]))
+
+
+def _robustness(study: Study, evidence: Evidence, found: Verdict) -> list[dict]:
+    return _plain([asdict(change) for change in robustness.robustness(study, evidence, found)])
 
 
 def told(execution: load.Execution, root: str | Path) -> list[str]:
@@ -148,6 +249,10 @@ def judge(
     short = {name: len(sides[name]) for name in sides if len(sides[name]) < len(controls[name])}
     seeds, lost = frame["seed"].nunique() or 1, len(set(trials) - set(frame["key"]))
     found = verdicts.verdict(study, evidence, len(trials) // seeds, short, lost)
+    if found.verdict == verdicts.INCONCLUSIVE:
+        from analysis.estimate import outlook  # and SciPy's distributions with it, half a second
+
+        found = outlook.outlook(study, evidence, found)
     return found, evidence
 
 
@@ -198,20 +303,50 @@ def record(
             "trials": len(every),
             "saved": (len(study.seeds) - found.look) * (len(used) // len(found.seeds)) if found.look else 0,
             "failures": int((used["status"] != "finished").sum()),
+            "failed_share": float((used["status"] != "finished").mean()) if len(used) else None,
             "controls": found.controls,
             "card": study.card,
-            "commit": tags.get("mlflow.source.git.commit", ""),
-            "machine": tags.get("machine", ""),
+            **_circumstances(tags),
             "when": datetime.now(UTC).isoformat(timespec="seconds"),
             "seconds": round(float(every["seconds_total"].sum()), 1),
-            "invalid_because": found.because if found.verdict == verdicts.INVALID else "",
-            "because": found.because,
-            "said": board.said(study, found),
-            "contexts": found.record()["contexts"],
+            **_reasons(study, evidence, found),
+            "contexts": _contexts(study, evidence, found),
             "tuning": [] if evidence.tuned is None else json.loads(evidence.tuned.to_json(orient="records")),
             "runs": every[["key", "role", "status", "seed", *levels, "value", "censored"]].to_dict("records"),
         }
     )
+
+
+def _reasons(study: Study, evidence: Evidence, found: Verdict) -> dict:
+    """Why a verdict is what it is, what it would take to decide it, and what it hangs on."""
+    return {
+        "invalid_because": found.because if found.verdict == verdicts.INVALID else "",
+        "because": found.because,
+        "needed": found.needed,
+        "robustness": _robustness(study, evidence, found),
+        "said": board.said(study, found),
+    }
+
+
+def _contexts(study: Study, evidence: Evidence, found: Verdict) -> list[dict]:
+    """Each context as it was judged, with Cliff's delta where two arms are compared."""
+    contexts, deltas = found.record()["contexts"], [np.nan] * len(found.contexts)
+    if contexts and study.claim and study.claim.estimand in ("difference", "ratio"):
+        deltas = [each.numbers[0] for each in verdicts.numbers(study, evidence, found.seeds, estimands.dominance)]
+    return [each | {"cliffs_delta": delta} for each, delta in zip(contexts, deltas, strict=True)]
+
+
+def _circumstances(tags: Mapping[str, str]) -> dict:
+    """What a verdict was judged by and on: the card's file, the code, the machine."""
+    return {
+        "file": tags.get(Tag.FILE, ""),
+        "source": tags.get(Tag.SOURCE),
+        "settings": json.loads(tags.get(Tag.SETTINGS, "[]")),
+        "results_version": RESULTS_VERSION,
+        "lock": tags.get("lock.hash", ""),
+        "commit": tags.get("mlflow.source.git.commit", ""),
+        "machine": tags.get("machine", ""),
+    }
 
 
 def _of_card(claim: Claim) -> dict:

@@ -6,9 +6,11 @@ accuracies near one, in steps of an image of 360, stored as float32. What is dis
 
 import argparse
 import sys
+import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -25,14 +27,16 @@ from analysis.estimate.intervals import (
     paired_p,
     t_interval,
 )
+from benchmarks import alike
 from benchmarks.readme import README, filled
 from studies.design.claim import read_claim
 from studies.record import Study
+from studies.store import database
 
 BEGIN, END = "<!-- made by make validate, not by hand -->\n", "<!-- end of validate -->\n"
 SEEDS = (5, 10, 20)
 TOLERANCE = 0.015
-LOOKS, ALPHA_LOOK = (6, 12, 20), 0.021
+LOOKS, ALPHA_LOOK, LOOKS_ERROR = (6, 12, 20), 0.021, 0.049
 IMAGES = 360
 RATES = np.linspace(0, 1, 51)
 """Success rates, and shares of pairs, that coverage is worked out at."""
@@ -252,8 +256,32 @@ def claimed(effect: float, rng: np.random.Generator, studies: int) -> dict[str, 
     return {verdict: count / studies for verdict, count in counts.items()}
 
 
-def markdown(rng: np.random.Generator, simulations: int) -> str:
-    """The tables: what is not within `TOLERANCE` of what it should be, on its wrong side, is bold."""
+def alike_arms(rng: np.random.Generator, studies: int, root: Path | None = None) -> list[tuple[str, float, float]]:
+    """How often a claim about arms that are alike is found supported, and how often not, by the whole verdict path.
+
+    Args:
+        root: a folder that a store is made in, through which a twentieth of the studies go, and the board; None for
+            frames alone.
+
+    Returns:
+        a name and both shares, a row a kind of claim.
+    """
+    found = {name: alike.by_frames(case, rng, studies) for name, case in alike.CASES.items()}
+    if root is not None:
+        database.make(root)
+        name, case = next(iter(alike.CASES.items()))
+        rows = alike.by_board(case, rng, studies // 20, root)
+        found[f"{name}, by a store and its board"] = [row["verdict"] for row in rows]
+    both = (verdicts.SUPPORTED, verdicts.NOT_SUPPORTED)
+    return [(name, *(some.count(each) / len(some) for each in both)) for name, some in found.items()]
+
+
+def markdown(rng: np.random.Generator, simulations: int, root: Path | None = None) -> str:
+    """The tables: what is not within `TOLERANCE` of what it should be, on its wrong side, is bold.
+
+    Args:
+        root: as in `alike_arms`.
+    """
 
     def said(share: float, least: float = 0.0, most: float = 1.0) -> str:
         text = "" if np.isnan(share) else f"{100 * share:.1f}"
@@ -278,11 +306,16 @@ def markdown(rng: np.random.Generator, simulations: int) -> str:
     for effect, due in ((0.0, 0.049), (1.0, 0.988)):
         found = claimed(effect, rng, simulations // 10).get(verdicts.SUPPORTED, 0.0)
         powers.append([f"a claim's verdict, supported, d = {effect:g}", said(due), said(found, due, due)])
+    false = [
+        [name, *(said(share, most=LOOKS_ERROR) for share in both)]
+        for name, *both in alike_arms(rng, simulations // 40, root)
+    ]
     tables = (
         (["coverage of 95 % intervals, in %", "seeds", *SAMPLES], rows),
         (["the same, of all outcomes", "seeds", "worst rates", "mean over rates"], exact),
         (["found at 5 % where there is nothing, in %", *(f"{n} seeds" for n in SEEDS)], tests),
         (["found where there is something, in %", "computed", "simulated"], powers),
+        (["said of a claim about arms that are alike, at three looks, in %", "supported", "not supported"], false),
     )
     return "\n".join(
         pd.DataFrame(rows, columns=head).to_markdown(index=False, disable_numparse=True) + "\n" for head, rows in tables
@@ -298,7 +331,8 @@ def main(arguments: list[str] | None = None) -> int:
 
     def run():
         began = time.perf_counter()
-        tables = markdown(np.random.default_rng(options.seed), options.simulations)
+        with tempfile.TemporaryDirectory() as folder:
+            tables = markdown(np.random.default_rng(options.seed), options.simulations, Path(folder))
         README.write_text(filled(README.read_text(encoding="utf-8"), f"\n{tables}\n", BEGIN, END), encoding="utf-8")
         print(tables)
         print(f"{README}, in {time.perf_counter() - began:.0f} s")

@@ -1,7 +1,10 @@
 """What the writer and the readers of a store agree on: columns, tags, where it is, which experiments are ours."""
 
+import hashlib
+import json
 import os
 import re
+from collections.abc import Iterable
 from dataclasses import fields
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -116,10 +119,38 @@ class Tag:
     CARD = "claim.card"
     PROFILE = "claim.profile"
     VERDICT = "claim.verdict"
+    FILE = "claim.file"
+    SOURCE = "claim.source"
+    SETTINGS = "claim.settings"
     QUANTITIES = "trial.quantities"
     DESIGN = "study.design"
     HASH = "study.hash"
     FITS = "study.fits"
+
+
+NEUTRAL = ("plan=", "executor", "tracking", "hydra", "profile=", "study=", "data.root=", "engine.threads=", "targets")
+"""Begins of words in a command that make a claim's card no other one."""
+
+
+def settings(overrides: Iterable[str]) -> list[str]:
+    """What a command sets besides a claim's own card, so that it is another.
+
+    >>> settings(["+study=claims/he_for_relu", "profile=full", "training.epochs=3"])
+    ['training.epochs=3']
+    """
+    return [words for words in overrides if not words.lstrip("+~").startswith(NEUTRAL)]
+
+
+def card_source(content: dict, profile: str) -> str:
+    """The hash of what a claim's file says, as YAML reads it, that can change what it decides or says it decides.
+
+    Comments, the claim's place on a board, what other profiles set, and the question have no part in it.
+    """
+    card = {name: value for name, value in (content.get("claim") or {}).items() if name not in ("number", "chapter")}
+    card["profiles"] = (card.get("profiles") or {}).get(profile)
+    study = {name: value for name, value in (content.get("study") or {}).items() if name not in ("question", "figures")}
+    text = json.dumps(content | {"claim": card, "study": study}, default=str)  # keys are texts then
+    return hashlib.sha256(json.dumps(json.loads(text), sort_keys=True).encode()).hexdigest()[:16]
 
 
 STUDY, ROOT = "studies.name", "studies.root"

@@ -189,7 +189,9 @@ def job(composed: DictConfig, outcome: sweep.Outcome, jobs: sweep.Sweep | None) 
     with terminal.held():
         executor.start(driver.TRIAL, 1, trials[0].config["engine"]["threads"])
     with database.claimed(root, study.name, jobs.id if jobs else ""):
-        drive = driver.Driver(study, executor, root, OmegaConf.to_yaml(composed), _Console(), jobs)
+        profile = study.claim.profile if study.claim else ""
+        card = compose.card_tags(choices.get("study"), profile, outcome.overrides) if study.claim else {}
+        drive = driver.Driver(study, executor, root, OmegaConf.to_yaml(composed), _Console(), jobs, card)
         code, summary = drive.drive(trials, expand)
     return replace(outcome, code=code, study=study.name, root=str(root), metric=study.metric, **summary)
 

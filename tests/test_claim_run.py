@@ -1,6 +1,7 @@
 """A claim through the command: looks, controls, a verdict that is kept, a card that must not change."""
 
 import json
+import shutil
 
 import pytest
 
@@ -8,8 +9,12 @@ from analysis import claims, load
 from studies.contract import Tag
 
 SMALL = ["training.epochs=3", "study.seeds=4", "study.looks=[2,4]", "model.width=16"]
-SMALL += ["study.baseline=null", "study.factors={model.activation:[relu],optimizer.learning_rate:[0.001,0.3,100.0]}"]
-CLAIM = ["+study=claims/lr_extremes", *SMALL, "claim.hypothesis.target=0.5"]
+SMALL += ["study.baseline=null", "study.zip=[]", "study.skip=[]", "study.settings=[]", "study.factors=null"]
+SMALL += [
+    "claim.decision.across=[model.activation]",
+    "study.factors={model.activation:[relu],optimizer.learning_rate:[0.001,0.3,100.0]}",
+]
+CLAIM = ["+study=claims/lr_extremes", "claim.version=1", *SMALL, "claim.hypothesis.target=0.5"]
 
 
 @pytest.mark.slow
@@ -36,7 +41,9 @@ def test_a_claim_is_judged_at_a_look_kept_and_not_run_again(here, made):
     assert (code == 0 and "0 to run" in again) or "to run" not in again
     assert len(load.executions("lr_extremes", made)) == 1
     [row] = [row for row in claims.rows(made) if row["name"] == "lr_extremes"]
-    assert row == record | {"command": "python -m studies.run +study=claims/lr_extremes"}
+    assert {name: row[name] for name in record} == record
+    assert row["command"].startswith("python -m studies.run +study=claims/lr_extremes")
+    assert row["stale"] == f"other settings: {', '.join(json.loads(execution.tags[Tag.SETTINGS]))}"
 
     code, _, error = run("claim.hypothesis.margin=1.0")
     assert code == 2 and "has changed since its version 1" in error
@@ -44,6 +51,26 @@ def test_a_claim_is_judged_at_a_look_kept_and_not_run_again(here, made):
 
     _, other, _ = run("claim.hypothesis.margin=1.0", "claim.version=2")
     assert "note: another card was judged by this study's trials before, lr_extremes, version 1" in other
+
+
+def test_two_runs_of_a_claim_keep_one_record_whatever_else_a_store_has(here, fresh, tmp_path):
+    """The second store has a run with settings besides, which is no part of the claim's own and keeps none from it."""
+    stores, records = [shutil.copytree(fresh, tmp_path / name) for name in ("one", "two")], []
+    words = ["+study=claims/linear_map", f"tracking.root={stores[1]}"]
+    code, _, error = here(*words, "study.seeds=2", "claim.controls.negative=null")
+    assert code == 0, error
+    [row] = [row for row in claims.rows(stores[1]) if row["name"] == "linear_map"]
+    assert row["stale"] == "other settings: study.seeds=2, claim.controls.negative=null" and row["seeds"] == 2
+    for store in stores:
+        code, _, error = here("+study=claims/linear_map", f"tracking.root={store}")
+        assert code == 0, error
+        [row] = [row for row in claims.rows(store) if row["name"] == "linear_map"]
+        records.append(row)
+    assert not records[1]["stale"] and records[1]["seeds"] == 20
+    one, two = ({name: value for name, value in row.items() if name not in claims.PASSING} for row in records)
+    assert one == two and list(one) == list(two) and set(claims.PASSING) < set(records[0])
+    code, _, error = here(*words, "study.seeds=2")
+    assert code == 2 and "with study.seeds=2" in error  # results are in sight now
 
 
 @pytest.mark.parametrize(

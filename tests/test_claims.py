@@ -13,6 +13,7 @@ from test_compare import stored
 from analysis import claims, load
 from analysis.estimate import estimands, verdicts
 from analysis.estimate.verdicts import INCONCLUSIVE, INVALID, NOT_SUPPORTED, SUPPORTED, Evidence
+from analysis.read import cards
 from analysis.show import board
 from benchmarks.validate import claimed
 from studies import run
@@ -531,7 +532,7 @@ def test_every_claim_that_ships_is_on_the_board_before_it_has_run(fresh, tmp_pat
     Store(tmp_path / "mlflow.db", "without an execution")
     assert load.studies(tmp_path) == ["without an execution"]
     rows = claims.rows(tmp_path)
-    assert {row["name"] for row in rows} == {file.stem for file in claims.SHIPPED.glob("*.yaml")}
+    assert {row["name"] for row in rows} == {file.stem for file in cards.SHIPPED.glob("*.yaml")}
     assert all(row["verdict"] == "not run" for row in rows)
     places = [row["number"] for row in rows]
     assert places == sorted(places) and rows[0]["name"] == "weights_dominate"

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import pandas as pd
 
-from analysis.estimate import importance, success, time_to_target
+from analysis.estimate import importance, paired, success, time_to_target
 from analysis.estimate.arms import as_level
 from analysis.estimate.comparison import scored
 from analysis.estimate.measure import measure
@@ -59,6 +59,7 @@ def samples(
     by: list[str],
     tuned: pd.DataFrame | None = None,
     refits: int = importance.REFITS,
+    estimand: "Callable[[_Context], Numbers] | None" = None,
 ) -> list[Sample]:
     """The numbers that a claim is judged by, of each context.
 
@@ -71,6 +72,7 @@ def samples(
         by: the factors.
         tuned: with a claim of the best arms, each arm's levels and the `value` that it was tuned to, more being better.
         refits: how many there are of an importance.
+        estimand: another than the claim's, such as `dominance`.
 
     Raises:
         StudyError: there is no such measure, or no arm of a side in a context.
@@ -85,7 +87,7 @@ def samples(
         for against in sides:
             one = replace(claim, against=against)
             named = [arm_label(levels)] * bool(levels) + [f"against {_named(against, sides)}"] * (len(sides) > 1)
-            numbers = ESTIMANDS[claim.estimand](_Context(one, both, by, tuned))
+            numbers = (estimand or ESTIMANDS[claim.estimand])(_Context(one, both, by, tuned))
             extra = _importance(_Context(one, both, by, tuned), refits)
             found.append(Sample(" ".join(named), *numbers, _scale(claim, part), _ahead(one, part), *extra))
     return found
@@ -342,6 +344,15 @@ def ends_ratio(context: _Context) -> Numbers:
             # A side that was reached was so before the budget, at which the other was cut off: it is the better one.
             bounds[seed] = 1.0 if cut[seed, away].all() else 0.0
     return sides[0][0].index.to_numpy(), logs, bounds
+
+
+def dominance(context: _Context) -> Numbers:
+    """Cliff's delta of one arm's measure over the other's, over all their seeds; times that were cut off are alike."""
+    one, other = (context.side(rule)[0].astype(float) for rule in (context.claim.of, context.claim.against))
+    seeds = sorted(set(one.index) & set(other.index))
+    values = [side[seeds].to_numpy() for side in (one, other)]
+    delta = paired.cliffs_delta(*(np.where(np.isfinite(some), some, np.nan) for some in values))
+    return _known([delta], pd.Index([len(seeds)]))
 
 
 def importance_lead(context: _Context) -> Numbers:

@@ -107,11 +107,11 @@ def _by_success(finished, alpha, power) -> tuple:
     count = len(finished)
     if not count:
         return 0, "success", np.nan, np.nan, np.nan, np.nan, np.nan, "needs seeds that both have"
-    fewest = math.ceil(math.log2(2 / alpha) - 1e-9)  # seeds at which one arm alone fails, for p = 2 / 2^n <= alpha
-    least = float(betaincinv(fewest, count - fewest + 1, power)) if count >= fewest else np.nan
+    few = math.ceil(math.log2(2 / alpha) - 1e-9)  # seeds at which one arm alone fails, for p = 2 / 2^n <= alpha
+    least = float(betaincinv(few, count - few + 1, power)) if count >= few else np.nan
     only = (finished[:, 0] < finished[:, 1]).mean(), (finished[:, 0] > finished[:, 1]).mean()
-    seeds = _fewest(lambda n: mcnemar_power(n, *only, alpha), power, fewest) if only[0] != only[1] else math.inf
-    note = "" if count >= fewest else f"{count} seeds show no difference of success, {fewest} the greatest"
+    seeds = fewest(lambda n: mcnemar_power(n, *only, alpha), power, few) if only[0] != only[1] else math.inf
+    note = "" if count >= few else f"{count} seeds show no difference of success, {few} the greatest"
     return count, "success", np.nan, least, seeds, np.nan, np.nan, note
 
 
@@ -125,7 +125,7 @@ def seeds_needed(effect: float, alpha: float, power: float = POWER, alternative:
     >>> [seeds_needed(d, 0.05, 0.8, "larger") for d in (0.5, 1, 1.5, 2)]
     [27, 8, 5, 4]
     """
-    return _fewest(lambda n: t_power(abs(effect), n, alpha, alternative), power, LEAST_PAIRS)
+    return fewest(lambda n: t_power(abs(effect), n, alpha, alternative), power, LEAST_PAIRS)
 
 
 def detectable(seeds: int, alpha: float, power: float = POWER, alternative: str = "two-sided") -> float:
@@ -173,8 +173,8 @@ def mcnemar_power(seeds: int, first: float, second: float, alpha: float) -> floa
     return float(stats.binom.pmf(apart, seeds, either) @ np.where(few < 0, 0.0, found))
 
 
-def _fewest(reached: Callable[[int], float], power: float, least: int) -> float:
-    """The fewest seeds, `least` or more, at which a power is reached that rises with them."""
+def fewest(reached: Callable[[int], float], power: float, least: int) -> float:
+    """The fewest seeds, `least` or more, at which a power is reached that rises with them; infinite above a million."""
     low, high = least - 1, least
     while reached(high) < power:
         low, high = high, 2 * high

@@ -5,6 +5,7 @@ Direction and magnitude are judged apart. *Supported*: the interval lies beyond 
 failed. *Invalid*: trials are missing, and nothing is said.
 """
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 
 import numpy as np
@@ -82,6 +83,7 @@ class Verdict:
         look: the number of seeds at which it was decided, or the last.
         controls: each one's name and what it came to.
         because: why it is invalid or inconclusive; else empty.
+        needed: the seeds that would decide what is open, see `outlook.outlook`; None where none would, or nothing is.
     """
 
     direction: str
@@ -92,6 +94,7 @@ class Verdict:
     look: int
     controls: dict[str, str] = field(default_factory=dict)
     because: str = ""
+    needed: int | None = None
 
     @property
     def decided(self) -> bool:
@@ -132,9 +135,7 @@ def verdict(
         short: controls of which trials are missing, and how many there are.
         lost: how many of the study's trials are missing.
     """
-    claim = study.claim
-    assert claim is not None  # noqa: S101
-    by, trials = list(study.factors), evidence.trials
+    trials = evidence.trials
     sides = {"positive": evidence.positive, "negative": evidence.negative}
     gone = [*(short or {}), *(name for name, side in sides.items() if side is not None and _crashed(side))]
     missing = "".join(f"trials of the {name} control are missing or crashed" for name in gone[:1])
@@ -144,13 +145,29 @@ def verdict(
     controls = _controls(study, evidence)
     looks = [look for look in study.looks or (len(study.seeds),) if look <= trials["seed"].nunique()]
     for look in looks or [trials["seed"].nunique()]:
-        seeds = study.seeds[:look]
-        there = trials[trials["seed"].isin(seeds)]  # what later seeds score is nothing that a look knows
-        numbers = samples(claim, there, evidence.epochs, by, _rated(study, evidence))
-        found = combined(claim, [judged(claim, sample) for sample in numbers], seeds, controls)
+        found = at(study, evidence, study.seeds[:look], controls)
         if found.decided:
             break
     return found
+
+
+def at(study: Study, evidence: Evidence, seeds: tuple[int, ...], controls: dict[str, str]) -> Verdict:
+    """The verdict by the trials of some seeds, all of which are there.
+
+    Args:
+        controls: what they came to.
+    """
+    assert study.claim is not None  # noqa: S101
+    return combined(
+        study.claim, [judged(study.claim, each) for each in numbers(study, evidence, seeds)], seeds, controls
+    )
+
+
+def numbers(study: Study, evidence: Evidence, seeds: tuple[int, ...], estimand: Callable | None = None) -> list[Sample]:
+    """What is judged at some seeds: of each context its numbers; or those of another estimand, see `estimands`."""
+    assert study.claim is not None  # noqa: S101
+    there = evidence.trials[evidence.trials["seed"].isin(seeds)]  # what later seeds score is nothing that a look knows
+    return samples(study.claim, there, evidence.epochs, list(study.factors), _rated(study, evidence), estimand=estimand)
 
 
 def deciding(claim: Claim, found: Verdict) -> Judged | None:
@@ -193,11 +210,13 @@ def judged(claim: Claim, sample: Sample) -> Judged:
     if direction == SUPPORTED and claim.guard is not None:
         direction, note = _guarded(claim, sample.ahead, note)
         for_it = np.fmax(for_it, _p_bought(claim, sample.ahead))
+        against = 1 - _p_bought(claim, sample.ahead) if direction == NOT_SUPPORTED else against
     inside, outside = _banded(claim, known) if len(known) == n > 1 else (np.nan, np.nan)
     some = values[~np.isnan(bounds)] if claim.of else np.empty(0)
     leads = float((np.mean(some > 0) + np.mean(some >= 0)) / 2) if len(some) else np.nan
-    found = (estimate, low, high, n, direction, magnitude, against, note, outside, leads, float(for_it), inside)
-    return Judged(sample.context, *found, _numbers(claim, sample))
+    found = Judged(sample.context, estimate, low, high, n, direction, magnitude, against)
+    found = replace(found, p_for=float(for_it), p_outside=outside, p_inside=inside)
+    return replace(found, note=note, leads=leads, numbers=_numbers(claim, sample))
 
 
 def _guarded(claim: Claim, ahead: np.ndarray, note: str) -> tuple[str, str]:

@@ -4,14 +4,17 @@ import json
 from collections.abc import Iterable, Mapping
 
 import pandas as pd
+from markupsafe import escape
 
-from analysis.estimate.verdicts import INVALID, Judged, Verdict
+from analysis.estimate.verdicts import INCONCLUSIVE, INVALID, NOT_SUPPORTED, SUPPORTED, Judged, Verdict
 from analysis.show import sentences
 from studies.record import Claim, Study, arm_label, listed, short
 
 FORMATS = ("terminal", "markdown", "html", "json")
 
-COLUMNS = ("", "claim", "verdict", "estimate", "claimed", "predicted", "seeds", "trials", "scope")
+CONTROLS = "Controls are not judged anew under a change: what they came to stands."
+
+COLUMNS = ("", "claim", "verdict", "robust", "estimate", "claimed", "predicted", "seeds", "trials", "scope")
 
 
 def estimand(claim: Claim) -> str:
@@ -144,25 +147,77 @@ def _standing(record: dict) -> str:
     return ", ".join(filter(None, (sentences.standing(record), sentences.tally(record))))
 
 
+def stress(claims: list[dict], format: str) -> str:
+    """Of each claim its verdict, and what each change of the analysis would make of it, one row a change.
+
+    Args:
+        claims: `name`, `profile`, `verdict`, `stale` and `robustness`, of each.
+    """
+    if format == "json":
+        return json.dumps(claims, indent=2)
+    parts = [_stressed(claim, format) for claim in claims] or ["No claim has a verdict yet."]
+    return "\n\n".join([*parts, CONTROLS])
+
+
+def _stressed(claim: dict, format: str) -> str:
+    stale = f", stale: {claim['stale']}" * bool(claim["stale"])
+    head = f"{claim['name']}, {claim['profile']} profile{stale}: {claim['verdict']}"
+    rows = [
+        (each["change"], each["verdict"] if each["verdict"] != claim["verdict"] else "the same", _interval(each))
+        for each in claim["robustness"]
+    ]
+    title = {"markdown": f"**{head}**", "html": f"<h2>{escape(head)}</h2>"}.get(format, head)
+    if not rows:
+        return f"{title}: nothing can be changed"
+    style = {"markdown": "github", "html": "html"}.get(format, "simple")
+    table = pd.DataFrame(rows, columns=["change", "verdict", "estimate"]).to_markdown(index=False, tablefmt=style)
+    return f"{title}\n\n{table}"
+
+
+def robust(record: dict) -> str:
+    """How many changes leave a verdict as it is, and what it hangs on: `6 of 7; test accuracy: inconclusive`."""
+    changes = record.get("robustness") or []
+    other = [each for each in changes if each["verdict"] != record["verdict"]]
+    opposite = [each for each in other if {each["verdict"], record["verdict"]} == {SUPPORTED, NOT_SUPPORTED}]
+    named = opposite[:1] or other * (len(other) == 1)
+    words = [f"{len(changes) - len(other)} of {len(changes)}"] * bool(changes)
+    return "; ".join(words + [f"{each['change']}: {each['verdict']}" for each in named])
+
+
+def _interval(numbers: dict) -> str:
+    """An estimate with its interval, and the context that it is of."""
+    if numbers["estimate"] is None:
+        return ""
+    known = numbers["low"] is not None and numbers["low"] < numbers["high"]
+    interval = f" [{numbers['low']:.3g}, {numbers['high']:.3g}]" if known else ""
+    where = numbers.get("context", "")
+    return f"{numbers['estimate']:.3g}{interval}{f' at {where}' if where else ''}"
+
+
 def _row(record: dict) -> tuple:
     number = "" if record.get("number") is None else record["number"]
     if record["verdict"] == sentences.NOT_RUN:
         return (number, record["name"], f"not run: {record['command']}", *[""] * (len(COLUMNS) - 3))
-    estimate = record["estimate"]
-    known = record["low"] is not None and record["low"] < record["high"]
-    interval = f" [{record['low']:.3g}, {record['high']:.3g}]" if known else ""
-    where = record.get("context", "")
     return (
         number,
         record["name"],
-        _standing(record),
-        "" if estimate is None else f"{estimate:.3g}{interval}{f' at {where}' if where else ''}",
+        _verdict(record),
+        robust(record),
+        _interval(record),
         record["claimed"],
         str((record.get("prediction") or {}).get("value", "")),
         record["seeds"],
         record["trials"],
         sentences.scope(record),
     )
+
+
+def _verdict(record: dict) -> str:
+    """With why it is inconclusive and what it would take; or what is not current of it, and how it is run anew."""
+    if not record.get("stale"):
+        why = record.get("because") if record["verdict"] == INCONCLUSIVE else ""
+        return f"{_standing(record)}: {why}" if why else _standing(record)
+    return f"stale, was {record['verdict']}: {record['stale']}; {record.get('command', '')}".removesuffix("; ")
 
 
 def claimed(claim: Claim) -> str:

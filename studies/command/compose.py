@@ -1,16 +1,20 @@
 """Configs from the command's words: Hydra composes them, and what it merges in silence is said."""
 
 import functools
+import json
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import hydra
+import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 
+from studies import contract
 from studies.command import provenance
+from studies.contract import Tag
 from studies.design import grid
 from studies.design.claim import profile_values
 from studies.factors import data, limits, targets
@@ -151,6 +155,20 @@ def body(group: str, option: str | None) -> dict | None:
     if "@package" in text or SELF_REFERENCE.search(text):
         return None
     return OmegaConf.to_container(OmegaConf.merge(OmegaConf.load(path), defaults().get(group, {})), resolve=True)
+
+
+def card_tags(option: str | None, profile: str, overrides: list[str]) -> dict[str, str]:
+    """What an execution of a claim is tagged with, by which a board knows whether it is of the card that ships.
+
+    Args:
+        option: the study's, such as `claims/he_for_relu`; None for a claim of the command's own.
+    """
+    tags = {Tag.SETTINGS: json.dumps(contract.settings(overrides))}
+    path = CONF / "study" / f"{option}.yaml"
+    if option is None or not path.is_file():
+        return tags
+    content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    return tags | {Tag.FILE: option, Tag.SOURCE: contract.card_source(content, profile)}
 
 
 @functools.cache

@@ -116,6 +116,7 @@ class Driver:
         root: the store's folder.
         config: the study's composed config, as text.
         jobs: the sweep that this is a job of, if it is.
+        card: tags of the claim's card, see `compose.card_tags`.
     """
 
     def __init__(
@@ -126,9 +127,10 @@ class Driver:
         config: str,
         console: Console,
         jobs: sweep.Sweep | None = None,
+        card: dict[str, str] | None = None,
     ):
         self.study, self.executor, self.root, self.config, self.console = study, executor, root, config, console
-        self.jobs = jobs
+        self.jobs, self.card = jobs, card or {}
         self.statuses: Counter[str] = Counter()
         self.files: dict[str, str] = {}
         self.design: list[Trial] = []
@@ -202,15 +204,21 @@ class Driver:
         for execution in executions:
             tags = execution.tags
             same = (tags.get(Tag.CLAIM), tags.get(Tag.VERSION), tags.get(Tag.PROFILE))
-            if claim and same == (claim.id, str(claim.version), claim.profile) and tags[Tag.CARD] != self.study.card:
+            ours = claim and same == (claim.id, str(claim.version), claim.profile)
+            if claim and ours and tags[Tag.CARD] != self.study.card and not self._as_it_ships(tags):
                 raise StudyError(
                     f"the card of {claim.id}, or a setting of its trials, has changed since its version "
-                    f"{claim.version} was run ({tags[Tag.CARD]}, now {self.study.card}): a rule is not to be changed "
-                    f"with results in sight. Give the changed card a new claim.version, or put it back"
+                    f"{claim.version} was run ({tags[Tag.CARD]}{_with(tags)}, now {self.study.card}"
+                    f"{_with(self.card)}): a rule is not to be changed with results in sight. Give the changed card a "
+                    f"new claim.version, or put it back"
                 )
             if claim and Tag.VERDICT in tags and tags[Tag.CARD] != self.study.card:
                 said = f"{tags[Tag.CLAIM]}, version {tags[Tag.VERSION]}, {tags[Tag.PROFILE]} profile"
                 print(f"note: another card was judged by this study's trials before, {said}: {tags[Tag.VERDICT]}")
+
+    def _as_it_ships(self, tags: dict[str, str]) -> bool:
+        """Whether the card is that of its file, which stood before an execution that was run with settings besides."""
+        return self.card.get(Tag.SETTINGS) == "[]" and tags.get(Tag.SETTINGS, "[]") != "[]"
 
     def _refuse_without_tools(self) -> None:
         """See that what the claim will be judged with is installed.
@@ -327,7 +335,7 @@ class Driver:
         """Begin this execution in the store."""
         from studies.store import writer
 
-        tags = provenance.tags(sweep.current().command)
+        tags = provenance.tags(sweep.current().command) | self.card
         with terminal.held():
             self.execution = writer.Execution(
                 self.root, self.study, self.design, self.config, self.jobs, tags, data.entry, self.compared
@@ -351,7 +359,9 @@ class Driver:
         design = json.dumps(asdict(self.study))
         for execution in executions if self.jobs else executions[-1:]:
             same = execution.keys == tuple(t.key for t in trials) and json.dumps(asdict(execution.study)) == design
-            judged = not self.study.claim or Tag.VERDICT in execution.tags
+            judged = not self.study.claim or (
+                Tag.VERDICT in execution.tags and self.card.items() <= execution.tags.items()
+            )
             if same and judged and execution.status in ("FINISHED", "FAILED"):
                 self.recorded = execution
         if self.recorded is None:
@@ -527,6 +537,12 @@ class Driver:
             worst = -math.inf * measure(objective).sign
             return whole | {"mean": math.nan, "sd": math.nan, "objective": worst}
         return whole | {"objective": means[objective]["mean"]}
+
+
+def _with(tags: dict[str, str]) -> str:
+    """The settings that an execution of a claim had besides its card."""
+    settings = json.loads(tags.get(Tag.SETTINGS, "[]"))
+    return f" with {' '.join(settings)}" if settings else ""
 
 
 def watched(trial: Trial, epochs: list[EpochRecord], layers: list[LayerRecord], result: Result) -> Any:
