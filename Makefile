@@ -3,13 +3,13 @@ PYTHON ?= python3
 RUN := .venv/bin/python
 STAMP := .venv/.from-lock
 
-.PHONY: study claims test test-fast lint ui notebooks readme bench validate lock clean
+.PHONY: study claims claims-cost test test-fast lint ui notebooks readme bench validate lock clean
 
 study: $(STAMP)
 	$(RUN) -m studies.run +study=init_comparison
 
-# Every claim that ships, one after another, in one pool of workers; goes on where it was stopped. PROFILE=full for all
-# seeds, draws and data.
+# Every claim that ships, in one pool of workers, then the board; goes on where it was stopped. PROFILE=full for all
+# seeds, draws and data; make claims-cost says what that costs.
 PROFILE ?= quick
 empty :=
 space := $(empty) $(empty)
@@ -17,8 +17,12 @@ comma := ,
 CLAIMS = $(subst $(space),$(comma),$(patsubst conf/study/%.yaml,%,$(wildcard conf/study/claims/*.yaml)))
 
 claims: $(STAMP)
-	$(RUN) -m studies.run -m +study=$(CLAIMS) profile=$(PROFILE)
-	$(RUN) -m analysis.claims
+	@$(RUN) -m studies.run -m +study=$(CLAIMS) profile=$(PROFILE); code=$$?; \
+		test $$code -gt 2 || $(RUN) -m analysis.claims; exit $$code
+
+claims-cost: PROFILE = full
+claims-cost: $(STAMP)
+	@$(RUN) -m studies.run -m +study=$(CLAIMS) profile=$(PROFILE) plan=true
 
 test: lint
 	$(RUN) -m pytest -n 2 --dist worksteal

@@ -15,7 +15,7 @@ from analysis.estimate import estimands, verdicts
 from analysis.estimate.verdicts import INCONCLUSIVE, INVALID, NOT_SUPPORTED, SUPPORTED, Evidence
 from analysis.show import board
 from benchmarks.validate import claimed
-from studies import run
+from studies.command.job import UNCLAIMED
 from studies.contract import Tag
 from studies.design import claim as design
 from studies.design.controls import controls
@@ -688,7 +688,7 @@ def test_the_card_is_another_when_what_trials_have_besides_is(config):
 
 @pytest.mark.parametrize("name", ["adam_saves_time", "lr_extremes", "init_matters"])
 def test_a_trial_of_a_claim_can_be_composed_alone(config, name):
-    words = [f"+study=claims/{name}", *run.UNCLAIMED, "seed=3"]
+    words = [f"+study=claims/{name}", *UNCLAIMED, "seed=3"]
     factors = read_study(config(words[:1])).factors
     words += [f"{factor}={levels[0]}" for factor, levels in factors.items()]
     alone = read_study(config(words), {word.partition("=")[0] for word in words})

@@ -1,14 +1,18 @@
 """Configs from the command's words: Hydra composes them, and what it merges in silence is said."""
 
 import functools
+import itertools
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import hydra
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from omegaconf import DictConfig, OmegaConf
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf, open_dict
 
 from studies.command import provenance
 from studies.design import grid
@@ -18,6 +22,11 @@ from studies.record import IDENTITY, StudyError, identity_parts, is_computed, li
 
 CONF = Path(__file__).parent.parent.parent / "conf"
 SELF_REFERENCE = re.compile(r"\$\{(?!oc\.env:)")
+
+Composed: TypeAlias = DictConfig
+
+IN_TURN = ("basic_sweeper.BasicSweeper", "basic_launcher.BasicLauncher")
+"""Hydra's own, which run jobs one after another in this process."""
 
 MAPPINGS = ("study.factors", "study.nuisance", "study.baseline")
 """Settings of a study that a mapping in the command is merged into."""
@@ -72,6 +81,46 @@ def profiled(composed: DictConfig, overrides: list[str]) -> tuple[DictConfig, li
     values = profile_values(card, OmegaConf.select(composed, "profile.name") or "")
     extra = [f"{name}={grid.written(value)}" for name, value in values.items() if name not in given]
     return (hydra.compose(config_name="config", overrides=[*overrides, *extra]) if extra else composed), extra
+
+
+def jobs(words: list[str]) -> list[list[str]]:
+    """The overrides of each job of a multirun, in order; none if it is not this process that runs them in turn."""
+    chosen = HydraConfig.get()
+    plugins = (chosen.sweeper._target_, chosen.launcher._target_)
+    if not all(map(str.endswith, plugins, IN_TURN)) or chosen.sweeper.params:
+        return []
+    parser = OverridesParser.create(GlobalHydra.instance().config_loader())
+    try:
+        parsed = parser.parse_overrides([word for word in words if not word.startswith("-")])
+        choices = {
+            each.get_key_element(): [f"{each.get_key_element()}={value}" for value in _values(each)]
+            for each in parsed
+            if not each.key_or_group.startswith(("hydra.", "hydra/"))
+        }
+    except HydraException:  # words for something else among them
+        return []
+    return [list(job) for job in itertools.product(*choices.values())]
+
+
+def claim(overrides: list[str]) -> str:
+    """The id of the claim that a job's overrides name the study of, empty if they name none, or change what it is."""
+    given = {name.lstrip("+~"): option for name, _, option in (override.partition("=") for override in overrides)}
+    card = (body("study", given.get("study")) or {}).get("claim") or {}
+    return str(card.get("id", "")) if "claim" not in given else ""
+
+
+def _values(override) -> list[str]:
+    swept = override.is_sweep_override()
+    return list(override.sweep_string_iterator()) if swept else [override.get_value_element_as_str()]
+
+
+def ahead(overrides: list[str]) -> tuple[Composed, dict[str, str]]:
+    """What Hydra will compose for a job that is still to come, and the option that each group has in it."""
+    composed = hydra.compose(config_name="config", overrides=overrides, return_hydra_config=True)
+    choices = OmegaConf.to_container(composed.hydra.runtime.choices)
+    with open_dict(composed):
+        del composed["hydra"]
+    return composed, choices
 
 
 def _is_given(path: str, given: Iterable[str]) -> bool:
@@ -162,6 +211,11 @@ def defaults() -> DictConfig:
 def resolved(composed: DictConfig) -> dict:
     """A composed config as plain dictionaries and lists."""
     return OmegaConf.to_container(composed, resolve=True, throw_on_missing=True)
+
+
+def text(composed: Composed) -> str:
+    """A composed config as YAML."""
+    return OmegaConf.to_yaml(composed)
 
 
 def refers_to_itself(composed: DictConfig) -> bool:
