@@ -59,6 +59,8 @@ validate: $(STAMP)
 # Python 3.11 or later. Bytecode is compiled here, whatever PYTHONDONTWRITEBYTECODE says: without it TensorFlow takes
 # 15 s to import instead of 6.
 $(STAMP): requirements.lock
+	@test ! -L .venv || { echo ".venv is a link, to an environment that others may use, and older than the lock:" \
+		"remove the link for one of your own, or touch $(STAMP) to use it as it is"; exit 1; }
 	$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and 'Python 3.11 or later is needed: make PYTHON=python3.11')"
 	$(PYTHON) -m venv --clear .venv
 	$(RUN) -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r requirements.lock

@@ -180,8 +180,10 @@ def _job(
     """
     if claims:
         claims.board.begin(number)
-    found = claims and claims.ready[number]
-    ready = found or job.read(composed, HydraConfig.get().runtime.choices, outcome.overrides)
+    ready = claims and claims.ready[number]
+    if not ready:
+        found = compose.profiled(composed, outcome.overrides)
+        ready = job.read(*found, HydraConfig.get().runtime.choices, outcome.overrides)
     study, trials, config, claim = ready.study, ready.trials, ready.config, ready.study.claim
     outcome = replace(outcome, trials=ready.identity, quote=claim.quote if claim else "")
     if claims and (before := claims.judged[number]):

@@ -105,11 +105,11 @@ class Board:
     def ended(self, outcome: Outcome) -> None:
         """The job at hand has ended: its line is printed."""
         course = self.courses[self.at]
-        trained, course.took = course.seconds > 0, time.monotonic() - self.since
+        course.took = time.monotonic() - self.since
         said = outcome.verdict or "not judged"
         quote = textwrap.shorten(outcome.quote, QUOTED, placeholder=" …") if outcome.verdict else outcome.error
-        when = (f" ({duration(course.took)})" if trained else " (judged before)") if outcome.verdict else ""
-        tail = f"  [{self._state()}]" if trained and not self.console.is_terminal else ""
+        when = f" ({duration(course.took) if outcome.trained else 'judged before'})" if outcome.verdict else ""
+        tail = f"  [{self._state()}]" if course.trials and not self.console.is_terminal else ""
         self._say(f"{MARKS.get(said, '!')} {said:<13}  {course.name:<20}  {quote}{when}{tail}")
         self._show()
 

@@ -69,18 +69,24 @@ def merged(overrides: list[str], config: dict) -> list[str]:
     return remarks
 
 
-def profiled(composed: DictConfig, overrides: list[str]) -> tuple[DictConfig, list[str]]:
+def profiled(composed: Composed, overrides: list[str]) -> tuple[Composed, list[str]]:
     """A config with what its claim's profile sets, but for what the command sets; and the overrides that set it."""
     card = OmegaConf.select(composed, "claim")
     card = OmegaConf.to_container(card, resolve=True) if OmegaConf.is_config(card) else {}
+    extra = _of_profile(card, OmegaConf.select(composed, "profile.name") or "", overrides)
+    return (hydra.compose(config_name="config", overrides=[*overrides, *extra]) if extra else composed), extra
+
+
+def _of_profile(card: object, profile: str, overrides: list[str]) -> list[str]:
+    """The overrides that a card's profile adds to those that are given."""
     given = {
         name
         for override in OverridesParser.create().parse_overrides(overrides)
         for name, _ in _leaves(override.key_or_group, None if override.is_delete() else override.value())
     }
-    values = profile_values(card, OmegaConf.select(composed, "profile.name") or "")
-    extra = [f"{name}={grid.written(value)}" for name, value in values.items() if name not in given]
-    return (hydra.compose(config_name="config", overrides=[*overrides, *extra]) if extra else composed), extra
+    return [
+        f"{name}={grid.written(value)}" for name, value in profile_values(card, profile).items() if name not in given
+    ]
 
 
 def jobs(words: list[str]) -> list[list[str]]:
@@ -103,10 +109,11 @@ def jobs(words: list[str]) -> list[list[str]]:
 
 
 def claim(overrides: list[str]) -> str:
-    """The id of the claim that a job's overrides name the study of, empty if they name none, or change what it is."""
-    given = {name.lstrip("+~"): option for name, _, option in (override.partition("=") for override in overrides)}
+    """The id of the claim that a job's overrides name the study of; empty if they name none, or make another of it."""
+    given = _given(overrides)
     card = (body("study", given.get("study")) or {}).get("claim") or {}
-    return str(card.get("id", "")) if "claim" not in given else ""
+    other = any(name in ("claim", "claim.id") or f"{name}.".startswith("claim.profiles.") for name in given)
+    return "" if other else card.get("id", "")
 
 
 def _values(override) -> list[str]:
@@ -114,13 +121,23 @@ def _values(override) -> list[str]:
     return list(override.sweep_string_iterator()) if swept else [override.get_value_element_as_str()]
 
 
-def ahead(overrides: list[str]) -> tuple[Composed, dict[str, str]]:
-    """What Hydra will compose for a job that is still to come, and the option that each group has in it."""
-    composed = hydra.compose(config_name="config", overrides=overrides, return_hydra_config=True)
+def ahead(overrides: list[str]) -> tuple[Composed, list[str], dict[str, str]]:
+    """What will be composed for a claim's job that is still to come, in 100 ms: what `profiled` gives, and the option
+    that each group has in it.
+    """
+    given = _given(overrides)
+    [profile] = [each["profile"] for each in defaults()["defaults"] if "profile" in each]
+    card = (body("study", given["study"]) or {})["claim"]
+    extra = _of_profile(card, given.get("profile", profile), overrides)
+    composed = hydra.compose(config_name="config", overrides=[*overrides, *extra], return_hydra_config=True)
     choices = OmegaConf.to_container(composed.hydra.runtime.choices)
     with open_dict(composed):
         del composed["hydra"]
-    return composed, choices
+    return composed, extra, choices
+
+
+def _given(overrides: list[str]) -> dict[str, str]:
+    return {name.lstrip("+~"): value for name, _, value in (override.partition("=") for override in overrides)}
 
 
 def _is_given(path: str, given: Iterable[str]) -> bool:

@@ -40,17 +40,17 @@ class Job:
         return content_key([trial.key for trial in self.trials])
 
 
-def read(composed: compose.Composed, choices: dict[str, str], words: list[str]) -> Job:
+def read(composed: compose.Composed, set_by_profile: list[str], choices: dict[str, str], words: list[str]) -> Job:
     """The job that a composed config declares.
 
     Args:
+        composed: with what a claim's profile sets, and the overrides that set it.
         choices: the option that each group has in it.
-        words: the overrides that composed it.
+        words: the job's own overrides.
 
     Raises:
         StudyError: the config, the study or one of its trials cannot be right.
     """
-    composed, set_by_profile = compose.profiled(composed, words)
     config = compose.resolved(composed)
     overrides = [o for o in (*words, *set_by_profile) if not o.startswith(NOT_OF_A_TRIAL)]
     overrides += UNCLAIMED if config.get("claim") else []
