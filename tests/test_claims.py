@@ -497,6 +497,11 @@ def test_the_controls_trials_are_of_the_arms_they_are_about():
     controls(asked, expand, None)  # before anything is tuned
     assert [(part.nuisance, at) for part, at in expanded[2:]] == [({}, None)] * 2
 
+    controls(asked, expand, None)  # as many, before anything is tuned, which some of these arms may not have
+    assert [(part.seeds, part.nuisance, at) for part, at in expanded[2:]] == [
+        (part.seeds, {}, None) for part in (positive, negative)
+    ]
+
 
 def test_a_record_is_json_whatever_is_missing_and_the_board_has_a_row_for_it():
     factors = {"optimizer": ("sgd", "adam")}
