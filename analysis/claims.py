@@ -25,6 +25,9 @@ FILE = "verdict.json"
 NO_RULE = ("id", "version", "quote", "kind", "positive", "negative", "prediction", "profile", "number", "chapter")
 """Of a claim, what is no part of the rule that it is judged by."""
 
+LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+"""In C, where there is one: ten times as fast."""
+
 SHIPPED = Path(__file__).parent.parent / "conf" / "study" / "claims"
 
 
@@ -72,7 +75,7 @@ def rows(root: str | Path = "mlruns") -> list[dict]:
                 place = record["name"], record["profile"]
                 found[place] = max(found.get(place, record), record, key=_counts)
     for file in sorted(SHIPPED.glob("*.yaml")):
-        card = yaml.safe_load(file.read_text(encoding="utf-8")).get("claim") or {}
+        card = yaml.load(file.read_text(encoding="utf-8"), Loader=LOADER).get("claim") or {}  # noqa: S506
         if card and not any(name == card["id"] for name, _ in found):
             found[card["id"], ""] = {
                 "name": card["id"],
