@@ -98,19 +98,28 @@ def task(composed: DictConfig) -> float:
     # As they were written: an interpolation in one is for the config that it composes.
     overrides = OmegaConf.to_container(hydra_config.overrides.task, resolve=False)
     outcome, number = sweep.Outcome(overrides, swept), hydra_config.job.num if swept else 0
-    claims = _claims(jobs, number, overrides) if swept else None
     try:
-        outcome = _job(composed, outcome, jobs if swept else None, claims, number)
+        outcome = _ended(composed, outcome, jobs, number)
     except BrokenPipeError:
         outcome = replace(outcome, code=_unheard())
+    jobs.tell(number, outcome)
+    return outcome.objective
+
+
+def _ended(composed: DictConfig, outcome: sweep.Outcome, jobs: sweep.Sweep, number: int) -> sweep.Outcome:
+    """How a job ended, which a board of claims has been told."""
+    claims = _claims(jobs, number, outcome.overrides) if outcome.swept else None
+    try:
+        outcome = _job(composed, outcome, jobs if outcome.swept else None, claims, number)
+    except BrokenPipeError:
+        raise
     except Exception as error:  # here, since Hydra prints a line of its own about one that passes through it
         if terminal.received():  # which it was made of
             raise KeyboardInterrupt from None
         outcome = _refused(error, outcome, jobs, claims)
-    jobs.tell(number, outcome)
     if claims and not composed.plan and outcome.code <= SIGNALLED:
         claims.board.ended(outcome)
-    return outcome.objective
+    return outcome
 
 
 def _claims(jobs: sweep.Sweep, number: int, overrides: list[str]) -> ahead.Ahead | None:
