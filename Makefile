@@ -24,11 +24,14 @@ claims-cost: PROFILE = full
 claims-cost: $(STAMP)
 	@$(RUN) -m studies.run -m +study=$(CLAIMS) profile=$(PROFILE) plan=true
 
+# Whatever PYTHONDONTWRITEBYTECODE says: the tests start some hundred processes, and each would compile all of our code.
+PYTEST = env -u PYTHONDONTWRITEBYTECODE $(RUN) -m pytest -n 2 --dist worksteal
+
 test: lint
-	$(RUN) -m pytest -n 2 --dist worksteal
+	$(PYTEST)
 
 test-fast: lint
-	$(RUN) -m pytest -n 2 --dist worksteal -m "not slow"
+	$(PYTEST) -m "not slow"
 
 lint: $(STAMP)
 	$(RUN) -m ruff check .
