@@ -136,7 +136,8 @@ def test_a_plan_of_claims_ends_in_what_all_of_them_cost(planned, tmp_path):
 
 
 def test_a_claim_that_tunes_is_passed_over_by_the_trials_that_tuned_it(here, made):
-    words = ["+study=claims/he_for_relu", "study.factors={model.depth:[1,2]}", "study.draws=1", "study.extend=false"]
+    words = ["+study=claims/he_for_relu", "study.factors={data:[digits],model:[mlp],model.depth:[1,2]}"]
+    words += ["study.zip=[]", "study.skip=[]", "study.settings=[]", "study.draws=1", "study.extend=false"]
     words += ["study.tuning_seeds=[100]", "study.seeds=2", "study.looks=[2]", "training.epochs=1", "data.train_size=64"]
     code, output, error = here("-m", *words, "claim.version=1,2", f"tracking.root={made}")
     assert code == 0, error

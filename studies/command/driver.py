@@ -132,9 +132,9 @@ def judged(study: Study, trials: list[Trial], root: str | Path) -> Any:
         executions = load.executions(study.name, root)
     except StudyError:  # there is none yet
         return None
-    design, planned = json.dumps(asdict(study)), {trial.key for trial in trials}
+    planned = {trial.key for trial in trials}
     for execution in reversed(executions):
-        same = execution.status == "FINISHED" and json.dumps(asdict(execution.study)) == design
+        same = execution.status == "FINISHED" and execution.tags.get(Tag.CARD) == study.card
         if not same or execution.tags.get(Tag.VERDICT, verdicts.INVALID) == verdicts.INVALID:
             continue
         needed = {run["key"] for run in json.loads(load.text(execution, claims.FILE, root))["runs"]}
