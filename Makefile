@@ -3,13 +3,13 @@ PYTHON ?= python3
 RUN := .venv/bin/python
 STAMP := .venv/.from-lock
 
-.PHONY: study claims test test-fast lint ui notebooks readme bench validate lock clean
+.PHONY: study claims claims-cost test test-fast lint ui notebooks readme bench validate lock clean
 
 study: $(STAMP)
 	$(RUN) -m studies.run +study=init_comparison
 
-# Every claim that ships, one after another, in one pool of workers; goes on where it was stopped. PROFILE=full for all
-# seeds, draws and data.
+# Every claim that ships, in one pool of workers, then the board; goes on where it was stopped. PROFILE=full for all
+# seeds, draws and data; make claims-cost says what that costs.
 PROFILE ?= quick
 empty :=
 space := $(empty) $(empty)
@@ -17,14 +17,21 @@ comma := ,
 CLAIMS = $(subst $(space),$(comma),$(patsubst conf/study/%.yaml,%,$(wildcard conf/study/claims/*.yaml)))
 
 claims: $(STAMP)
-	$(RUN) -m studies.run -m +study=$(CLAIMS) profile=$(PROFILE)
-	$(RUN) -m analysis.claims
+	@$(RUN) -m studies.run -m +study=$(CLAIMS) profile=$(PROFILE); code=$$?; \
+		test $$code -gt 2 || $(RUN) -m analysis.claims; exit $$code
+
+claims-cost: PROFILE = full
+claims-cost: $(STAMP)
+	@$(RUN) -m studies.run -m +study=$(CLAIMS) profile=$(PROFILE) plan=true
+
+# Whatever PYTHONDONTWRITEBYTECODE says: the tests start some hundred processes, and each would compile all of our code.
+PYTEST = env -u PYTHONDONTWRITEBYTECODE $(RUN) -m pytest -n 2 --dist worksteal
 
 test: lint
-	$(RUN) -m pytest -n 2 --dist worksteal
+	$(PYTEST)
 
 test-fast: lint
-	$(RUN) -m pytest -n 2 --dist worksteal -m "not slow"
+	$(PYTEST) -m "not slow"
 
 lint: $(STAMP)
 	$(RUN) -m ruff check .
@@ -55,6 +62,8 @@ validate: $(STAMP)
 # Python 3.11 or later. Bytecode is compiled here, whatever PYTHONDONTWRITEBYTECODE says: without it TensorFlow takes
 # 15 s to import instead of 6.
 $(STAMP): requirements.lock
+	@test ! -L .venv || { echo ".venv is a link, to an environment that others may use, and older than the lock:" \
+		"remove the link for one of your own, or touch $(STAMP) to use it as it is"; exit 1; }
 	$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and 'Python 3.11 or later is needed: make PYTHON=python3.11')"
 	$(PYTHON) -m venv --clear .venv
 	$(RUN) -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r requirements.lock

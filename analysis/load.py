@@ -89,7 +89,7 @@ def executions(study: str, root: str | Path = "mlruns") -> list[Execution]:
         StudyError: the store has no such study.
     """
     store = runs.opened(root)
-    return [_execution(store, run) for run in _parents(store, study, store.runs(study))]
+    return [_execution(store, run) for run in _parents(store, study, store.runs(study, role="execution"))]
 
 
 def execution(study: str, root: str | Path = "mlruns", run_id: str | None = None) -> Execution:
@@ -99,7 +99,7 @@ def execution(study: str, root: str | Path = "mlruns", run_id: str | None = None
         StudyError: the store has no such study.
     """
     store = runs.opened(root)
-    parents = _parents(store, study, store.runs(study))
+    parents = _parents(store, study, store.runs(study, role="execution"))
     return _execution(store, next((run for run in parents if run.run_id == run_id), parents[-1]))
 
 

@@ -7,8 +7,10 @@ import math
 import os
 import signal
 import sys
+import traceback
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -17,10 +19,9 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
 from studies import contract, terminal
-from studies.command import compose, driver, explain, sweep
-from studies.design import grid
-from studies.design.study import read_study
-from studies.factors import limits, targets
+from studies.command import ahead, compose, driver, explain, job, sweep
+from studies.contract import Tag
+from studies.factors import targets
 from studies.record import StudyError, content_key, listed
 from studies.store import database
 
@@ -30,11 +31,8 @@ SIGNALLED = 128
 EXECUTORS: dict = {}
 """Those of this process's jobs, by their configs: jobs share workers."""
 
-
-UNCLAIMED = ["claim=null", "study.looks=[]"]
-"""What composes a trial of a claim's study alone, which decides nothing."""
-
-NOT_OF_A_TRIAL = ("plan=", "executor", "tracking", "study.seeds=", "study.looks=", "seed=", "hydra.")
+CLAIMS: dict[str, ahead.Ahead | None] = {}
+"""The claims of a multirun whose jobs this process runs, by its id; None if they are something else."""
 
 
 def main() -> int:
@@ -82,7 +80,7 @@ def _command(wants_traceback: bool) -> int:
             driver.forget()
             outcomes = jobs.outcomes()
             code = max([code, *(outcome.code for outcome in outcomes)])
-            _end_sweep(jobs, outcomes, code)
+            _end_sweep(jobs, outcomes, code, CLAIMS.pop(jobs.id, None))
     return code
 
 
@@ -99,22 +97,56 @@ def task(composed: DictConfig) -> float:
     swept = hydra_config.mode == RunMode.MULTIRUN
     # As they were written: an interpolation in one is for the config that it composes.
     overrides = OmegaConf.to_container(hydra_config.overrides.task, resolve=False)
-    outcome = sweep.Outcome(overrides, swept)
+    outcome, number = sweep.Outcome(overrides, swept), hydra_config.job.num if swept else 0
     try:
-        outcome = job(composed, outcome, jobs if swept else None)
+        outcome = _ended(composed, outcome, jobs, number)
     except BrokenPipeError:
         outcome = replace(outcome, code=_unheard())
-    except Exception as error:  # here, since Hydra prints a line of its own about one that passes through it
-        if terminal.received():  # which it was made of
-            raise KeyboardInterrupt from None
-        outcome = replace(outcome, code=explain.refused(error, jobs.wants_traceback))
-    jobs.tell(hydra_config.job.num if swept else 0, outcome)
+    jobs.tell(number, outcome)
     return outcome.objective
 
 
-def _end_sweep(jobs: sweep.Sweep, outcomes: list[sweep.Outcome], code: int) -> None:
-    """Print how the jobs of a multirun compare, and end their runs in the stores."""
-    if not any(outcome.swept and outcome.seeds for outcome in outcomes):
+def _ended(composed: DictConfig, outcome: sweep.Outcome, jobs: sweep.Sweep, number: int) -> sweep.Outcome:
+    """How a job ended, which a board of claims has been told."""
+    claims = _claims(jobs, number, outcome.overrides) if outcome.swept else None
+    try:
+        outcome = _job(composed, outcome, jobs if outcome.swept else None, claims, number)
+    except BrokenPipeError:
+        raise
+    except Exception as error:  # here, since Hydra prints a line of its own about one that passes through it
+        if terminal.received():  # which it was made of
+            raise KeyboardInterrupt from None
+        outcome = _refused(error, outcome, jobs, claims)
+    if claims and not composed.plan and outcome.code <= SIGNALLED:
+        claims.board.ended(outcome)
+    return outcome
+
+
+def _claims(jobs: sweep.Sweep, number: int, overrides: list[str]) -> ahead.Ahead | None:
+    """The claims of a multirun, if it has others than them in none of its jobs, and this process runs them in turn."""
+    if jobs.id not in CLAIMS:
+        words = compose.jobs(jobs.command)
+        known = number < len(words) and words[number] == overrides
+        CLAIMS[jobs.id] = ahead.read(words, _Console()) if known else None
+    return CLAIMS[jobs.id]
+
+
+def _refused(error: Exception, outcome: sweep.Outcome, jobs: sweep.Sweep, claims) -> sweep.Outcome:
+    """How a job ended that an error has ended; among claims whatever it is, since the others are to go on."""
+    if not claims:
+        return replace(outcome, code=explain.refused(error, jobs.wants_traceback))
+    said = explain.paragraph(error)
+    if jobs.wants_traceback or not said:
+        traceback.print_exception(error)
+    return replace(outcome, code=2 if said else 1, error=said or f"{type(error).__name__}: {error}".splitlines()[0])
+
+
+def _end_sweep(jobs: sweep.Sweep, outcomes: list[sweep.Outcome], code: int, claims: ahead.Ahead | None) -> None:
+    """Print how the jobs of a multirun compare, or what became of its claims, and end their runs in the stores."""
+    if claims:
+        claims.board.close()
+        print(f"\n{claims.summary(outcomes, code > SIGNALLED)}\n")
+    elif not any(outcome.swept and outcome.seeds for outcome in outcomes):
         return
     from analysis.show import tables
     from studies.store import writer
@@ -123,7 +155,7 @@ def _end_sweep(jobs: sweep.Sweep, outcomes: list[sweep.Outcome], code: int) -> N
         dict(override.lstrip("+").partition("=")[::2] for override in outcome.overrides) | asdict(outcome)
         for outcome in outcomes
     ]
-    if len(rows) > 1:
+    if len(rows) > 1 and not claims:
         print(f"\n{tables.sweep_table(rows)}\n")
     for same in _alike(outcomes):
         print(f"note: the jobs {same} have the same trials, which read nothing of what sets those jobs apart")
@@ -141,59 +173,59 @@ def _alike(outcomes: list[sweep.Outcome]) -> list[str]:
     return [listed(numbers) for numbers in groups.values() if len(numbers) > 1]
 
 
-def job(composed: DictConfig, outcome: sweep.Outcome, jobs: sweep.Sweep | None) -> sweep.Outcome:
+def _job(
+    composed: DictConfig,
+    outcome: sweep.Outcome,
+    jobs: sweep.Sweep | None,
+    claims: ahead.Ahead | None,
+    number: int,
+) -> sweep.Outcome:
     """One composed config: a study, or a study of one trial.
 
     Args:
         outcome: what is known before it has run.
         jobs: those of the multirun that it belongs to; those in one process share their workers.
+        claims: these jobs, if they are claims, of which this is the one with that number.
     """
-    composed, set_by_profile = compose.profiled(composed, outcome.overrides)
-    config = compose.resolved(composed)
-    overrides = [o for o in (*outcome.overrides, *set_by_profile) if not o.startswith(NOT_OF_A_TRIAL)]
-    overrides += UNCLAIMED if config.get("claim") else []
-    overridden = {override.lstrip("+~").partition("=")[0] for override in outcome.overrides}
-    remarks = compose.merged(outcome.overrides, config)
-    choices = HydraConfig.get().runtime.choices
-    if (named := choices.get("study")) and compose.body("study", named) == {}:
-        raise StudyError(
-            f"+study={named}: its file is empty: expected a study, such as {compose.CONF}/study/init_comparison.yaml"
-        )
-    config |= limits.settled({name: config[name] for name in ("seed", "plan") if name in config})
-    study = read_study(config, overridden, remarks.append)
-    composed_by = compose.composer(config, overrides, choices)
-    exact = compose.refers_to_itself(composed)
-
-    def expand(part, chosen=None, points=None):
-        return grid.expand(part, config, choices, overrides, composed_by, compose.settle, exact, chosen, points)
-
-    trials = expand(study)
-    remarks += grid.remarks(study, trials, limits.drawn)
-    if (workers := config["executor"].get("workers") or 0) > len(trials):
-        remarks.append(f"executor.workers={workers}: {len(trials)} are started, one a trial")
-    for remark in remarks:
-        print(f"note: {remark}", flush=True)
-    outcome = replace(outcome, trials=content_key([trial.key for trial in trials]))
+    if claims:
+        claims.board.begin(number)
+    ready = claims and claims.ready[number]
+    if not ready:
+        found = compose.profiled(composed, outcome.overrides)
+        ready = job.read(*found, HydraConfig.get().runtime.choices, outcome.overrides)
+    study, trials, config, claim = ready.study, ready.trials, ready.config, ready.study.claim
+    outcome = replace(outcome, trials=ready.identity, quote=claim.quote if claim else "")
+    if claims and (before := claims.judged[number]):
+        return replace(outcome, verdict=before.tags[Tag.VERDICT], trained=False)
+    for remark in ready.remarks:
+        print(f"note: {f'{study.name}: ' * bool(claims)}{remark}", flush=True)
     driver.check_sizes(trials)
     driver.say_notes(trials)
-    wanted = content_key(config["executor"])
-    if wanted not in EXECUTORS:
-        EXECUTORS[wanted] = targets.build(config["executor"], "executor", config["targets"]["allow"])
-    executor = EXECUTORS[wanted]
-
+    executor = _executor(config)
     root = _root(config["tracking"]["root"])
     if config["plan"]:
-        driver.plan(study, trials, executor)
+        driver.plan(study, trials, executor) if not claims else claims.plan(number, executor)
         return outcome
     database.check_writable(root)
     with terminal.held():
         executor.start(driver.TRIAL, 1, trials[0].config["engine"]["threads"])
+    if claims:
+        claims.expect(executor)
+    board = claims.board if claims else None
     with database.claimed(root, study.name, jobs.id if jobs else ""):
-        profile = study.claim.profile if study.claim else ""
-        card = compose.card_tags(choices.get("study"), profile, outcome.overrides) if study.claim else {}
-        drive = driver.Driver(study, executor, root, OmegaConf.to_yaml(composed), _Console(), jobs, card)
-        code, summary = drive.drive(trials, expand)
-    return replace(outcome, code=code, study=study.name, root=str(root), metric=study.metric, **summary)
+        drive = driver.Driver(study, executor, root, ready.text, _Console(), jobs, ready.card, board)
+        code, summary = drive.drive(trials, ready.expand)
+    verdict = drive.verdict[0].verdict if drive.verdict else ""
+    summary |= {"study": study.name, "root": str(root), "metric": study.metric, "verdict": verdict}
+    return replace(outcome, code=code, **summary)
+
+
+def _executor(config: dict) -> Any:
+    """What runs a job's trials: one for all jobs of this process that ask for the same."""
+    wanted = content_key(config["executor"])
+    if wanted not in EXECUTORS:
+        EXECUTORS[wanted] = targets.build(config["executor"], "executor", config["targets"]["allow"])
+    return EXECUTORS[wanted]
 
 
 def _root(named: str) -> Path:

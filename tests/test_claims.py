@@ -16,7 +16,7 @@ from analysis.estimate.verdicts import INCONCLUSIVE, INVALID, NOT_SUPPORTED, SUP
 from analysis.read import cards
 from analysis.show import board
 from benchmarks.validate import claimed
-from studies import run
+from studies.command.job import UNCLAIMED
 from studies.contract import Tag
 from studies.design import claim as design
 from studies.design.controls import controls
@@ -498,6 +498,11 @@ def test_the_controls_trials_are_of_the_arms_they_are_about():
     controls(asked, expand, None)  # before anything is tuned
     assert [(part.nuisance, at) for part, at in expanded[2:]] == [({}, None)] * 2
 
+    controls(asked, expand, None)  # as many, before anything is tuned, which some of these arms may not have
+    assert [(part.seeds, part.nuisance, at) for part, at in expanded[2:]] == [
+        (part.seeds, {}, None) for part in (positive, negative)
+    ]
+
 
 def test_a_record_is_json_whatever_is_missing_and_the_board_has_a_row_for_it():
     factors = {"optimizer": ("sgd", "adam")}
@@ -689,7 +694,7 @@ def test_the_card_is_another_when_what_trials_have_besides_is(config):
 
 @pytest.mark.parametrize("name", ["adam_saves_time", "lr_extremes", "init_matters"])
 def test_a_trial_of_a_claim_can_be_composed_alone(config, name):
-    words = [f"+study=claims/{name}", *run.UNCLAIMED, "seed=3"]
+    words = [f"+study=claims/{name}", *UNCLAIMED, "seed=3"]
     factors = read_study(config(words[:1])).factors
     words += [f"{factor}={levels[0]}" for factor, levels in factors.items()]
     alone = read_study(config(words), {word.partition("=")[0] for word in words})

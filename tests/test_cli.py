@@ -22,7 +22,7 @@ from rich.console import Console
 from analysis import compare
 from analysis.show import tables
 from studies import run
-from studies.command import compose, driver, sweep
+from studies.command import compose, driver, job, sweep
 from studies.record import Study
 
 ROOT = Path(__file__).parent.parent
@@ -316,7 +316,7 @@ def test_an_error_of_ours_is_not_taken_for_the_users(cli, monkeypatch):
     def broken(config, *_):
         raise ValueError("a bug")
 
-    monkeypatch.setattr(run, "read_study", broken)
+    monkeypatch.setattr(job, "read_study", broken)
     with pytest.raises(ValueError, match="a bug"):
         cli()
 

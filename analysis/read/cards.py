@@ -12,6 +12,9 @@ from studies.record import RESULTS_VERSION, listed
 STUDIES = Path(__file__).parent.parent.parent / "conf" / "study"
 SHIPPED = STUDIES / "claims"
 
+LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+"""In C, where there is one: ten times as fast."""
+
 QUICK = "quick"
 """The profile of a command that names none."""
 
@@ -54,7 +57,7 @@ def shipped() -> dict[str, Card]:
 
 def _read(option: str) -> Card | None:
     file = STUDIES / f"{option}.yaml"
-    content = yaml.safe_load(file.read_text(encoding="utf-8")) if file.is_file() else None
+    content = yaml.load(file.read_text(encoding="utf-8"), Loader=LOADER) if file.is_file() else None  # noqa: S506
     return Card(option, content) if isinstance(content, dict) and content.get("claim") else None
 
 

@@ -89,14 +89,18 @@ class Folder:
             )
             return sorted({name for (name,) in connection.execute(names)})
 
-    def runs(self, study: str, metrics: Iterable[str] = (), params: bool = False) -> list[Run]:
-        """The runs of a study, with the last values of these metrics, and with their params only if asked for."""
+    def runs(self, study: str, metrics: Iterable[str] = (), params: bool = False, role: str = "") -> list[Run]:
+        """The runs of a study, with the last values of these metrics, and with their params only if asked for.
+
+        Args:
+            role: whose are wanted, so that others need not be read, which all the same may be there.
+        """
         with _connected(self.database) as connection:
             if not connection or not connection.execute(HAS_TABLES).fetchone():
                 return []
             [version] = connection.execute("SELECT version_num FROM alembic_version").fetchone()
             if version in contract.SCHEMAS:
-                return self._runs_by_sql(connection, study, tuple(metrics), params)
+                return self._runs_by_sql(connection, study, tuple(metrics), params, role)
         from mlflow.exceptions import MlflowException
 
         try:
@@ -125,7 +129,7 @@ class Folder:
         """Whether a file is among a run's."""
         return (run.folder / name).is_file()
 
-    def _runs_by_sql(self, connection, study, metrics, params) -> list[Run]:
+    def _runs_by_sql(self, connection, study, metrics, params, role) -> list[Run]:
         named = "SELECT experiment_id FROM experiments WHERE name = ?"
         found = (
             connection.execute(contract.EXPERIMENT, (study,)).fetchone()
@@ -134,17 +138,22 @@ class Folder:
         if not found:
             return []
         experiment = found[0]
+        wanted: tuple = (experiment,)
+        these = "experiment_id = ?"
+        if role:
+            these += f" AND run_uuid IN (SELECT run_uuid FROM tags WHERE key = '{contract.Tag.ROLE}' AND value = ?)"
+            wanted = (experiment, role)
         rows = connection.execute(
             "SELECT run_uuid, start_time, end_time, status, artifact_uri FROM runs "
-            "WHERE experiment_id = ? AND lifecycle_stage = 'active'",
-            (experiment,),
+            f"WHERE {these} AND lifecycle_stage = 'active'",
+            wanted,
         ).fetchall()
-        of_study = "run_uuid IN (SELECT run_uuid FROM runs WHERE experiment_id = ?)"
+        of_these = f"run_uuid IN (SELECT run_uuid FROM runs WHERE {these})"
 
         def pairs(table, condition="", values=()):
             found = defaultdict(dict)
-            query = f"SELECT run_uuid, key, value FROM {table} WHERE {of_study} {condition}"
-            for run_id, key, value in connection.execute(query, (experiment, *values)):
+            query = f"SELECT run_uuid, key, value FROM {table} WHERE {of_these} {condition}"
+            for run_id, key, value in connection.execute(query, (*wanted, *values)):
                 found[run_id][key] = value
             return found
 
@@ -218,8 +227,8 @@ class Server:
             token = page.token or ""
         return sorted(set(found))
 
-    def runs(self, study: str, metrics: Iterable[str] = (), params: bool = False) -> list[Run]:
-        """The runs of a study, with the last values of these metrics, and with their params."""
+    def runs(self, study: str, metrics: Iterable[str] = (), params: bool = False, role: str = "") -> list[Run]:
+        """The runs of a study, of whatever role, with the last values of these metrics, and with their params."""
         return self._asked(_runs_by_client, self.client, study, metrics, _path)
 
     def content(self, run: HasFiles, name: str) -> bytes:

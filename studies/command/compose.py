@@ -1,16 +1,20 @@
 """Configs from the command's words: Hydra composes them, and what it merges in silence is said."""
 
 import functools
+import itertools
 import json
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import hydra
 import yaml
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from omegaconf import DictConfig, OmegaConf
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf, open_dict
 
 from studies import contract
 from studies.command import provenance
@@ -22,6 +26,11 @@ from studies.record import IDENTITY, StudyError, identity_parts, is_computed, li
 
 CONF = Path(__file__).parent.parent.parent / "conf"
 SELF_REFERENCE = re.compile(r"\$\{(?!oc\.env:)")
+
+Composed: TypeAlias = DictConfig
+
+IN_TURN = ("basic_sweeper.BasicSweeper", "basic_launcher.BasicLauncher")
+"""Hydra's own, which run jobs one after another in this process."""
 
 MAPPINGS = ("study.factors", "study.nuisance", "study.baseline")
 """Settings of a study that a mapping in the command is merged into."""
@@ -64,18 +73,75 @@ def merged(overrides: list[str], config: dict) -> list[str]:
     return remarks
 
 
-def profiled(composed: DictConfig, overrides: list[str]) -> tuple[DictConfig, list[str]]:
+def profiled(composed: Composed, overrides: list[str]) -> tuple[Composed, list[str]]:
     """A config with what its claim's profile sets, but for what the command sets; and the overrides that set it."""
     card = OmegaConf.select(composed, "claim")
     card = OmegaConf.to_container(card, resolve=True) if OmegaConf.is_config(card) else {}
+    extra = _of_profile(card, OmegaConf.select(composed, "profile.name") or "", overrides)
+    return (hydra.compose(config_name="config", overrides=[*overrides, *extra]) if extra else composed), extra
+
+
+def _of_profile(card: object, profile: str, overrides: list[str]) -> list[str]:
+    """The overrides that a card's profile adds to those that are given."""
     given = {
         name
         for override in OverridesParser.create().parse_overrides(overrides)
         for name, _ in _leaves(override.key_or_group, None if override.is_delete() else override.value())
     }
-    values = profile_values(card, OmegaConf.select(composed, "profile.name") or "")
-    extra = [f"{name}={grid.written(value)}" for name, value in values.items() if name not in given]
-    return (hydra.compose(config_name="config", overrides=[*overrides, *extra]) if extra else composed), extra
+    return [
+        f"{name}={grid.written(value)}" for name, value in profile_values(card, profile).items() if name not in given
+    ]
+
+
+def jobs(words: list[str]) -> list[list[str]]:
+    """The overrides of each job of a multirun, in order; none if it is not this process that runs them in turn."""
+    chosen = HydraConfig.get()
+    plugins = (chosen.sweeper._target_, chosen.launcher._target_)
+    if not all(map(str.endswith, plugins, IN_TURN)) or chosen.sweeper.params:
+        return []
+    parser = OverridesParser.create(GlobalHydra.instance().config_loader())
+    try:
+        parsed = parser.parse_overrides([word for word in words if not word.startswith("-")])
+        choices = {
+            each.get_key_element(): [f"{each.get_key_element()}={value}" for value in _values(each)]
+            for each in parsed
+            if not each.key_or_group.startswith(("hydra.", "hydra/"))
+        }
+    except HydraException:  # words for something else among them
+        return []
+    return [list(job) for job in itertools.product(*choices.values())]
+
+
+def claim(overrides: list[str]) -> str:
+    """The id of the claim that a job's overrides name the study of; empty if they name none, or make another of it."""
+    given = _given(overrides)
+    card = (body("study", given.get("study")) or {}).get("claim") or {}
+    other = any(name in ("claim", "claim.id") or f"{name}.".startswith("claim.profiles.") for name in given)
+    return "" if other else card.get("id", "")
+
+
+def _values(override) -> list[str]:
+    swept = override.is_sweep_override()
+    return list(override.sweep_string_iterator()) if swept else [override.get_value_element_as_str()]
+
+
+def ahead(overrides: list[str]) -> tuple[Composed, list[str], dict[str, str]]:
+    """What will be composed for a claim's job that is still to come, in 100 ms: what `profiled` gives, and the option
+    that each group has in it.
+    """
+    given = _given(overrides)
+    [profile] = [each["profile"] for each in defaults()["defaults"] if "profile" in each]
+    card = (body("study", given["study"]) or {})["claim"]
+    extra = _of_profile(card, given.get("profile", profile), overrides)
+    composed = hydra.compose(config_name="config", overrides=[*overrides, *extra], return_hydra_config=True)
+    choices = OmegaConf.to_container(composed.hydra.runtime.choices)
+    with open_dict(composed):
+        del composed["hydra"]
+    return composed, extra, choices
+
+
+def _given(overrides: list[str]) -> dict[str, str]:
+    return {name.lstrip("+~"): value for name, _, value in (override.partition("=") for override in overrides)}
 
 
 def _is_given(path: str, given: Iterable[str]) -> bool:
@@ -180,6 +246,11 @@ def defaults() -> DictConfig:
 def resolved(composed: DictConfig) -> dict:
     """A composed config as plain dictionaries and lists."""
     return OmegaConf.to_container(composed, resolve=True, throw_on_missing=True)
+
+
+def text(composed: Composed) -> str:
+    """A composed config as YAML."""
+    return OmegaConf.to_yaml(composed)
 
 
 def refers_to_itself(composed: DictConfig) -> bool:

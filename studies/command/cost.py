@@ -1,22 +1,27 @@
 """How long trials take, roughly: for `plan=true`, and to start long ones first."""
 
+import functools
 import json
 import math
 import statistics
 from contextlib import suppress
-from dataclasses import asdict, astuple
+from dataclasses import asdict, astuple, dataclass
+from pathlib import Path
 
 from studies import contract
+from studies.design import arms
 from studies.factors import cache, data
-from studies.record import RESULTS_VERSION, StudyError, Trial, Work, content_key
+from studies.record import RESULTS_VERSION, Study, StudyError, Trial, Work, content_key
 
 GUESS = Work(layers=4, dense=10_000, convolution=0)
 """Where nothing is known."""
 
 _counted: dict[str, Work] = {}
 
-COMPUTED = 1.0
-"""Seconds of a trial that computes, which nothing tells."""
+COMPUTED = 0.5
+"""Seconds of a trial that computes, where none of its function has been measured."""
+
+_measured: dict[str, float] = {}
 
 START = 4.0
 """Seconds until the workers have imported TensorFlow and checked a study's parts, and for its report."""
@@ -43,6 +48,75 @@ def trial_seconds(config: dict, train: int, work: Work) -> float:
     # Two operations a multiply-add, three passes: forward, to the weights, to the inputs.
     example = 6 * (work.dense / DENSE_FLOPS + work.convolution / CONVOLUTION_FLOPS)
     return training["epochs"] * (train / training["batch_size"] * step + train * example)
+
+
+@dataclass(frozen=True)
+class Extent:
+    """What a study comes to at most, if no look ends it, without the ranges that may be extended.
+
+    Attributes:
+        trials: how many.
+        seconds: how long, by workers that have started.
+    """
+
+    trials: int = 0
+    seconds: float = 0.0
+
+
+def extent(study: Study, trials: list[Trial], controls: int, workers: int) -> Extent:
+    """What a study comes to.
+
+    Args:
+        trials: all of them, or those that tune.
+        controls: how many its claim's controls have besides.
+    """
+    seconds = list(expected_seconds(trials).values())
+    more = controls + (len(arms.of(study)) * len(study.seeds) if study.nuisance else 0)
+    seconds += [statistics.fmean(seconds)] * more
+    graphs = len({trial.graph_key for trial in trials if not trial.computed})
+    return Extent(len(seconds), total_seconds(seconds, graphs, workers) - START)
+
+
+def expected_seconds(trials: list[Trial]) -> dict[str, float]:
+    """About how long each trial trains, by key; one whose model no worker has built yet as the mean of the others."""
+    trained = [trial for trial in trials if not trial.computed]
+    sizes, counted = {}, works(trained)
+    expected = {trial.key: computed_seconds(trial.config) for trial in trials if trial.computed}
+    for trial in trained:
+        node = trial.config["data"]
+        if (key := content_key(node)) not in sizes:
+            sizes[key], _ = data.size(node)
+        expected[trial.key] = trial_seconds(trial.config, sizes[key], counted[trial.key])
+    return expected
+
+
+def computed_seconds(config: dict) -> float:
+    """About how long a trial computes, as those of its function did for this command or another."""
+    key = function_of(config)
+    if key not in _measured:
+        try:
+            text = (contract.cache_folder() / f"seconds-{key}.json").read_text()
+            _measured[key] = float(json.loads(text))
+        except (OSError, ValueError, TypeError, StudyError):  # nowhere to keep it, or not whole
+            return COMPUTED
+    return _measured[key]
+
+
+def keep_seconds(seconds: dict[str, list[float]]) -> None:
+    """Remember how long trials computed.
+
+    Args:
+        seconds: of the trials of each function, by `function_of`.
+    """
+    for key, each in seconds.items():
+        _measured[key] = statistics.fmean(each)
+        with suppress(StudyError):
+            cache.kept(f"seconds-{key}.json", functools.partial(Path.write_text, data=json.dumps(_measured[key])))
+
+
+def function_of(config: dict) -> str:
+    """What identifies the function that a trial computes."""
+    return content_key([RESULTS_VERSION, config["compute"]["_target_"]])
 
 
 def total_seconds(seconds: list[float], graphs: int, workers: int) -> float:

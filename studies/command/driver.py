@@ -4,7 +4,7 @@ import json
 import math
 import shlex
 import sys
-from collections import Counter
+from collections import Counter, defaultdict
 from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -15,6 +15,7 @@ from rich.console import Console
 
 from studies import contract, terminal
 from studies.command import cost, provenance, sweep
+from studies.command.board import Board
 from studies.contract import Tag
 from studies.design import arms, search
 from studies.design.controls import Expand, controls
@@ -49,35 +50,44 @@ COUNTED = 12
 """Of models that are not known, so many are built for a plan: the others are taken for the mean."""
 
 
-def plan(study: Study, trials: list[Trial], executor: Executor) -> None:
-    """Print the trials, or those that tune and how many follow, and the time that they should take.
+def extent(study: Study, trials: list[Trial], expand: Expand, workers: int) -> cost.Extent:
+    """What a study comes to at most, the trials of its claim's controls among it."""
+    return cost.extent(study, trials, sum(map(len, controls(study, expand, None).values())), workers)
 
-    Models that no worker has built yet are built by one now, some of them, to count what they cost.
+
+def count(trials: list[Trial], executor: Executor) -> None:
+    """Have workers build some of the models that none has built yet, to count what they cost; computed trials are
+    checked.
     """
     checked([t for t in trials if t.computed] or cost.uncounted(trials)[:COUNTED], executor)
+
+
+def plan(study: Study, trials: list[Trial], executor: Executor) -> None:
+    """Print the trials, or those that tune and how many follow, and the time that they should take."""
+    count(trials, executor)
     graphs = list(dict.fromkeys(trial.graph_key for trial in trials if not trial.computed))
     print(f"{study.name}: {study.question}")
     for line in _points(study):
         print(f"  {line}")
     for trial in trials:
         print(f"  {trial.key}  graph {trial.graph_key[:8]}  {study.labelled(trial)} seed={trial.seed}")
-    count = len(arms.of(study))
-    seconds, workers = list(expected_seconds(trials).values()), min(executor.workers, len(trials))
+    several = len(arms.of(study))
+    seconds, workers = list(cost.expected_seconds(trials).values()), min(executor.workers, len(trials))
     if study.nuisance:
-        finals, mean = count * len(study.seeds), sum(seconds) / len(seconds)
+        finals, mean = several * len(study.seeds), sum(seconds) / len(seconds)
         each = Counter(json.dumps(trial.arm) for trial in trials).values()
         fewest, most = (number // len(study.tuning_seeds) for number in (min(each), max(each)))
         tried = "draw" if study.draws else "combination"
         more = search.most(study) * len({json.dumps(t.arm) for t in trials if t.nuisance}) * len(study.tuning_seeds)
         print(
-            f"{len(trials)} tuning trials, {count} arms at {f'{fewest} to ' * (fewest < most)}{most} "
+            f"{len(trials)} tuning trials, {several} arms at {f'{fewest} to ' * (fewest < most)}{most} "
             f"{tried}s and {len(study.tuning_seeds)} seeds, {len(graphs)} graphs: {listed(graphs)}\n"
             + f"at most {more} more, if ranges are extended; the time below is without them\n" * (more > 0)
             + f"then {finals} final trials, each arm at its best {tried} and {len(study.seeds)} seeds"
         )
         seconds += [mean] * finals
     else:
-        print(f"{len(trials)} trials, {count} arms" + f", {len(graphs)} graphs: {listed(graphs)}" * bool(graphs))
+        print(f"{len(trials)} trials, {several} arms" + f", {len(graphs)} graphs: {listed(graphs)}" * bool(graphs))
     if study.claim:
         looks = f", looked at after {listed(study.looks)} seeds" * bool(study.looks)
         print(f"a claim{looks}, with the trials of its controls besides; profile {study.claim.profile}")
@@ -108,6 +118,38 @@ def forget() -> None:
     pool.expect_no_more()
 
 
+def judged(study: Study, trials: list[Trial], root: str | Path, card: dict[str, str]) -> Any:
+    """The latest execution (a `load.Execution`) of this very study if its claim was judged, by trials that are all
+    still there and are those planned; else None.
+
+    Args:
+        trials: all of them, or those that tune, whose outcome says which the others are.
+        card: tags of the claim's card, see `compose.card_tags`.
+    """
+    from analysis import claims, load
+    from analysis.estimate import verdicts
+
+    try:
+        executions = load.executions(study.name, root)
+    except StudyError:  # there is none yet
+        return None
+    planned = {trial.key for trial in trials}
+    for execution in reversed(executions):
+        same = execution.tags.get(Tag.CARD) == study.card and card.items() <= execution.tags.items()
+        if (
+            not same
+            or execution.status != "FINISHED"
+            or execution.tags.get(Tag.VERDICT, verdicts.INVALID) == verdicts.INVALID
+        ):
+            continue
+        needed = {run["key"] for run in json.loads(load.text(execution, claims.FILE, root))["runs"]}
+        tuned = set(json.loads(load.text(execution, "tuning_trials.json", root))) if study.nuisance else set()
+        as_planned = planned <= tuned if study.nuisance else set(execution.keys) <= planned
+        if as_planned and needed | tuned <= load.finished_keys(study.name, root):
+            return execution
+    return None
+
+
 class Driver:
     """Drives one study in one store.
 
@@ -117,6 +159,7 @@ class Driver:
         config: the study's composed config, as text.
         jobs: the sweep that this is a job of, if it is.
         card: tags of the claim's card, see `compose.card_tags`.
+        board: the display over it, if it is of claims: nothing else is said then but what one has to know.
     """
 
     def __init__(
@@ -128,9 +171,11 @@ class Driver:
         console: Console,
         jobs: sweep.Sweep | None = None,
         card: dict[str, str] | None = None,
+        board: Board | None = None,
     ):
         self.study, self.executor, self.root, self.config, self.console = study, executor, root, config, console
-        self.jobs, self.card = jobs, card or {}
+        self.jobs, self.card, self.board = jobs, card or {}, board
+        self.counted: set[str] = set()
         self.statuses: Counter[str] = Counter()
         self.files: dict[str, str] = {}
         self.design: list[Trial] = []
@@ -156,7 +201,7 @@ class Driver:
 
         self.design = self.trials = trials
         status, table, chosen = "FAILED", "", None
-        self.console.print(f"{self.study.name}: {self.study.question}", markup=False, highlight=False, soft_wrap=True)
+        self._tell(f"{self.study.name}: {self.study.question}")
         try:
             self._refuse_changed_card()
             self._refuse_without_tools()
@@ -172,7 +217,7 @@ class Driver:
             self._record(trials)
             self._keep_verdict()
             frame = load.trials(self.study.name, self.root, {trial.key: trial.levels for trial in trials})
-            table = self._answer(frame, "markdown")
+            table = "" if self.board and self.recorded else self._answer(frame, "markdown")
             status = "FAILED" if self.statuses["crashed"] else "FINISHED"
         except KeyboardInterrupt:
             terminal.settle()
@@ -186,8 +231,14 @@ class Driver:
         finally:
             if self.execution:
                 self.execution.close(status, table, self.verdict[0].verdict if self.verdict else "")
-        self._print_results(frame)
-        return int(self.statuses["crashed"] > 0), self._summary(frame)
+        if not self.board:
+            self._print_results(frame)
+        return int(self.statuses["crashed"] > 0), {} if self.board else self._summary(frame)
+
+    def _tell(self, line: str) -> None:
+        """Say how it gets on, unless the board does."""
+        if not self.board:
+            self.console.print(line, markup=False, highlight=False, soft_wrap=True)
 
     def _refuse_changed_card(self) -> None:
         """See that the claim's card is the one that earlier executions were judged by, if its version is theirs; others
@@ -252,7 +303,7 @@ class Driver:
             if self.verdict[0].decided:
                 break
             if look < len(study.seeds):
-                print(f"look at {look} seeds: nothing is decided yet, the study goes on")
+                self._tell(f"look at {look} seeds: nothing is decided yet, the study goes on")
         self._compare(some)
         return some
 
@@ -275,25 +326,26 @@ class Driver:
         known = load.finished_keys(study.name, self.root)
         pending = [trial for trial in trials if trial.key not in known]
         kind = "tuning trials" if trials[0].role == "nuisance" else "trials"
-        self.console.print(
-            f"{len(trials)} {kind}, {len(trials) - len(pending)} finished before, {len(pending)} to run",
-            highlight=False,
-        )
+        self._tell(f"{len(trials)} {kind}, {len(trials) - len(pending)} finished before, {len(pending)} to run")
+        if self.board:
+            before = [trial for trial in trials if trial.key in known and trial.key not in self.counted]
+            self.board.did(len(before), sum(cost.expected_seconds(before).values()), before=True)
+        self.counted |= {trial.key for trial in trials}
         if not pending:
             return
         self._warn_of_mixing({trial.key for trial in trials} & known)
         with terminal.held():
             self.executor.start(TRIAL, len(pending), pending[0].config["engine"]["threads"])
         self._open(pending)
-        seconds, compiling = expected_seconds(pending), cost.COMPILE / len(study.seeds)
+        seconds, compiling = cost.expected_seconds(pending), cost.COMPILE / len(study.seeds)
         tasks = [
             Task(t.key, t.graph_key, t.config["engine"]["threads"], t, seconds[t.key] + compiling) for t in pending
         ]
 
         from studies.command import progress
 
-        with progress.Display(study, pending, len(trials) - len(pending), self.console) as display:
-            epochs, layers = {}, {}
+        with progress.Display(study, pending, len(trials) - len(pending), self.console, self.board) as display:
+            epochs, layers, computed = {}, {}, defaultdict(list)
             for task, record in self.executor.run(COMPUTED if pending[0].computed else TRIAL, tasks):
                 trial = task.payload
                 match record:
@@ -310,7 +362,12 @@ class Driver:
                         with terminal.held():
                             self.execution.write(trial, course, seen.layers, record, seen.text)
                         self.statuses[record.status] += 1
+                        if trial.computed and record.status == "finished":
+                            computed[cost.function_of(trial.config)].append(record.seconds_total)
                         display.ended(trial, record, seen.text)
+                        if self.board:
+                            self.board.did(1, seconds[trial.key])
+        cost.keep_seconds(computed)
 
     def _warn_of_mixing(self, finished: set[str]) -> None:
         """Say that what is finished was trained by other versions, or elsewhere, than the rest will be."""
@@ -382,7 +439,7 @@ class Driver:
             trials = expand(self.study, points=self._extended(sides, expand))
             self._train(trials, study)
             chosen, said = self._choose(trials)
-        print(said)
+        self._tell(said)
         return chosen
 
     def _extended(self, sides, expand) -> list[dict]:
@@ -402,12 +459,9 @@ class Driver:
                 except StudyError as error:
                     refusal = f", without what a setting cannot have ({error})"
             count, to = len(points) - before, f"extended to {search.reach(study, factor, side):.15g} for all arms"
-            self.console.print(
+            self._tell(
                 f"an arm does best at the {side} end of {factor}, {study.space[factor]}: "
-                f"{f'{to}, {count} draws more' if count else 'no more is drawn'}{refusal}",
-                markup=False,
-                highlight=False,
-                soft_wrap=True,
+                f"{f'{to}, {count} draws more' if count else 'no more is drawn'}{refusal}"
             )
         return points
 
@@ -445,7 +499,9 @@ class Driver:
         from analysis import load
 
         done = len(load.finished_keys(self.study.name, self.root) & {trial.key for trial in self.trials})
-        terminal.say(f"interrupted: {done} of {len(self.trials)} trials are kept; the same command goes on from there")
+        where = f" in {self.study.name}" * bool(self.board)
+        kept = f"{done} of {len(self.trials)} trials are kept{', and what was decided before' * bool(self.board)}"
+        terminal.say(f"interrupted{where}: {kept}; the same command goes on from there")
 
     @property
     def _computed(self) -> bool:
@@ -527,10 +583,8 @@ class Driver:
         metric, objective = self.study.metric, self.study.tuning_metric
         means = {m: comparison.comparison(frame, [], m, {}).to_dict("records")[0] for m in {metric, objective}}
         if self.jobs and objective != metric:
-            self.console.print(
-                f"a sweeper is given the mean of {objective}, not of {metric}: choices are made by validation data",
-                highlight=False,
-                soft_wrap=True,
+            self._tell(
+                f"a sweeper is given the mean of {objective}, not of {metric}: choices are made by validation data"
             )
         whole = {name: means[metric][name] for name in ("seeds", "failures", "mean", "sd")}
         if not comparison.succeeded(frame, objective).any():  # chance would be ahead of a poor job that finished
@@ -614,16 +668,3 @@ def checked(trials: list[Trial], executor: Executor) -> None:
                 raise StudyError(f"a part cannot be built: {reason} (HYDRA_FULL_ERROR=1 shows where)") from Exception(
                     record.error
                 )
-
-
-def expected_seconds(trials: list[Trial]) -> dict[str, float]:
-    """About how long each trial trains, by key; one whose model no worker has built yet as the mean of the others."""
-    trained = [trial for trial in trials if not trial.computed]
-    sizes, works = {}, cost.works(trained)
-    expected = {trial.key: cost.COMPUTED for trial in trials}
-    for trial in trained:
-        node = trial.config["data"]
-        if (key := content_key(node)) not in sizes:
-            sizes[key], _ = data.size(node)
-        expected[trial.key] = cost.trial_seconds(trial.config, sizes[key], works[trial.key])
-    return expected

@@ -16,12 +16,17 @@ from studies.record import StudyError, listed
 
 def refused(error: Exception, wants_traceback: bool) -> int:
     """The exit code for what the user can put right, which is said in one paragraph; else the error goes on."""
-    unread = _unread(error)
-    if wants_traceback or not (unread or _is_users(error)):
+    words = "" if wants_traceback else paragraph(error)
+    if not words:
         raise error
-    words = " ".join((unread or explained(error)).split())
     sys.stderr.write(f"error: {words}\n")  # at once: jobs in other processes print too
     return 2
+
+
+def paragraph(error: Exception) -> str:
+    """What the user can put right, in one paragraph; empty for another error."""
+    unread = _unread(error)
+    return " ".join((unread or explained(error)).split()) if unread or _is_users(error) else ""
 
 
 def _unread(error: Exception) -> str:

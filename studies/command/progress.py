@@ -7,6 +7,7 @@ from collections import Counter
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
+from studies.command.board import Board
 from studies.record import Result, Study, Trial
 
 WARNED_ARMS = 10
@@ -21,34 +22,37 @@ class Display:
         trials: those that will run.
         skipped: how many were finished before.
         console: where to print; its `is_terminal` decides between display and lines.
+        board: the display over a sweep of claims that this is in, which is all that is said then.
     """
 
-    def __init__(self, study: Study, trials: list[Trial], skipped: int, console: Console):
-        self.study, self.console, self.skipped = study, console, skipped
+    def __init__(self, study: Study, trials: list[Trial], skipped: int, console: Console, board: Board | None = None):
+        self.study, self.console, self.skipped, self.board = study, console, skipped, board
         self.total, self.done, self.failed = len(trials), 0, 0
         self.left = Counter(study.labelled(trial) for trial in trials)
         self.values: dict[str, list[float | None]] = {}
         self.warned: Counter[str] = Counter()
         self.started = time.monotonic()
-        self.bar = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[state]}"),
-            console=console,
-            disable=not console.is_terminal,
-        )
-        self.task = self.bar.add_task(study.name, total=self.total, state="starting workers")
+        name, columns = study.name, (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+        if board:
+            name, self.bar = "  tuning" if trials[0].role == "nuisance" else "  trials", board.bar
+        else:
+            state = TextColumn("{task.fields[state]}")
+            self.bar = Progress(*columns, state, console=console, disable=not console.is_terminal)
+        self.task = self.bar.add_task(name, total=self.total, state="starting workers")
 
     def __enter__(self):
-        self.bar.start()
+        if not self.board:
+            self.bar.start()
         return self
 
     def __exit__(self, *error):
         if len(self.warned) > WARNED_ARMS:
             arms, trials = len(self.warned) - WARNED_ARMS, self.warned.total()
             self._say(f"{arms} more arms with early warnings, {trials} of {self.done} trials in all: trial.warning")
-        self.bar.stop()
+        if self.board:
+            self.bar.remove_task(self.task)
+        else:
+            self.bar.stop()
 
     def epoch(self, trial: Trial, epoch: int) -> None:
         """A trial has got so far: shown while no trial has ended yet, so that long ones can be seen to move."""
@@ -68,8 +72,11 @@ class Display:
         self.values.setdefault(label, []).append(result.value(metric) if result.status == "finished" else None)
         self.left[label] -= 1
         elapsed = time.monotonic() - self.started
-        state = f"{self.failed} failed, {self.skipped} skipped, {60 * self.done / elapsed:.0f} a minute, "
-        state += f"{_duration(elapsed / self.done * (self.total - self.done))} left"
+        state = f"{self.failed} failed, {self.skipped} skipped, {60 * self.done / elapsed:.0f} a minute"
+        if self.board:
+            state = f"{self.done} of {self.total}, {state}"
+        else:
+            state += f", {_duration(elapsed / self.done * (self.total - self.done))} left"
         if result.status == "crashed":
             reason = result.error.partition("\n")[0]
             self.console.print(
@@ -80,7 +87,7 @@ class Display:
                 first = min(warning.split("; "), key=lambda sign: int(sign.rpartition(" ")[2]))
                 self._say(f"{label}: {first}")
             self.warned[label] += 1
-        if self.left[label] == 0:
+        if self.left[label] == 0 and not self.board:
             # Of a claim no number is shown between looks, by which one might stop.
             line = f"{label}: done" if self.study.claim else f"{label}: {metric} {_came_to(self.values[label])}"
             place = "" if self.console.is_terminal else f"[{self.done}/{self.total}] "

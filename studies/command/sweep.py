@@ -33,6 +33,9 @@ class Outcome:
         failures: trials that did not finish.
         objective: what a sweeper optimizes: the mean of the `tuning_metric`, infinitely bad if nothing finished.
         trials: what identifies its trials, all of them.
+        quote, verdict: of its study's claim, empty if it has none, or has not got that far.
+        error: why it ended without one, in a paragraph.
+        trained: whether it was not judged before.
     """
 
     overrides: list[str]
@@ -47,6 +50,10 @@ class Outcome:
     sd: float = math.nan
     objective: float = math.nan
     trials: str = ""
+    quote: str = ""
+    verdict: str = ""
+    error: str = ""
+    trained: bool = True
 
 
 @dataclass(frozen=True)
