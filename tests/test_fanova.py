@@ -90,6 +90,8 @@ def test_a_factor_leads_if_it_ranks_first_in_all_refits_but_few(few, weights, sa
     found = verdicts.verdict(asked, Evidence(trials), len(POINTS))
     [one] = found.contexts
     assert found.verdict == said and one.n == 2 and one.low <= one.estimate <= one.high
+    assert [seed for seed, _, _ in one.numbers] == [0, 1] and not (one.p_for <= 0.05) ^ (said == SUPPORTED)
+    assert found.because == ("open at so many points: the estimate" if said == INCONCLUSIVE else "")
     assert "ranks first in" in one.note and "learning_rate 0." in one.note
     [sample] = estimands.samples(asked.claim, trials, None, list(asked.factors))
     assert sample.numbers == pytest.approx([one.estimate] * 2, abs=0.05) and len(sample.refits) == 20

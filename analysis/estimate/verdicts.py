@@ -263,7 +263,8 @@ def combined(claim: Claim, contexts: list[Judged], seeds: tuple[int, ...], contr
         open_ = [
             each.context or "the estimate" for each, d in zip(contexts, directions, strict=True) if d == INCONCLUSIVE
         ]
-        because = f"open at {len(seeds)} seeds: {'; '.join(open_) or 'how large it is'}"
+        few = "so many points" if claim.estimand == "importance_lead" else f"{len(seeds)} seeds"
+        because = f"open at {few}: {'; '.join(open_) or 'how large it is'}"
     return Verdict(
         direction, magnitude, INCONCLUSIVE if failed else said, contexts, seeds, len(seeds), controls, because
     )
@@ -371,7 +372,11 @@ def _ranked(claim: Claim, sample: Sample) -> Judged:
     ranked = sorted(shares.items(), key=lambda each: -each[1])
     note = f"{short(claim.along, shares)} ranks first in {np.mean(leads > 0):.1%} of {len(leads)} refits; importance: "
     note += ", ".join(f"{short(factor, shares)} {share:.2f}" for factor, share in ranked)
-    return Judged(sample.context, estimate, low, high, n, direction, _magnitude(claim, low, high), against, note)
+    return Judged(
+        *(sample.context, estimate, low, high, n, direction, _magnitude(claim, low, high), against, note),
+        p_for=for_it,
+        numbers=_numbers(claim, sample),
+    )
 
 
 def _directed(claim: Claim, sample: Sample) -> tuple[float, float, str]:

@@ -224,7 +224,6 @@ GROUPS: dict[str, Group] = {
         targets={"studies.data": ("digits", "npz", "image_folder", "published")},
         graph=_all_but("label_noise", "standardize"),
         places=("path", "root"),
-        more={"shadows": flag},
         required=(
             *("validation_fraction", "test_fraction", "train_size", "label_noise", "imbalance", "standardize"),
             *("flip", "crop", "cutout"),
@@ -243,6 +242,7 @@ GROUPS: dict[str, Group] = {
             "flip": flag,
             "crop": whole(0),
             "cutout": whole(0),
+            "shadows": flag,
         },
     ),
     "model": Group(
