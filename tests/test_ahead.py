@@ -106,8 +106,9 @@ def test_claims_have_a_line_each_and_are_passed_over_once_they_are_judged(here, 
     execution, *others = load.executions("linear_map", made)
     assert others == []
     plan = [SimpleNamespace(key=key) for key in execution.keys]
-    assert driver.judged(execution.study, plan, made).run_id == execution.run_id
-    assert driver.judged(execution.study, plan[1:], made) is None
+    assert driver.judged(execution.study, plan, made, {}).run_id == execution.run_id
+    assert driver.judged(execution.study, plan[1:], made, {}) is None
+    assert driver.judged(execution.study, plan, made, {"claim.source": "another"}) is None
 
     with sqlite3.connect(made / "mlflow.db") as connection:  # one of its trials is lost
         gone = "UPDATE tags SET value = 'crashed' WHERE key = 'trial.status' AND run_uuid IN (SELECT run_uuid FROM "

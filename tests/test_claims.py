@@ -495,9 +495,6 @@ def test_the_controls_trials_are_of_the_arms_they_are_about():
     assert at == [{}, {}] and positive.nuisance == {}
     assert positive.settings == ({"when": {}, "set": {"optimizer.learning_rate": 1e-5}},)
     assert other == [chosen[0], chosen[1]] and [rule["optimizer"] for rule in negative.only] == [["sgd"], ["sgd"]]
-    controls(asked, expand, None)  # before anything is tuned
-    assert [(part.nuisance, at) for part, at in expanded[2:]] == [({}, None)] * 2
-
     controls(asked, expand, None)  # as many, before anything is tuned, which some of these arms may not have
     assert [(part.seeds, part.nuisance, at) for part, at in expanded[2:]] == [
         (part.seeds, {}, None) for part in (positive, negative)
