@@ -67,9 +67,7 @@ def _restricted(study: Study, rule: dict, seeds: tuple[int, ...]) -> Study:
 def _trials(study: Study, part: Study, expand: Expand, chosen, but: dict) -> list[Trial]:
     """The trials of a part of a study, each arm at what was chosen for it, but for some settings."""
     if chosen is None:
-        part = replace(
-            part, nuisance={}
-        )  # not every arm has what is tuned, such as the norm of one that is not clipped
+        part = replace(part, nuisance={})  # which not every arm has, such as the norm of one that is not clipped
     else:
         mine = [levels for arm, levels in zip(arms.of(study), chosen, strict=True) if _is_in(arm, part)]
         chosen = [{name: level for name, level in levels.items() if name not in but} for levels in mine]
