@@ -307,7 +307,7 @@ def _ahead(rule: dict, number: float) -> tuple[str, str]:
 
 
 def _explained(rule: dict, number: float) -> tuple[str, str]:
-    return f"{plain(abs(100 * number))} % {'more' if number > 0 else 'less'}", "than"
+    return f"{plain(abs(100 * number))} points of 100 {'more' if number > 0 else 'less'}", "than"
 
 
 def _itself(rule: dict, number: float) -> tuple[str, str]:
