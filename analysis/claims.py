@@ -45,13 +45,22 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--stress", action="store_true", help="whether each verdict would change by another choice")
     parser.add_argument("--to", type=Path, metavar="FILE", help="write it there instead")
     options = parser.parse_args(arguments)
+    if options.short and (options.stress or options.format not in ("terminal", "markdown")):
+        parser.error("--short is a table in Markdown: leave out --format and --stress")
+    if options.stress and options.format == "html":
+        parser.error("--stress --format html: the page has what each verdict hangs on; take terminal, markdown or json")
 
     def run():
         text = _text(options)
         if options.to is None:
             print(text)
         else:
-            options.to.write_text(f"{text}\n", encoding="utf-8")
+            try:
+                options.to.write_text(f"{text}\n", encoding="utf-8")
+            except OSError as error:
+                raise StudyError(
+                    f"--to {options.to}: {error.strerror}: name a file in a folder that there is"
+                ) from error
             print(options.to)
 
     return command.ended(run)

@@ -285,6 +285,27 @@ def test_an_existential_claim_must_hold_in_one_context():
     assert verdicts.combined(claim, [weak, judged["open"]], (0,), {}).verdict == INCONCLUSIVE  # each is a chance more
 
 
+def test_a_context_that_contradicts_by_its_size_decides_before_one_that_is_open():
+    claim = replace(read(claimed_band=[0.02, 0.04]), across=("data",))
+    large, open_ = (
+        verdicts.judged(claim, sample(some)) for some in ([0.1, 0.11, 0.1, 0.09], [0.03, -0.03, 0.02, -0.02])
+    )
+    found = verdicts.combined(claim, [open_, large], (0, 1, 2, 3), {})
+    assert found.verdict == NOT_SUPPORTED and verdicts.deciding(claim, found).estimate == pytest.approx(0.1)
+
+
+def test_the_extreme_of_a_run_that_diverged_is_at_least_what_was_seen():
+    made = frame({"sgd": [0.5] * 6, "adam": [0.5] * 6})
+    made = made.assign(update_ratio_q999=np.where(made["optimizer"] == "adam", 0.05, 0.2))
+    made.loc[made["optimizer"] == "sgd", "status"] = "diverged"
+    claim = read(estimand="ratio", measure="update_ratio_q999", direction="below", margin=0.8)
+    [found] = verdicts.verdict(study(claim, {"optimizer": ("sgd", "adam")}, 6), Evidence(made), 2).contexts
+    assert found.direction == SUPPORTED and "6 of 6 seeds cut off as they diverged" in found.note
+    made["update_ratio_q999"] = np.where(made["optimizer"] == "adam", 0.05, 0.02)  # what it came to is not known
+    [found] = verdicts.verdict(study(claim, {"optimizer": ("sgd", "adam")}, 6), Evidence(made), 2).contexts
+    assert found.direction == INCONCLUSIVE
+
+
 def test_an_existential_claim_is_of_one_context_direction_and_magnitude_both():
     claim = replace(read(claimed_band=[0.0, 0.15]), kind="existential")
     spread = np.array([0.01, -0.01] * 3)

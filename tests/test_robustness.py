@@ -143,3 +143,9 @@ def test_times_hang_on_their_target():
 def test_the_board_names_what_a_verdict_hangs_on(verdicts, words):
     rows = [{"change": f"change {place}", "verdict": verdict} for place, verdict in enumerate(verdicts)]
     assert board.robust({"verdict": SUPPORTED, "robustness": rows}) == words
+
+
+def test_of_a_mean_each_level_of_any_factor_is_left_out():
+    asked = study(replace(CLAIM, estimand="mean", of={}, against={}, across=(), margin=0.55), FACTORS, 8)
+    rows = {row.change for row in changed(asked, Evidence(trials()))[1].values()}
+    assert {"without digits", "without mnist", "without sgd", "without adam"} <= rows

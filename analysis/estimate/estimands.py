@@ -191,6 +191,8 @@ def _measured(claim: Claim, trials: pd.DataFrame, epochs: pd.DataFrame | None) -
             f"claim.hypothesis.measure={claim.measure}: expected one of {listed([*CLOCKS, *GAPS, 'success'])}, or a "
             f"column of the trials, {listed(known)}"
         )
+    if claim.measure.startswith("update_ratio"):  # of a trial that diverged, its greatest steps are not in it
+        censored = trials["status"] != "finished"
     return frame.assign(value=values, censored=censored)
 
 
@@ -278,8 +280,13 @@ def interaction_ratio(context: _Context) -> Numbers:
     parts = (_Context(context.claim, context.part[rows], context.by, context.tuned) for rows in (~reference, reference))
     one, other = (pd.DataFrame(dict(zip(("seed", "value", "bound"), ratio(part), strict=True))) for part in parts)
     both = one.merge(other, on="seed")
-    known = (both["bound_x"] == 0) & (both["bound_y"] == 0)
-    return _known(np.where(known, both["value_x"] - both["value_y"], np.nan), pd.Index(both["seed"]))
+    above, below = both["bound_x"].to_numpy(), -both["bound_y"].to_numpy()
+    opposed = above * below == -1  # one is more, the other takes away more
+    return (
+        both["seed"].to_numpy(),
+        (both["value_x"] - both["value_y"]).to_numpy(),
+        np.where(opposed, np.nan, np.sign(above + below)),
+    )
 
 
 def slope(context: _Context) -> Numbers:

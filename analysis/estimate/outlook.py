@@ -8,7 +8,16 @@ from scipy.special import bdtr, bdtrc
 from analysis.estimate import power
 from analysis.estimate.estimands import Sample, is_ratio
 from analysis.estimate.intervals import RESOLUTION
-from analysis.estimate.verdicts import INCONCLUSIVE, SUPPORTED, Evidence, Judged, Verdict, judged, numbers
+from analysis.estimate.verdicts import (
+    INCONCLUSIVE,
+    NOT_SUPPORTED,
+    SUPPORTED,
+    Evidence,
+    Judged,
+    Verdict,
+    judged,
+    numbers,
+)
 from studies.record import Claim, Study
 
 MOST = 1000
@@ -33,10 +42,12 @@ def outlook(study: Study, evidence: Evidence, found: Verdict) -> Verdict:
     if claim.estimand == "importance_lead":  # by refits, not by seeds
         return found
     if claim.estimand == "value":
-        return replace(found, because=f"{found.because}: {found.contexts[0].note}; more seeds do not tell")
+        notes = [each.note for each in found.contexts if each.direction == INCONCLUSIVE]
+        return replace(found, because=f"{found.because}: {notes[0]}; more seeds do not tell")
     samples = numbers(study, evidence, found.seeds)
     parts = [_open(claim, *pair, len(samples)) for pair in zip(samples, found.contexts, strict=True)]
-    seeds = _of_claim(claim, [some for some in parts if some])
+    lost = [each.whole == NOT_SUPPORTED for each in found.contexts]
+    seeds = _of_claim(claim, *zip(*[(some, gone) for some, gone in zip(parts, lost, strict=True) if some], strict=True))
     if not seeds <= power.MOST_SEEDS:
         words = "the estimate leans to neither side of the margin: no number of seeds will do"
         return replace(found, because=f"{found.because}; {words}")
@@ -46,13 +57,21 @@ def outlook(study: Study, evidence: Evidence, found: Verdict) -> Verdict:
     return replace(found, because=f"{found.because}; {words}", needed=seeds)
 
 
-def _of_claim(claim: Claim, contexts: list[list[Part]]) -> float:
-    """The seeds that decide a claim by what is open in its contexts, which all have something."""
+def _of_claim(claim: Claim, contexts: tuple[list[Part], ...] = (), lost: tuple[bool, ...] = ()) -> float:
+    """The seeds that decide a claim by what is open in its contexts, which all have something.
+
+    Args:
+        lost: of each whether it can no longer bear the claim out.
+    """
     if not contexts:
         return np.inf
     if claim.kind != "existential":
         return _of_all([part for parts in contexts for part in parts])
-    for_it = [max(seeds for _, seeds in parts) for parts in contexts if all(side > 0 for side, _ in parts)]
+    for_it = [
+        max(seeds for _, seeds in parts)
+        for parts, gone in zip(contexts, lost, strict=True)
+        if not gone and all(side > 0 for side, _ in parts)
+    ]
     return min(for_it) if for_it else max(map(_of_all, contexts))
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from analysis.estimate.estimands import CLOCKS, GAPS, matching
-from analysis.estimate.verdicts import INVALID, Evidence, Verdict, at, deciding
+from analysis.estimate.verdicts import INVALID, Evidence, Verdict, at, combined, deciding
 from studies.record import METRICS, Claim, Study, StudyError, arm_label
 
 NUMBERS = ("val", "best_val", "test")
@@ -41,13 +41,15 @@ def robustness(study: Study, evidence: Evidence, found: Verdict) -> list[Changed
     All are judged at one look, at the seeds that the verdict is by, by the card's own rule and alpha. Controls are not
     judged anew: what they came to stands. A change that the claim does not allow (a computed quantity has no other
     metric, one seed no half) is left out, and so is everything of a verdict that is none, and of the lead of an
-    importance, whose refits take a minute a change.
+    importance, whose refits take a minute a change, all but leaving a context out.
 
     Args:
         found: the verdict that the evidence came to.
     """
-    if found.verdict == INVALID or (study.claim and study.claim.estimand == "importance_lead"):
+    if found.verdict == INVALID:
         return []
+    if study.claim and study.claim.estimand == "importance_lead":
+        return [_changed(study.claim, change, new) for change, new in _fewer(study.claim, found)]
     there = evidence.trials[evidence.trials["seed"].isin(found.seeds)]
     evidence = replace(evidence, trials=there, positive=None, negative=None)
     rows = []
@@ -56,10 +58,22 @@ def robustness(study: Study, evidence: Evidence, found: Verdict) -> list[Changed
             new = at(asked, some, seeds, found.controls)
         except StudyError:  # nothing is left to set against each other
             continue
-        least = deciding(asked.claim, new) if asked.claim else None
-        numbers = (least.estimate, least.low, least.high) if least else (np.nan,) * 3
-        rows.append(Changed(change, new.verdict, *numbers, least.context if least and len(new.contexts) > 1 else ""))
+        assert asked.claim is not None  # noqa: S101
+        rows.append(_changed(asked.claim, change, new))
     return rows
+
+
+def _changed(claim: Claim, change: str, new: Verdict) -> Changed:
+    least = deciding(claim, new)
+    numbers = (least.estimate, least.low, least.high) if least else (np.nan,) * 3
+    return Changed(change, new.verdict, *numbers, least.context if least and len(new.contexts) > 1 else "")
+
+
+def _fewer(claim: Claim, found: Verdict) -> Iterator[tuple[str, Verdict]]:
+    """The verdict by all contexts but one, of those that were judged."""
+    for left in found.contexts if len(found.contexts) > 1 else ():
+        rest = [each for each in found.contexts if each is not left]
+        yield f"without {left.context}", combined(claim, rest, found.seeds, found.controls)
 
 
 def _changes(
@@ -83,7 +97,7 @@ def _changes(
         some = replace(evidence, trials=trials[trials["seed"].isin(half)])
         yield f"{name} half of the seeds", study, some, half
     left: set[tuple] = set()
-    for factor in claim.across:
+    for factor in study.factors if claim.estimand in ("value", "mean") else claim.across:
         for level in dict.fromkeys(trials[factor]):
             rest = trials[~matching(trials, {factor: [level]})]
             if len(rest) and (same := tuple(rest.index)) not in left:  # else it goes with a level of another factor

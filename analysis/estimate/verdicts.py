@@ -173,9 +173,13 @@ def numbers(study: Study, evidence: Evidence, seeds: tuple[int, ...], estimand: 
 def deciding(claim: Claim, found: Verdict) -> Judged | None:
     """The context that a short form names: the one that bears the claim out least; an existential one, most."""
     order, sign = (NOT_SUPPORTED, INCONCLUSIVE, SUPPORTED), {"above": 1, "below": -1}.get(claim.direction, 0)
-    if claim.kind == EXISTENTIAL:
-        return max(found.contexts, key=lambda each: (order.index(each.whole), sign * each.estimate), default=None)
-    return min(found.contexts, key=lambda each: (order.index(each.direction), sign * each.estimate), default=None)
+    best = claim.kind == EXISTENTIAL
+
+    def standing(each: Judged) -> tuple[int, float]:
+        unknown = -np.inf if best else np.inf
+        return order.index(each.whole), sign * each.estimate if np.isfinite(each.estimate) else unknown
+
+    return (max if best else min)(found.contexts, key=standing, default=None)
 
 
 def judged(claim: Claim, sample: Sample) -> Judged:
@@ -396,9 +400,8 @@ def _directed(claim: Claim, sample: Sample) -> tuple[float, float, str]:
         return float(stdtr(n - 1, -t)), float(stdtr(n - 1, t)), ""
     ahead, behind = int(((values > slack) & (bounds >= 0)).sum()), int(((values < -slack) & (bounds <= 0)).sum())
     unknown, cut = int(np.isnan(bounds).sum()), int((np.abs(bounds) == 1).sum())
-    why = [f"{cut} of {n} seeds cut off at the budget"] * (cut > 0) + [f"{unknown} of {n} seeds not known"] * (
-        unknown > 0
-    )
+    where = "as they diverged" if claim.measure.startswith("update_ratio") else "at the budget"
+    why = [f"{cut} of {n} seeds cut off {where}"] * (cut > 0) + [f"{unknown} of {n} seeds not known"] * (unknown > 0)
     alike = "successes and failures" if paired else "all differences alike"
     return sign_p(ahead, n), sign_p(behind, n), f"{', '.join(why) or alike}: direction by the sign test, median given"
 

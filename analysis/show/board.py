@@ -118,10 +118,11 @@ def board(records: list[dict], format: str) -> str:
 
 def short_form(records: list[dict]) -> str:
     """The board in Markdown, as a README opens with it: number, claim, verdict, what it came to, and of what."""
+    quotes = [record["quote"] for record in records]
     rows = [
         (
             "" if record.get("number") is None else record["number"],
-            record["quote"],
+            record["quote"] + f" ({record['name']})" * (quotes.count(record["quote"]) > 1),
             f"{sentences.SYMBOLS[sentences.standing(record)]} {_standing(record)}",
             sentences.came_to(record),
             sentences.scope(record).removesuffix("; quick profile"),
@@ -144,7 +145,8 @@ def _piped(cells: Iterable[object]) -> str:
 
 
 def _standing(record: dict) -> str:
-    return ", ".join(filter(None, (sentences.standing(record), sentences.tally(record))))
+    stale = record.get("stale", "")
+    return ", ".join(filter(None, (sentences.standing(record), stale or sentences.tally(record))))
 
 
 def stress(claims: list[dict], format: str) -> str:

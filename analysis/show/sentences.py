@@ -91,6 +91,8 @@ def sentence(record: dict) -> str:
         return "It has not been put to the test in this store yet."
     if record["verdict"] == INVALID or not record.get("contexts"):
         return f"No verdict: {record.get('because') or record.get('invalid_because')}."
+    if record.get("stale"):
+        return f"What there is of it is stale, {record['stale']}: {finding(record)} ({scope(record)})."
     lead = LEADS[record["verdict"]]
     if record["verdict"] == NOT_SUPPORTED and tally(record):
         lead = "The claim does not hold everywhere"

@@ -1,5 +1,6 @@
 """The claims of a multirun, read before the first of them runs, so that it is known how long all of them will take."""
 
+import shlex
 from collections import Counter
 from contextlib import suppress
 from dataclasses import dataclass
@@ -68,9 +69,18 @@ class Ahead:
         lines = [f"{done}{f': {decided}' * bool(decided)}", *lines]
         if lacking:
             lines.append("The same command tries those again that are not.")
-        if not interrupted:
-            lines.append("A claim's table: python -m analysis.compare NAME; its report: python -m analysis.report NAME")
+        if counts and not interrupted:
+            lines.append(
+                "A claim's table: "
+                + "; its report: ".join(
+                    f"python -m analysis.{name} NAME{self._where()}" for name in ("compare", "report")
+                )
+            )
         return "\n".join(lines)
+
+    def _where(self) -> str:
+        root = str(next(one.config["tracking"]["root"] for one in self.ready if one))
+        return "" if root == "mlruns" else f" --root {shlex.quote(root)}"
 
     def _cost(self) -> str:
         extents = [course.extent for course in self.board.courses]
