@@ -19,7 +19,7 @@ from analysis.read import cards, runs
 from analysis.show import board
 from studies import contract
 from studies.contract import Tag
-from studies.record import RESULTS_VERSION, Claim, Study, StudyError, listed
+from studies.record import RESULTS_VERSION, RULES_VERSION, Claim, Study, StudyError, listed
 
 FILE = "verdict.json"
 """Its name among an execution's artifacts."""
@@ -352,6 +352,7 @@ def _circumstances(tags: Mapping[str, str]) -> dict:
         "source": tags.get(Tag.SOURCE),
         "settings": json.loads(tags.get(Tag.SETTINGS, "[]")),
         "results_version": RESULTS_VERSION,
+        "rules_version": RULES_VERSION,
         "lock": tags.get("lock.hash", ""),
         "commit": tags.get("mlflow.source.git.commit", ""),
         "machine": tags.get("machine", ""),

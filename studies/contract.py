@@ -122,6 +122,7 @@ class Tag:
     FILE = "claim.file"
     SOURCE = "claim.source"
     SETTINGS = "claim.settings"
+    RULES = "claim.rules"
     QUANTITIES = "trial.quantities"
     DESIGN = "study.design"
     HASH = "study.hash"

@@ -13,7 +13,7 @@ from analysis.read import cards
 from analysis.show import board
 from studies.command import compose
 from studies.contract import Tag, card_source, settings
-from studies.record import RESULTS_VERSION
+from studies.record import RESULTS_VERSION, RULES_VERSION
 from studies.store import writer
 
 SHIPPED = cards.shipped()
@@ -39,6 +39,7 @@ CURRENT = {
         ({"settings": ["training.epochs=3", "study.seeds=4"]}, "other settings: training.epochs=3, study.seeds=4"),
         ({"results_version": RESULTS_VERSION - 1}, f"RESULTS_VERSION {RESULTS_VERSION - 1}, now {RESULTS_VERSION}"),
         ({"profile": "nosuch"}, "other profile: nosuch, the card has quick, full"),
+        ({"rules_version": 0}, f"RULES_VERSION 0, now {RULES_VERSION}"),
         ({"results_version": None, "source": None}, "kept by an earlier version of this package"),
         ({"source": "another", "results_version": 1}, f"card changed; RESULTS_VERSION 1, now {RESULTS_VERSION}"),
     ],
@@ -71,7 +72,10 @@ def test_the_run_and_the_board_read_the_same_cards():
     for name, card in SHIPPED.items():
         tags = compose.card_tags(card.option, "quick", [f"+study={card.option}", "profile=quick", "tracking.root=x"])
         assert tags[Tag.SOURCE] == card_source(card.content, "quick") and tags[Tag.SETTINGS] == "[]", name
-    assert compose.card_tags(None, "quick", ["+claim.id=a"]) == {Tag.SETTINGS: '["+claim.id=a"]'}
+    assert compose.card_tags(None, "quick", ["+claim.id=a"]) == {
+        Tag.SETTINGS: '["+claim.id=a"]',
+        Tag.RULES: str(RULES_VERSION),
+    }
     assert settings(["study.seeds=3", "executor=serial", "data.root=/x", "hydra.verbose=true"]) == ["study.seeds=3"]
 
 

@@ -448,7 +448,9 @@ def _broken(study: Study, evidence: Evidence) -> str:
         found = [judged(claim, sample).direction for sample in samples(claim, control, None, list(study.factors))]
         known = all(each == NOT_SUPPORTED for each in found)
         return (
-            "passed: what violates the claim is found to" if known else "failed: what violates the claim is not found"
+            "passed: what violates the claim is found to violate it"
+            if known
+            else "failed: what violates the claim is not found"
         )
     if claim.estimand == "importance_lead":
         return _held(claim, evidence.trials, control, list(study.factors))
@@ -494,7 +496,11 @@ def _same_arm(study: Study, evidence: Evidence) -> str:
     assert claim is not None and control is not None  # noqa: S101
     if claim.estimand in ("value", "mean"):
         cases = [judged(claim, sample).direction for sample in samples(claim, control, None, list(study.factors))]
-        return "passed: what must hold does" if set(cases) == {SUPPORTED} else "failed: what must hold is not found to"
+        return (
+            "passed: what must hold is found to hold"
+            if set(cases) == {SUPPORTED}
+            else "failed: what must hold is not found to"
+        )
     block = "block of seeds"
     names = ("own", "other")
     seeds = set(control["seed"])

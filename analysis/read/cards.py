@@ -7,7 +7,7 @@ from pathlib import Path
 import yaml
 
 from studies import contract
-from studies.record import RESULTS_VERSION, listed
+from studies.record import RESULTS_VERSION, RULES_VERSION, listed
 
 STUDIES = Path(__file__).parent.parent.parent / "conf" / "study"
 SHIPPED = STUDIES / "claims"
@@ -75,6 +75,8 @@ def stale(record: dict, card: Card | None) -> str:
         reasons.append("kept by an earlier version of this package")
     elif version != RESULTS_VERSION:
         reasons.append(f"RESULTS_VERSION {version}, now {RESULTS_VERSION}")
+    if (rules := record.get("rules_version", 1)) != RULES_VERSION:
+        reasons.append(f"RULES_VERSION {rules}, now {RULES_VERSION}")
     return "; ".join(reasons)
 
 

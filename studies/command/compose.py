@@ -22,7 +22,7 @@ from studies.contract import Tag
 from studies.design import grid
 from studies.design.claim import profile_values
 from studies.factors import data, limits, targets
-from studies.record import IDENTITY, StudyError, identity_parts, is_computed, listed, shown
+from studies.record import IDENTITY, RULES_VERSION, StudyError, identity_parts, is_computed, listed, shown
 
 CONF = Path(__file__).parent.parent.parent / "conf"
 SELF_REFERENCE = re.compile(r"\$\{(?!oc\.env:)")
@@ -229,7 +229,7 @@ def card_tags(option: str | None, profile: str, overrides: list[str]) -> dict[st
     Args:
         option: the study's, such as `claims/he_for_relu`; None for a claim of the command's own.
     """
-    tags = {Tag.SETTINGS: json.dumps(contract.settings(overrides))}
+    tags = {Tag.SETTINGS: json.dumps(contract.settings(overrides)), Tag.RULES: str(RULES_VERSION)}
     path = CONF / "study" / f"{option}.yaml"
     if option is None or not path.is_file():
         return tags
