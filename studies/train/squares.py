@@ -58,7 +58,10 @@ class Squares:
 
 def update_ratio(updates: list[tf.Tensor], weights: list[tf.Tensor]) -> tf.Tensor:
     """‖Δw‖ / ‖w‖ of all of them together, a scalar; not finite where a norm is above 1e19."""
-    moved, there = (tf.add_n([tf.nn.l2_loss(tensor) for tensor in tensors]) for tensors in (updates, weights))
+    # Not `add_n`, which begins with whichever input's buffer is free: the last bit then hangs on threads.
+    moved, there = (
+        tf.reduce_sum(tf.stack([tf.nn.l2_loss(tensor) for tensor in tensors])) for tensors in (updates, weights)
+    )
     return tf.math.divide_no_nan(tf.sqrt(moved), tf.sqrt(there))
 
 
