@@ -81,12 +81,7 @@ rules = mostly_right.flatmap(
 ) | st.dictionaries(factors, values, max_size=2)
 designs = {
     role: st.lists(factors, max_size=3, unique=True).flatmap(
-        lambda names, role=role: st.fixed_dictionaries(
-            {
-                name: st.lists(level_of(name), max_size=3) | (ranges if role == "nuisance" else st.nothing())
-                for name in names
-            }
-        )
+        lambda names: st.fixed_dictionaries({name: st.lists(level_of(name), max_size=3) | ranges for name in names})
     )
     for role in ("factors", "nuisance")
 } | {
@@ -97,6 +92,7 @@ designs = {
     "baseline": rules,
     "seeds": st.sampled_from([1, 3, [0, 7], [100], 10**9]),
     "draws": st.sampled_from([None, 0, 1, 3, 10**9]),
+    "points": st.sampled_from([None, 0, 1, 3, 10**9]),
     "extend": st.sampled_from([True, False, None, 1]),
     "tuning_seeds": st.sampled_from([2, [0], [100, 101], [], 10**9]),
     "metric": st.sampled_from(METRICS),
