@@ -46,8 +46,8 @@ def outlook(study: Study, evidence: Evidence, found: Verdict) -> Verdict:
         return replace(found, because=f"{found.because}: {notes[0]}; more seeds do not tell")
     samples = numbers(study, evidence, found.seeds)
     parts = [_open(claim, *pair, len(samples)) for pair in zip(samples, found.contexts, strict=True)]
-    lost = [each.whole == NOT_SUPPORTED for each in found.contexts]
-    seeds = _of_claim(claim, *zip(*[(some, gone) for some, gone in zip(parts, lost, strict=True) if some], strict=True))
+    open_ = [(some, each.whole == NOT_SUPPORTED) for some, each in zip(parts, found.contexts, strict=True) if some]
+    seeds = _of_claim(claim, open_)
     if not seeds <= power.MOST_SEEDS:
         words = "the estimate leans to neither side of the margin: no number of seeds will do"
         return replace(found, because=f"{found.because}; {words}")
@@ -57,22 +57,20 @@ def outlook(study: Study, evidence: Evidence, found: Verdict) -> Verdict:
     return replace(found, because=f"{found.because}; {words}", needed=seeds)
 
 
-def _of_claim(claim: Claim, contexts: tuple[list[Part], ...] = (), lost: tuple[bool, ...] = ()) -> float:
-    """The seeds that decide a claim by what is open in its contexts, which all have something.
+def _of_claim(claim: Claim, contexts: list[tuple[list[Part], bool]]) -> float:
+    """The seeds that decide a claim.
 
     Args:
-        lost: of each whether it can no longer bear the claim out.
+        contexts: those in which something is open: what, and whether they can no longer bear the claim out.
     """
     if not contexts:
         return np.inf
     if claim.kind != "existential":
-        return _of_all([part for parts in contexts for part in parts])
+        return _of_all([part for parts, _ in contexts for part in parts])
     for_it = [
-        max(seeds for _, seeds in parts)
-        for parts, gone in zip(contexts, lost, strict=True)
-        if not gone and all(side > 0 for side, _ in parts)
+        max(seeds for _, seeds in parts) for parts, lost in contexts if not lost and all(side > 0 for side, _ in parts)
     ]
-    return min(for_it) if for_it else max(map(_of_all, contexts))
+    return min(for_it) if for_it else max(_of_all(parts) for parts, _ in contexts)
 
 
 def _of_all(parts: list[Part]) -> float:
