@@ -8,7 +8,7 @@ import pytest
 from test_claims import frame, read, study
 
 from analysis.estimate import verdicts
-from analysis.estimate.outlook import outlook, sign_seeds
+from analysis.estimate.outlook import _of_claim, outlook, sign_seeds
 from analysis.estimate.verdicts import INCONCLUSIVE, Evidence
 
 FACTORS = {"optimizer": ("sgd", "adam")}
@@ -114,3 +114,9 @@ def test_the_sign_test_finds_a_share_with_so_many_seeds(share):
 def test_successes_are_planned_for_by_the_sign_test():
     wins = open_({"d": [0.4, 0.4, 0.4, 0.4, 0.4, -0.4]}, measure="success", target=0.6, metric="val_accuracy")
     assert wins.needed == sign_seeds(5 / 6, ALPHA)
+
+
+def test_an_existential_claim_does_not_wait_for_a_context_that_can_no_longer_bear_it_out():
+    claim = replace(read(factors=FACTORS), kind="existential")
+    assert _of_claim(claim, [([(1, 55.0)], True), ([(1, 80.0)], False)]) == 80
+    assert _of_claim(claim, [([(1, 55.0)], False), ([(1, 80.0)], False)]) == 55
