@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from studies.factors import data, images, targets
+from studies.factors import data, images, limits, targets
 from studies.factors.data import Dataset
 from studies.record import StudyError
 
@@ -83,6 +83,36 @@ def test_no_seed_moves_the_test_set_nor_a_validation_set_of_the_datas_own(datase
 def test_a_smaller_test_set_is_part_of_a_larger_one(dataset, one, other):
     less, more = sorted((one, other))
     assert set(split(dataset, 0, less).test) <= set(split(dataset, 0, more).test)
+
+
+@given(datasets(), st.data())
+def test_a_number_of_test_examples_leaves_the_other_parts_as_they_are(dataset, drawn):
+    whole = split(dataset, 0)
+    present = len(set(dataset.y[whole.test]))
+    less, more = sorted(drawn.draw(st.integers(present, len(whole.test))) for _ in range(2))
+    some, most = split(dataset, 0, test_size=less), split(dataset, 0, test_size=more)
+    assert len(some.test) == less and set(some.test) <= set(most.test) <= set(whole.test)
+    assert len(set(dataset.y[some.test])) == present
+    np.testing.assert_array_equal(some.train, whole.train)
+    np.testing.assert_array_equal(some.val, whole.val)
+    for size in (present - 1, len(whole.test) + 1):
+        with pytest.raises(
+            StudyError, match=rf"test_size={size}: expected {present}, .* to {len(whole.test)}, which is"
+        ):
+            split(dataset, 0, test_size=size)
+
+
+def test_a_setting_that_came_later_is_no_part_of_what_identifies_earlier_results(config):
+    """`data.test_size` came when there were stores of trials already."""
+    node = config()["data"]
+    assert node["test_size"] is None and data.LATER == {"test_size": None}
+    before = {name: value for name, value in node.items() if name != "test_size"}
+    for identity in (
+        lambda data_node: limits.identity(config() | {"data": data_node}),
+        lambda data_node: limits.graph(config() | {"data": data_node}),
+        lambda data_node: data.entry(data_node | {"content": ""})["digest"],
+    ):
+        assert identity(node) == identity(before) != identity(node | {"test_size": 50})
 
 
 @given(datasets(), st.integers(0, 99))

@@ -23,10 +23,14 @@ from studies.record import StudyError, content_key, listed, shown
 
 SETTINGS = (
     *("test_fraction", "validation_fraction"),
-    *("train_size", "label_noise", "imbalance", "standardize"),
+    *("train_size", "test_size", "label_noise", "imbalance", "standardize"),
     *("flip", "crop", "cutout"),
 )
 """What every dataset is asked for, whatever its source."""
+
+LATER = {"test_size": None}
+"""Settings that came when there were results already, and what they are where nothing is asked of them: then they are
+no part of what identifies data."""
 
 DIGITS = (178, 182, 177, 183, 181, 182, 181, 179, 174, 180)
 """How many examples each class of `digits` has: so that the driver need not read them."""
@@ -234,7 +238,8 @@ def entry(node: dict) -> dict[str, str]:
         StudyError: the file cannot be used any more.
     """
     target, content, place = node["_target_"], node["content"], node.get("path") or node.get("root")
-    settings = {name: value for name, value in node.items() if not (content and name in ("path", "root"))}
+    places = ("path", "root") if content else ()
+    settings = {n: value for n, value in node.items() if n not in places and not (n in LATER and value == LATER[n])}
     profile = {name: value for name, value in settings.items() if name != "_target_" and value != ""}
     if _pool(node):  # else nobody knows before it is read
         examples, shape = size(node)
@@ -273,11 +278,13 @@ def split(dataset: Dataset, node: dict, rng: np.random.Generator) -> Split:
     the data's own, or `validation_fraction` of the rest, which the seed draws. What is then left to train on is
     thinned: by `imbalance`, a class keeping `imbalance ** (-place / (classes - 1))` of its examples (Cui et al. 2019:
     the first all, the last 1 / imbalance), and to `train_size` examples of these, in the proportions that they have.
-    Every class keeps one. At one seed a smaller training set is part of a larger one.
+    Every class keeps one. At one seed a smaller training set is part of a larger one. Of the test set the first
+    `test_size` count, each class in proportion: they are part of a larger one, and the same for every seed.
 
     Raises:
-        StudyError: there is neither a test set nor a `test_fraction`; `train_size` is more than there are, or less
-            than one of each class; `label_noise` is of no example; `crop` or `cutout` may leave nothing of an image.
+        StudyError: there is neither a test set nor a `test_fraction`; `train_size` or `test_size` is more than there
+            are, or less than one of each class; `label_noise` is of no example; `crop` or `cutout` may leave nothing of
+            an image.
     """
     return Split(*_parts(dataset._pool, node, rng))
 
@@ -326,6 +333,10 @@ def _parts(pool: _Pool, node, rng) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
                 "data.test_fraction=null, and the data has no test set of its own: give a share, such as 0.2"
             )
         rest, test = _stratified(rest, y, node["test_fraction"], 2, pool.in_line)
+    if (test_size := node.get("test_size")) is not None:
+        test = test[np.argsort(y[test], kind="stable")]
+        sizes = np.unique(y[test], return_counts=True)[1]
+        test = _first(test, sizes, sizes, test_size, "test", "which is what there is to test on")
     if pool.fixed_val:
         rest, _ = _stratified(rest, y, 0, 1, rng.permutation)
     else:
@@ -352,22 +363,34 @@ def _check_augmentation(shape, node):
 
 
 def _thinned(train, y, imbalance, train_size):
-    """Some of `train`, whose classes follow one another, each in a random order: the first ones of each."""
+    """Some of `train`, whose classes follow one another, each in a random order."""
     sizes = np.unique(y, return_counts=True)[1]
-    counts = _profile(sizes, imbalance)
+    left = f"which is what is left to train on without validation, test and data.imbalance={imbalance:g}"
+    return _first(train, sizes, _profile(sizes, imbalance), train_size, "train", left)
+
+
+def _first(members, sizes, counts, most, name, left):
+    """The first ones of each class, whose members follow one another.
+
+    Args:
+        sizes: how many members each class has.
+        counts: how many of these are to be had.
+        most: so many of them all, each class in proportion; None for all.
+        name, left: of `data.NAME_size`, and what its greatest value is.
+    """
     place = np.concatenate([np.arange(size) for size in sizes])
     of = np.repeat(counts, sizes)
-    train, place, of = train[place < of], place[place < of], of[place < of]
-    if train_size is None:
-        return train
-    if not len(sizes) <= train_size <= len(train):
+    members, place, of = members[place < of], place[place < of], of[place < of]
+    if most is None:
+        return members
+    if not len(sizes) <= most <= len(members):
         raise StudyError(
-            f"data.train_size={train_size}: expected {len(sizes)}, one of each class, to {len(train)}, which is what "
-            f"is left to train on without validation, test and data.imbalance={imbalance:g}; null takes all"
+            f"data.{name}_size={most}: expected {len(sizes)}, one of each class, to {len(members)}, {left}; null takes "
+            f"all"
         )
     # Sainte-Laguë's apportionment in the order of its awards, after one for each: so each size is part of the next.
     awarded = np.argsort(np.where(place == 0, 0, (place + 0.5) / of), kind="stable")
-    return train[np.sort(awarded[:train_size])]
+    return members[np.sort(awarded[:most])]
 
 
 def _profile(sizes, imbalance):

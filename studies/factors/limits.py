@@ -5,9 +5,10 @@ Keras and the builders check their arguments too, but only in a worker, seconds 
 
 import math
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
+from studies.factors import data
 from studies.record import EPOCHS, SEED_STREAMS, StudyError, identity_parts, is_computed, listed, shown
 
 
@@ -207,6 +208,7 @@ class Group:
         built_with: the other parts that are needed to build it for a check; None: it is not built by itself.
         graph: what of it shapes the graph; None: nothing. All else enters it as tensors, or not at all.
         places: settings that say where a file is; its content counts instead.
+        later: settings that came when there were results already, and the value of each that is as it was before.
     """
 
     settings: dict[str, Callable] = field(default_factory=dict)
@@ -217,6 +219,7 @@ class Group:
     built_with: Callable[[dict], tuple[str, ...]] | None = None
     graph: Callable[[dict], object] | None = None
     places: tuple[str, ...] = ()
+    later: Mapping[str, object] = field(default_factory=dict)
 
 
 GROUPS: dict[str, Group] = {
@@ -224,9 +227,10 @@ GROUPS: dict[str, Group] = {
         targets={"studies.data": ("digits", "npz", "image_folder", "published")},
         graph=_all_but("label_noise", "standardize"),
         places=("path", "root"),
+        later=data.LATER,
         required=(
-            *("validation_fraction", "test_fraction", "train_size", "label_noise", "imbalance", "standardize"),
-            *("flip", "crop", "cutout"),
+            *("validation_fraction", "test_fraction", "train_size", "test_size", "label_noise", "imbalance"),
+            *("standardize", "flip", "crop", "cutout"),
         ),
         settings={
             "name": one_of("mnist", "fashion_mnist", "cifar10", "cifar100"),
@@ -236,6 +240,7 @@ GROUPS: dict[str, Group] = {
             "validation_fraction": number(above=0, below=1),
             "image_size": optional(whole(1)),
             "train_size": optional(whole(1)),
+            "test_size": optional(whole(1)),
             "label_noise": number(0, 1),
             "imbalance": number(1),
             "standardize": flag,
@@ -543,6 +548,8 @@ def identity(config: dict) -> dict:
     """What of a trial's config can change its numbers; the source of the user's own modules is of it too."""
     parts = {part: config[part] for part in identity_parts(config)}
     for part in parts:
+        later = GROUPS[part].later.items()
+        parts[part] = _all_but(*(name for name, before in later if parts[part].get(name) == before))(parts[part])
         if parts[part].get("content"):  # which counts wherever it is; else the place is all that tells data apart
             parts[part] = _all_but(*GROUPS[part].places)(parts[part])
     return parts | {"source": config["targets"].get("source", {})}
