@@ -414,3 +414,9 @@ def report(execution, frame, root) -> str:
 
     [found] = [each for each in load.executions(STUDY.name, root) if each.run_id == execution.parent]
     return report.report(found, frame, root).html
+
+
+def test_a_sweep_that_ended_before_there_was_a_database_makes_none(tmp_path):
+    """MLflow itself would take half a minute to make one, after Ctrl-C."""
+    writer.end_sweep(tmp_path, STUDY.name, "some", "KILLED", "| jobs |")
+    assert not list(tmp_path.iterdir())

@@ -88,7 +88,7 @@ def check_writable(root: str | Path, setting: str = "tracking.root") -> None:
         with tempfile.TemporaryFile(dir=root):
             pass
         database = root / "mlflow.db"
-        if not _has_content(database):
+        if not has_content(database):
             return
         with open(database, "r+b"):
             pass
@@ -154,7 +154,7 @@ def make(root: str | Path) -> None:
     root = Path(root).resolve()
     database, near = root / "mlflow.db", root / ".mlflow.db.new"
     with guarded(root), FileLock(root / ".mlflow.lock"):
-        if _has_content(database):
+        if has_content(database):
             return
         near.unlink(missing_ok=True)  # of a process that was killed
         try:
@@ -169,7 +169,8 @@ def make(root: str | Path) -> None:
             near.unlink(missing_ok=True)
 
 
-def _has_content(database: Path) -> bool:
+def has_content(database: Path) -> bool:
+    """Whether there is a database, and something in its file."""
     return database.exists() and (database.is_dir() or database.stat().st_size > 0)
 
 

@@ -347,6 +347,8 @@ def milliseconds(result: Result) -> int:
 
 def end_sweep(root: str | Path, study: str, sweep: str, status: str, table: str) -> None:
     """End a sweep's run among a study's, if it has one, and keep the table of its jobs in Markdown."""
+    if not database.has_content(Path(root) / "mlflow.db"):  # it was ended before there was any
+        return
     with guarded(root):
         store = opened(root, study)
         if run := store.sweep_run(sweep):
