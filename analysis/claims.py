@@ -2,9 +2,10 @@
 
 import io
 import json
+import shutil
 import sys
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from analysis.read import cards, runs
 from analysis.show import board
 from studies import contract
 from studies.contract import Tag
-from studies.record import RESULTS_VERSION, RULES_VERSION, Claim, Study, StudyError, listed
+from studies.record import PLACE, RESULTS_VERSION, RULES_VERSION, Claim, Study, StudyError, listed
 
 FILE = "verdict.json"
 """Its name among an execution's artifacts."""
@@ -33,7 +34,7 @@ PASSING = ("when", "seconds")
 """What of a record differs between two runs of a claim on one machine: all else is equal, but for a claim about seconds
 or milliseconds its numbers. Another machine has another `machine`, and last bits; another checkout another `commit`."""
 
-NO_RULE = ("id", "version", "quote", "kind", "positive", "negative", "prediction", "profile", "number", "chapter")
+NO_PART_OF_RULE = ("id", "version", "quote", "kind", "positive", "negative", "prediction", "profile", *PLACE)
 """Of a claim, what is no part of the rule that it is judged by."""
 
 
@@ -76,7 +77,8 @@ def _text(options) -> str:
     if options.format not in ("terminal", "markdown"):
         return board.board(records, options.format)
     some = any(record["verdict"] != NOT_RUN for record in records)
-    return "\n\n".join([board.board(records, options.format)] * some + remedies(records, options.root))
+    width = shutil.get_terminal_size().columns if options.to is None and sys.stdout.isatty() else None
+    return "\n\n".join([board.board(records, options.format, width)] * some + remedies(records, options.root))
 
 
 def rows(root: str | Path = "mlruns") -> list[dict]:
@@ -175,7 +177,22 @@ def _kept(root: str | Path) -> Iterator[tuple[load.Execution, dict]]:
             continue
         for execution in executions:
             if Tag.VERDICT in execution.tags:
-                yield execution, json.loads(load.text(execution, FILE, root))
+                yield execution, _read(execution, root)
+
+
+def _read(execution: load.Execution, root: str | Path) -> dict:
+    """A verdict as it was kept; what there is of it where its file is lost: an invalid one."""
+    try:
+        return json.loads(load.text(execution, FILE, root))
+    except StudyError as error:
+        claim = execution.study.claim
+        if claim is None:
+            raise
+        numbers = dict.fromkeys(("estimate", "low", "high"))
+        counts = dict.fromkeys(("seeds", "look", "trials", "failures", "seconds"), 0)
+        lists = {"looks": [], "contexts": [], "runs": [], "robustness": []}
+        said = {"verdict": verdicts.INVALID, "because": str(error), "scope": "", "when": "", "controls": {}}
+        return _of_card(claim) | _circumstances(execution.tags) | numbers | counts | lists | said
 
 
 def _refuse_no_store(root: str | Path) -> None:
@@ -203,8 +220,9 @@ def _recomputed(record: dict, execution: load.Execution, root: str | Path) -> li
         tuned = pd.read_json(io.StringIO(load.text(execution, "tuning.json", root)), orient="records")
     except StudyError:  # it does not tune
         tuned = None
-    found, evidence = judge(study, root, execution.arms, {}, tuned)
-    return _robustness(study, evidence, replace(found, controls=record["controls"]))
+    _, evidence = judge(study, root, execution.arms, {}, tuned)
+    found = verdicts.at(study, evidence, study.seeds[: record["seeds"]], record["controls"])
+    return _robustness(study, evidence, found)
 
 
 def _robustness(study: Study, evidence: Evidence, found: Verdict) -> list[dict]:
@@ -371,7 +389,7 @@ def _of_card(claim: Claim) -> dict:
         "profile": claim.profile,
         "estimand": board.estimand(claim),
         "claimed": board.claimed(claim),
-        "rule": {name: value for name, value in asdict(claim).items() if name not in NO_RULE},
+        "rule": {name: value for name, value in asdict(claim).items() if name not in NO_PART_OF_RULE},
         "prediction": claim.prediction,
     }
 

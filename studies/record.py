@@ -11,7 +11,7 @@ from typing import Any
 RESULTS_VERSION = 5
 """Goes up when a change to the code changes numbers: old and new results then never mix."""
 
-RULES_VERSION = 1
+RULES_VERSION = 2
 """Goes up when a change to the code changes what is concluded from the same numbers: verdicts are then made anew."""
 
 IDENTITY = (
@@ -182,6 +182,11 @@ class Claim:
     number: int | None = None
     chapter: str = ""
     beside: dict = field(default_factory=dict)
+
+    @property
+    def existential(self) -> bool:
+        """Whether it says that there is something: one context is enough for it; any other must hold in all."""
+        return self.kind == "existential"
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,7 @@ CURRENT = {
     "source": card_source(CARD.content, "quick"),
     "settings": [],
     "results_version": RESULTS_VERSION,
+    "rules_version": RULES_VERSION,
 }
 
 
@@ -100,8 +101,11 @@ def test_a_stale_verdict_never_stands_for_a_current_one(kept, tmp_path, capsys):
     [row] = kept("supported", 5, settings=["training.epochs=3"])
     assert row["command"] == f"python -m studies.run +study=claims/{NAME} tracking.root={tmp_path}"
     text = board.board([row], "terminal")
-    assert "stale, was supported: other settings: training.epochs=3; python -m studies.run" in text
+    assert "stale, was supported " in text and f"- {NAME}: other settings: training.epochs=3; python -m studies" in text
     assert text.endswith("\n1 stale")
+    narrow = board.board([row], "terminal", 60)
+    assert "scope" not in narrow.partition("Not shown")[0] and "stale, was supported" in narrow
+    assert "Not shown for want of room: scope, " in narrow and "Not shown" not in text
     [row] = kept("invalid", 3)
     assert (row["verdict"], row["stale"]) == ("invalid", "")
     [row] = kept("not supported", 2)
@@ -116,9 +120,22 @@ def test_a_stale_verdict_never_stands_for_a_current_one(kept, tmp_path, capsys):
     out = capsys.readouterr().out
     rest = [row["file"] for row in claims.rows(tmp_path) if row["verdict"] == "not run"]
     assert set(rest) == {card.option for name, card in SHIPPED.items() if name != NAME}
-    assert f"{len(rest)} not run" in out and "1 stale" in out and f"Stale: {NAME}." in out
+    assert f"quick: 1 not supported; {len(rest)} not run" in out and f"full: 1 stale; {len(rest)} not run" in out
+    assert f"{NAME} (full)" in out and f"Stale: {NAME}." in out
     assert f"python -m studies.run -m +study={','.join(rest)} tracking.root={tmp_path}\n" in out
     assert f"python -m studies.run +study=claims/{NAME} profile=full tracking.root={tmp_path}\n" in out
+
+
+def test_a_verdict_whose_file_is_lost_is_named_and_ends_nothing(kept, tmp_path):
+    [row] = kept("supported", 5)
+    [file] = tmp_path.rglob("verdict.json")
+    file.unlink()
+    [row] = [row for row in claims.rows(tmp_path) if row["name"] == "adam"]  # by the execution's own claim
+    assert row["verdict"] == "invalid" and "verdict.json" in row["because"]
+    for format in board.FORMATS:
+        assert "adam" in board.board([row], format)
+    [row] = kept("not supported", 6)
+    assert row["verdict"] == "not supported"
 
 
 def test_a_board_without_a_store_is_an_error_and_of_an_empty_one_a_word(tmp_path, capsys, monkeypatch):

@@ -491,6 +491,22 @@ def test_controls_must_find_the_broken_arm_and_no_difference_of_an_arm_to_itself
         assert found.decided  # no seed can mend it
 
 
+def test_a_broken_arm_must_be_found_in_every_context():
+    """A wide gap on one dataset says nothing of another."""
+    factors = {"data": ("digits", "mnist"), "optimizer": ("sgd", "adam")}
+    asked = study(replace(read(factors=factors), across=("data",)), factors, 6)
+    good = frame({"sgd": [0.5 + 0.01 * seed for seed in range(6)], "adam": [0.7 + 0.012 * seed for seed in range(6)]})
+    whole = pd.concat([good.assign(data=name, key=name + good["key"]) for name in factors["data"]], ignore_index=True)
+    broken, fine = frame({"adam": [0.1] * 6}), frame({"adam": [0.7 + 0.012 * seed for seed in range(6)]})
+
+    def outcome(on_mnist):
+        control = pd.concat([broken.assign(data="digits"), on_mnist.assign(data="mnist")], ignore_index=True)
+        return verdicts.verdict(asked, Evidence(whole, positive=control), 4).controls["positive"]
+
+    assert outcome(broken).startswith("passed: the broken arm's validation accuracy is 0.6")
+    assert outcome(fine).startswith("failed") and "at mnist" in outcome(fine)
+
+
 def test_equal_arms_are_told_apart_as_seldom_as_the_looks_allow():
     """.049 in either direction; by 1,000 studies in `make validate`."""
     found = claimed(0.0, np.random.default_rng(3), 200)
@@ -772,6 +788,31 @@ def test_an_effect_that_is_bought_with_accuracy_is_none(accuracies, direction):
     said = verdicts.judged(claim, found)
     assert said.direction == direction and (direction == SUPPORTED) == ("accuracy" not in said.note)
     assert verdicts.judged(replace(claim, guard=None), found).direction == SUPPORTED
+
+
+def test_what_is_paid_alike_at_every_seed_is_judged_by_signs():
+    """No spread is no certainty: of two seeds nothing is known, and a guard that is met to the bit is not exceeded."""
+    factors = {"optimizer": ("sgd", "adam")}
+    claim = read(factors=factors, guard=0.005, measure="train_accuracy", direction="above")
+
+    def said(paid, seeds):
+        made = frame({"sgd": [0.9] * seeds, "adam": [0.9 - paid] * seeds})
+        gained = made.assign(train_accuracy=(made["optimizer"] == "adam") * (0.1 + 0.001 * made["seed"]))
+        [found] = estimands.samples(claim, gained, None, ["optimizer"])
+        return verdicts.judged(claim, found)
+
+    assert [said(0.0, seeds).direction for seeds in (3, 6)] == [INCONCLUSIVE, SUPPORTED]
+    assert said(0.0, 3).p_for == 1 / 8
+    assert said(0.1, 6).direction == NOT_SUPPORTED
+    assert said(np.float64(np.float32(0.9) - np.float32(0.895)), 6).direction == INCONCLUSIVE
+
+
+def test_signs_are_said_to_be_signs():
+    """Differences all alike have no interval beyond the margin."""
+    claim = read(factors={"optimizer": ("sgd", "adam")})
+    [found] = estimands.samples(claim, frame({"sgd": [0.5] * 4, "adam": [0.51] * 4}), None, ["optimizer"])
+    said = verdicts.judged(claim, found)
+    assert said.by_signs and said.direction == INCONCLUSIVE and said.note.startswith("all differences alike")
 
 
 def test_no_gap_at_all_is_below_any_share_of_one():

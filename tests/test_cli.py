@@ -130,6 +130,7 @@ def assert_one_paragraph(answer, *words):
         ),
         (["study.figures=[loss_by_rate, loss_by_rate]"], "a figure twice", "leave one out"),
         ([STUDY, "study.baseline={initializer: ones}"], "study.baseline.initializer=ones", "glorot_uniform"),
+        (["+study=claims/gpt3_month"], "there is no such option (perhaps claims/gpt3_months)", "claims/gpt3_scale"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )

@@ -80,7 +80,7 @@ def samples(
     known = measured(claim, trials, epochs)
     across = by if claim.estimand in ("value", "mean") else list(claim.across)
     found = []
-    for levels, part in _contexts(known, across):
+    for levels, part in each_context(known, across):
         if claim.beside and matching(part, claim.beside).all():
             continue
         sides, both = baselines(claim, part, by), _set_beside(claim, known, levels, part)
@@ -103,7 +103,7 @@ def _set_beside(claim: Claim, known: pd.DataFrame, levels: dict, part: pd.DataFr
 
 def baselines(claim: Claim, trials: pd.DataFrame, by: list[str]) -> list[dict]:
     """The rules of what the arms `of` are set against in turn: of an existential claim each arm by itself."""
-    if claim.kind != "existential" or not claim.against:
+    if not claim.existential or not claim.against:
         return [claim.against]
     own = [factor for factor in by if factor not in claim.across]
     rows = trials.loc[matching(trials, claim.against), own].itertuples(index=False)
@@ -123,7 +123,7 @@ def measured(claim: Claim, trials: pd.DataFrame, epochs: pd.DataFrame | None) ->
         epochs: theirs, for a time to target.
     """
     # Each context by itself: what a failure scores on one dataset is nothing of another's.
-    parts = [_measured(claim, part, epochs) for _, part in _contexts(trials, list(claim.across))]
+    parts = [_measured(claim, part, epochs) for _, part in each_context(trials, list(claim.across))]
     return pd.concat(parts).loc[trials.index] if parts else trials.assign(value=np.nan, censored=False)
 
 
@@ -154,7 +154,7 @@ def _ahead(claim: Claim, part: pd.DataFrame) -> np.ndarray:
     return (means[0] - means[1]).to_numpy(float)
 
 
-def _contexts(measured: pd.DataFrame, across: list[str]) -> Iterator[tuple[dict, pd.DataFrame]]:
+def each_context(measured: pd.DataFrame, across: list[str]) -> Iterator[tuple[dict, pd.DataFrame]]:
     """Each combination of levels that there is, in order of appearance, and its rows."""
     keys = [tuple(as_level(level) for level in row) for row in measured[across].itertuples(index=False)]
     for key in dict.fromkeys(keys):
@@ -428,7 +428,7 @@ def matching(frame: pd.DataFrame, rule: dict) -> np.ndarray:
     found = np.full(len(frame), True)
     for factor, levels in rule.items():
         wanted = [as_level(level) for level in levels]
-        found &= np.array([as_level(level) in wanted for level in frame[factor]], bool)
+        found &= np.array([as_level(level) in wanted for level in frame[factor].tolist()], bool)
     return found
 
 

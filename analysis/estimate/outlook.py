@@ -65,7 +65,7 @@ def _of_claim(claim: Claim, contexts: list[tuple[list[Part], bool]]) -> float:
     """
     if not contexts:
         return np.inf
-    if claim.kind != "existential":
+    if not claim.existential:
         return _of_all([part for parts, _ in contexts for part in parts])
     for_it = [
         max(seeds for _, seeds in parts) for parts, lost in contexts if not lost and all(side > 0 for side, _ in parts)
@@ -81,7 +81,7 @@ def _of_all(parts: list[Part]) -> float:
 
 def _open(claim: Claim, sample: Sample, found: Judged, contexts: int) -> list[Part]:
     """What is open in a context; at the worst of Holm's alphas where that rule is of one context among several."""
-    alone = 1 if claim.kind == "existential" else -1
+    alone = 1 if claim.existential else -1
     alphas = {side: claim.alpha_look / (contexts if side == alone else 1) for side in (-1, 1)}
     known = np.isfinite(sample.numbers).all() and not sample.bounds.any() and len(sample.numbers) > 1
     parts = []

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from analysis.estimate.estimands import CLOCKS, GAPS, matching
+from analysis.estimate.intervals import sign_p
 from analysis.estimate.verdicts import INVALID, Evidence, Verdict, at, combined, deciding
 from studies.record import METRICS, Claim, Study, StudyError, arm_label
 
@@ -40,13 +41,14 @@ def robustness(study: Study, evidence: Evidence, found: Verdict) -> list[Changed
 
     All are judged at one look, at the seeds that the verdict is by, by the card's own rule and alpha. Controls are not
     judged anew: what they came to stands. A change that the claim does not allow (a computed quantity has no other
-    metric, one seed no half) is left out, and so is everything of a verdict that is none, and of the lead of an
-    importance, whose refits take a minute a change, all but leaving a context out.
+    metric, one seed no half) is left out, and so is half of the seeds where so few can decide nothing; everything of a
+    verdict that no change could alter, since it is none or a control failed; and of the lead of an importance, whose
+    refits take a minute a change, all but leaving a context out.
 
     Args:
         found: the verdict that the evidence came to.
     """
-    if found.verdict == INVALID:
+    if found.verdict == INVALID or not all(outcome.startswith("passed") for outcome in found.controls.values()):
         return []
     if study.claim and study.claim.estimand == "importance_lead":
         return [_changed(study.claim, change, new) for change, new in _fewer(study.claim, found)]
@@ -59,6 +61,9 @@ def robustness(study: Study, evidence: Evidence, found: Verdict) -> list[Changed
         except StudyError:  # nothing is left to set against each other
             continue
         assert asked.claim is not None  # noqa: S101
+        least = sign_p(len(seeds), len(seeds))  # that so many seeds can give
+        if len(seeds) < len(found.seeds) and least > asked.claim.alpha_look and any(c.by_signs for c in new.contexts):
+            continue
         rows.append(_changed(asked.claim, change, new))
     return rows
 

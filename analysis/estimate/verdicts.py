@@ -13,16 +13,13 @@ import pandas as pd
 from scipy.special import stdtr
 
 from analysis.estimate.comparison import scored
-from analysis.estimate.estimands import Sample, baselines, in_unit, is_ratio, matching, samples
+from analysis.estimate.estimands import Sample, baselines, each_context, in_unit, is_ratio, matching, samples
 from analysis.estimate.importance import REFITS_OF_CONTROL, lead
 from analysis.estimate.intervals import RESOLUTION, holm, sign_p, t_interval
 from analysis.estimate.measure import measure
-from studies.record import Claim, Study, short
+from studies.record import Claim, Study, arm_label, short
 
 SUPPORTED, NOT_SUPPORTED, INCONCLUSIVE, INVALID = "supported", "not supported", "inconclusive", "invalid"
-
-EXISTENTIAL = "existential"
-"""The kind of claim that one context is enough for; any other must hold in all."""
 
 ALPHA_CONTROL = 0.05
 """One-sided, of the test that a broken arm is worse."""
@@ -50,6 +47,7 @@ class Judged:
         p_inside: as p_outside, that the truth is not inside the band.
         numbers: of each seed, or each trial of `value`, what it is judged by, in the unit of the margin, and its bound,
             see `estimands.Sample`: triples of seed, number, bound.
+        by_signs: whether the direction was judged by the exact sign test.
     """
 
     context: str
@@ -66,6 +64,7 @@ class Judged:
     p_for: float = np.nan
     p_inside: float = np.nan
     numbers: tuple[tuple[int, float, float], ...] = ()
+    by_signs: bool = False
 
     @property
     def whole(self) -> str:
@@ -173,7 +172,7 @@ def numbers(study: Study, evidence: Evidence, seeds: tuple[int, ...], estimand: 
 def deciding(claim: Claim, found: Verdict) -> Judged | None:
     """The context that a short form names: the one that bears the claim out least; an existential one, most."""
     order, sign = (NOT_SUPPORTED, INCONCLUSIVE, SUPPORTED), {"above": 1, "below": -1}.get(claim.direction, 0)
-    best = claim.kind == EXISTENTIAL
+    best = claim.existential
 
     def standing(each: Judged) -> tuple[int, float]:
         unknown = -np.inf if best else np.inf
@@ -199,6 +198,7 @@ def judged(claim: Claim, sample: Sample) -> Judged:
     n = len(values)
     low, high = t_interval(known) if len(known) == n else (np.nan, np.nan)
     for_it, against, note = _directed(claim, sample)
+    by_signs = bool(note) and n > 1
     direction = (
         SUPPORTED if for_it <= claim.alpha_look else NOT_SUPPORTED if against <= claim.alpha_look else INCONCLUSIVE
     )
@@ -207,42 +207,54 @@ def judged(claim: Claim, sample: Sample) -> Judged:
     estimate, low, high = (float(in_unit(claim, number)) for number in (estimate, low, high))
     least, most = t_interval(known, 1 - 2 * claim.alpha_look) if len(known) == n else (np.nan, np.nan)
     magnitude = _magnitude(claim, float(in_unit(claim, least)), float(in_unit(claim, most)))
-    if direction == INCONCLUSIVE and not low <= claim.margin <= high and np.isfinite(low):
+    if direction == INCONCLUSIVE and not note and not low <= claim.margin <= high:
         note = f"beyond the margin at 95 %, and not at the {100 - 200 * claim.alpha_look:.1f} % of a look"
     if claim.direction == "within":
         direction = magnitude
     if direction == SUPPORTED and claim.guard is not None:
+        bought, unpaid = _bought(claim, sample.ahead)
         direction, note = _guarded(claim, sample.ahead, note)
-        for_it = np.fmax(for_it, _p_bought(claim, sample.ahead))
-        against = 1 - _p_bought(claim, sample.ahead) if direction == NOT_SUPPORTED else against
+        for_it = np.fmax(for_it, bought)
+        against = unpaid if direction == NOT_SUPPORTED else against
     inside, outside = _banded(claim, known) if len(known) == n > 1 else (np.nan, np.nan)
     some = values[~np.isnan(bounds)] if claim.of else np.empty(0)
     leads = float((np.mean(some > 0) + np.mean(some >= 0)) / 2) if len(some) else np.nan
     found = Judged(sample.context, estimate, low, high, n, direction, magnitude, against)
-    found = replace(found, p_for=float(for_it), p_outside=outside, p_inside=inside)
+    found = replace(found, p_for=float(for_it), p_outside=outside, p_inside=inside, by_signs=by_signs)
     return replace(found, note=note, leads=leads, numbers=_numbers(claim, sample))
 
 
 def _guarded(claim: Claim, ahead: np.ndarray, note: str) -> tuple[str, str]:
-    """What is left of a support by the one-sided t test that no more accuracy than the guard was paid for it."""
-    p = _p_bought(claim, ahead)
-    if np.isnan(p):
+    """What is left of a support by the one-sided test that no more accuracy than the guard was paid for it."""
+    bought, unpaid = _bought(claim, ahead)
+    if np.isnan(bought):
         return INCONCLUSIVE, f"what it costs in {claim.metric} is not known"
     said = f"{claim.metric} changes by {ahead.mean():+.4f}"
-    if p <= claim.alpha_look:
+    if bought <= claim.alpha_look:
         return SUPPORTED, note
-    if 1 - p <= claim.alpha_look:
+    if unpaid <= claim.alpha_look:
         return NOT_SUPPORTED, f"bought with accuracy: {said}, more than {claim.guard:g} is allowed"
     return INCONCLUSIVE, f"whether it is bought with accuracy is open: {said}, {claim.guard:g} is allowed"
 
 
-def _p_bought(claim: Claim, ahead: np.ndarray) -> float:
-    """One-sided, that more accuracy than the guard is paid; NaN where that is not known."""
-    room, n = ahead + (claim.guard or 0.0), len(ahead)
-    if n < 2 or not np.isfinite(room).all():
-        return np.nan
-    error, mean = room.std(ddof=1) / np.sqrt(n), room.mean()
-    return float(stdtr(n - 1, -mean / error)) if error else 0.5 - 0.5 * float(np.sign(mean))
+def _bought(claim: Claim, ahead: np.ndarray) -> tuple[float, float]:
+    """One-sided, that more accuracy than the guard is paid, and that no more is; NaN where that is not known."""
+    if len(ahead) < 2 or not np.isfinite(ahead).all():
+        return np.nan, np.nan
+    return _beyond_zero(ahead + (claim.guard or 0.0), RESOLUTION * max(1.0, np.abs(ahead).max()))
+
+
+def _beyond_zero(values: np.ndarray, slack: float) -> tuple[float, float]:
+    """One-sided, that the truth is not above zero, and not below: by Student's test, of values alike by the sign test.
+
+    Args:
+        slack: values that differ by less do so by rounding.
+    """
+    n = len(values)
+    if np.ptp(values) > slack:
+        t = values.mean() / (values.std(ddof=1) / np.sqrt(n))
+        return float(stdtr(n - 1, -t)), float(stdtr(n - 1, t))
+    return sign_p(int((values > slack).sum()), n), sign_p(int((values < -slack).sum()), n)
 
 
 def combined(claim: Claim, contexts: list[Judged], seeds: tuple[int, ...], controls: dict[str, str]) -> Verdict:
@@ -252,7 +264,7 @@ def combined(claim: Claim, contexts: list[Judged], seeds: tuple[int, ...], contr
     the contexts, each of which is one more chance; it is not supported if it does not hold in every one of them. Any
     other claim must hold in each context, and a contradiction in any must hold after Holm's rule.
     """
-    exists = claim.kind == EXISTENTIAL
+    exists = claim.existential
     if claim.estimand != "value":
         contexts = _corrected(claim, contexts, SUPPORTED if exists else NOT_SUPPORTED)
     directions, over = [each.direction for each in contexts], _any if exists else _together
@@ -396,8 +408,7 @@ def _directed(claim: Claim, sample: Sample) -> tuple[float, float, str]:
     slack = RESOLUTION * scale
     paired = claim.measure == "success" and claim.estimand == "difference"  # McNemar's test, which is no t test's case
     if np.isfinite(values).all() and (bounds == 0).all() and np.ptp(values) > slack and not paired:
-        t = values.mean() / (values.std(ddof=1) / np.sqrt(n))
-        return float(stdtr(n - 1, -t)), float(stdtr(n - 1, t)), ""
+        return *_beyond_zero(values, slack), ""
     ahead, behind = int(((values > slack) & (bounds >= 0)).sum()), int(((values < -slack) & (bounds <= 0)).sum())
     unknown, cut = int(np.isnan(bounds).sum()), int((np.abs(bounds) == 1).sum())
     where = "as they diverged" if claim.measure.startswith("update_ratio") else "at the budget"
@@ -448,23 +459,14 @@ def _broken(study: Study, evidence: Evidence) -> str:
         found = [judged(claim, sample).direction for sample in samples(claim, control, None, list(study.factors))]
         known = all(each == NOT_SUPPORTED for each in found)
         return (
-            "passed: what violates the claim is found to violate it"
+            "passed: an input that violates the claim is found to violate it"
             if known
-            else "failed: what violates the claim is not found"
+            else "failed: an input that violates the claim is not found to violate it"
         )
     if claim.estimand == "importance_lead":
         return _held(claim, evidence.trials, control, list(study.factors))
-    own = evidence.trials[matching(evidence.trials, claim.of) & evidence.trials["seed"].isin(control["seed"])]
-    both = pd.concat([own.assign(broken=False), control.assign(broken=True)], ignore_index=True)
-    both["value"] = scored(both, claim.metric)
-    table = both.pivot_table(index="seed", columns="broken", values="value").dropna()
-    gap = (table[False] - table[True]).to_numpy() * measure(claim.metric).better
-    n = len(gap)
-    spread = n > 1 and np.ptp(gap) > 0
-    t = gap.mean() / (gap.std(ddof=1) / np.sqrt(n)) if spread else 0.0
-    p = float(stdtr(n - 1, -t)) if spread else sign_p(int((gap > 0).sum()), n)
-    outcome = f"the broken arm's {claim.metric} is {gap.mean():.4f} worse over {n} seeds (p {p:.1g})"
-    if p > ALPHA_CONTROL:
+    outcome, worse = _worse(claim, evidence.trials, control)
+    if not worse:
         return f"failed: {outcome}"
     rest = evidence.trials[evidence.trials["seed"].isin(control["seed"])]
     rest = rest[~matching(rest, claim.of)] if claim.of else rest[:0]
@@ -476,6 +478,23 @@ def _broken(study: Study, evidence: Evidence) -> str:
     if fooled and claim.direction != "within":
         return f"failed: the broken arm bears the claim out{f' at {fooled[0]}' if fooled[0] else ''}"
     return f"passed: {outcome}"
+
+
+def _worse(claim: Claim, trials: pd.DataFrame, control: pd.DataFrame) -> tuple[str, bool]:
+    """By how much a broken arm is worse than itself, where by least; whether it is so in every context."""
+    own = trials[matching(trials, claim.of) & trials["seed"].isin(control["seed"])]
+    both = pd.concat([own.assign(broken=False), control.assign(broken=True)], ignore_index=True)
+    both["value"] = scored(both, claim.metric)
+    found = []
+    for levels, part in each_context(both, list(claim.across)):
+        table = part.pivot_table(index="seed", columns="broken", values="value").dropna()
+        gap = (table[False] - table[True]).to_numpy() * measure(claim.metric).better
+        p, _ = _beyond_zero(gap, RESOLUTION * max(1.0, np.abs(gap).max(initial=0))) if len(gap) > 1 else (1.0, 1.0)
+        found.append((p, gap.mean() if len(gap) else np.nan, len(gap), arm_label(levels) if levels else ""))
+    p, gap, n, where = max(found)
+    at = f" at {where}, where it is clear least" if len(found) > 1 else ""
+    name = claim.metric.replace("val_", "validation ").replace("_", " ")
+    return f"the broken arm's {name} is {gap:.3f} worse over {n} seeds{at} (p {p:.1g})", p <= ALPHA_CONTROL
 
 
 def _held(claim: Claim, trials: pd.DataFrame, control: pd.DataFrame, by: list[str]) -> str:
@@ -497,9 +516,9 @@ def _same_arm(study: Study, evidence: Evidence) -> str:
     if claim.estimand in ("value", "mean"):
         cases = [judged(claim, sample).direction for sample in samples(claim, control, None, list(study.factors))]
         return (
-            "passed: what must hold is found to hold"
+            "passed: an input of which the claim must hold is found to bear it out"
             if set(cases) == {SUPPORTED}
-            else "failed: what must hold is not found to"
+            else "failed: an input of which the claim must hold is not found to bear it out"
         )
     block = "block of seeds"
     names = ("own", "other")

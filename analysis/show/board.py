@@ -16,6 +16,9 @@ CONTROLS = "Controls are not judged anew under a change: what they came to stand
 
 COLUMNS = ("", "claim", "verdict", "robust", "estimate", "claimed", "predicted", "seeds", "trials", "scope")
 
+SPARED = ("scope", "predicted", "trials", "robust", "claimed", "seeds")
+"""Columns that a terminal without room for all goes without, the first ones first."""
+
 
 def estimand(claim: Claim) -> str:
     """What is estimated, in words: `ratio of time_to_target, adam / sgd`."""
@@ -47,8 +50,10 @@ def scope(study: Study, trials: pd.DataFrame, settings: Mapping[str, object] | N
     across = [f"{factor.rpartition('.')[2]} {listed(dict.fromkeys(trials[factor]))}" for factor in claim.across]
     epochs = [f"{at['epochs']} epochs"] if at["epochs"] else []
     drawn = [points(study, claim.along)] if study.sampled else []
-    parts = [*filter(None, (at["data"], at["model"])), *across, *drawn, *epochs, f"{trials['seed'].nunique()} seeds"]
-    return f"{', '.join(parts)}; {claim.profile} profile"
+    count = trials["seed"].nunique()
+    seeds = [f"{count} seeds"] * (count > 1 or claim.estimand != "value")  # what does not hang on chance has one
+    parts = [*filter(None, (at["data"], at["model"])), *across, *drawn, *epochs, *seeds]
+    return "; ".join(filter(None, (", ".join(parts), f"{claim.profile} profile")))
 
 
 def setting(study: Study, trials: pd.DataFrame, settings: Mapping[str, object] | None = None) -> dict:
@@ -101,8 +106,12 @@ def said(study: Study, found: Verdict) -> list[str]:
     return lines
 
 
-def board(records: list[dict], format: str) -> str:
-    """The board: one row a claim; in HTML a page that tells of each."""
+def board(records: list[dict], format: str, width: int | None = None) -> str:
+    """The board: one row a claim; in HTML a page that tells of each.
+
+    Args:
+        width: letters that a terminal has room for; None: for all.
+    """
     if format == "json":
         return json.dumps(records, indent=2)
     if format == "html":
@@ -110,10 +119,23 @@ def board(records: list[dict], format: str) -> str:
 
         return story.page(records)
     frame = pd.DataFrame([_row(record) for record in records], columns=list(COLUMNS))
-    table = frame.to_markdown(index=False, tablefmt="github" if format == "markdown" else "simple")
-    lines = [f"- {record['name']}: {told}" for record in records if (told := sentences.disagreement(record))]
-    differ = ["\n".join(("It depends:", "", *lines))] if lines else []
-    return "\n\n".join((table, *differ, counted(records)))
+    table = _table(frame, width) if format == "terminal" else frame.to_markdown(index=False, tablefmt="github")
+    parts = [table]
+    for head, tell in {"It depends": sentences.disagreement, "Open": _open, "Stale": _old}.items():
+        lines = [f"- {_named(record)}: {told}" for record in records if (told := tell(record))]
+        parts += ["\n".join((f"{head}:", "", *lines))] * bool(lines)
+    return "\n\n".join((*parts, counted(records)))
+
+
+def _table(frame: pd.DataFrame, width: int | None) -> str:
+    """The rows, without the columns that there is no room for."""
+    gone: list[str] = []
+    while True:
+        table = frame.drop(columns=gone).to_markdown(index=False, tablefmt="simple")
+        if width is None or len(gone) == len(SPARED) or max(map(len, table.splitlines())) <= width:
+            break
+        gone.append(SPARED[len(gone)])
+    return table + f"\n\nNot shown for want of room: {listed(gone)}. --format markdown has all." * bool(gone)
 
 
 def short_form(records: list[dict]) -> str:
@@ -122,7 +144,7 @@ def short_form(records: list[dict]) -> str:
     rows = [
         (
             "" if record.get("number") is None else record["number"],
-            record["quote"] + f" ({record['name']})" * (quotes.count(record["quote"]) > 1),
+            record["quote"] + f" ({_named(record)})" * (quotes.count(record["quote"]) > 1),
             f"{sentences.SYMBOLS[sentences.standing(record)]} {_standing(record)}",
             sentences.came_to(record),
             sentences.scope(record).removesuffix("; quick profile"),
@@ -135,9 +157,15 @@ def short_form(records: list[dict]) -> str:
 
 
 def counted(records: list[dict]) -> str:
-    """How many claims have which verdict: `9 supported; 3 not run`."""
-    verdicts = [sentences.standing(record) for record in records]
-    return "; ".join(f"{verdicts.count(name)} {name}" for name in sentences.SYMBOLS if name in verdicts)
+    """How many claims have which verdict, `9 supported; 3 not run`, each profile by itself if there are several."""
+    profiles = dict.fromkeys(record.get("profile", "") for record in records if record["verdict"] != sentences.NOT_RUN)
+    parts = []
+    for profile in profiles or ("",):
+        some = [record for record in records if record.get("profile", profile) == profile]
+        verdicts = [sentences.standing(record) for record in some]
+        said = "; ".join(f"{verdicts.count(name)} {name}" for name in sentences.SYMBOLS if name in verdicts)
+        parts.append(f"{profile}: {said}" if len(profiles) > 1 else said)
+    return "\n".join(parts)
 
 
 def _piped(cells: Iterable[object]) -> str:
@@ -199,11 +227,11 @@ def _interval(numbers: dict) -> str:
 def _row(record: dict) -> tuple:
     number = "" if record.get("number") is None else record["number"]
     if record["verdict"] == sentences.NOT_RUN:
-        return (number, record["name"], f"not run: {record['command']}", *[""] * (len(COLUMNS) - 3))
+        return (number, record["name"], sentences.NOT_RUN, *[""] * (len(COLUMNS) - 3))
     return (
         number,
-        record["name"],
-        _verdict(record),
+        _named(record),
+        f"stale, was {record['verdict']}" if record.get("stale") else _standing(record),
         robust(record),
         _interval(record),
         record["claimed"],
@@ -214,12 +242,20 @@ def _row(record: dict) -> tuple:
     )
 
 
-def _verdict(record: dict) -> str:
-    """With why it is inconclusive and what it would take; or what is not current of it, and how it is run anew."""
-    if not record.get("stale"):
-        why = record.get("because") if record["verdict"] == INCONCLUSIVE else ""
-        return f"{_standing(record)}: {why}" if why else _standing(record)
-    return f"stale, was {record['verdict']}: {record['stale']}; {record.get('command', '')}".removesuffix("; ")
+def _named(record: dict) -> str:
+    """A claim's name, with its profile if that is not the quick one."""
+    profile = record.get("profile", "")
+    return f"{record['name']} ({profile})" if profile not in ("", "quick") else record["name"]
+
+
+def _open(record: dict) -> str:
+    """Why a current verdict is inconclusive, and what it would take."""
+    return "" if record.get("stale") or record["verdict"] != INCONCLUSIVE else record.get("because", "")
+
+
+def _old(record: dict) -> str:
+    """What is not current of a verdict, and how it is made anew."""
+    return f"{record['stale']}; {record.get('command', '')}".removesuffix("; ") if record.get("stale") else ""
 
 
 def claimed(claim: Claim) -> str:

@@ -36,6 +36,8 @@ def forest(record: dict) -> Drawn | None:
         return None
     predicted = _predicted(record)
     scale = _scale_of(rule, contexts, predicted)
+    if predicted is not None and scale.log and predicted <= 0:  # which such an axis has no place for
+        predicted = None
     top, bottom = 36, 36 + ROW * len(contexts) + 4
     parts = _ground(rule, scale, top, bottom)
     parts += drawing.axis(scale, top, bottom, lambda number: _tick(rule, number), sentences.unit(rule).strip())

@@ -29,7 +29,7 @@ MEASURES = {
     "months": "training time",
     "millions": "number of weights",
     "billions": "number of weights",
-    "share": "share of the whole",
+    "share": "share that the claim is about",
 }
 """Of a trial, in plain words; other names are told by `quantity`."""
 
@@ -41,6 +41,12 @@ UNITS = {
     "seconds_to_target": " s",
 }
 """Of measures that are no shares, where it is not the bare number."""
+
+TOLD_ALONE = (
+    *("data", "model", "optimizer", "initializer", "schedule", "regularizer", "pruning", "clipping"),
+    *("activation", "layer", "network", "reading"),
+)
+"""Settings whose levels say what they are."""
 
 MOST_NAMED = 4
 """Contexts that a sentence lists."""
@@ -115,7 +121,8 @@ def finding(record: dict) -> str:
         said = " to ".join(f"{word} ({place(end['context'])})" for (word, _), end in zip(words, ends, strict=True))
     else:
         said = words[0][0] + (f" in each of {len(known)} cases" if len(known) > 1 else "")
-    worst = "at worst " if rule["estimand"] == "value" and max(each["n"] for each in known) > 1 else ""
+    varies = any(each["low"] != each["high"] for each in known)
+    worst = "at worst " if rule["estimand"] == "value" and varies else ""
     told = template(rule).format(amount=worst + said, link=words[-1][1])
     return f"{told}; it has to be {had_to_be(rule)}"
 
@@ -180,6 +187,21 @@ def came_to(record: dict) -> str:
     return f"{amount(rule, record['estimate'])}{' ' * bool(interval)}{interval}{where}"
 
 
+def heading(record: dict) -> str:
+    """What is estimated, as the head of a figure: `Training time to the target: adam against sgd`."""
+    rule = record["rule"]
+    what, along = quantity(rule["measure"]), _along(rule)
+    words = {
+        "slope": f"{what}: gain per doubling of the {along}",
+        "spread_ratio": f"how much {what} varies with the {along}",
+        "stable_ratio": f"largest {along} that still trains",
+        "ends_ratio": f"{what}, far from the best {along}",
+        "importance_lead": f"how far the {along} leads in importance",
+    }.get(rule["estimand"], what)
+    sides = f": {arms(rule['of'])} against {arms(rule['against'])}" if rule["of"] else ""
+    return f"{words[0].upper()}{words[1:]}{sides}"
+
+
 def literature(record: dict) -> tuple[str, str, bool | None]:
     """What is predicted, by whom, and whether what was measured agrees; None where that cannot be told by a number."""
     prediction = record.get("prediction") or {}
@@ -201,7 +223,7 @@ def literature(record: dict) -> tuple[str, str, bool | None]:
 
 def _agrees(rule: dict, value: float, contexts: list[dict]) -> bool | None:
     """Whether a predicted number lies in the intervals: in all, in none; None for some, or where there are none."""
-    room = NEARLY * abs(value) or abs(rule["margin"]) / 10
+    room = NEARLY * abs(value) or abs(rule["margin"]) / 10 or NEARLY * is_share(rule["measure"])
     inside = {c["low"] - room <= value <= c["high"] + room for c in contexts if c["low"] is not None}
     if rule["estimand"] == "value" and True in inside:  # a prediction is of one of them
         return True
@@ -233,7 +255,10 @@ def _setting(name: str, level: str) -> str:
         return name
     if level == "false":
         return f"not {name}"
-    return level if name in ("data", "model", "optimizer") else f"{name} {level.removesuffix('.0')}"
+    if name in TOLD_ALONE:
+        return level
+    level = level.removesuffix(".0")
+    return f"{level} {name}" if name.endswith("s") else f"{name} {level}"  # 64 inputs, but depth 8
 
 
 def quantity(name: str) -> str:
@@ -250,8 +275,18 @@ def quantity(name: str) -> str:
 
 
 def arms(rule: dict) -> str:
-    """The arms that a rule means: `adam`, `batch normalization`, `l1 0.003`, `triangular or triangular2`."""
+    """The arms that a rule means: `adam`, `batch normalization`, `l1 0.003`, `triangular or triangular2`.
+
+    An option is not named beside its settings, nor a strength of 0 beside another.
+    """
+    told = {factor: levels for factor, levels in rule.items() if not any(f.startswith(f"{factor}.") for f in rule)}
+    some = {factor: levels for factor, levels in told.items() if not all(_is_zero(level) for level in levels)}
+    rule = some or told
     return ", ".join(" or ".join(_level(factor, level) for level in levels) for factor, levels in rule.items())
+
+
+def _is_zero(level: object) -> bool:
+    return isinstance(level, int | float) and not isinstance(level, bool) and level == 0
 
 
 def _level(factor: str, level: object) -> str:

@@ -28,12 +28,14 @@ class Told:
     Attributes:
         record: see `analysis.claims.record`.
         address: in the page.
+        title: what is said, with the claim's name where two claims say the same.
         cases: of several contexts each one's verdict, name, number and note, where they differ or there is a note.
         figures: SVGs with their captions, each under a heading.
         facts: names and lines of what else is known.
     """
 
     record: dict
+    title: str
     address: str
     verdict: str
     symbol: str
@@ -48,28 +50,36 @@ class Told:
 
 def page(records: list[dict]) -> str:
     """The page of all claims, in their order, by chapters."""
-    told = [_told(record) for record in records]
+    quotes = Counter(record["quote"] for record in records)
+    told = [_told(record, quotes[record["quote"]] > 1) for record in records]
     chapters = [
         (name, list(some))
         for name, some in itertools.groupby(told, key=lambda each: each.record.get("chapter") or OTHERS)
     ]
-    counts = Counter(each.verdict for each in told)
+    profiles = dict.fromkeys(each.record.get("profile", "") for each in told if each.verdict != NOT_RUN) or [""]
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True, lstrip_blocks=True
     )
     return environment.get_template("board.html.jinja").render(
         chapters=chapters,
-        counts=[(verdict, symbol, counts[verdict]) for verdict, symbol in SYMBOLS.items() if counts[verdict]],
-        total=len(told),
+        counts={profile: _counts(told, profile) for profile in profiles},
         mixed=[each for each in told if each.tally],
     )
 
 
-def _told(record: dict) -> Told:
+def _counts(told: list[Told], profile: str) -> list[tuple[str, str, int]]:
+    """How many claims have which verdict in a profile, those among them that are not run in any."""
+    found = Counter(each.verdict for each in told if each.record.get("profile", profile) == profile)
+    return [(verdict, symbol, found[verdict]) for verdict, symbol in SYMBOLS.items() if found[verdict]]
+
+
+def _told(record: dict, twice: bool) -> Told:
     verdict = sentences.standing(record)
     profile = record.get("profile", "")
+    named = f"{record['name']}, {profile} profile" if profile not in ("", "quick") else record["name"]
     return Told(
         record=record,
+        title=f"{record['quote']} ({named})" if twice else record["quote"],
         address=f"{record['name']}-{profile}" if profile not in ("", "quick") else record["name"],
         verdict=verdict,
         symbol=SYMBOLS[verdict],
@@ -107,7 +117,7 @@ def _figures(record: dict) -> list[tuple[str, Markup, str]]:
     """Under each heading a figure and its caption."""
     if not record.get("rule") or not record.get("contexts"):
         return []
-    drawn = {record["estimand"]: evidence.forest(record), "What it is made of": evidence.decisive(record)}
+    drawn = {sentences.heading(record): evidence.forest(record), "What it is made of": evidence.decisive(record)}
     return [(title, Markup(each[0]), each[1]) for title, each in drawn.items() if each]  # noqa: S704  escaped there
 
 
@@ -120,7 +130,7 @@ def _facts(record: dict) -> list[tuple[str, list[str]]]:
         ("The literature", _literature(record)),
         ("To decide it", [f"about {needed} seeds would be needed"] if needed else []),
         ("Robustness", _robustness(record)),
-        ("Controls", [f"{name} {outcome}" for name, outcome in record["controls"].items()] or ["none"]),
+        ("Controls", [f"{name} control {outcome}" for name, outcome in record["controls"].items()] or ["none"]),
         ("Effort", [_effort(record)]),
         ("Made on", [_made(record)]),
     ]

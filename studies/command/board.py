@@ -107,7 +107,7 @@ class Board:
         course = self.courses[self.at]
         course.took = time.monotonic() - self.since
         said = outcome.verdict or "not judged"
-        quote = textwrap.shorten(outcome.quote, QUOTED, placeholder=" …") if outcome.verdict else outcome.error
+        quote = textwrap.shorten(outcome.quote if outcome.verdict else outcome.error, QUOTED, placeholder=" …")
         when = f" ({duration(course.took) if outcome.trained else 'judged before'})" if outcome.verdict else ""
         tail = f"  [{self._state()}]" if course.trials and not self.console.is_terminal else ""
         self._say(f"{MARKS.get(said, '!')} {said:<13}  {course.name:<20}  {quote}{when}{tail}")

@@ -142,8 +142,11 @@ def judged(study: Study, trials: list[Trial], root: str | Path, card: dict[str, 
             or execution.tags.get(Tag.VERDICT, verdicts.INVALID) == verdicts.INVALID
         ):
             continue
-        needed = {run["key"] for run in json.loads(load.text(execution, claims.FILE, root))["runs"]}
-        tuned = set(json.loads(load.text(execution, "tuning_trials.json", root))) if study.nuisance else set()
+        try:
+            needed = {run["key"] for run in json.loads(load.text(execution, claims.FILE, root))["runs"]}
+            tuned = set(json.loads(load.text(execution, "tuning_trials.json", root))) if study.nuisance else set()
+        except StudyError:  # a file is lost
+            continue
         as_planned = planned <= tuned if study.nuisance else set(execution.keys) <= planned
         if as_planned and needed | tuned <= load.finished_keys(study.name, root):
             return execution

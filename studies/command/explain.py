@@ -1,6 +1,7 @@
 """What is wrong with a command, in one paragraph: what was received, what is allowed, what to do."""
 
 import codecs
+import difflib
 import re
 import sys
 import traceback
@@ -104,7 +105,10 @@ def explained(error: Exception) -> str:
 
 
 def _unknown_option(group: str, option: str) -> str:
-    return f"{group}={option}: there is no such option; {group} has {listed(compose.options(group))}"
+    known = compose.options(group)
+    near = difflib.get_close_matches(option, known, 1)
+    meant = f" (perhaps {near[0]})" if near else ""
+    return f"{group}={option}: there is no such option{meant}; {group} has {listed(known)}"
 
 
 def _unknown_key(path: str) -> str:
