@@ -516,6 +516,21 @@ def test_nuisance_factors_are_read_like_factors_and_come_before_settings():
     assert (study.nuisance, study.tuning_seeds) == ({}, ())
 
 
+def test_settings_may_be_of_an_option_that_is_tuned():
+    """Such as a schedule of pruning that needs a longer run."""
+    node = {"factors": {"model.width": [8, 64]}, "nuisance": {"optimizer": ["SGD", "Adam"]}}
+    settings = read(**node, settings=[{"when": {"optimizer": "Adam"}, "set": {"model.depth": 5}}]).settings
+    tuned = dict(nuisance={"optimizer": ("SGD", "Adam")}, tuning_seeds=(100,), settings=settings)
+    first = expand(node["factors"], (0,), **tuned)
+    chosen = [{"optimizer": "Adam"}, {"optimizer": "SGD"}]
+    final = expand(node["factors"], (0,), chosen=chosen, **tuned)
+    plain = BASE["model"]["depth"]
+    assert [t.config["model"]["depth"] for t in first] == [plain, 5, plain, 5]
+    assert [t.config["model"]["depth"] for t in final] == [5, plain]
+    with pytest.raises(StudyError, match="expected some of its levels SGD, Adam"):
+        read(**node, settings=[{"when": {"optimizer": "Lion"}, "set": {"model.depth": 5}}])
+
+
 def test_an_arm_that_is_not_tuned_is_as_its_settings_have_it():
     node = {"factors": {"optimizer": ["SGD", "Adam"]}, "nuisance": {f: list(levels) for f, levels in RATES.items()}}
     rule = {"when": {"optimizer": "SGD"}, "set": {"optimizer.learning_rate": 3}, "tune": False}

@@ -32,7 +32,8 @@ def of(study: Study) -> list[dict]:
     for name in ("skip", "only", "settings"):
         for rule in getattr(study, name):
             when = rule["when"] if name == "settings" else rule
-            if not any(matches(when, arm) for arm in grid):
+            of_arms = {factor: levels for factor, levels in when.items() if factor not in study.nuisance}
+            if not any(matches(of_arms, arm) for arm in grid):
                 raise StudyError(f"study.{name} has a rule that matches no arm: {shown(when)}. Leave it out")
     arms = [arm for arm in grid if not any(matches(rule, arm) for rule in study.skip)]
     arms = [arm for arm in arms if not study.only or any(matches(rule, arm) for rule in study.only)]
@@ -49,7 +50,8 @@ def nuisance_of(study: Study) -> list[dict]:
 
 
 def settings_of(study: Study, arm: dict) -> list[tuple]:
-    """What the study's settings give an arm; of two for one key the later counts."""
+    """What the study's settings give an arm, with its nuisance levels if it is tuned; of two for one key the later
+    counts."""
     values = {}
     for entry in study.settings:
         if matches(entry["when"], arm):
@@ -110,12 +112,13 @@ def settings(
     factors: dict,
     left_out: set[str],
     overridden: Set[str],
-    nuisance: Set[str],
+    nuisance: dict,
     say: Callable[[str], object],
 ) -> tuple:
     """Pairs of `when` and `set`, some with `tune: false`; what the user set on the command line stays as it is.
 
-    What is tuned for an arm is not set, but for one that is not tuned.
+    What is tuned for an arm is not set, but for one that is not tuned. `when` may name nuisance levels too, such as an
+    option that needs another length of training.
     """
     read, void = [], []
     example = "[{when: {optimizer: adam}, set: {optimizer.learning_rate: 0.001}}]"
@@ -131,9 +134,9 @@ def settings(
                 raise StudyError(f"{path}.set names {name}: expected keys in {listed((*IDENTITY, 'compute'))}")
             if not _is_level(value):
                 raise StudyError(f"{path}.set.{name}={shown(value)}: expected a name, a number or a list")
-        settled = overridden | (nuisance if tune else set())
+        settled = overridden | (nuisance.keys() if tune else set())
         values = {name: value for name, value in values.items() if name not in settled}
-        if not (rule := _rule(entry["when"], f"{path}.when", factors, left_out)):
+        if not (rule := _rule(entry["when"], f"{path}.when", factors | (nuisance if tune else {}), left_out)):
             void.append(place)
         elif values or not tune:
             read.append({"when": rule, "set": values} | ({} if tune else {"tune": False}))
@@ -214,4 +217,4 @@ def _list(node, path, example) -> list:
 
 def matches(rule: dict, arm: dict) -> bool:
     """Whether an arm is one that a rule means, factor -> levels."""
-    return all(any(same(arm[factor], level) for level in levels) for factor, levels in rule.items())
+    return all(f in arm and any(same(arm[f], level) for level in levels) for f, levels in rule.items())

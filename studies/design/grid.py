@@ -58,7 +58,7 @@ def expand(
     seeds = study.tuning_seeds if tunes else study.seeds
     trials = []
     for arm, nuisance in _fitting(study, _cells(study, seeds, tunes, chosen, points), composed):
-        given = [*arm.items(), *arms.settings_of(study, arm), *nuisance.items()]
+        given = [*arm.items(), *arms.settings_of(study, arm | nuisance), *nuisance.items()]
         config, identity, graph = settle({name: part for name, part in composed(given).items() if name not in STUDYS})
         graph_key = content_key(graph)
         trials += [
@@ -158,7 +158,8 @@ def _fitting(study: Study, cells, composed: Callable[[list], dict]) -> list[tupl
     known, fitting, seen = {}, [], set()
     for arm, nuisance in cells:
         nuisance = nuisance if arms.is_tuned(study, arm) else {}
-        varied = [*arm.items(), *arms.settings_of(study, arm), *((f, v) for f, v in nuisance.items() if "." not in f)]
+        settings = arms.settings_of(study, arm | nuisance)
+        varied = [*arm.items(), *settings, *((f, v) for f, v in nuisance.items() if "." not in f)]
         groups = {path for path, _ in varied if "." not in path}
         doubtful = {factor for factor in nuisance if "." in factor and factor.partition(".")[0] in groups}
         if doubtful:

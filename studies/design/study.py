@@ -84,7 +84,7 @@ def read_study(
         zipped,
         arms.rules(node["skip"], "study.skip", factors, left_out, say),
         arms.rules(node["only"], "study.only", factors, left_out, say),
-        arms.settings(node["settings"], factors, left_out, overridden, nuisance.keys(), say),
+        arms.settings(node["settings"], factors, left_out, overridden, nuisance, say),
         nuisance,
         tuning_seeds,
         _figures(node["figures"]),
