@@ -139,7 +139,8 @@ def because(record: dict) -> str:
 
 def scope(record: dict) -> str:
     """What a verdict is about, and no more: `digits, mlp, 20 epochs, 12 seeds; quick profile`."""
-    return re.sub(r"\b1 seeds", "1 seed", re.sub(r"\b1 epochs", "1 epoch", record.get("scope", "")))
+    one = re.sub(r"\b1 (seed|epoch)s", r"1 \1", record.get("scope", ""))
+    return re.sub(r"(^|, )(?:data|model) ", r"\1", one)
 
 
 def amount(rule: dict, number: float | None) -> str:

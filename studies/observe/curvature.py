@@ -178,4 +178,5 @@ def _gradients(objective, weights, images, labels) -> list:
 
 
 def _dot(some, others):
-    return tf.add_n([tf.reduce_sum(a * b) for a, b in zip(some, others, strict=True)])
+    # Not `add_n`, which begins with whichever input's buffer is free.
+    return tf.reduce_sum(tf.stack([tf.reduce_sum(a * b) for a, b in zip(some, others, strict=True)]))
