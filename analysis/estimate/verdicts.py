@@ -207,7 +207,7 @@ def judged(claim: Claim, sample: Sample) -> Judged:
     estimate, low, high = (float(in_unit(claim, number)) for number in (estimate, low, high))
     least, most = t_interval(known, 1 - 2 * claim.alpha_look) if len(known) == n else (np.nan, np.nan)
     magnitude = _magnitude(claim, float(in_unit(claim, least)), float(in_unit(claim, most)))
-    if direction == INCONCLUSIVE and not note and not low <= claim.margin <= high:
+    if direction == INCONCLUSIVE and not note and np.isfinite(low) and not low <= claim.margin <= high:
         note = f"beyond the margin at 95 %, and not at the {100 - 200 * claim.alpha_look:.1f} % of a look"
     if claim.direction == "within":
         direction = magnitude
@@ -487,7 +487,8 @@ def _worse(claim: Claim, trials: pd.DataFrame, control: pd.DataFrame) -> tuple[s
     both["value"] = scored(both, claim.metric)
     found = []
     for levels, part in each_context(both, list(claim.across)):
-        table = part.pivot_table(index="seed", columns="broken", values="value").dropna()
+        table = part.pivot_table(index="seed", columns="broken", values="value")
+        table = table.reindex(columns=[False, True]).dropna()
         gap = (table[False] - table[True]).to_numpy() * measure(claim.metric).better
         p, _ = _beyond_zero(gap, RESOLUTION * max(1.0, np.abs(gap).max(initial=0))) if len(gap) > 1 else (1.0, 1.0)
         found.append((p, gap.mean() if len(gap) else np.nan, len(gap), arm_label(levels) if levels else ""))

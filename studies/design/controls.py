@@ -9,10 +9,13 @@ from studies.record import Study, Trial
 
 Expand = Callable[..., list[Trial]]
 
+SEEDS = 5
+"""Of a control of what is trained: the fewest by which the sign test can find a broken arm worse at .05."""
+
 
 def controls(study: Study, expand: Expand, chosen: list[dict] | None) -> dict[str, list[Trial]]:
-    """The trials of each control that the card asks for, at the seeds of the first look, or as far from them;
-    of an importance at the first seed.
+    """The trials of each control that the card asks for, at the first `SEEDS` seeds of the first look, or as far from
+    them; without looks at all seeds, of an importance at the first.
 
     The positive control's are the arms `of`, with what breaks them; the negative one's the arms `against` once more.
 
@@ -23,7 +26,7 @@ def controls(study: Study, expand: Expand, chosen: list[dict] | None) -> dict[st
     claim = study.claim
     if claim is None:
         return {}
-    first = study.seeds[: study.looks[0]] if study.looks else study.seeds
+    first = study.seeds[: min(study.looks[0], SEEDS)] if study.looks else study.seeds
     first = first[:1] if claim.estimand == IMPORTANCE else first  # its arms are points, which are many
     found = {}
     if claim.positive:
