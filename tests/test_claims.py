@@ -536,6 +536,8 @@ def test_the_controls_trials_are_of_the_arms_they_are_about():
     assert [(part.seeds, part.nuisance, at) for part, at in expanded[2:]] == [
         (part.seeds, {}, None) for part in (positive, negative)
     ]
+    controls(replace(asked, seeds=tuple(range(12)), looks=(6, 12)), expand, chosen)  # no more than it takes
+    assert [part.seeds for part, _ in expanded[4:]] == [(0, 1, 2, 3, 4), (500, 501, 502, 503, 504)]
 
 
 def test_a_record_is_json_whatever_is_missing_and_the_board_has_a_row_for_it():

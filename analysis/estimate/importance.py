@@ -16,13 +16,13 @@ from studies.record import StudyError
 TREES = 64
 """Of the forest that an importance is from, Optuna's own number."""
 
-REFITS = 200
+REFITS = 100
 
 REFITS_OF_CONTROL = 40
 """Enough to see a factor that ranks first in 95 % of them."""
 
 REFIT_TREES = 8
-"""Of a refit's: 200 take 10 s of a core; with 64 they take 90, and their quantiles change by .02 (simulated)."""
+"""Of a refit's: 100 take 7 s of a core; with 64 trees they take 45, and their quantiles change by .02 (simulated)."""
 
 
 def check_installed() -> None:
