@@ -147,7 +147,7 @@ def short_form(records: list[dict]) -> str:
             record["quote"] + f" ({_named(record)})" * (quotes.count(record["quote"]) > 1),
             f"{sentences.SYMBOLS[sentences.standing(record)]} {_standing(record)}",
             sentences.came_to(record),
-            sentences.scope(record).removesuffix("; quick profile"),
+            sentences.scope(record).removesuffix("quick profile").removesuffix("; "),
         )
         for record in records
     ]
