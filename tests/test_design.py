@@ -527,6 +527,8 @@ def test_settings_may_be_of_an_option_that_is_tuned():
     plain = BASE["model"]["depth"]
     assert [t.config["model"]["depth"] for t in first] == [plain, 5, plain, 5]
     assert [t.config["model"]["depth"] for t in final] == [5, plain]
+    part = Study("s", "?", node["factors"], (0,), {}, "val_accuracy", settings=settings)  # as controls have it
+    assert len(grid.arms.of(part)) == 2
     with pytest.raises(StudyError, match="expected some of its levels SGD, Adam"):
         read(**node, settings=[{"when": {"optimizer": "Lion"}, "set": {"model.depth": 5}}])
 

@@ -32,7 +32,7 @@ def of(study: Study) -> list[dict]:
     for name in ("skip", "only", "settings"):
         for rule in getattr(study, name):
             when = rule["when"] if name == "settings" else rule
-            of_arms = {factor: levels for factor, levels in when.items() if factor not in study.nuisance}
+            of_arms = {factor: levels for factor, levels in when.items() if factor in study.factors}
             if not any(matches(of_arms, arm) for arm in grid):
                 raise StudyError(f"study.{name} has a rule that matches no arm: {shown(when)}. Leave it out")
     arms = [arm for arm in grid if not any(matches(rule, arm) for rule in study.skip)]
