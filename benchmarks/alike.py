@@ -16,6 +16,7 @@ from analysis.estimate import verdicts
 from analysis.estimate.verdicts import Evidence
 from studies.contract import Tag
 from studies.design.claim import APART, read_claim
+from studies.design.controls import SEEDS
 from studies.record import EpochRecord, Result, Study, Trial
 from studies.store import writer
 
@@ -132,7 +133,7 @@ def trials_of(study: Study) -> tuple[list[Trial], list[Trial]]:
         ]
         for role, arms, seeds in (
             ("scientific", NAMES, study.seeds),
-            ("control", NAMES[1:], [seed + APART for seed in study.seeds[: study.looks[0]]]),
+            ("control", NAMES[1:], [seed + APART for seed in study.seeds[:SEEDS]]),
         )
     }
     return made["scientific"], made["control"]
