@@ -507,6 +507,17 @@ def test_a_broken_arm_must_be_found_in_every_context():
     assert outcome(fine).startswith("failed: the broken arm's validation accuracy is 0.000 worse over 6 seeds at mnist")
 
 
+def test_a_broken_arm_that_fails_scores_what_is_worst_in_its_own_context():
+    factors = {"data": ("digits", "mnist"), "optimizer": ("sgd", "adam")}
+    claim = replace(read(factors=factors, metric="val_loss"), across=("data",))
+    own = frame({"adam": [0.9] * 6}).assign(val_loss=3.0)  # beyond a guess's
+    broken = own.assign(val_loss=np.nan, status="diverged")
+    trials = pd.concat([own.assign(data="mnist"), own.assign(data="digits", val_loss=5.0)], ignore_index=True)
+    control = pd.concat([broken.assign(data="mnist"), own.assign(data="digits", val_loss=50.0)], ignore_index=True)
+    said, worse = verdicts._worse(claim, trials, control)
+    assert "loss is 0.000 worse over 6 seeds at mnist" in said and not worse
+
+
 def test_equal_arms_are_told_apart_as_seldom_as_the_looks_allow():
     """.049 in either direction; by 1,000 studies in `make validate`."""
     found = claimed(0.0, np.random.default_rng(3), 200)

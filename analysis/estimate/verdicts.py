@@ -484,9 +484,9 @@ def _worse(claim: Claim, trials: pd.DataFrame, control: pd.DataFrame) -> tuple[s
     """By how much a broken arm is worse than itself, where by least; whether it is so in every context."""
     own = trials[matching(trials, claim.of) & trials["seed"].isin(control["seed"])]
     both = pd.concat([own.assign(broken=False), control.assign(broken=True)], ignore_index=True)
-    both["value"] = scored(both, claim.metric)
     found = []
     for levels, part in each_context(both, list(claim.across)):
+        part = part.assign(value=scored(part, claim.metric))  # what a failure scores on one dataset is no other's
         table = part.pivot_table(index="seed", columns="broken", values="value")
         table = table.reindex(columns=[False, True]).dropna()
         gap = (table[False] - table[True]).to_numpy() * measure(claim.metric).better
