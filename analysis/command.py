@@ -1,7 +1,6 @@
 """What the commands of this package have in common."""
 
 import argparse
-import os
 import sys
 from collections.abc import Callable
 
@@ -15,9 +14,19 @@ def parser(name: str, description: str, root: str = "a folder, or a server's add
     Args:
         root: what the store may be.
     """
-    made = argparse.ArgumentParser(prog=f"python -m analysis.{name}", description=description)
+    made = _Parser(prog=terminal.spoken(f"analysis.{name}"), description=description)
     made.add_argument("--root", default="mlruns", help=f"the store: {root} (default: mlruns)")
     return made
+
+
+class _Parser(argparse.ArgumentParser):
+    def print_help(self, file=None) -> None:
+        """As of any parser, also where its reader has gone."""
+        try:
+            super().print_help(file)
+            sys.stdout.flush()
+        except BrokenPipeError:
+            sys.exit(terminal.unheard())
 
 
 def ended(run: Callable[[], None]) -> int:
@@ -32,6 +41,6 @@ def ended(run: Callable[[], None]) -> int:
         except KeyboardInterrupt:
             terminal.say("interrupted")
             return terminal.code()
-        except BrokenPipeError:  # the reader, such as head, has seen enough
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        except BrokenPipeError:
+            return terminal.unheard()
         return 0

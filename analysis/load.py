@@ -248,7 +248,8 @@ def configs(study: str, root: str | Path = "mlruns", keys: Iterable[str] | None 
 
 def finished_keys(study: str, root: str | Path = "mlruns") -> set[str]:
     """The keys of trials that need not run again: all that ended but for crashes."""
-    return {run.tags[Tag.KEY] for run in ended(study, root) if run.tags[Tag.STATUS] != "crashed"}
+    latest = {run.tags[Tag.KEY]: run.tags[Tag.STATUS] for run in ended(study, root)}
+    return {key for key, status in latest.items() if status != "crashed"}
 
 
 def ended(study: str, root: str | Path = "mlruns") -> list[Run]:

@@ -1,5 +1,6 @@
 """The words that every module shares: studies, trials and the records of what a trial did."""
 
+import difflib
 import hashlib
 import json
 import math
@@ -89,6 +90,16 @@ class StudyError(Exception):
 def listed(names: Iterable[object]) -> str:
     """Names as `a, b, c`, for an error's list of what is allowed."""
     return ", ".join(shown(name) for name in names)
+
+
+def meant(name: object, names: Iterable[object]) -> str:
+    """What an error says before its list of what is allowed: `did you mean adam? `; empty if nothing is near.
+
+    >>> meant("model.dpeth", ["model.depth", "model.width"]), meant("lr", ["learning_rate"])
+    ('did you mean model.depth? ', '')
+    """
+    near = difflib.get_close_matches(str(name), [str(each) for each in names], 1)
+    return f"did you mean {near[0]}? " if near else ""
 
 
 def shown(value: object) -> str:

@@ -15,7 +15,7 @@ from analysis.show import quantities as shown
 from studies.command import compose
 from studies.contract import TAG_LENGTH
 from studies.design import grid
-from studies.design.study import read_study
+from studies.design.study import STUDYS, read_study
 from studies.record import METRICS, Result, Study, StudyError
 
 DESCENT = "studies.compute.descent.linear_regression"
@@ -134,7 +134,7 @@ def test_a_wrong_computed_study_is_refused(config, overrides, said):
 def test_inputs_without_a_function_are_refused_by_what_is_meant(config):
     with pytest.raises(StudyError, match=r"compute=.*expected null, or a function and its inputs"):
         read_study(base := config(["+compute.rate=3", "study.metric=agrees"]))
-        compose.settle({name: part for name, part in base.items() if name not in ("study", "seed", "plan", "claim")})
+        compose.settle({name: part for name, part in base.items() if name not in STUDYS})
 
 
 def test_a_computed_study_goes_from_the_command_to_the_store_and_is_not_run_again(cli, tmp_path):

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from studies.factors import data
-from studies.record import EPOCHS, SEED_STREAMS, StudyError, identity_parts, is_computed, listed, shown
+from studies.record import EPOCHS, SEED_STREAMS, StudyError, identity_parts, is_computed, listed, meant, shown
 
 
 def number(
@@ -70,7 +70,8 @@ def one_of(*names: object) -> Callable:
 
     def settle(value):
         if not any(value is name or (value == name and type(value) is type(name)) for name in names):
-            raise ValueError(f"one of {listed(names)}")
+            near = meant(value, names)
+            raise ValueError(f"{near}expected one of {listed(names)}" if near else f"one of {listed(names)}")
         return value
 
     return settle
@@ -512,7 +513,8 @@ INNER = ("initializer", "optimizer", "schedule", "regularizer")
 LIMITS: dict[str, Callable] = {
     **{f"{part}.{name}": rule for part, group in GROUPS.items() for name, rule in group.settings.items()},
     "seed": optional(whole(0)),
-    "plan": flag,
+    "plan": one_of(False, True, "json"),
+    "force": flag,
 }
 
 RULES = LIMITS | {f"{part}.{name}": rule for part, group in GROUPS.items() for name, rule in group.more.items()}
@@ -627,8 +629,8 @@ def _check_settings(part, node):
     for name in node if group.plain else ():
         if name not in (*known, *group.more):
             raise StudyError(
-                f"{part}.{name}={shown(node[name])}: there is no such setting; {part} has "
-                f"{listed([*known, *group.more])}"
+                f"{part}.{name}={shown(node[name])}: there is no such setting; "
+                f"{meant(name, [*known, *group.more])}{part} has {listed([*known, *group.more])}"
             )
     for name in known:
         if name not in node and (group.plain or name in group.required):
@@ -644,8 +646,9 @@ def _settled(node, prefix):
         elif path in RULES:
             try:
                 result[name] = RULES[path](value)
-            except ValueError as expected:
-                raise StudyError(f"{path}={shown(value)}: expected {expected}") from None
+            except ValueError as reason:
+                said = f"{'expected ' * ('expected ' not in str(reason))}{reason}"
+                raise StudyError(f"{path}={shown(value)}: {said}") from None
         elif isinstance(value, float) and not math.isfinite(value):
             raise StudyError(f"{path}={value}: expected a finite number")
         else:
