@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import fields
@@ -15,7 +15,7 @@ from analysis.read import executions as reading
 from analysis.read import raw, runs
 from analysis.read.executions import LATEST, Execution
 from analysis.read.runs import Run
-from analysis.read.union import union, value
+from analysis.read.union import together, union, value
 from studies.contract import (
     CIRCUMSTANCES,
     DENSITY_COLUMNS,
@@ -98,6 +98,13 @@ def pinned(study: str, root: str | Path = "mlruns") -> Execution:
     """
     found = executions(study, root)
     return next((each for each in reversed(found) if each.own), found[-1])
+
+
+def shared_levels(executions: Sequence[Execution], root: str | Path = "mlruns") -> list[dict[str, dict]]:
+    """Of each of some executions of a study its trials' levels of all the factors that any of them has, by key."""
+    store = runs.opened(root)
+    trials = {run.tags[Tag.KEY]: run for run in _ended(store.runs(executions[0].study.name, params=True))}
+    return together(store, executions, trials)
 
 
 def text(execution: Execution, name: str, root: str | Path = "mlruns") -> str:
@@ -256,6 +263,11 @@ def configs(
 def finished_keys(study: str, root: str | Path = "mlruns") -> set[str]:
     """The keys of trials that need not run again: all that ended but for crashes."""
     return {run.tags[Tag.KEY] for run in ended(study, root) if run.tags[Tag.STATUS] != "crashed"}
+
+
+def ended_keys(study: str, root: str | Path = "mlruns") -> set[str]:
+    """The keys of a study's trials that have ended, crashes too."""
+    return {run.tags[Tag.KEY] for run in ended(study, root)}
 
 
 def ended(study: str, root: str | Path = "mlruns") -> list[Run]:

@@ -61,6 +61,15 @@ def union(store: "Folder | Server", parts: Sequence[Execution], runs: dict[str, 
     )
 
 
+def together(
+    store: "Folder | Server", executions: Sequence[Execution], runs: dict[str, Run]
+) -> list[dict[str, dict]]:
+    """Of each execution its trials' levels of all the factors that any of them has, by key; `runs` as in `union`."""
+    levels = Levels(store, executions, runs)
+    factors = list(dict.fromkeys(factor for each in executions for factor in each.study.factors))
+    return [{key: {name: levels.of(name, each, key) for name in factors} for key in each.arms} for each in executions]
+
+
 class Levels:
     """What trials have of factors, those too that their own design does not vary."""
 
