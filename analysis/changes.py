@@ -1,6 +1,7 @@
 """The executions of a study: which there are, and what changed from one to another."""
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
@@ -19,7 +20,8 @@ def listing(study: str, root: str | Path = "mlruns", format: str = "terminal", w
     """
     from analysis.estimate import history
 
-    return words.listing_table(history.listing(load.executions(study, root), load.ended_keys(study, root)), format, width)
+    found = history.listing(load.executions(study, root), load.ended_keys(study, root))
+    return words.listing_table(found, format, width)
 
 
 def changes(
@@ -50,33 +52,62 @@ def changes(
         rows = {"study": study, "executions": tables.rows_of(whole)}
         return json.dumps(rows, indent=2) if format == "json" else words.listing_table(whole, format, width)
     old, new = pair
-    before, after = set(old.keys), set(new.keys)
-    counts = {"added": len(after - before), "removed": len(before - after), "kept": len(after & before)}
     arms = load.shared_levels(pair, root)
     levels = history.level_changes(*arms)
-    settings = history.config_changes(*(load.text(each, "study.yaml", root) for each in pair), list(levels["factor"]))
-    levels = levels[levels["before"] != levels["after"]]
-    metric = metric or new.study.metric
-    means = _means(study, root, pair, arms, metric)
+    configs = (load.text(each, "study.yaml", root) for each in pair)
+    found = Changes(
+        old.number,
+        new.number,
+        {"added": len({*new.keys} - {*old.keys}), "removed": len({*old.keys} - {*new.keys})}
+        | {"kept": len({*new.keys} & {*old.keys})},
+        levels[levels["before"] != levels["after"]],
+        history.config_changes(*configs, factors=list(levels["factor"])),
+        metric or new.study.metric,
+        _means(study, root, pair, arms, metric or new.study.metric),
+    )
     if format == "json":
-        compared = {"from": old.number, "to": new.number, "trials": counts, "metric": metric}
-        compared |= {"levels": tables.rows_of(levels), "settings": tables.rows_of(settings)}
-        compared |= {"means": [] if means is None else tables.rows_of(means)}
-        rows = {"study": study, "executions": tables.rows_of(whole), "changes": compared}
+        rows = {"study": study, "executions": tables.rows_of(whole), "changes": found.record}
         return json.dumps(rows, indent=2, ensure_ascii=False)
-    parts = [words.listing_table(whole, format, width)]
-    parts += [f"From execution {old.number} to {new.number}: " + ", ".join(_counted(counts))]
-    parts += [tables.frame_table(levels, format, width)] if len(levels) else []
-    parts += ["the settings are the same" if settings.empty else tables.frame_table(settings, format, width)]
-    if means is None:
-        parts += ["They have no arm in common at the same seed, so that no means are compared."]
-    else:
-        parts += [f"{tables.words(metric)}, mean over the seeds that both had", tables.frame_table(means, format, width)]
-    return "\n\n".join(parts)
+    return "\n\n".join([words.listing_table(whole, format, width), *found.paragraphs(format, width)])
 
 
-def _counted(counts: dict[str, int]) -> list[str]:
-    return [f"{counts['added']} trials added", f"{counts['removed']} removed", f"{counts['kept']} kept"]
+@dataclass(frozen=True)
+class Changes:
+    """What changed from one execution to another, by their numbers.
+
+    Attributes:
+        trials: how many were added, removed and kept.
+        levels, settings: of factors, from `history.level_changes`; of configs, from `history.config_changes`.
+        means: of the metric, from `history.mean_changes`; None if they have no arm in common.
+    """
+
+    old: int
+    new: int
+    trials: dict[str, int]
+    levels: pd.DataFrame
+    settings: pd.DataFrame
+    metric: str
+    means: pd.DataFrame | None
+
+    @property
+    def record(self) -> dict:
+        """As JSON has it."""
+        rows = {"levels": self.levels, "settings": self.settings, "means": self.means}
+        return {"from": self.old, "to": self.new, "trials": self.trials, "metric": self.metric} | {
+            name: [] if frame is None else tables.rows_of(frame) for name, frame in rows.items()
+        }
+
+    def paragraphs(self, format: str, width: int | None) -> list[str]:
+        """As a reader sees it."""
+        added, removed, kept = self.trials.values()
+        parts = [f"From execution {self.old} to {self.new}: {added} trials added, {removed} removed, {kept} kept"]
+        parts += [tables.frame_table(self.levels, format, width)] if len(self.levels) else []
+        same = self.settings.empty
+        parts += ["the settings are the same" if same else tables.frame_table(self.settings, format, width)]
+        if self.means is None:
+            return [*parts, "They have no arm in common at the same seed, so that no means are compared."]
+        parts += [f"{tables.words(self.metric)}, mean over the seeds that both had"]
+        return [*parts, tables.frame_table(self.means, format, width)]
 
 
 def _pair(study, root, found, which) -> tuple[load.Execution, load.Execution] | None:

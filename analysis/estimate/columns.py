@@ -61,9 +61,10 @@ def added(trials: pd.DataFrame, metric: str, study: str, root: str | Path) -> pd
         return trials
     statistic = metric.partition("@")[0].rpartition(".")[2]
     if statistic not in STATISTICS:
+        near = nearest(statistic, STATISTICS) or "."
         raise StudyError(
-            f"metric={metric}: there is no such statistic{nearest(statistic, STATISTICS) or '.'} Expected {LAYER} with a "
-            f"statistic among {listed(STATISTICS)}"
+            f"metric={metric}: there is no such statistic{near} Expected {LAYER} with a statistic among "
+            f"{listed(STATISTICS)}"
         )
     layers = load.layers(study, root, list(trials["key"]), [statistic])
     return trials.assign(**{metric: trials["key"].map(layer_values(layers, metric)).astype(float)})
@@ -129,4 +130,3 @@ def _at(rows, epoch, metric) -> pd.DataFrame:
 
 def _fits(name, pattern) -> bool:
     return name == pattern or ("*" in pattern and fnmatchcase(name, pattern))
-

@@ -132,8 +132,8 @@ def _places(parents, which: str, study: str) -> list[int]:
         if own := [place for place in several if is_own(parents[place].tags)]:
             return own[-1:]
         raise StudyError(
-            f"--execution own: none of the {len(parents)} executions of {study} is of its own design, all set something "
-            f"else: run it as it is, or name another, such as latest; --execution list shows them"
+            f"--execution own: none of the {len(parents)} executions of {study} is of its own design, all set "
+            f"something else: run it as it is, or name another, such as latest; --execution list shows them"
         )
     if which == SWEEP:
         sweeps = [run.tags["sweep"] for run in parents if run.tags.get("sweep")]

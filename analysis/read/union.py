@@ -52,7 +52,7 @@ def union(store: "Folder | Server", parts: Sequence[Execution], runs: dict[str, 
         latest,
         study=study,
         hash=content_key([part.hash for part in parts]),
-        arms=arms,
+        arms={**arms},
         status=latest.status if all(part.status == "FINISHED" for part in parts[:-1]) else "FAILED",
         tags={name: value for name, value in latest.tags.items() if not name.startswith("claim.")},
         start_time=parts[0].start_time,
@@ -61,9 +61,7 @@ def union(store: "Folder | Server", parts: Sequence[Execution], runs: dict[str, 
     )
 
 
-def together(
-    store: "Folder | Server", executions: Sequence[Execution], runs: dict[str, Run]
-) -> list[dict[str, dict]]:
+def together(store: "Folder | Server", executions: Sequence[Execution], runs: dict[str, Run]) -> list[dict[str, dict]]:
     """Of each execution its trials' levels of all the factors that any of them has, by key; `runs` as in `union`."""
     levels = Levels(store, executions, runs)
     factors = list(dict.fromkeys(factor for each in executions for factor in each.study.factors))
@@ -86,10 +84,10 @@ class Levels:
     def of(self, factor: str, part: Execution, key: str) -> object:
         """A trial's level of a factor: by its design, else its config's; None if it has no such setting."""
         run = self.runs.get(key)
-        arm = part.arms[key]
-        if arm is None and run:
+        arm = part.arms[key] or {}
+        if part.arms[key] is None and run:
             arm = json.loads(run.tags[Tag.ARM]) | json.loads(run.tags.get(Tag.NUISANCE, "{}"))
-        if factor in (arm or {}):
+        if factor in arm:
             return arm[factor]
         if "." not in factor:
             return self._option(factor, part)

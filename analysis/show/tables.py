@@ -189,7 +189,7 @@ def tuning_notes(trials: pd.DataFrame, extended: list[tuple[str, str, float, flo
     return lines
 
 
-def rate_table(ranges: pd.DataFrame, by: list[str], format: str = "terminal") -> str:
+def rate_table(ranges: pd.DataFrame, by: list[str], format: str = "terminal", width: int | None = None) -> str:
     """What `tuning.rate_range` found, as text: an arm a row."""
     names = ("steepest", "lowest", "highest")
     headers = [*(short(factor, by) for factor in by), "seeds"]
@@ -202,7 +202,8 @@ def rate_table(ranges: pd.DataFrame, by: list[str], format: str = "terminal") ->
             cells += ["–" if _missing(row[name]) else f"{row[name]:.2g}"]
             cells += ["–" if _missing(low) else f"[{low:.2g}, {high:.2g}]"]
         rows.append(cells)
-    return tabulate(rows, headers, tablefmt=STYLES[format], disable_numparse=True)
+    spare = [len(by), *(len(by) + 2 * place for place in (3, 2, 1))]
+    return fitted(rows, headers, STYLES[format], width=width, spare=spare)
 
 
 def warning_table(warnings: pd.DataFrame, metric: str, format: str = "terminal") -> str:

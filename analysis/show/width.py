@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from tabulate import tabulate
 
 GAP = 2
-"""Signs between columns."""
+"""Signs between columns, and those that tabulate adds to the longest line of a header."""
 
 LEAST = 12
 """Of a column whose cells are broken into lines."""
@@ -44,7 +44,7 @@ def fitted(
     table = [list(column) for column in zip(headers, *rows, strict=True)] or [[header] for header in headers]
     gone: list[int] = []
     if width is not None and style == "simple" and _wide(table) > width:
-        table = [[_broken(head, max(map(len, cells), default=0)), *cells] for head, *cells in table]
+        table = [[_broken(head, max(map(len, cells), default=0) - GAP), *cells] for head, *cells in table]
         gone = _left_out(table, width, [n if isinstance(n, int) else headers.index(n) for n in spare])
         table = [column for place, column in enumerate(table) if place not in gone]
         aligned = [each for place, each in enumerate(aligned) if place not in gone]
@@ -53,8 +53,14 @@ def fitted(
     text = tabulate(made[1:], made[0], tablefmt=style, colalign=aligned if rows else None, disable_numparse=True)
     if not gone:
         return text
-    named = ", ".join(dict.fromkeys(headers[place] for place in sorted(gone)))
+    named = ", ".join(_named(headers, place) for place in sorted(gone))
     return f"{text}\n\nLeft out to fit {width} columns: {named}. See all with --wide, or --format csv or json."
+
+
+def _named(headers: list[str], place: int) -> str:
+    """A column's header; of one that others have too, with the column that it is of before it."""
+    name = headers[place]
+    return f"{name} of {headers[place - 1]}" if place and headers.count(name) > 1 else name
 
 
 def _left_out(table, width: int, spare: list[int]) -> list[int]:
@@ -96,4 +102,5 @@ def _wide(table, gone: Sequence[int] = ()) -> int:
 
 
 def _size(column: list[str]) -> int:
-    return max(len(line) for cell in column for line in (cell.split("\n") or [""]))
+    head, *cells = ([len(line) for line in cell.split("\n")] for cell in column)
+    return max(max(head) + GAP * bool(max(head)), *map(max, cells), 0)
