@@ -93,15 +93,15 @@ def listed(names: Iterable[object]) -> str:
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """`: did you mean model.depth?` for an error, before its list of what is allowed; empty if nothing is like it.
+    """`. Did you mean model.depth?` for an error, before its list of what is allowed; empty if nothing is like it.
 
     >>> nearest("model.deth", ["model.depth", "seed"]), nearest("depht", ["model.depth"]), nearest("x", [])
-    (': did you mean model.depth?', ': did you mean model.depth?', '')
+    ('. Did you mean model.depth?', '. Did you mean model.depth?', '')
     """
     known = list(known)
     ends = {each.rpartition(".")[2]: each for each in known} | {each: each for each in known}
     near = difflib.get_close_matches(name, ends, 1)
-    return f": did you mean {ends[near[0]]}?" if near else ""
+    return f". Did you mean {ends[near[0]]}?" if near else ""
 
 
 def shown(value: object) -> str:

@@ -119,7 +119,7 @@ def forget() -> None:
 
 
 def judged(study: Study, trials: list[Trial], root: str | Path, card: dict[str, str]) -> Any:
-    """The latest execution (a `load.Execution`) of this very study if its claim was judged, by trials that are all
+    """The latest execution, of `analysis.load`, of this very study if its claim was judged, by trials that are all
     still there and are those planned; else None.
 
     Args:
@@ -186,7 +186,7 @@ class Driver:
         self.design: list[Trial] = []
         self.execution: Any = None  # a `writer.Execution`, whose module is imported while the workers start
         self.compared: list[Trial] | None = None
-        self.recorded: Any = None  # a `load.Execution`
+        self.recorded: Any = None  # an execution of `analysis.load`
         self.tuned: Any = None  # a frame, each arm's best levels
         self.verdict: Any = None  # a `verdicts.Verdict` and its `Evidence`
 
@@ -520,9 +520,11 @@ class Driver:
         """
         from analysis import compare, load
         from analysis.show import quantities
+        from analysis.show.width import width_here
 
         if not self._computed:
-            return compare.answer(self.study, frame, self.root, format=format)
+            width = width_here() if format == "terminal" else None
+            return compare.answer(self.study, frame, self.root, format=format, width=width)
         names = load.quantities(frame, self.study)
         if names and self.study.metric not in names:
             raise StudyError(
