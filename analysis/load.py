@@ -118,10 +118,10 @@ def text(execution: Execution, name: str, root: str | Path = "mlruns") -> str:
 
 def tuning_trials(execution: Execution, root: str | Path = "mlruns") -> pd.DataFrame:
     """The trials that an execution's nuisance factors were tuned with; none if it has not got that far."""
-    arms = {}
+    arms: dict[str, dict | None] = {}
     for part in execution.parts or (execution,):
         with suppress(StudyError):
-            arms |= json.loads(text(part, "tuning_trials.json", root))
+            arms |= reading.arms(text(part, "tuning_trials.json", root))
     return trials(execution.study.name, root, arms)
 
 

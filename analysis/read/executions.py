@@ -202,7 +202,7 @@ def read(run: Run, number: int, kept: bytes) -> Execution:
     )
 
 
-def arms(kept: bytes) -> dict[str, dict | None]:
+def arms(kept: str | bytes) -> dict[str, dict | None]:
     """The trials that an execution compares, of its `trials.json`: key -> its arm in that design, None if not kept."""
     found = json.loads(kept)
     return found if isinstance(found, dict) else dict.fromkeys(found)
