@@ -167,6 +167,7 @@ class Driver:
         jobs: the sweep that this is a job of, if it is.
         card: tags of the claim's card, see `compose.card_tags`.
         board: the display over it, if it is of claims: nothing else is said then but what one has to know.
+        tags: what else its execution is to be tagged with.
     """
 
     def __init__(
@@ -179,9 +180,10 @@ class Driver:
         jobs: sweep.Sweep | None = None,
         card: dict[str, str] | None = None,
         board: Board | None = None,
+        tags: dict[str, str] | None = None,
     ):
         self.study, self.executor, self.root, self.config, self.console = study, executor, root, config, console
-        self.jobs, self.card, self.board = jobs, card or {}, board
+        self.jobs, self.card, self.board, self.tags = jobs, card or {}, board, tags or {}
         self.counted: set[str] = set()
         self.statuses: Counter[str] = Counter()
         self.files: dict[str, str] = {}
@@ -400,7 +402,7 @@ class Driver:
         """Begin this execution in the store."""
         from studies.store import writer
 
-        tags = provenance.tags(sweep.current().command) | self.card
+        tags = provenance.tags(sweep.current().command) | self.card | self.tags
         with terminal.held():
             self.execution = writer.Execution(
                 self.root, self.study, self.design, self.config, self.jobs, tags, data.entry, self.compared
