@@ -2,6 +2,7 @@
 
 import json
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
@@ -66,10 +67,14 @@ def table(
     Raises:
         StudyError: there is no such study, factor or column, or no such trial.
     """
-    planned = len(load.execution(study, root).keys) if where is None and since is None else 0
+    from analysis import claims
+
+    whole = where is None and since is None
+    execution = load.execution(study, root)
     design, trials = selected(study, root, where, since)
+    verdict = claims.told(execution, root)[:1] if whole and by is None and metric is None else []
     by = list(dict.fromkeys(factor_named(name, design.factors) for name in by or design.factors))
-    return answer(design, trials, root, by, metric, format, planned, where, since)
+    return answer(design, trials, root, by, metric, format, len(execution.keys) * whole, where, since, verdict)
 
 
 def selected(
@@ -119,6 +124,7 @@ def answer(
     planned: int = 0,
     where: str | None = None,
     since: str | None = None,
+    verdict: Sequence[str] = (),
 ) -> str:
     """The comparison of some of a study's trials, a frame: the table and, for readers, what it says in words.
 
@@ -128,6 +134,7 @@ def answer(
     Args:
         planned: how many trials the study has, if these are to be all of them.
         where, since: how these trials were selected, see `selected`.
+        verdict: on the study's claim, in words, which then comes first.
     """
     from analysis.estimate import arms, columns, comparison, history, tuning
     from analysis.show import answers
@@ -141,23 +148,44 @@ def answer(
     lines += answers.left_out(*arms.left_out(trials, by, over), over)
     lines += answers.one_runs(arms.one_runs(trials, by), by) + answers.unseen(compared, metric)
     lines = answers.chosen(answers.so_far(lines, len(trials), planned), chosen, study.metric)
+    ranges = None
+    if "loss_by_rate" in study.figures:
+        curve = tuning.rate_curve(trials, load.epochs(study.name, root, list(trials["key"])), by)
+        ranges = tuning.rate_range(curve, by)
+        lines = answers.rates(ranges, by) + lines
+    lines = [*verdict, *lines]
     notes = history.renamed(trials, metric) + history.mixed(trials)
+    common = trained(study, trials, root)
     if format == "json":
-        return _json(study, by, metric, lines + notes, chosen, compared)
+        return _json(study, by, metric, lines + notes, chosen, compared, common)
     text = tables.comparison_table(compared, by, metric, study.baseline, format)
     if format in ("terminal", "markdown"):
         item = "\n- " if format == "markdown" else "\n  "
         text += f"\n\n{item.join(lines + notes)}"
         paired = any(factor in study.baseline for factor in by)
         text += f"\n\n{tables.interval_note(metric, paired, compared['erratic'].any())}"
+        text += f"\n\n{item.join(common)}" * bool(common)
     else:
         text = tables.noted(
             text, answers.caveats(chosen, study.metric) + answers.unseen(compared, metric) + notes, format
         )
-    if "loss_by_rate" in study.figures and format != "csv":
-        curve = tuning.rate_curve(trials, load.epochs(study.name, root, list(trials["key"])), by)
-        text += f"\n\n{tables.rate_table(tuning.rate_range(curve, by), by, format)}"
+    if ranges is not None and format != "csv":
+        text += f"\n\n{tables.rate_table(ranges, by, format)}"
     return text
+
+
+def trained(study: Study, trials: pd.DataFrame, root: str | Path) -> list[str]:
+    """What was trained of some of a study's trials, and how, from `show.trained`."""
+    from analysis.show import trained
+
+    if "key" not in trials:  # of no store
+        return []
+    factors, images = [*study.factors, *study.nuisance], None
+    settings = load.settings(study.name, root, list(trials["key"]))
+    if "training.epochs" in settings and not any(factor.startswith(("data", "training")) for factor in factors):
+        first = load.epochs(study.name, root, list(trials["key"][:1]))
+        images = first["examples"].max() / first["epoch"].max() if len(first) > 1 else None
+    return trained.trained(settings, factors, trials, images)
 
 
 def _choices(study, trials, root, by, metric, where, since, planned=0):
@@ -170,7 +198,7 @@ def _choices(study, trials, root, by, metric, where, since, planned=0):
     return history.choices(study, executions, keys, root, by, metric, where, since, tuple(trials["key"]))
 
 
-def _json(study, by, metric, lines, choices, compared) -> str:
+def _json(study, by, metric, lines, choices, compared, common) -> str:
     """A comparison with its answer as one JSON object; a number that does not exist is null."""
     whole = {
         "study": study.name,
@@ -179,6 +207,7 @@ def _json(study, by, metric, lines, choices, compared) -> str:
         "by": by,
         "baseline": study.baseline,
         "answer": lines,
+        "trained": common,
         "chosen_after_the_fact": {
             name: value for name, value in asdict(choices).items() if name != "design" and value not in (None, ())
         },

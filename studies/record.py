@@ -304,8 +304,11 @@ class Trial:
         return is_computed(self.config)
 
     def label(self) -> str:
-        """The levels as a reader sees them: `he_normal depth=8`."""
-        return arm_label(self.levels)
+        """The levels as a reader sees them, `he_normal depth=8`; of a trial without any what it is run with."""
+        pairs = (override.lstrip("+").partition("=")[::2] for override in self.overrides)
+        return arm_label(
+            self.levels or {name: value for name, value in pairs if name.partition(".")[0] not in ("study", "seed")}
+        )
 
 
 def arm_label(arm: dict, whole: bool = False) -> str:

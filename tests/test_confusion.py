@@ -11,6 +11,7 @@ from analysis import confusion, load
 from analysis.estimate import classes
 from analysis.show import confusions
 from studies.contract import CONFUSION_COLUMNS
+from studies.factors.data import DIGITS
 
 CLASSES = 4
 
@@ -99,6 +100,8 @@ def test_a_studys_scores_by_class_are_those_of_its_networks(root):
             assert f1 == pytest.approx(row[f"{which}_macro_f1"], rel=1e-6)
             balanced = metrics.balanced_accuracy_score(labels, predicted)
             assert balanced == pytest.approx(row[f"{which}_balanced_accuracy"], rel=1e-6)
+        own = counts[(counts["key"] == row["key"]) & (counts["set"] == "test")]
+        assert own.groupby("class")["count"].sum().tolist() == [round(0.2 * size) for size in DIGITS]
     assert trials.loc[trials["status"] == "diverged", "val_macro_f1"].isna().all()
 
 
