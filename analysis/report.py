@@ -11,8 +11,9 @@ import jinja2
 import pandas as pd
 from markupsafe import Markup
 
-from analysis import claims, command, load
+from analysis import claims, command, compare, load
 from analysis.estimate import arms, comparison, history
+from analysis.estimate.tuning import rate_curve, rate_range
 from analysis.read import runs
 from analysis.show import answers, beside, style
 from analysis.show.sections import SECTIONS, Findings, weights
@@ -106,6 +107,8 @@ def report(execution: load.Execution, trials: pd.DataFrame, root: str | Path) ->
         lstrip_blocks=True,
     )
     answer = answers.answer(found.compared, found.by, study.metric, study.baseline)
+    if "loss_by_rate" in study.figures:
+        answer = answers.rates(rate_range(rate_curve(trials, found.epochs, found.by), found.by), found.by) + answer
     if len(found.views) > 1:
         spans = [(view.arms.by, comparison.span(view.units, view.arms.by, study.metric)) for view in found.views]
         answer += answers.spans(spans)
@@ -123,6 +126,7 @@ def report(execution: load.Execution, trials: pd.DataFrame, root: str | Path) ->
     page = environment.get_template("report.html.jinja").render(
         study=study,
         answer=answer,
+        trained=compare.trained(study, trials, root),
         facts=facts,
         sections=[replace(section, blocks=[_marked(block) for block in section.blocks]) for section in sections],
     )

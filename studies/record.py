@@ -1,5 +1,6 @@
 """The words that every module shares: studies, trials and the records of what a trial did."""
 
+import difflib
 import hashlib
 import json
 import math
@@ -89,6 +90,18 @@ class StudyError(Exception):
 def listed(names: Iterable[object]) -> str:
     """Names as `a, b, c`, for an error's list of what is allowed."""
     return ", ".join(shown(name) for name in names)
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """`: did you mean model.depth?` for an error, before its list of what is allowed; empty if nothing is like it.
+
+    >>> nearest("model.deth", ["model.depth", "seed"]), nearest("depht", ["model.depth"]), nearest("x", [])
+    (': did you mean model.depth?', ': did you mean model.depth?', '')
+    """
+    known = list(known)
+    ends = {each.rpartition(".")[2]: each for each in known} | {each: each for each in known}
+    near = difflib.get_close_matches(name, ends, 1)
+    return f": did you mean {ends[near[0]]}?" if near else ""
 
 
 def shown(value: object) -> str:
@@ -300,8 +313,11 @@ class Trial:
         return is_computed(self.config)
 
     def label(self) -> str:
-        """The levels as a reader sees them: `he_normal depth=8`."""
-        return arm_label(self.levels)
+        """The levels as a reader sees them, `he_normal depth=8`; of a trial without any what it is run with."""
+        pairs = (override.lstrip("+").partition("=")[::2] for override in self.overrides)
+        return arm_label(
+            self.levels or {name: value for name, value in pairs if name.partition(".")[0] not in ("study", "seed")}
+        )
 
 
 def arm_label(arm: dict, whole: bool = False) -> str:

@@ -215,7 +215,7 @@ def _job(
         claims.expect(executor)
     board = claims.board if claims else None
     with database.claimed(root, study.name, jobs.id if jobs else ""):
-        drive = driver.Driver(study, executor, root, ready.text, _Console(), jobs, ready.card, board)
+        drive = driver.Driver(study, executor, root, ready.text, _Console(), jobs, ready.card, board, ready.tags)
         code, summary = drive.drive(trials, ready.expand)
     verdict = drive.verdict[0].verdict if drive.verdict else ""
     summary |= {"study": study.name, "root": str(root), "metric": study.metric, "verdict": verdict}

@@ -22,6 +22,7 @@ from studies.contract import CIRCUMSTANCES, Tag
 from studies.record import EpochRecord, LayerRecord, Result, Study, StudyError, Trial, content_key
 from studies.store import database, writer
 from studies.store.client import ClientStore
+from studies.store.names import run_name
 from studies.store.sql import Store
 
 FITS = "fits.json"
@@ -123,7 +124,7 @@ class Place:
 
     def _begin(self, store, parent: str, trial: Trial, tags: dict, start: int, status: str) -> tuple[str, str]:
         """The run that a trial is to be written into, and the status that it is to have."""
-        return store.begin(writer.run_name(trial), tags | {"mlflow.parentRunId": parent}, start), status
+        return store.begin(run_name(trial, {}), tags | {"mlflow.parentRunId": parent}, start), status
 
     def _keep(self, store, run: str, files: dict[str, bytes]) -> None:
         """Keep files with a run."""
