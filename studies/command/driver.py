@@ -694,6 +694,6 @@ def checked(trials: list[Trial], executor: Executor) -> None:
                 raise StudyError(record)
             case Result():
                 reason = record.error.partition("\n")[0]
-                raise StudyError(f"a part cannot be built: {reason} (HYDRA_FULL_ERROR=1 shows where)") from Exception(
-                    record.error
-                )
+                raise StudyError(
+                    f"a part cannot be built: {reason}. HYDRA_FULL_ERROR=1 before the command shows the whole traceback"
+                ) from Exception(record.error)
