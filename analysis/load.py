@@ -216,14 +216,16 @@ def densities(
     return _joined(store, kept, DENSITIES, DENSITY_COLUMNS)
 
 
-def confusions(study: str, root: str | Path = "mlruns", keys: Iterable[str] | None = None) -> pd.DataFrame:
+def confusions(
+    study: str, root: str | Path = "mlruns", keys: Iterable[str] | None = None, execution: str | int = LATEST
+) -> pd.DataFrame:
     """How many examples of a class a trained network takes for which: `studies.contract.CONFUSION_COLUMNS`.
 
     A class is its label, from 0 on; a pair that does not occur has no row. They are of the weights that the trial's
     scores are of. Trials that diverged or crashed, or were run before these were kept, have no rows.
     """
     store = runs.opened(root)
-    kept = [run for run in _selected(store, study, keys) if store.has(run, CONFUSIONS)]
+    kept = [run for run in _selected(store, study, keys, execution) if store.has(run, CONFUSIONS)]
     return _joined(store, kept, CONFUSIONS, CONFUSION_COLUMNS)
 
 
