@@ -32,6 +32,7 @@ from studies.record import (
     StudyError,
     Trial,
     Work,
+    arm_label,
     content_key,
     listed,
     short,
@@ -45,6 +46,9 @@ COMPUTED_CHECK = "studies.compute.trial:check"
 
 TRAINS_OTHERWISE = ("-", "plan=", "executor", "engine.threads=")
 """Begins of words for something else than single-threaded trials in a pool."""
+
+MOST_CHARTED = 100
+"""Arms that MLflow charts the means of, of an execution."""
 
 COUNTED = 12
 """Of models that are not known, so many are built for a plan: the others are taken for the mean."""
@@ -205,7 +209,7 @@ class Driver:
         from analysis import load
 
         self.design = self.trials = trials
-        status, table, chosen = "FAILED", "", None
+        status, table, chosen, numbers = "FAILED", "", None, {}
         self._tell(f"{self.study.name}: {self.study.question}")
         try:
             self._refuse_changed_card()
@@ -223,6 +227,7 @@ class Driver:
             self._keep_verdict()
             frame = load.trials(self.study.name, self.root, {trial.key: trial.levels for trial in trials})
             table = "" if self.board and self.recorded else self._answer(frame, "markdown")
+            numbers = self._numbers(frame) if self.execution else {}
             status = "FAILED" if self.statuses["crashed"] else "FINISHED"
         except KeyboardInterrupt:
             terminal.settle()
@@ -235,7 +240,7 @@ class Driver:
             raise
         finally:
             if self.execution:
-                self.execution.close(status, table, self.verdict[0].verdict if self.verdict else "")
+                self.execution.close(status, table, self.verdict[0].verdict if self.verdict else "", numbers)
         if not self.board:
             self._print_results(frame)
         return int(self.statuses["crashed"] > 0), {} if self.board else self._summary(frame)
@@ -535,6 +540,25 @@ class Driver:
         names.sort(key=lambda name: name != self.study.metric)
         return quantities.table(frame, list(self.study.factors), names, format)
 
+    def _numbers(self, frame) -> dict[str, float]:
+        """What MLflow charts of the execution: its trials, and the mean of each arm."""
+        from analysis.estimate import comparison
+
+        study = self.study
+        numbers = {
+            "trials": len(frame),
+            "trials failed": (frame["status"] != "finished").sum(),
+            "seconds of training": frame["seconds_total"].sum(),
+        }
+        if study.metric not in frame:
+            return numbers
+        compared = comparison.comparison(frame, list(study.factors), study.metric, {}).to_dict("records")
+        if not study.factors:
+            return numbers | {study.metric: compared[0]["mean"]}
+        means = {arm_label({factor: row[factor] for factor in study.factors}): row["mean"] for row in compared}
+        named = {f"{study.metric} of arms/{arm.replace('/', '_')}": mean for arm, mean in means.items()}
+        return numbers | dict(list(named.items())[:MOST_CHARTED])
+
     def _print_results(self, frame) -> None:
         study = self.study
         if self.verdict:
@@ -672,6 +696,6 @@ def checked(trials: list[Trial], executor: Executor) -> None:
                 raise StudyError(record)
             case Result():
                 reason = record.error.partition("\n")[0]
-                raise StudyError(f"a part cannot be built: {reason} (HYDRA_FULL_ERROR=1 shows where)") from Exception(
-                    record.error
-                )
+                raise StudyError(
+                    f"a part cannot be built: {reason}. HYDRA_FULL_ERROR=1 before the command shows the whole traceback"
+                ) from Exception(record.error)
