@@ -89,7 +89,7 @@ def told(found: list[Entry]) -> str:
 
 
 def _is_called(entry: Entry, name: str) -> bool:
-    return name in (entry.name, entry.option) or bool(entry.option) and entry.option.startswith(f"{name.rstrip('/')}/")
+    return name in (entry.name, entry.option) or entry.option.startswith(f"{name.rstrip('/')}/")
 
 
 def _lines(entry: Entry) -> Iterator[str]:

@@ -7,6 +7,27 @@ from collections.abc import Callable
 from studies import terminal
 from studies.record import StudyError
 
+LIST = "list"
+"""What `--execution` takes for a list of the executions there are."""
+
+EXECUTION = (
+    "which execution: latest (the default), a number of those that --execution list lists, the beginning of an MLflow "
+    "run's id, own (the last of the study's own design), all or sweep (all, or the jobs of the last sweep, as one), or "
+    "several of these, separated by commas"
+)
+
+
+class Parser(argparse.ArgumentParser):
+    """One whose help may be read by what has seen enough."""
+
+    def print_help(self, file=None):
+        """Print the help; if nobody reads on, that is no error."""
+        try:
+            super().print_help(file)
+            sys.stdout.flush()
+        except BrokenPipeError:
+            sys.exit(terminal.unread())
+
 
 def parser(name: str, description: str, root: str = "a folder, or a server's address") -> argparse.ArgumentParser:
     """A parser for `python -m analysis.NAME`, with `--root`.
@@ -14,19 +35,45 @@ def parser(name: str, description: str, root: str = "a folder, or a server's add
     Args:
         root: what the store may be.
     """
-    made = _Parser(prog=terminal.spoken(f"analysis.{name}"), description=description)
+    made = Parser(prog=terminal.spoken(f"analysis.{name}"), description=description)
     made.add_argument("--root", default="mlruns", help=f"the store: {root} (default: mlruns)")
     return made
 
 
-class _Parser(argparse.ArgumentParser):
-    def print_help(self, file=None) -> None:
-        """As of any parser, also where its reader has gone."""
-        try:
-            super().print_help(file)
-            sys.stdout.flush()
-        except BrokenPipeError:
-            sys.exit(terminal.unheard())
+def add_execution(made: argparse.ArgumentParser) -> None:
+    """Have a parser take `--execution`; what is then given, None for nothing, is for `told` and `load.execution`."""
+    made.add_argument("--execution", metavar="WHICH", help=EXECUTION)
+
+
+def add_format(made: argparse.ArgumentParser) -> None:
+    """Have a parser take `--format` and `--wide`."""
+    from analysis.show import tables
+
+    made.add_argument("--format", default="terminal", choices=tables.FORMATS)
+    made.add_argument("--wide", action="store_true", help="do not fit tables to the terminal (COLUMNS sets its width)")
+
+
+def width(options: argparse.Namespace) -> int | None:
+    """The columns that tables are to fit; None for as wide as they are."""
+    from analysis.show.width import width_here
+
+    return None if options.wide else width_here()
+
+
+def told(options: argparse.Namespace, run: Callable[[], None]) -> int:
+    """Run a command of a study, or list its executions if that is asked for; gives its exit code, as `ended` does."""
+
+    def asked():
+        if options.execution != LIST:
+            return run()
+        from analysis import changes
+        from analysis.show.width import width_here
+
+        wide, format = getattr(options, "wide", False), getattr(options, "format", "terminal")
+        for study in getattr(options, "studies", None) or [options.study]:
+            print(changes.listing(study, options.root, format, None if wide else width_here()))
+
+    return ended(asked)
 
 
 def ended(run: Callable[[], None]) -> int:
@@ -42,5 +89,5 @@ def ended(run: Callable[[], None]) -> int:
             terminal.say("interrupted")
             return terminal.code()
         except BrokenPipeError:
-            return terminal.unheard()
+            return terminal.unread()
         return 0

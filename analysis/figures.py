@@ -11,6 +11,7 @@ from analysis.estimate import propagation
 from analysis.read import runs
 from analysis.show import plots
 from analysis.show.style import Figure
+from studies import terminal
 from studies.record import Study, StudyError, listed
 
 FOLDER = "figures"
@@ -54,6 +55,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Write a study's figures and say which; gives the exit code, 2 for what the user can put right."""
     parser = command.parser("figures", "Write the figures that a computed study asks for, as PNG.")
     parser.add_argument("study", help="its name, such as signal_propagation")
+    command.add_execution(parser)
     parser.add_argument("--to", metavar="FOLDER", help=f"where to (default: {FOLDER} among the study's artifacts)")
     options = parser.parse_args(arguments)
 
@@ -62,18 +64,23 @@ def main(arguments: list[str] | None = None) -> int:
             raise StudyError(
                 f"--root {options.root} is a server, whose artifacts are not written here: add --to FOLDER"
             )
-        execution = load.execution(options.study, options.root)
+        execution = load.execution(options.study, options.root, execution=options.execution or load.LATEST)
+        if execution.parts and not options.to:
+            raise StudyError(
+                f"--execution {options.execution}: several executions have no folder of their own: add --to FOLDER"
+            )
         trials = load.trials(options.study, options.root, execution.arms)
         paths = write(execution.study, trials, Path(options.to) if options.to else execution.folder / FOLDER)
         if not paths:
+            again = terminal.spoken("analysis.report", options.study)
             raise StudyError(
                 f"{options.study} asks for no figure of its own: study.figures takes {listed(TABLE)} in a computed "
-                f"study; the figures of one that trains are in its report, python -m analysis.report {options.study}"
+                f"study; the figures of one that trains are in its report, {again}"
             )
         for path in paths:
             print(path)
 
-    return command.ended(run)
+    return command.told(options, run)
 
 
 if __name__ == "__main__":

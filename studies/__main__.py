@@ -47,7 +47,7 @@ def main() -> int:
         sys.path.append(os.getcwd())
     sys.argv[1:] = [*words, *SETTINGS.get(name, ())]
     module = importlib.import_module(COMMANDS[name][0])
-    return module.main([name, *words]) if name in NAMED else module.main()
+    return module.main(name, words, COMMANDS) if name in NAMED else module.main()
 
 
 def _help() -> str:
@@ -61,8 +61,8 @@ def _help() -> str:
             "",
             *lines,
             "",
-            f"{called} COMMAND --help says what each takes. Studies, options and the store are found in the folder one",
-            "is in: ./conf beside those that ship, and ./mlruns.",
+            f"{called} COMMAND --help says what each takes. Studies and options are",
+            "found in ./conf beside those that ship, and the store is ./mlruns.",
         ]
     )
 
@@ -91,7 +91,7 @@ def _printed(text: str) -> int:
     try:
         print(text, flush=True)
     except BrokenPipeError:
-        return terminal.unheard()
+        return terminal.unread()
     return 0
 
 

@@ -131,7 +131,7 @@ def code() -> int:
     return 128 + (_State.received or signal.SIGINT)
 
 
-def unheard() -> int:
+def unread() -> int:
     """The exit code where the reader, such as head, has seen enough; what is still to be printed goes nowhere."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 128 + signal.SIGPIPE
@@ -143,6 +143,21 @@ def say(line: str) -> None:
         sys.stdout.flush()
     with suppress(OSError):
         print(line, file=sys.stderr, flush=True)
+
+
+@contextmanager
+def unheard() -> Iterator[None]:
+    """What libraries print to stderr in here, from C++ too, goes nowhere."""
+    with suppress(OSError, ValueError):
+        sys.stderr.flush()
+    heard, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        os.dup2(heard, 2)
+        os.close(heard)
+        os.close(nowhere)
 
 
 def _has_signals() -> bool:

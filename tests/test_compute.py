@@ -163,6 +163,15 @@ def test_a_computed_study_goes_from_the_command_to_the_store_and_is_not_run_agai
     serial = load.trials("descent", "serial")[wanted]
     pd.testing.assert_frame_equal(load.trials("descent")[wanted], serial, check_exact=True)
 
+    assert "  6 finished in mlruns, 6 to run again\n" in cli(*STUDY, "study.seeds=3", "--force", "--plan")[1]
+    before = {run.run_id for run in load.ended("descent")}
+    code, output, _ = cli(*STUDY, "study.seeds=3", "executor=serial", "--force")
+    assert code == 0 and "6 trials, 6 finished before, 6 to run again" in output
+    latest = {run.tags["trial.key"]: run.run_id for run in load.ended("descent")}
+    assert len(latest) == 6 and before.isdisjoint(latest.values())
+    pd.testing.assert_frame_equal(load.trials("descent")[wanted], serial, check_exact=True)
+    assert "6 trials, 6 finished before, 0 to run\n" in cli(*STUDY, "study.seeds=3", "executor=serial")[1]
+
     code, _, error = cli(*STUDY, "study.metric=nowhere")
     assert code == 2 and "expected one of the quantities that compute gave, threshold" in error
 

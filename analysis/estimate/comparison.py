@@ -53,8 +53,9 @@ SUCCESS = (
     "finished_low",
     "finished_high",
     "finished_pairs",
+    "chance",
 )
-"""Those after them: which trials finished, and what that makes of the differences."""
+"""Those after them: which trials finished, what that makes of the differences, and what a guess would score."""
 
 
 def scored(trials: pd.DataFrame, metric: str) -> pd.Series:
@@ -77,7 +78,7 @@ def scored(trials: pd.DataFrame, metric: str) -> pd.Series:
         found = scores[~scores.between(0, 1)].dropna().iloc[0]
         raise StudyError(
             f"metric={metric}: expected shares between 0 and 1, as its name says, received {found:g}. Divide "
-            f"percentages by 100, or give the column a name that does not end in accuracy"
+            f"percentages by 100, or give the column a name that does not end in accuracy or macro_f1"
         )
     return scores
 
@@ -92,9 +93,10 @@ def failure_scores(trials: pd.DataFrame, metric: str) -> pd.Series:
 
     The worst is that of all the trials in the frame, so that no failure is ahead of anything that finished. Chance is
     the accuracy of the guess that always names the largest class, its share of the examples (`chance_train`,
-    `chance_val`, `chance_test`, where the store has them, else 1 / classes), and the loss of the uniform guess,
-    log(classes). Of a column that a guess has no score in, such as seconds, it is the worst that finished; of one in
-    which nothing is better, such as a norm, it is NaN.
+    `chance_val`, `chance_test`, where the store has them, else 1 / classes), its balanced accuracy, 1 / classes, and
+    its macro F1, 2 p / (1 + p) / classes of a share p; and the loss of the uniform guess, log(classes). Of a column
+    that a guess has no score in, such as seconds, it is the worst that finished; of one in which nothing is better,
+    such as a norm, it is NaN.
     """
     finished = trials[metric].astype(float)[succeeded(trials, metric)]
     if len(finished) and finished.isna().all():
@@ -103,12 +105,25 @@ def failure_scores(trials: pd.DataFrame, metric: str) -> pd.Series:
     if not known.guessed:
         worst = {1: finished.min(), -1: finished.max(), 0: np.nan}[known.better]
         return pd.Series(worst, trials.index, dtype=float)
+    guess = chance(trials, metric)
+    if known.better < 0:
+        return guess.fillna(finished.max()).clip(lower=finished.max())
+    return guess.fillna(finished.min()).clip(upper=finished.min())
+
+
+def chance(trials: pd.DataFrame, metric: str) -> pd.Series:
+    """What a guess scores in each trial, as `failure_scores` has it; NaN of a metric that it has no score in."""
+    known = measure(metric)
+    if not known.guessed or "classes" not in trials:
+        return pd.Series(np.nan, trials.index)
     classes = trials["classes"].astype(float).where(trials["classes"] > 0)
     if known.better < 0:
-        return np.log(classes).fillna(finished.max()).clip(lower=finished.max())
+        return np.log(classes)
     of = "test" if "test" in metric else "val" if "val" in metric else "train"
-    share = trials.get(f"chance_{of}", pd.Series(np.nan, trials.index))
-    return share.astype(float).fillna(1 / classes).fillna(finished.min()).clip(upper=finished.min())
+    share = trials.get(f"chance_{of}", pd.Series(np.nan, trials.index)).astype(float).fillna(1 / classes)
+    if metric.endswith("macro_f1"):
+        return 2 * share / (1 + share) / classes
+    return 1 / classes if metric.endswith("balanced_accuracy") else share
 
 
 def succeeded(trials: pd.DataFrame, metric: str) -> pd.Series:
@@ -179,7 +194,8 @@ def comparison(
         was tried; erratic: whether more of its trials are lost at some seeds than at others; test: `t`, the paired t
         test, or `success`, the exact McNemar test, where the arm or its baseline is erratic; of the latter also
         success_difference, of the shares at seeds at which both were tried; and
-        finished_difference, finished_low, finished_high, finished_pairs: at the seeds at which both finished.
+        finished_difference, finished_low, finished_high, finished_pairs: at the seeds at which both finished; chance:
+        what a guess would score, the mean over the arm's trials.
 
         Of an erratic arm no t interval holds: of one that scores .1 at a fifth of the seeds and .95 elsewhere it
         covers, at n = 5, in 67 % of studies. At one seed there are means and no interval; where all seeds are alike
@@ -191,6 +207,8 @@ def comparison(
     values, failures, failed, gone = blocks(units, by, place)
     finished, erratic = np.where(np.isnan(failures), np.nan, failures == 0), varies(failures)
     anchors = {factor: as_level(level) for factor, level in baseline.items() if factor in by}
+    number, guesses = arms_of(trials, by)[0], chance(trials, metric)
+    guess = [guesses[number == n].mean() for n in range(len(arms))]
     rows = []
     for arm, n in place.items():
         anchor = place.get(tuple(anchors.get(factor, level) for factor, level in zip(by, arm, strict=True)), n)
@@ -201,7 +219,7 @@ def comparison(
             tested = (np.nan, np.nan, np.nan, 0, np.nan), ("", np.nan, np.nan, np.nan, np.nan, 0)
         else:
             tested = _tested(values[:, [n, anchor]], finished[:, [n, anchor]], bool(erratic[[n, anchor]].any()), metric)
-        rows.append((*row, *tested[0], "", 0, *_success(finished[:, n]), erratic[n], *tested[1]))
+        rows.append((*row, *tested[0], "", 0, *_success(finished[:, n]), erratic[n], *tested[1], guess[n]))
     frame = pd.DataFrame(rows, columns=[*by, *OUTCOME, *SUCCESS])
     frame["p"] = holm(frame["p"].to_numpy(float))
     shared = [place for place, factor in enumerate(by) if anchors and factor not in anchors]
@@ -282,7 +300,7 @@ def _stand(
 
     Returns:
         of each arm `best` for the best mean; `tied` if `pairs_with`, Holm-adjusted over all pairs of arms, does not
-        find it worse at 5 %, and nothing if it does; `untested` if it cannot be tested; `failed` if it is gone, which
+        find it worse at 5 %, and `worse` if it does; `untested` if it cannot be tested; `failed` if it is gone, which
         has nothing to do with the others; nothing if it has no value or no rival, or if neither more nor less of the
         metric is better.
     """
@@ -305,7 +323,7 @@ def _stand(
     for place, mean, rate, p in zip(tested, means, rates, found, strict=True):
         by_rate = erratic[place] or erratic[tested[best]]
         worse = p <= 1 - LEVEL and mean < means[best] and (rate < rates[best] or not by_rate)
-        standing[place] = ("untested" if np.isnan(p) else "" if worse else "tied", len(block))
+        standing[place] = ("untested" if np.isnan(p) else "worse" if worse else "tied", len(block))
     standing[tested[best]] = ("best", len(block))
     return standing
 

@@ -41,11 +41,15 @@ class Card:
 
 
 def command(options: list[str], profile: str = QUICK, root: str | Path = "mlruns") -> str:
-    """What runs claims, by their options, one line to paste."""
+    """What runs claims, by their options, one line."""
+    return shlex.join(["python", "-m", "studies.run", *words_of(options, profile, root)])
+
+
+def words_of(options: list[str], profile: str = QUICK, root: str | Path = "mlruns") -> list[str]:
+    """The words of what runs claims."""
     words = ["-m"] * (len(options) > 1) + [f"+study={','.join(options)}"]
     words += [f"profile={profile}"] * (profile not in ("", QUICK))
-    words += [f"tracking.root={root}"] * (Path(root) != Path("mlruns"))
-    return shlex.join(["python", "-m", "studies.run", *words])
+    return words + [f"tracking.root={root}"] * (Path(root) != Path("mlruns"))
 
 
 def shipped() -> dict[str, Card]:

@@ -7,9 +7,31 @@ import math
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from studies.factors import data
 from studies.record import EPOCHS, SEED_STREAMS, StudyError, identity_parts, is_computed, listed, meant, shown
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What a setting may be: called, it gives a value in its own type, or raises ValueError with what is expected.
+
+    Attributes:
+        schema: the same for editors, as far as JSON Schema can say it.
+    """
+
+    settle: Callable
+    schema: dict
+
+    def __call__(self, value: object) -> Any:
+        """The value in its own type."""
+        return self.settle(value)
+
+
+def schema_of(rule: Callable) -> dict:
+    """A rule for editors; of one that says nothing for them whatever there is."""
+    return getattr(rule, "schema", None) or PLAIN_SCHEMAS.get(rule, {})
 
 
 def number(
@@ -30,7 +52,9 @@ def number(
             raise ValueError(expected)
         return float(value)
 
-    return settle
+    bounds = {"minimum": low, "maximum": high, "exclusiveMinimum": above, "exclusiveMaximum": below}
+    given = {name: bound for name, bound in bounds.items() if bound is not None and math.isfinite(bound)}
+    return Rule(settle, {"type": "number", **given})
 
 
 def whole(low: int) -> Callable:
@@ -41,7 +65,7 @@ def whole(low: int) -> Callable:
             raise ValueError(f"a whole number of {low} or more")
         return value
 
-    return settle
+    return Rule(settle, {"type": "integer", "minimum": low})
 
 
 def text(value: object) -> str:
@@ -74,7 +98,7 @@ def one_of(*names: object) -> Callable:
             raise ValueError(f"{near}expected one of {listed(names)}" if near else f"one of {listed(names)}")
         return value
 
-    return settle
+    return Rule(settle, {"enum": list(names)})
 
 
 def length(value: object) -> float | str:
@@ -106,7 +130,8 @@ def long(value: object) -> float | str:
 
 def optional(rule: Callable) -> Callable:
     """Null, or what `rule` takes."""
-    return lambda value: None if value is None else rule(value)
+    schema = {"anyOf": [{"type": "null"}, schema_of(rule)]}
+    return Rule(lambda value: None if value is None else rule(value), schema)
 
 
 def many(rule: Callable, least: int = 1) -> Callable:
@@ -117,7 +142,19 @@ def many(rule: Callable, least: int = 1) -> Callable:
             raise ValueError(f"a list of {least} or more")
         return [rule(item) for item in value]
 
-    return settle
+    return Rule(settle, {"type": "array", "minItems": least, "items": schema_of(rule)})
+
+
+PLAIN_SCHEMAS: dict[Callable, dict] = {
+    text: {"type": "string", "minLength": 1},
+    prefix: {"type": "string", "pattern": r"\.$"},
+    flag: {"type": "boolean"},
+    **{
+        rule: {"anyOf": [{"type": "number"}, {"type": "string", "pattern": "epochs?$"}]}
+        for rule in (length, moment, long)
+    },
+}
+"""Of the rules that are functions by themselves."""
 
 
 ACTIVATIONS = (
