@@ -10,7 +10,7 @@ from studies import terminal
 
 COMMANDS = {
     "run": ("studies.run", "run a study, or one trial: run +study=init_comparison"),
-    "plan": ("studies.run", "what that would train, what of it is finished, how long the rest takes"),
+    "plan": ("studies.run", "what that would train, what is finished, how long the rest takes"),
     "list": ("analysis.catalogue", "the studies there are, what they cost, and what is in the store"),
     "compare": ("analysis.compare", "a study's table, or several studies in one, or its executions"),
     "report": ("analysis.report", "a study's report, one HTML file"),

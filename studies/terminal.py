@@ -68,7 +68,8 @@ def spoken(module: str, *words: str) -> str:
     It is called by what was typed: `.venv/bin/python -m analysis.compare`, or `weight-studies compare`.
     """
     if is_installed_command():
-        script = SCRIPT if shutil.which(SCRIPT) == shutil.which(sys.argv[0]) else sys.argv[0]
+        found = shutil.which(SCRIPT)
+        script = SCRIPT if found and found == shutil.which(sys.argv[0]) else sys.argv[0]
         called = [script, module.rpartition(".")[2]]
     else:
         called = [sys.orig_argv[0], "-m", module]

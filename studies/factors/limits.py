@@ -13,7 +13,7 @@ from studies.factors import data
 from studies.record import EPOCHS, SEED_STREAMS, StudyError, identity_parts, is_computed, listed, meant, shown
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Rule:
     """What a setting may be: called, it gives a value in its own type, or raises ValueError with what is expected.
 
@@ -31,7 +31,7 @@ class Rule:
 
 def schema_of(rule: Callable) -> dict:
     """A rule for editors; of one that says nothing for them whatever there is."""
-    return getattr(rule, "schema", None) or PLAIN_SCHEMAS.get(rule, {})
+    return rule.schema if isinstance(rule, Rule) else PLAIN_SCHEMAS.get(rule, {})
 
 
 def number(
