@@ -175,7 +175,7 @@ def _choices(study, trials, root, by, metric, where, since, planned=0, source=No
     keys = tuple(trials["key"])
     if source and study.factors:
         keys, last = source.execution.keys, (source.execution.parts or (source.execution,))[-1]
-        executions = [each for each in executions if each.number <= last.number]
+        executions = [each for each in executions if each.number <= last.number and each.study.factors]
     elif executions and (planned or where is not None or since is not None):
         keys = executions[-1].keys
     return history.choices(study, executions, keys, root, by, metric, where, since, tuple(trials["key"]))
