@@ -47,9 +47,7 @@ def fitted(
     table = [list(column) for column in zip(headers, *rows, strict=True)] or [[header] for header in headers]
     gone: list[int] = []
     if width is not None and style == "simple" and _wide(table) > width:
-        table = [
-            [_broken(head, max([LEAST_HEADER, *(len(cell) - GAP for cell in cells)])), *cells] for head, *cells in table
-        ]
+        table = [[_broken(head, max(LEAST_HEADER, _size(["", *cells]) - GAP)), *cells] for head, *cells in table]
         gone = _left_out(table, width, [n if isinstance(n, int) else headers.index(n) for n in spare])
         table = [column for place, column in enumerate(table) if place not in gone]
         aligned = [each for place, each in enumerate(aligned) if place not in gone]
