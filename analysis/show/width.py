@@ -107,4 +107,4 @@ def _wide(table, gone: Sequence[int] = ()) -> int:
 
 def _size(column: list[str]) -> int:
     head, *cells = ([len(line) for line in cell.split("\n")] for cell in column)
-    return max(max(head) + GAP * bool(max(head)), *map(max, cells), 0)
+    return max(max(head) + GAP, *map(max, cells), 0)
