@@ -54,21 +54,21 @@ def changes(
     old, new = pair
     arms = load.shared_levels(pair, root)
     levels = history.level_changes(*arms)
-    configs = (load.text(each, "study.yaml", root) for each in pair)
-    found = Changes(
+    before, after = (load.text(each, "study.yaml", root) for each in pair)
+    changed = Changes(
         old.number,
         new.number,
         {"added": len({*new.keys} - {*old.keys}), "removed": len({*old.keys} - {*new.keys})}
         | {"kept": len({*new.keys} & {*old.keys})},
         levels[levels["before"] != levels["after"]],
-        history.config_changes(*configs, factors=list(levels["factor"])),
+        history.config_changes(before, after, list(levels["factor"])),
         metric or new.study.metric,
         _means(study, root, pair, arms, metric or new.study.metric),
     )
     if format == "json":
-        rows = {"study": study, "executions": tables.rows_of(whole), "changes": found.record}
-        return json.dumps(rows, indent=2, ensure_ascii=False)
-    return "\n\n".join([words.listing_table(whole, format, width), *found.paragraphs(format, width)])
+        record = {"study": study, "executions": tables.rows_of(whole), "changes": changed.record}
+        return json.dumps(record, indent=2, ensure_ascii=False)
+    return "\n\n".join([words.listing_table(whole, format, width), *changed.paragraphs(format, width)])
 
 
 @dataclass(frozen=True)

@@ -140,11 +140,10 @@ def answer(
         return _json(study, by, metric, lines + notes, chosen, compared, common, source)
     text = tables.comparison_table(compared, by, metric, study.baseline, format, width)
     if format in ("terminal", "markdown"):
-        item = "\n- " if format == "markdown" else "\n  "
-        text += f"\n\n{item.join(lines + notes)}"
         paired = any(factor in study.baseline for factor in by)
-        text += f"\n\n{tables.interval_note(metric, paired, compared['erratic'].any())}"
-        text += f"\n\n{item.join(common)}" * bool(common)
+        intervals = tables.interval_note(metric, paired, compared["erratic"].any())
+        for part in (lines + notes, [intervals], common):
+            text = tables.noted(text, part, format)
     else:
         text = tables.noted(
             text, answers.caveats(chosen, study.metric) + answers.unseen(compared, metric) + notes, format
@@ -239,12 +238,7 @@ def across(
         over = arms.averaged_over(study, factors)
         trials = columns.added(trials, metric, study.name, root)
         part = comparison.comparison(trials, factors, metric, study.baseline, over)
-        if not by:
-            labels = [arm_label({factor: row[factor] for factor in factors}) for row in part.to_dict("records")]
-            part = part.drop(columns=factors)
-            part.insert(0, "arm", labels)
-        part.insert(0, "study", study.name)
-        parts.append(part)
+        parts.append(_of_study(study, part, factors, labelled=not by))
         notes += [f"{study.name}: {line}" for line in answers.left_out(*arms.left_out(trials, factors, over), over)]
     baselines = [{factor: study.baseline[factor] for factor in by if factor in study.baseline} for study in studies]
     baseline = baselines[0] if all(other == baselines[0] for other in baselines) else {}
@@ -264,6 +258,16 @@ def across(
     notes.append(tables.interval_note(metric, bool(baseline), bool(whole["erratic"].any())))
     text = "\n\n".join([tables.noted(text, lines, format), *(notes if format in ("terminal", "markdown") else [])])
     return tables.noted(text, said, format)
+
+
+def _of_study(study: Study, part: pd.DataFrame, factors: list[str], labelled: bool) -> pd.DataFrame:
+    """A study's part of a table of several: with its name, and with labels in the place of its factors if asked for."""
+    if labelled:
+        labels = [arm_label({factor: row[factor] for factor in factors}) for row in part.to_dict("records")]
+        part = part.drop(columns=factors)
+        part.insert(0, "arm", labels)
+    part.insert(0, "study", study.name)
+    return part
 
 
 def _own_metric(studies: list[Study]) -> str:

@@ -18,6 +18,7 @@ from analysis.read.runs import Run
 from analysis.read.union import together, union, value
 from studies.contract import (
     CIRCUMSTANCES,
+    CONFUSION_COLUMNS,
     DENSITY_COLUMNS,
     EPOCH_COLUMNS,
     LAYER_COLUMNS,
@@ -27,7 +28,7 @@ from studies.contract import (
 )
 from studies.record import METRICS, STATUSES, Result, Study, StudyError, listed, nearest
 
-TEXTS = ("key", "status", "error", "quantities")
+TEXTS = ("key", "status", "error", "quantities", "confusions")
 NUMBERS = tuple(dict.fromkeys((*METRICS, *(f.name for f in fields(Result) if f.name not in TEXTS))))
 """The numbers of a `Result`, which are columns of the trials frame, the metrics first."""
 
@@ -37,7 +38,7 @@ RUNNING = {"running_loss": "train_loss", "running_accuracy": "train_accuracy"}
 OBSERVED = (*STATISTICS, "warning")
 """What the layers frame has of a tensor at an epoch."""
 
-DENSITIES = "densities.parquet"
+DENSITIES, CONFUSIONS = "densities.parquet", "confusions.parquet"
 
 CLAIMS = Path(__file__).parent.parent / "conf" / "study" / "claims"
 
@@ -118,10 +119,10 @@ def text(execution: Execution, name: str, root: str | Path = "mlruns") -> str:
 
 def tuning_trials(execution: Execution, root: str | Path = "mlruns") -> pd.DataFrame:
     """The trials that an execution's nuisance factors were tuned with; none if it has not got that far."""
-    arms = {}
+    arms: dict[str, dict | None] = {}
     for part in execution.parts or (execution,):
         with suppress(StudyError):
-            arms |= json.loads(text(part, "tuning_trials.json", root))
+            arms |= reading.arms(text(part, "tuning_trials.json", root))
     return trials(execution.study.name, root, arms)
 
 
@@ -213,6 +214,19 @@ def densities(
     store = runs.opened(root)
     kept = [run for run in _selected(store, study, keys, execution) if store.has(run, DENSITIES)]
     return _joined(store, kept, DENSITIES, DENSITY_COLUMNS)
+
+
+def confusions(
+    study: str, root: str | Path = "mlruns", keys: Iterable[str] | None = None, execution: str | int = LATEST
+) -> pd.DataFrame:
+    """How many examples of a class a trained network takes for which: `studies.contract.CONFUSION_COLUMNS`.
+
+    A class is its label, from 0 on; a pair that does not occur has no row. They are of the weights that the trial's
+    scores are of. Trials that diverged or crashed, or were run before these were kept, have no rows.
+    """
+    store = runs.opened(root)
+    kept = [run for run in _selected(store, study, keys, execution) if store.has(run, CONFUSIONS)]
+    return _joined(store, kept, CONFUSIONS, CONFUSION_COLUMNS)
 
 
 def raw_runs(csv: str | Path) -> tuple[pd.DataFrame, pd.DataFrame]:

@@ -81,6 +81,9 @@ DENSITY_CELLS = 64
 DENSITY_COLUMNS = ("key", "epoch", "layer", "tensor", "low", "high", "counts")
 """Of the densities frame: how many entries of a tensor lie in each of so many equal cells from `low` to `high`."""
 
+CONFUSION_COLUMNS = ("key", "set", "class", "predicted", "count")
+"""Of the confusions frame: how many examples of a class, of the set `val` or `test`, are taken for which."""
+
 CIRCUMSTANCES = ("version.tensorflow", "version.keras", "version.numpy", "version.pillow", "processor", "device")
 """Tags of a trial that name what may change its numbers and is no part of its key, or none that others can have."""
 
@@ -129,6 +132,7 @@ class Tag:
     RULES = "claim.rules"
     QUANTITIES = "trial.quantities"
     DESIGN = "study.design"
+    ASKED = "execution.asked"
     HASH = "study.hash"
     FITS = "study.fits"
     SET = "study.set"

@@ -13,7 +13,7 @@ from studies.record import Claim, Space, Study, StudyError
 LATEST, OWN, ALL, SWEEP = "latest", "own", "all", "sweep"
 
 WORDS = {
-    LATEST: "the last that was run",
+    LATEST: "the last that was run, or asked for again",
     OWN: "the last of the study's own design",
     ALL: "all of them as one",
     SWEEP: "the jobs of the last sweep as one",
@@ -125,7 +125,7 @@ def places(parents: Sequence[Run], which: str | int, study: str) -> tuple[list[i
 def _places(parents, which: str, study: str) -> list[int]:
     several = list(range(len(parents)))
     if which == LATEST:
-        return several[-1:]
+        return [max(several, key=lambda place: (_asked(parents[place]), place))]
     if which == ALL:
         return several
     if which == OWN:
@@ -157,6 +157,13 @@ def _places(parents, which: str, study: str) -> list[int]:
     if not mine:
         raise StudyError(f"--execution {which}: {study} has no such execution: expected {_expected(parents)}")
     return mine
+
+
+def _asked(run) -> int:
+    """When an execution was last asked for, in milliseconds since 1970: a command that leaves nothing to train has the
+    one of its design again.
+    """
+    return max(run.start_time, int(run.tags.get(Tag.ASKED, 0)))
 
 
 def _expected(parents) -> str:
@@ -202,7 +209,7 @@ def read(run: Run, number: int, kept: bytes) -> Execution:
     )
 
 
-def arms(kept: bytes) -> dict[str, dict | None]:
+def arms(kept: str | bytes) -> dict[str, dict | None]:
     """The trials that an execution compares, of its `trials.json`: key -> its arm in that design, None if not kept."""
     found = json.loads(kept)
     return found if isinstance(found, dict) else dict.fromkeys(found)

@@ -109,7 +109,7 @@ class Place:
             tags = writer.trial_tags(trial, result, fit.warning) | shared
             started = now - writer.milliseconds(result)
             run, status = self._begin(store, parent, trial, tags, started, writer.RUN_STATUS[result.status])
-            self._keep(store, run, writer.trial_files(trial, epochs, layers))
+            self._keep(store, run, writer.trial_files(trial, epochs, layers, result))
             # MLflow's pages take the first metric where they show one.
             metrics = sorted(writer.metrics(epochs, layers, result), key=lambda metric: metric[0] != fit.metric)
             store.write(run, status, now, writer.params(trial), metrics)

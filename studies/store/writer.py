@@ -25,6 +25,7 @@ from filelock import FileLock
 from studies import contract
 from studies.contract import (
     CIRCUMSTANCES,
+    CONFUSION_COLUMNS,
     DENSITY_COLUMNS,
     EPOCH_COLUMNS,
     LAYER_COLUMNS,
@@ -277,7 +278,7 @@ class Execution:
         tags = trial_tags(trial, result, warning) | {"mlflow.parentRunId": self.parent, **self.versions}
         run = self.store.begin(run_name(trial, self.levels, self.study.seeds), tags, now - milliseconds(result))
         folder = self._artifacts(run)
-        for name, content in trial_files(trial, epochs, layers).items():
+        for name, content in trial_files(trial, epochs, layers, result).items():
             (folder / name).write_bytes(content)
         # MLflow's pages take the first metric where they show one.
         found = sorted(metrics(epochs, layers, result), key=lambda metric: metric[0] != self.study.metric)
@@ -334,7 +335,7 @@ def trial_tags(trial: Trial, result: Result, warning: str) -> dict[str, str]:
     return tags
 
 
-def trial_files(trial: Trial, epochs: list[EpochRecord], layers: list[LayerRecord]) -> dict[str, bytes]:
+def trial_files(trial: Trial, epochs: list[EpochRecord], layers: list[LayerRecord], result: Result) -> dict[str, bytes]:
     """A trial's artifacts by their names: its config, and its frames as Parquet."""
     config = yaml_of({**trial.config, "seed": trial.seed, "overrides": list(trial.overrides)})
     statistics = np.array([record.statistics for record in layers], float).reshape(-1, len(STATISTICS))
@@ -347,6 +348,9 @@ def trial_files(trial: Trial, epochs: list[EpochRecord], layers: list[LayerRecor
     }
     if counted := [record for record in layers if record.density]:
         files["densities.parquet"] = _parquet(_densities(counted))
+    if result.confusions:
+        rows = [(trial.key, name, *row) for name, found in result.confusions.items() for row in found]
+        files["confusions.parquet"] = _parquet(dict(zip(CONFUSION_COLUMNS, zip(*rows, strict=True), strict=True)))
     return files
 
 
@@ -376,6 +380,12 @@ def end_sweep(root: str | Path, study: str, sweep: str, status: str, table: str)
         if run := store.sweep_run(sweep):
             (artifacts(folder_of(store), run) / "sweep.md").write_text(table, encoding="utf-8")
             store.end(run, status, {"mlflow.note.content": table[:TAG_LENGTH]})
+
+
+def ask(root: str | Path, study: str, run: str) -> None:
+    """Have an execution that has ended be the latest again."""
+    with guarded(root):
+        opened(root, study).tag(run, {Tag.ASKED: str(_now())})
 
 
 def opened(root: str | Path, study: str) -> Store | ClientStore:

@@ -215,6 +215,15 @@ class Parts:
         span = spans[names[0]][0], spans[names[-1]][1]
         return self.engine.evaluate(*self.data, *chunks, span, average=average)
 
+    def confusion(self, name: str) -> np.ndarray:
+        """How many examples of each class the network now takes for which, `(classes, classes)`, of `val` or `test`."""
+        x, _, scale, shift = self.data
+        examples = self.examples.parts[name]
+        predicted = self.engine.predict(x, scale, shift, examples)
+        counts = np.zeros((self.engine.classes, self.engine.classes), int)
+        np.add.at(counts, (self.examples.dataset.y[examples], predicted), 1)
+        return counts
+
     def hear(self, val_loss: float) -> None:
         """Tell the schedule of an epoch's validation loss: it may have a say in the rates to come."""
         if hasattr(self.schedule, "feedback"):
