@@ -403,7 +403,7 @@ def test_images_that_cannot_be_decoded_are_listed_and_left_out_if_they_are_to_be
     whole = images.read(folder({name: content for name, content in files.items() if name not in damaged}), None)
     assert [line.partition(" ")[0] for line in arrays["unreadable"]] == [repr(name) for name in sorted(damaged)]
     [note] = arrays["notes"]
-    assert "3 of 20 images cannot be decoded, 'test/Zebra/0.png' (" in note and note.endswith(", and left out")
+    assert "3 of 20 images cannot be decoded, 'test/Zebra/0.png' (" in note and note.endswith(", and are left out")
     said = ("notes", "unreadable")
     assert_same(*({n: a for n, a in each.items() if n not in said} for each in (arrays, whole)))
     assert whole["unreadable"].tolist() == []
@@ -415,7 +415,7 @@ def test_what_leaves_nothing_of_a_class_is_refused_and_many_are_counted(folder):
         images.read(folder(files), None, unreadable="skip")
     many = encoded(GREY) | {f"train/dog/z{place:02}.png": b"" for place in range(25)}
     [note] = images.read(folder(many), None, unreadable="skip")["notes"]
-    assert "25 of 43 images" in note and note.endswith("'train/dog/z19.png' (no image) and 5 more, and left out")
+    assert "25 of 43 images" in note and note.endswith("'train/dog/z19.png' (no image) and 5 more, and are left out")
 
 
 @pytest.mark.parametrize("form", ["TGA", "PCX"])

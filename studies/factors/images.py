@@ -164,7 +164,7 @@ def read(path: Path, side: int | None, resize: str = "stretch", unreadable: str 
     if skipped:
         _check_skipped(path, skipped, found, unreadable)
     arrays = _stacked(path, found, hashes)
-    notes = [f"{path}: {_undecoded(listed_so, len(hashes))}, and left out"] * bool(skipped)
+    notes = [f"{path}: {_undecoded(listed_so, len(hashes))}, and are left out"] * bool(skipped)
     notes += [
         f"{path}: the transparency of {len(transparent)} images is left out, such as that of {name!r}"
         for name in transparent[:1]
