@@ -132,6 +132,7 @@ class Tag:
     RULES = "claim.rules"
     QUANTITIES = "trial.quantities"
     DESIGN = "study.design"
+    ASKED = "execution.asked"
     HASH = "study.hash"
     FITS = "study.fits"
     SET = "study.set"

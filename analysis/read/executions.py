@@ -13,7 +13,7 @@ from studies.record import Claim, Space, Study, StudyError
 LATEST, OWN, ALL, SWEEP = "latest", "own", "all", "sweep"
 
 WORDS = {
-    LATEST: "the last that was run",
+    LATEST: "the last that was run, or asked for again",
     OWN: "the last of the study's own design",
     ALL: "all of them as one",
     SWEEP: "the jobs of the last sweep as one",
@@ -128,7 +128,7 @@ def places(parents: Sequence[Run], which: str | int, study: str) -> tuple[list[i
 def _places(parents, which: str, study: str) -> list[int]:
     several = list(range(len(parents)))
     if which == LATEST:
-        return several[-1:]
+        return [max(several, key=lambda place: (_asked(parents[place]), place))]
     if which == ALL:
         return several
     if which == OWN:
@@ -161,6 +161,13 @@ def _places(parents, which: str, study: str) -> list[int]:
     if not mine:
         raise StudyError(f"--execution {which}: {study} has no such execution: expected {_expected(parents)}")
     return mine
+
+
+def _asked(run) -> int:
+    """When an execution was last asked for, in milliseconds since 1970: a command that leaves nothing to train has the
+    one of its design again.
+    """
+    return max(run.start_time, int(run.tags.get(Tag.ASKED, 0)))
 
 
 def _expected(parents) -> str:

@@ -412,10 +412,11 @@ class Driver:
     def _record(self, trials) -> None:
         """See that the store has an execution of this design that has ended, though there was nothing left to train.
 
-        It is to be the latest, which is what tables and reports are made of; in a sweep, whose jobs are executions of
-        one study, it need only be there.
+        An earlier one is the latest again, which is what tables and reports are made of; in a sweep, whose jobs are
+        executions of one study, it need only be there.
         """
         from analysis import load
+        from studies.store import writer
 
         if self.execution:
             return
@@ -424,7 +425,7 @@ class Driver:
         except StudyError:  # none is left
             executions = []
         design = json.dumps(asdict(self.study))
-        for execution in executions if self.jobs else executions[-1:]:
+        for execution in executions:
             same = execution.keys == tuple(t.key for t in trials) and json.dumps(asdict(execution.study)) == design
             judged = not self.study.claim or (
                 Tag.VERDICT in execution.tags and self.card.items() <= execution.tags.items()
@@ -433,6 +434,8 @@ class Driver:
                 self.recorded = execution
         if self.recorded is None:
             self._begin()
+        elif not self.jobs and self.recorded.run_id != load.execution(self.study.name, self.root).run_id:
+            writer.ask(self.root, self.study.name, self.recorded.run_id)
 
     def _keep(self, files: dict[str, str]) -> None:
         """Files of the execution, in the store as soon as there is something to write."""
