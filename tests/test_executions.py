@@ -11,7 +11,7 @@ import pytest
 import yaml
 from test_writer import CONFIG, records
 
-from analysis import changes, compare, export, figures, footprint, foretell, load, power, report
+from analysis import changes, compare, confusion, export, figures, footprint, foretell, load, power, report
 from analysis.read import executions as reading
 from analysis.read import selection
 from analysis.show import executions as words
@@ -223,7 +223,7 @@ def test_levels_of_factors_are_no_settings_that_changed(root):
 
 COMMANDS = {
     compare: [], report: ["--to", "{folder}/page.html"], power: [], foretell: [], footprint: [],
-    export: ["--to", "{folder}/out"], figures: ["--to", "{folder}"],
+    confusion: [], export: ["--to", "{folder}/out"], figures: ["--to", "{folder}"],
 }  # fmt: skip
 
 
