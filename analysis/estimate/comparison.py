@@ -57,6 +57,10 @@ SUCCESS = (
 """Those after them: which trials finished, and what that makes of the differences."""
 
 
+SAME_CHANCE = 0.02
+"""How far apart the scores of a guess may be, at splits by unlike seeds, and still be one."""
+
+
 def scored(trials: pd.DataFrame, metric: str) -> pd.Series:
     """Each trial's value, with failures counted: what did not finish has a failure's score, a crash none.
 
@@ -106,9 +110,23 @@ def failure_scores(trials: pd.DataFrame, metric: str) -> pd.Series:
     classes = trials["classes"].astype(float).where(trials["classes"] > 0)
     if known.better < 0:
         return np.log(classes).fillna(finished.max()).clip(lower=finished.max())
+    return _shares(trials, metric).fillna(1 / classes).fillna(finished.min()).clip(upper=finished.min())
+
+
+def guess(trials: pd.DataFrame, metric: str) -> float:
+    """What guessing scores, NaN where that is nothing, or not the same for all the trials: see `failure_scores`."""
+    known = measure(metric)
+    if not known.guessed or not len(trials):
+        return np.nan
+    classes = trials["classes"].astype(float).where(trials["classes"] > 0)
+    scores = np.log(classes) if known.better < 0 else _shares(trials, metric).fillna(1 / classes)
+    return scores.mean() if np.ptp(scores) < SAME_CHANCE else np.nan
+
+
+def _shares(trials: pd.DataFrame, metric: str) -> pd.Series:
+    """The largest class's share of the examples that a metric is of, where the store has it."""
     of = "test" if "test" in metric else "val" if "val" in metric else "train"
-    share = trials.get(f"chance_{of}", pd.Series(np.nan, trials.index))
-    return share.astype(float).fillna(1 / classes).fillna(finished.min()).clip(upper=finished.min())
+    return trials.get(f"chance_{of}", pd.Series(np.nan, trials.index)).astype(float)
 
 
 def succeeded(trials: pd.DataFrame, metric: str) -> pd.Series:

@@ -1,173 +1,32 @@
 """The sections of a report: a function each, one table of them."""
 
 import itertools
+import math
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from functools import cached_property
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
 
 from analysis import load
 from analysis.estimate import arms, dynamics, foretell
 from analysis.estimate import comparison as estimates
 from analysis.estimate.foretell import LEAST_ARMS
-from analysis.estimate.measure import measure
 from analysis.estimate.tuning import extended, rate_curve, rate_range, tuned, tuning_curve
-from analysis.show import answers, plots, style, tables
+from analysis.show import alts, answers, charts, plots, tables
+from analysis.show.findings import MOST_PANELS, Findings, split
 from analysis.show.foretelling import MOST, SEED, foretell_table, foretell_words
+from analysis.show.page import Block, Section
 from analysis.show.tables import words
 from studies.contract import Tag
 from studies.record import Space, Study, short
 
-MOST_PANELS = 12
-MOST_ARMS = 60
-"""Of a figure's panels and a page's arms: where there are more, the factors are shown one by one."""
-
-ARMS_IN_DETAIL = 5
 MAPS = 6
-"""Arms whose weights are shown, and maps of two factors each."""
+"""Maps of two factors each."""
 
 RATE, SPARSITY = "optimizer.learning_rate", "pruning.sparsity"
 
 FAILURE = "A trial that diverged or timed out scores chance, or what the worst that finished does if that is worse."
-
-
-@dataclass(frozen=True)
-class Block:
-    """A piece of a section.
-
-    Attributes:
-        kind: `text`; `code`; `pairs` of names and values; `table`, in HTML; `figure`, in SVG.
-        fold: if it is closed at first, what to press to open it.
-        name: of a figure's file.
-    """
-
-    kind: str
-    body: Any
-    caption: str = ""
-    fold: str = ""
-    name: str = ""
-
-
-@dataclass
-class Section:
-    """A part of the page under a heading; `name` is its address in the page."""
-
-    name: str
-    title: str
-    blocks: list[Block] = field(default_factory=list)
-
-    def text(self, words: str) -> None:
-        """Add a paragraph."""
-        self.blocks.append(Block("text", words))
-
-    def table(self, html: str, caption: str = "", fold: str = "") -> None:
-        """Add a table that `tables` rendered as HTML."""
-        self.blocks.append(Block("table", html, caption, fold))
-
-    def figure(self, name: str, figure: Figure, caption: str) -> None:
-        """Add a figure, which is kept as a file of that name too."""
-        self.blocks.append(Block("figure", style.svg(figure), caption, name=name))
-
-
-@dataclass(frozen=True)
-class View:
-    """Arms that are shown together: all of a study, or the levels of some factors, averaged over the others."""
-
-    arms: plots.Arms
-    compared: pd.DataFrame
-    units: pd.DataFrame
-    suffix: str = ""
-
-
-@dataclass(frozen=True)
-class Findings:
-    """What a report is made of.
-
-    Attributes:
-        execution: from `analysis.load`.
-        trials: those of its trials that have ended, one at least.
-        root: the store.
-    """
-
-    execution: load.Execution
-    trials: pd.DataFrame
-    root: str | Path
-
-    @property
-    def study(self) -> Study:
-        """The study."""
-        return self.execution.study
-
-    @property
-    def by(self) -> list[str]:
-        """Its factors."""
-        return list(self.study.factors)
-
-    @cached_property
-    def compared(self) -> pd.DataFrame:
-        """All arms, by the study's metric."""
-        return estimates.comparison(self.trials, self.by, self.study.metric, self.study.baseline)
-
-    @cached_property
-    def epochs(self) -> pd.DataFrame:
-        """The epochs of all trials."""
-        return load.epochs(self.study.name, self.root, list(self.trials["key"]))
-
-    @cached_property
-    def dimensions(self) -> list[list[str]]:
-        """The factors that have several levels, those that move together as one."""
-        together = [list(group) for group in self.study.zip]
-        alone = [[factor] for factor in self.by if not any(factor in group for group in together)]
-        order = sorted(together + alone, key=lambda factors: self.by.index(factors[0]))
-        return [factors for factors in order if self.levels(factors) > 1]
-
-    def levels(self, factors: list[str]) -> int:
-        """How many combinations of the factors' levels there are."""
-        return len(arms.arms_of(self.compared, factors)[1])
-
-    @cached_property
-    def views(self) -> list[View]:
-        """One of all arms; one a factor if they are too many."""
-        colour, panels = split(self.dimensions, self.study.baseline)
-        if len(self.compared) <= MOST_ARMS and self.levels(panels) <= MOST_PANELS:
-            return [self.view(colour, panels)]
-        return [self.view(d, [], f"_{d[0].replace('.', '_')}") for d in self.dimensions]
-
-    def view(self, colour: list[str], panels: list[str], suffix: str = "") -> View:
-        """The arms that factors make, told apart by colour and panel."""
-        by = panels + colour
-        over = arms.averaged_over(self.study, by)
-        compared = estimates.comparison(self.trials, by, self.study.metric, self.study.baseline, over)
-        units = estimates.by_seed(self.trials, by, self.study.metric, over)
-        return View(plots.Arms(compared, colour, panels), compared, units, suffix)
-
-    @cached_property
-    def detailed(self) -> list[dict]:
-        """Arms whose weights are shown: evenly from the best to the worst, the best one's baseline among them."""
-        sign = measure(self.study.metric).sign
-        failed = self.compared["standing"] == "failed"
-        ranked = self.compared.assign(failed=failed, rank=-sign * self.compared["mean"]).dropna(subset="mean")
-        ranked = ranked.sort_values(["failed", "rank"], kind="stable")
-        ranking = [dict(zip(self.by, arm, strict=True)) for arm in arms.arms_of(ranked, self.by)[1]]
-        some = plots.some(ranking, ARMS_IN_DETAIL)
-        if ranking and self.study.baseline:
-            baseline = {f: arms.as_level(self.study.baseline.get(f, level)) for f, level in ranking[0].items()}
-            if baseline in ranking and baseline not in some:
-                some = sorted([some[0], *some[2:], baseline], key=ranking.index)
-        return some
-
-
-def split(dimensions: list[list[str]], baseline: dict) -> tuple[list[str], list[str]]:
-    """The factors told apart by colour, the one that has the baseline or else the first, and those told by panel."""
-    compared = [d for d in dimensions if any(factor in baseline for factor in d)]
-    colour = (compared if len(compared) == 1 else dimensions)[:1]
-    return [f for d in colour for f in d], [f for d in dimensions if d not in colour for f in d]
 
 
 def comparison(found: Findings) -> Section:

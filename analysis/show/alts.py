@@ -1,0 +1,80 @@
+"""What a figure says, in words, for those who cannot see it."""
+
+from collections.abc import Callable
+
+import pandas as pd
+
+from analysis.estimate.measure import measure
+from analysis.show.plots import Arms
+from analysis.show.tables import rounded, words
+
+MOST = 6
+"""Panels that are told one by one."""
+
+
+def comparison(arms: Arms, compared: pd.DataFrame, metric: str) -> str:
+    """Which arm has the best mean in each panel, which the worst, and what fails."""
+
+    def told(part: pd.DataFrame) -> str:
+        failed = int(part["failures"].sum())
+        return _ends(part, part["mean"], metric) + (f"; {failed} trial{'s' * (failed > 1)} failed" if failed else "")
+
+    return f"{words(metric)}. {_panels(arms, compared, told)}"
+
+
+def curves(arms: Arms, frame: pd.DataFrame, metric: str) -> str:
+    """Which arm ends best in each panel, and which worst."""
+    last = frame[frame["epoch"] == frame["epoch"].max()]
+    told = _panels(arms, last, lambda part: _ends(part, part["mean"], metric))
+    return f"{words(metric)} by epoch, at the last one. {told}"
+
+
+def along(arms: Arms, compared: pd.DataFrame, factor: str, metric: str) -> str:
+    """At which level of a factor each arm is best."""
+    better = measure(metric).sign
+
+    def told(part: pd.DataFrame) -> str:
+        best = (better * part["mean"]).groupby(part["arm"], sort=False).idxmax().dropna()
+        return "; ".join(
+            f"{arm or 'it'} is best at {part[factor][at]:g}, {rounded(part['mean'][at])}" for arm, at in best.items()
+        )
+
+    return f"{words(metric)}. {_panels(arms, compared, told)}"
+
+
+def heat(compared: pd.DataFrame, label: Callable[[pd.Series], str], metric: str) -> str:
+    """The cells with the greatest and the least mean.
+
+    Args:
+        label: of a row of the frame.
+    """
+    there = compared.dropna(subset="mean")
+    if there.empty:
+        return f"Nothing has a {words(metric)}."
+    least, most = there.loc[there["mean"].idxmin()], there.loc[there["mean"].idxmax()]
+    return (
+        f"Mean {words(metric)} from {rounded(least['mean'])} ({label(least)}) to {rounded(most['mean'])} "
+        f"({label(most)})."
+    )
+
+
+def _panels(arms: Arms, frame: pd.DataFrame, told: Callable[[pd.DataFrame], str]) -> str:
+    """What is told of each panel; of many, of the first and last only."""
+    said = []
+    panels = arms.panels if len(arms.panels) <= MOST else [arms.panels[0], arms.panels[-1]]
+    for panel in panels:
+        parts = [part.assign(arm=arms.name(arm)) for arm, part in arms.of(frame.reset_index(drop=True), panel)]
+        there = pd.concat(parts, ignore_index=True).dropna(subset="mean") if parts else pd.DataFrame()
+        title = arms.title(panel)
+        said.append(f"{title}: " * bool(title) + (told(there) if len(there) else "nothing that can be compared"))
+    return ". ".join(said) + "." + f" And {len(arms.panels) - 2} more panels." * (len(arms.panels) > MOST)
+
+
+def _ends(part: pd.DataFrame, values: pd.Series, metric: str) -> str:
+    better = measure(metric).better
+    high, low = part.loc[values.idxmax()], part.loc[values.idxmin()]
+    if len(part) == 1:
+        return f"{high['arm']} {rounded(high['mean'])}".strip()
+    first, last = (low, high) if better < 0 else (high, low)
+    names = ("best", "worst") if better else ("highest", "lowest")
+    return f"{first['arm']} is {names[0]}, {rounded(first['mean'])}; {last['arm']} {names[1]}, {rounded(last['mean'])}"
