@@ -1,7 +1,7 @@
 """Claims about arms that are alike by construction: how often the rule that decides a claim is wrong of them.
 
-`make validate` puts the shares into the README. Accuracies are in whole images of 360, stored as float32; times are
-epochs to a target, a fifth of them cut off at the budget.
+`make validate` puts the shares into docs/numbers.md. Accuracies are in whole images of 360, stored as float32; times
+are epochs to a target, a fifth of them cut off at the budget.
 """
 
 import json

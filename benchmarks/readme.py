@@ -1,4 +1,4 @@
-"""The README's tables: the main job's as it is printed, and the board of claims as it stands in a store.
+"""The documents' tables: the main job's as it is printed, and the README's board of claims as it stands in a store.
 
 The first is made by `make readme`, or `python -m benchmarks.readme --root mlruns`: without `--root` the study is
 trained anew, in a store of its own, so that the table is a first look's, on this machine. The second is made by
@@ -16,7 +16,9 @@ from analysis import claims, command, compare, load
 from analysis.show import board, sentences
 from studies.record import StudyError, listed
 
-README = Path(__file__).parent.parent / "README.md"
+ROOT = Path(__file__).parent.parent
+README = ROOT / "README.md"
+MAIN_JOB = ROOT / "docs" / "main_job.md"
 STUDY = "init_comparison"
 BEGIN, END = "<!-- made by make readme, not by hand -->\n", "<!-- end -->\n"
 BOARD = "<!-- made by python -m benchmarks.readme --board --root mlruns, not by hand -->\n"
@@ -24,23 +26,19 @@ BOARD_END = "<!-- end of the board -->\n"
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Write a table into the README; gives the exit code, 2 for what the user can put right."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.readme", description="Make the README's tables.")
+    """Write a table into its document; gives the exit code, 2 for what the user can put right."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.readme", description="Make the documents' tables.")
     parser.add_argument("--board", action="store_true", help="the board of claims, of the store's verdicts")
     parser.add_argument("--root", help=f"a store with {STUDY} (default: one that is made for it, in a minute)")
     options = parser.parse_args(arguments)
 
     def run():
-        text = README.read_text(encoding="utf-8")
         if options.board:
-            made = filled(text, board_part(options.root or "mlruns"), BOARD, BOARD_END)
-            README.write_text(made, encoding="utf-8")
-            print(README)
+            fill(README, board_part(options.root or "mlruns"), BOARD, BOARD_END)
             return
         with tempfile.TemporaryDirectory(prefix="studies-readme-") as folder:
             root = options.root or _trained(Path(folder) / "store")
-            README.write_text(filled(text, part(root)), encoding="utf-8")
-        print(README)
+            fill(MAIN_JOB, part(root), BEGIN, END)
 
     return command.ended(run)
 
@@ -77,22 +75,23 @@ def board_part(root: str | Path) -> str:
     return f"\n{board.short_form(records)}.\n\n{textwrap.fill(said, 120)}\n\n"
 
 
-def filled(text: str, part: str, begin: str = BEGIN, end: str = END) -> str:
-    """A README with `part` between two marks, in place of what was there.
+def fill(page: Path, part: str, begin: str, end: str) -> None:
+    """Put `part` between two marks of a document, in place of what was there, and print the document's path.
 
     Raises:
-        StudyError: it has not one of each, in their order.
+        StudyError: it has not one of each mark, in their order.
     """
-    before, begun, rest = text.partition(begin)
+    before, begun, rest = page.read_text(encoding="utf-8").partition(begin)
     _, ended, after = rest.partition(end)
     if not begun or not ended or begin in rest or end in before + after:
-        raise StudyError(f"{README}: expected one line {begin.strip()} and, after it, one line {end.strip()}")
-    return before + begin + part + end + after
+        raise StudyError(f"{page}: expected one line {begin.strip()} and, after it, one line {end.strip()}")
+    page.write_text(before + begin + part + end + after, encoding="utf-8")
+    print(page)
 
 
 def _trained(root: Path) -> Path:
     command = [sys.executable, "-m", "studies.run", f"+study={STUDY}", f"tracking.root={root}"]
-    if subprocess.run(command, cwd=README.parent).returncode:
+    if subprocess.run(command, cwd=ROOT).returncode:
         raise StudyError(f"{STUDY} did not end well: see above")
     return root
 

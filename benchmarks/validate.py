@@ -1,4 +1,4 @@
-"""Whether intervals and tests keep their word, by simulation: `make validate` writes what it finds into the README.
+"""Whether intervals and tests keep their word, by simulation: `make validate` writes docs/numbers.md.
 
 Samples are of two arms that share part of each seed's luck, in three kinds: normal; lognormal, skewed as times are; and
 accuracies near one, in steps of an image of 360, stored as float32. What is discrete is enumerated, not simulated.
@@ -27,13 +27,13 @@ from analysis.estimate.intervals import (
     paired_p,
     t_interval,
 )
-from benchmarks import alike
-from benchmarks.readme import README, filled
+from benchmarks import alike, readme
 from studies.design.claim import read_claim
 from studies.record import Study
 from studies.store import database
 
 BEGIN, END = "<!-- made by make validate, not by hand -->\n", "<!-- end of validate -->\n"
+NUMBERS = readme.ROOT / "docs" / "numbers.md"
 SEEDS = (5, 10, 20)
 TOLERANCE = 0.015
 LOOKS, ALPHA_LOOK, LOOKS_ERROR = (6, 12, 20), 0.021, 0.049
@@ -323,7 +323,7 @@ def markdown(rng: np.random.Generator, simulations: int, root: Path | None = Non
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Simulate, print the tables and write them into the README; gives the exit code."""
+    """Simulate, print the tables and write them into the documents; gives the exit code."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.validate", description="Validate the statistics.")
     parser.add_argument("--simulations", type=int, default=10_000, help="samples a cell, the slow ones fewer")
     parser.add_argument("--seed", type=int, default=0, help="of the generator")
@@ -333,9 +333,9 @@ def main(arguments: list[str] | None = None) -> int:
         began = time.perf_counter()
         with tempfile.TemporaryDirectory() as folder:
             tables = markdown(np.random.default_rng(options.seed), options.simulations, Path(folder))
-        README.write_text(filled(README.read_text(encoding="utf-8"), f"\n{tables}\n", BEGIN, END), encoding="utf-8")
         print(tables)
-        print(f"{README}, in {time.perf_counter() - began:.0f} s")
+        readme.fill(NUMBERS, f"\n{tables}\n", BEGIN, END)
+        print(f"in {time.perf_counter() - began:.0f} s")
 
     return command.ended(run)
 

@@ -587,9 +587,8 @@ def test_gates_of_recurrent_kernels_are_rows_of_their_own(keras, recorder, root)
     np.testing.assert_allclose(frame.loc["recurrent_kernel", "update_norm"], np.linalg.norm(updates), rtol=1e-3)
 
 
-def test_the_readmes_fits_become_a_study_with_a_report(keras, recorder, root, capsys):
-    text = (Path(__file__).parent.parent / "README.md").read_text()
-    text = text.partition("## In your own training")[2].partition("\n## ")[0]
+def test_the_documents_fits_become_a_study_with_a_report(keras, recorder, root, capsys):
+    text = (Path(__file__).parent.parent / "docs" / "callback.md").read_text()
     code = textwrap.dedent(text[text.index("    import keras") :].partition("\n\nThen")[0])
     assert "range(5)" in code and "epochs=20" in code
     exec(code.replace("range(5)", "range(1)").replace("epochs=20", "epochs=1, verbose=0"))

@@ -374,13 +374,13 @@ def test_the_best_arm_and_those_that_cannot_be_told_from_it_are_marked():
     near = [("near", seed, 0.9 + 0.001 * seed) for seed in range(5)]
     best = [("best", seed, 0.9 + 0.001 * seed + rise[seed]) for seed in range(5)]
     far = [("far", seed, 0.7 + rise[seed]) for seed in range(5)]
-    assert list(compared(frame(*near, *best, *far))["standing"]) == ["tied", "best", ""]
+    assert list(compared(frame(*near, *best, *far))["standing"]) == ["tied", "best", "worse"]
 
 
 def test_a_loss_is_best_where_it_is_least():
     trials = spread(0.5, 0.9).assign(val_loss=lambda t: 1 - t["val_accuracy"])
     standing = comparison.comparison(trials, ["initializer"], "val_loss", {})["standing"]
-    assert list(standing) == ["", "best"]
+    assert list(standing) == ["worse", "best"]
 
 
 def test_arms_are_best_among_those_that_share_what_the_baseline_leaves_open():
@@ -390,9 +390,9 @@ def test_arms_are_best_among_those_that_share_what_the_baseline_leaves_open():
     trials = pd.concat(parts, ignore_index=True)
     by = ["initializer", "depth"]
     marked = comparison.comparison(trials, by, "val_accuracy", {"initializer": "a"}).set_index(by)["standing"]
-    assert dict(marked) == {("a", 2): "best", ("b", 2): "", ("a", 8): "", ("b", 8): "best"}
+    assert dict(marked) == {("a", 2): "best", ("b", 2): "worse", ("a", 8): "worse", ("b", 8): "best"}
     alone = comparison.comparison(trials, by, "val_accuracy", {}).set_index(by)["standing"]
-    assert [arm for arm, standing in alone.items() if standing] == [("a", 2)]
+    assert [arm for arm, standing in alone.items() if standing == "best"] == [("a", 2)]
 
 
 def test_one_seed_ties_nothing_and_one_arm_is_not_best():
@@ -452,7 +452,7 @@ def test_arms_stand_by_the_seeds_that_all_of_them_have():
     rows = [("a", s, v) for s, v in enumerate(a)] + [("b", s, v) for s, v in enumerate(b)]
     rows += [("b", s, NAN, "crashed") for s in (3, 4)]
     table = compared(frame(*rows), baseline={"initializer": "a"})
-    assert list(table["standing"]) == ["best", ""] and list(table["blocks"]) == [3, 3]
+    assert list(table["standing"]) == ["best", "worse"] and list(table["blocks"]) == [3, 3]
     assert table.loc["b", "pairs"] == 3 and table.loc["a", "mean"] < table.loc["b", "mean"]
 
 
@@ -460,7 +460,7 @@ def test_an_arm_with_too_few_seeds_to_be_tested_does_not_take_those_of_the_other
     rows = [(arm, seed, base + 0.01 * seed) for arm, base in (("a", 0.5), ("b", 0.8)) for seed in range(5)]
     rows = [*rows[:5], *((a, s, v - 0.001 * s) for a, s, v in rows[5:]), ("c", 0, 0.99)]
     table = compared(frame(*rows))
-    assert list(table["standing"]) == ["", "best", "untested"] and list(table["blocks"]) == [5, 5, 5]
+    assert list(table["standing"]) == ["worse", "best", "untested"] and list(table["blocks"]) == [5, 5, 5]
 
 
 def test_arms_without_a_seed_in_common_are_not_tested():
@@ -528,7 +528,7 @@ def test_small_and_large_losses_are_told_apart_by_what_their_own_float32_resolve
 
 
 def test_equal_arms_are_rarely_found_worse_than_the_best_of_them():
-    """Studies of eight equal arms, each a group of rivals: how often any of the others is left without a standing."""
+    """Studies of eight equal arms, each a group of rivals: how often any of the others is found worse."""
     rng, studies = np.random.default_rng(0), 300
     for seeds in (3, 5):
         values = counted(rng, 8 * studies, seeds)
@@ -536,7 +536,7 @@ def test_equal_arms_are_rarely_found_worse_than_the_best_of_them():
         trials = trials.loc[np.tile(trials.index, seeds)].assign(seed=np.repeat(range(seeds), 8 * studies))
         trials = trials.assign(val_accuracy=values.ravel(), status="finished", classes=10)
         table = comparison.comparison(trials, ["arm", "study"], "val_accuracy", {"arm": 0})
-        excluded = (table["standing"] == "").groupby(table["study"]).any()
+        excluded = (table["standing"] == "worse").groupby(table["study"]).any()
         assert excluded.mean() <= 0.05 and (table["standing"] == "best").sum() == studies
         assert len(excluded) == studies
 

@@ -111,7 +111,8 @@ def test_a_success_that_is_clearly_more_frequent_is_said_to_be_and_other_arms_ke
 
 def test_contexts_are_counted_by_success_where_trials_fail():
     trials = pd.concat([frame(a=STABLE, b=RISKY).assign(depth=2), frame(a=STABLE, b=STABLE).assign(depth=8)])
-    first, _, shallow, deep = said(trials, by=("arm", "depth"))
+    held, short, first, _, shallow, deep = said(trials, by=("arm", "depth"))
+    assert held.startswith("a is best") and short == "The others fall short: b with 1 of 5 seeds failing at depth=2."
     assert first.startswith("Trials fail at some seeds, and success comes first: 1 of 2 arms is compared with a by how")
     assert "0 clearly more often and 0 clearly less" in first and "0 of 1 arms are clearly better" in first
     assert "b at 4 of 5 seeds" in shallow and deep.startswith("At depth=8: Nothing is better than a")
@@ -134,9 +135,9 @@ def test_an_arm_that_fails_stands_by_its_success_and_not_by_a_t_test():
     assert list(compared(frame(a=STABLE, b=poor), baseline=None)["standing"]) == ["best", "tied"]
     n = 12
     table = compared(frame(a=[0.9 + s / 1000 for s in range(n)], b=[None] * 11 + [0.95]), baseline=None)
-    assert list(table["standing"]) == ["best", ""]
+    assert list(table["standing"]) == ["best", "worse"]
     often = frame(a=[0.9] * n, b=[0.5] * 2 + [None] * 10, c=[0.7] * n)
-    assert list(compared(often, baseline=None)["standing"]) == ["best", "", "untested"]  # c: alike at every seed
+    assert list(compared(often, baseline=None)["standing"]) == ["best", "worse", "untested"]  # c: alike at every seed
 
 
 def test_the_table_shows_success_and_no_t_interval_that_does_not_hold():

@@ -15,6 +15,7 @@ from studies.record import StudyError
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
+MAIN_JOB = readme.MAIN_JOB.read_text()
 
 
 def make(copy, target, **environment):
@@ -37,7 +38,7 @@ def labels(text):
 
 
 def parts(text):
-    """A README's text before, between and after the marks of what is made."""
+    """A document's text before, between and after the marks of what is made."""
     return re.split(f"{readme.BEGIN}|{readme.END}", text)
 
 
@@ -64,16 +65,17 @@ def test_make_study_runs_the_main_job(copy, monkeypatch, capsys):
     assert capsys.readouterr().out.count("\n| ") >= 24
 
     printed = next(part for part in done.stdout.split("\n\n") if part.startswith("initializer "))
-    assert labels(readme.part(copy / "mlruns")) == labels(printed) == labels(README)
+    assert labels(readme.part(copy / "mlruns")) == labels(printed) == labels(MAIN_JOB)
     command = [".venv/bin/python", "-m", "benchmarks.readme", "--root", "mlruns"]
     subprocess.run(command, cwd=copy, check=True, capture_output=True)
-    monkeypatch.setattr(readme, "README", copy / "README.md")
+    page = copy / "docs" / "main_job.md"
+    monkeypatch.setattr(readme, "MAIN_JOB", page)
     for again in (False, True):  # the second time nothing changes
         assert not again or readme.main(command[3:]) == 0
-        after = (copy / "README.md").read_text()
+        after = page.read_text()
         assert textwrap.indent(printed, "    ") in after
         for place in (0, -1):
-            assert parts(after)[place] == parts(README)[place]
+            assert parts(after)[place] == parts(MAIN_JOB)[place]
     assert "Made on " in after and f"{platform.machine()}, " in after and platform.node() not in after
 
 
@@ -92,17 +94,21 @@ def test_the_readme_names_the_two_commands_first():
     assert first == ["make study", "make test"]
 
 
-def test_only_what_is_between_the_readmes_marks_is_made_anew():
-    new = readme.filled(README, "\n    new\n\n")
-    assert "    new\n" in new and "normal_large" not in parts(new)[1]
-    assert readme.filled(new, parts(README)[1]) == README
-    for broken in ("", README.replace(readme.END, ""), README.replace(readme.BEGIN, ""), README + readme.BEGIN):
-        with pytest.raises(StudyError, match=r"README.md: expected one line <!-- made by"):
-            readme.filled(broken, "new")
+def test_only_what_is_between_a_documents_marks_is_made_anew(tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text(MAIN_JOB)
+    readme.fill(page, "\n    new\n\n", readme.BEGIN, readme.END)
+    assert "    new\n" in page.read_text() and "normal_large" not in parts(page.read_text())[1]
+    readme.fill(page, parts(MAIN_JOB)[1], readme.BEGIN, readme.END)
+    assert page.read_text() == MAIN_JOB
+    for broken in ("", *(MAIN_JOB.replace(mark, "") for mark in (readme.BEGIN, readme.END)), MAIN_JOB + readme.BEGIN):
+        page.write_text(broken)
+        with pytest.raises(StudyError, match=r"page.md: expected one line <!-- made by"):
+            readme.fill(page, "new", readme.BEGIN, readme.END)
 
 
-def test_every_place_of_the_readmes_map_is_there_and_every_folder_and_module_above_them_is_in_it():
-    lines = README.partition("## The map")[2].partition("##")[0].splitlines()
+def test_every_place_of_the_map_is_there_and_every_folder_and_module_above_them_is_in_it():
+    lines = (ROOT / "docs" / "map.md").read_text().splitlines()
     named = " ".join(line for line in lines if line.startswith("    "))
     for place in re.findall(r"\b(?:conf|studies|analysis|benchmarks|tests)/[\w./]*", named):
         assert (ROOT / place.rstrip(".")).exists(), place
@@ -113,6 +119,21 @@ def test_every_place_of_the_readmes_map_is_there_and_every_folder_and_module_abo
                 assert f"{package}/{place.name}/" in named, place
             elif place.suffix == ".py" and place.stem not in ("__init__", "command"):
                 assert place.stem in words, place
+
+
+def test_the_readme_is_a_page_and_every_link_of_the_documents_leads_somewhere():
+    assert len(README.splitlines()) <= 120
+    for page in (ROOT / "README.md", *(ROOT / "docs").glob("*.md")):
+        text = page.read_text()
+        headings = {
+            re.sub(r"[^\w -]", "", line.lstrip("# ")).lower().replace(" ", "-")
+            for line in text.splitlines()
+            if line.startswith("#")
+        }
+        for target, anchor in re.findall(r"\]\(([\w./]*)#?([\w-]*)\)", text):
+            assert (page.parent / target).exists() and (target or anchor in headings), (page, target, anchor)
+    named = set(re.findall(r"docs/(\w+)\.md", README))
+    assert named == {page.stem for page in (ROOT / "docs").glob("*.md")}
 
 
 def test_the_lock_names_no_registry():

@@ -211,8 +211,6 @@ def test_the_short_board_is_a_table_that_the_readme_holds(records, tmp_path, cap
     assert readme.main(["--board", "--root", str(tmp_path / "none")]) == 0
     text = copy.read_text(encoding="utf-8")
     assert text.count(readme.BOARD) == 1 and "– not run" in text and "0 supported" not in text
-    assert text.index(readme.BOARD) < text.index("make study")
-    assert text.partition(readme.END)[2].partition(readme.BOARD)[0] or text.endswith("\n")
     to = tmp_path / "board.html"
     assert claims.main(["--root", str(tmp_path / "none"), "--format", "html", "--to", str(to)]) == 0
     assert capsys.readouterr().out.splitlines()[-1] == str(to)

@@ -53,8 +53,9 @@ SUCCESS = (
     "finished_low",
     "finished_high",
     "finished_pairs",
+    "chance",
 )
-"""Those after them: which trials finished, and what that makes of the differences."""
+"""Those after them: which trials finished, what that makes of the differences, and what a guess would score."""
 
 
 SAME_CHANCE = 0.02
@@ -107,26 +108,28 @@ def failure_scores(trials: pd.DataFrame, metric: str) -> pd.Series:
     if not known.guessed:
         worst = {1: finished.min(), -1: finished.max(), 0: np.nan}[known.better]
         return pd.Series(worst, trials.index, dtype=float)
+    guess = chance(trials, metric)
+    if known.better < 0:
+        return guess.fillna(finished.max()).clip(lower=finished.max())
+    return guess.fillna(finished.min()).clip(upper=finished.min())
+
+
+def chance(trials: pd.DataFrame, metric: str) -> pd.Series:
+    """What a guess scores in each trial, as `failure_scores` has it; NaN of a metric that it has no score in."""
+    known = measure(metric)
+    if not known.guessed or "classes" not in trials:
+        return pd.Series(np.nan, trials.index)
     classes = trials["classes"].astype(float).where(trials["classes"] > 0)
     if known.better < 0:
-        return np.log(classes).fillna(finished.max()).clip(lower=finished.max())
-    return _shares(trials, metric).fillna(1 / classes).fillna(finished.min()).clip(upper=finished.min())
+        return np.log(classes)
+    of = "test" if "test" in metric else "val" if "val" in metric else "train"
+    return trials.get(f"chance_{of}", pd.Series(np.nan, trials.index)).astype(float).fillna(1 / classes)
 
 
 def guess(trials: pd.DataFrame, metric: str) -> float:
-    """What guessing scores, NaN where that is nothing, or not the same for all the trials: see `failure_scores`."""
-    known = measure(metric)
-    if not known.guessed or not len(trials):
-        return np.nan
-    classes = trials["classes"].astype(float).where(trials["classes"] > 0)
-    scores = np.log(classes) if known.better < 0 else _shares(trials, metric).fillna(1 / classes)
-    return scores.mean() if np.ptp(scores) < SAME_CHANCE else np.nan
-
-
-def _shares(trials: pd.DataFrame, metric: str) -> pd.Series:
-    """The largest class's share of the examples that a metric is of, where the store has it."""
-    of = "test" if "test" in metric else "val" if "val" in metric else "train"
-    return trials.get(f"chance_{of}", pd.Series(np.nan, trials.index)).astype(float)
+    """What a guess scores, see `chance`; NaN where that is nothing, or not the same for all trials."""
+    scores = chance(trials, metric)
+    return scores.mean() if scores.max() - scores.min() < SAME_CHANCE else np.nan
 
 
 def succeeded(trials: pd.DataFrame, metric: str) -> pd.Series:
@@ -197,7 +200,8 @@ def comparison(
         was tried; erratic: whether more of its trials are lost at some seeds than at others; test: `t`, the paired t
         test, or `success`, the exact McNemar test, where the arm or its baseline is erratic; of the latter also
         success_difference, of the shares at seeds at which both were tried; and
-        finished_difference, finished_low, finished_high, finished_pairs: at the seeds at which both finished.
+        finished_difference, finished_low, finished_high, finished_pairs: at the seeds at which both finished; chance:
+        what a guess would score, the mean over the arm's trials.
 
         Of an erratic arm no t interval holds: of one that scores .1 at a fifth of the seeds and .95 elsewhere it
         covers, at n = 5, in 67 % of studies. At one seed there are means and no interval; where all seeds are alike
@@ -209,6 +213,8 @@ def comparison(
     values, failures, failed, gone = blocks(units, by, place)
     finished, erratic = np.where(np.isnan(failures), np.nan, failures == 0), varies(failures)
     anchors = {factor: as_level(level) for factor, level in baseline.items() if factor in by}
+    number, guesses = arms_of(trials, by)[0], chance(trials, metric)
+    guess = [guesses[number == n].mean() for n in range(len(arms))]
     rows = []
     for arm, n in place.items():
         anchor = place.get(tuple(anchors.get(factor, level) for factor, level in zip(by, arm, strict=True)), n)
@@ -219,7 +225,7 @@ def comparison(
             tested = (np.nan, np.nan, np.nan, 0, np.nan), ("", np.nan, np.nan, np.nan, np.nan, 0)
         else:
             tested = _tested(values[:, [n, anchor]], finished[:, [n, anchor]], bool(erratic[[n, anchor]].any()), metric)
-        rows.append((*row, *tested[0], "", 0, *_success(finished[:, n]), erratic[n], *tested[1]))
+        rows.append((*row, *tested[0], "", 0, *_success(finished[:, n]), erratic[n], *tested[1], guess[n]))
     frame = pd.DataFrame(rows, columns=[*by, *OUTCOME, *SUCCESS])
     frame["p"] = holm(frame["p"].to_numpy(float))
     shared = [place for place, factor in enumerate(by) if anchors and factor not in anchors]
@@ -300,7 +306,7 @@ def _stand(
 
     Returns:
         of each arm `best` for the best mean; `tied` if `pairs_with`, Holm-adjusted over all pairs of arms, does not
-        find it worse at 5 %, and nothing if it does; `untested` if it cannot be tested; `failed` if it is gone, which
+        find it worse at 5 %, and `worse` if it does; `untested` if it cannot be tested; `failed` if it is gone, which
         has nothing to do with the others; nothing if it has no value or no rival, or if neither more nor less of the
         metric is better.
     """
@@ -323,7 +329,7 @@ def _stand(
     for place, mean, rate, p in zip(tested, means, rates, found, strict=True):
         by_rate = erratic[place] or erratic[tested[best]]
         worse = p <= 1 - LEVEL and mean < means[best] and (rate < rates[best] or not by_rate)
-        standing[place] = ("untested" if np.isnan(p) else "" if worse else "tied", len(block))
+        standing[place] = ("untested" if np.isnan(p) else "worse" if worse else "tied", len(block))
     standing[tested[best]] = ("best", len(block))
     return standing
 

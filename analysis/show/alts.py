@@ -4,9 +4,11 @@ from collections.abc import Callable
 
 import pandas as pd
 
+from analysis.estimate.arms import arms_of, as_level
 from analysis.estimate.measure import measure
 from analysis.show.plots import Arms
 from analysis.show.tables import rounded, words
+from studies.record import arm_label
 
 MOST = 6
 """Panels that are told one by one."""
@@ -42,20 +44,41 @@ def along(arms: Arms, compared: pd.DataFrame, factor: str, metric: str) -> str:
     return f"{words(metric)}. {_panels(arms, compared, told)}"
 
 
-def heat(compared: pd.DataFrame, label: Callable[[pd.Series], str], metric: str) -> str:
-    """The cells with the greatest and the least mean.
-
-    Args:
-        label: of a row of the frame.
-    """
+def heat(compared: pd.DataFrame, by: list[str], metric: str) -> str:
+    """The cells with the greatest and the least mean."""
     there = compared.dropna(subset="mean")
     if there.empty:
         return f"Nothing has a {words(metric)}."
     least, most = there.loc[there["mean"].idxmin()], there.loc[there["mean"].idxmax()]
-    return (
-        f"Mean {words(metric)} from {rounded(least['mean'])} ({label(least)}) to {rounded(most['mean'])} "
-        f"({label(most)})."
-    )
+    low, high = (f"{rounded(row['mean'])} ({arm_label({f: row[f] for f in by}, whole=True)})" for row in (least, most))
+    return f"Mean {words(metric)}, from {low} to {high}."
+
+
+def ranges(found: pd.DataFrame, by: list[str]) -> str:
+    """Each arm's rate with the steepest descent, and the one with the lowest loss."""
+    told = [
+        f"{arm_label({f: row[f] for f in by}) or 'defaults'}: steepest at {row['steepest']:.2g}, lowest at "
+        f"{row['lowest']:.2g}"
+        for row in found.to_dict("records")
+    ]
+    return f"Training loss by learning rate. {'; '.join(told)}."
+
+
+def reach(arms: list[dict], last: pd.DataFrame, by: list[str]) -> str:
+    """In which of some arms no gradient reaches a kernel at the end, or nothing is finite any more.
+
+    Args:
+        last: of `dynamics.medians`, the last epoch.
+    """
+    number, there = arms_of(last, by)
+    cut = []
+    for arm in arms:
+        levels = tuple(map(as_level, arm.values()))
+        rows = last[number == there.index(levels)] if levels in there else last[:0]
+        gradients = rows["gradient_norm"].astype(float)
+        if rows.empty or not (gradients > 0).any():
+            cut.append(arm_label(arm) or "all")
+    return f"No gradient is left at the end in {'; '.join(cut)}." if cut else "Gradients reach kernels of all of them."
 
 
 def _panels(arms: Arms, frame: pd.DataFrame, told: Callable[[pd.DataFrame], str]) -> str:

@@ -12,6 +12,7 @@ from analysis.estimate.arms import arms_of, as_level
 from analysis.estimate.history import Choices
 from analysis.estimate.intervals import LEAST_PAIRS, LEVEL, RESOLUTION
 from analysis.estimate.measure import measure
+from analysis.show import holding
 from analysis.show.tables import interval, rounded, success, words
 from studies.record import arm_label, listed
 
@@ -25,7 +26,10 @@ UNCOUNTED = "and only executions are counted as looks: tables that were asked fo
 
 
 def answer(compared: pd.DataFrame, by: list[str], metric: str, baseline: dict) -> list[str]:
-    """The answer in a sentence, and, where the baseline leaves factors open, one for each combination of their levels.
+    """The answer in a sentence and notes.
+
+    Where the baseline leaves factors open, that is which levels hold whatever those are (`holding.held`), and it is
+    followed by a line for each combination of theirs.
 
     Args:
         compared: from `comparison.comparison`, of the same factors, metric and baseline.
@@ -46,9 +50,17 @@ def answer(compared: pd.DataFrame, by: list[str], metric: str, baseline: dict) -
     frame = compared.assign(is_baseline=is_baseline)
     groups = [frame.iloc[places] for places in _places(frame, contexts)]
     if len(groups) == 1:
-        return [_against(frame, by, against, metric), *notes]
+        return [_against(frame, by, against, metric), *_tied_yet_worse(frame, by, against, metric), *notes]
     lines = [f"At {_where(part, contexts)}: {_against(part, anchors, against, metric)}" for part in groups]
-    return [_counts(frame, by, against, metric), *notes, *(lines if len(lines) <= MOST_CONTEXTS else [])]
+    held = holding.held(frame, anchors, contexts, metric)
+    counts = _counts(frame, by, against, metric, named=not held)
+    return [
+        *held,
+        counts,
+        *_tied_yet_worse(frame, by, against, metric),
+        *notes,
+        *(lines if len(lines) <= MOST_CONTEXTS else []),
+    ]
 
 
 def so_far(lines: list[str], done: int, planned: int) -> list[str]:
@@ -396,13 +408,28 @@ def _clearly(others, metric) -> tuple[pd.DataFrame, pd.DataFrame]:
     return others[clear & (gain > 0)], others[clear & (gain < 0)]
 
 
-def _counts(frame, by, against, metric) -> str:
+def _tied_yet_worse(frame, by, against, metric) -> list[str]:
+    """Why an arm is tied with the best and clearly worse than the baseline, if one is: two families of tests."""
+    others = frame[~frame["is_baseline"] & (frame["test"] == "t")]
+    _, worse = _clearly(others, metric)
+    both = [_named(row, by) for row in worse[worse["standing"] == "tied"].to_dict("records")]
+    if not both or not measure(metric).better:
+        return []
+    are = "is" if len(both) == 1 else "are"
+    return [
+        f"{_some(both)} {are} tied with the best and yet clearly worse than {against}: the first test asks of every "
+        f"pair of arms which one is better, and so needs more than the second, which asks of the baseline alone."
+    ]
+
+
+def _counts(frame, by, against, metric, named=True) -> str:
+    """How many arms are clearly better and worse than the baseline; and, if it is to be named, by how much the best."""
     others = frame[~frame["is_baseline"] & frame["difference"].notna()]
     if others.empty:
         return f"No arm shares a seed with {against}, the baseline, and so none can be compared with it."
     unsteady = others["test"] == "success"
     if unsteady.any():
-        return _counts_by_success(frame, others, unsteady, by, against, metric)
+        return _counts_by_success(frame, others, unsteady, by, against, metric, named)
     if not measure(metric).better:
         clear = others[others["p"] <= SURE]
         far = _farthest(clear if len(clear) else others)
@@ -419,10 +446,10 @@ def _counts(frame, by, against, metric) -> str:
     top = equals.loc[(equals["difference_high"] - equals["difference_low"]).fillna(np.inf).idxmin()]
     most = f"the best, {_named(top, by)}, differs by {_difference(top)}" if gain.max() > 0 else "none is ahead of it"
     clear = f"{len(better)} of {len(others)} arms are clearly better and {len(worse)} clearly worse"
-    return f"Against {against}, {clear}; {most}."
+    return f"Against {against}, {clear}; {most}." if named else f"Against {against}, {clear}."
 
 
-def _counts_by_success(frame, others, unsteady, by, against, metric) -> str:
+def _counts_by_success(frame, others, unsteady, by, against, metric, named) -> str:
     """The counts where some arms fail at some seeds: theirs by how often they finish, then those of the others."""
     gaps, many = others.loc[unsteady & (others["p"] <= SURE), "success_difference"], unsteady.sum() > 1
     lead = (
@@ -431,4 +458,4 @@ def _counts_by_success(frame, others, unsteady, by, against, metric) -> str:
         f"often and {(gaps < 0).sum()} clearly less; no t interval holds there."
     )
     rest = frame.drop(others.index[unsteady])
-    return f"{lead} {_counts(rest, by, against, metric)}" if not unsteady.all() else lead
+    return f"{lead} {_counts(rest, by, against, metric, named)}" if not unsteady.all() else lead

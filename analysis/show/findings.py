@@ -1,5 +1,6 @@
 """What a report is made of: an execution's trials, compared, and how its arms are shown."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -7,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 
 from analysis import load
-from analysis.estimate import arms
+from analysis.estimate import arms, dynamics
 from analysis.estimate import comparison as estimates
 from analysis.estimate.measure import measure
 from analysis.show import plots
@@ -67,6 +68,29 @@ class Findings:
     def epochs(self) -> pd.DataFrame:
         """The epochs of all trials."""
         return load.epochs(self.study.name, self.root, list(self.trials["key"]))
+
+    @cached_property
+    def layers(self) -> pd.DataFrame:
+        """What is shown of the kernels of all trials."""
+        return load.layers(self.study.name, self.root, list(self.trials["key"]), plots.LAYER_STATISTICS)
+
+    @cached_property
+    def reasons(self) -> dict[str, str]:
+        """Why each trial that did not finish did not, by its key."""
+        lost = self.trials[self.trials["status"] != "finished"]
+        told = {row["key"]: row for row in dynamics.breakdowns(lost, self.epochs).to_dict("records")}
+        return {
+            row["key"]: reason(row["status"], row["error"], row["warning"], row["seconds_total"], told.get(row["key"]))
+            for row in lost.to_dict("records")
+        }
+
+    def keys(self, by: list[str]) -> Callable[[tuple, int], str | None]:
+        """A function from levels of some factors and a seed to the key of the one trial that has them."""
+        number, levels = arms.arms_of(self.trials, by)
+        found: dict[tuple, list[str]] = {}
+        for n, seed, key in zip(number, self.trials["seed"], self.trials["key"], strict=True):
+            found.setdefault((levels[n], int(seed)), []).append(key)
+        return lambda arm, seed: keys[0] if len(keys := found.get((arm, int(seed)), [])) == 1 else None
 
     @cached_property
     def dimensions(self) -> list[list[str]]:
@@ -138,3 +162,22 @@ def split(dimensions: list[list[str]], baseline: dict) -> tuple[list[str], list[
     compared = [d for d in dimensions if any(factor in baseline for factor in d)]
     colour = (compared if len(compared) == 1 else dimensions)[:1]
     return [f for d in colour for f in d], [f for d in dimensions if d not in colour for f in d]
+
+
+def reason(status: str, error: str, warning: str, seconds: float, breakdown: dict | None) -> str:
+    """Why a trial did not finish, in a line.
+
+    Args:
+        breakdown: a row of `dynamics.breakdowns`.
+    """
+    if status == "crashed":
+        return error.partition("\n")[0]
+    if status == "timeout":
+        return f"out of time after {seconds:.0f} s"
+    if not breakdown:
+        return ""
+    of = {"running_loss": "training loss", "val_loss": "validation loss"}.get(breakdown["loss"], "loss")
+    last = breakdown["last"]
+    before = f"; the validation loss was {last:.3g} after epoch {breakdown['before']:g}" if last == last else ""
+    sign = warning.partition("; ")[0]
+    return f"{of} not finite in epoch {breakdown['epoch']:g}{before}{f'; first sign: {sign}' if sign else ''}"

@@ -329,8 +329,20 @@ def _rows_of(frame: pd.DataFrame, arms: list[dict]) -> list[pd.DataFrame]:
     return [frame[number == place] for place in wanted]
 
 
+RIDGED = 3
+"""An arm's kernels whose distributions are drawn, the first and the last among them."""
+
+
+def ridged(counts: pd.DataFrame) -> pd.DataFrame:
+    """Of the frame that `load.densities` gives what `ridgelines` draws of it, which takes long to compute."""
+    kernels = counts[counts["tensor"].astype(str).str.endswith("kernel")]
+    pairs = kernels[["key", "layer", "tensor"]].drop_duplicates()
+    kept = [group.iloc[some(list(range(len(group))), RIDGED)] for _, group in pairs.groupby("key", sort=False)]
+    return kernels.merge(pd.concat(kept)) if kept else kernels
+
+
 @styled
-def ridgelines(arms: list[dict], frame: pd.DataFrame, layers: int = 4) -> Figure:
+def ridgelines(arms: list[dict], frame: pd.DataFrame, layers: int = RIDGED) -> Figure:
     """How the weights' distribution moves: a ridge an epoch, the first at the top; a row a layer, a column an arm.
 
     Args:
