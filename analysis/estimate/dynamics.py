@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from scipy.special import stdtrit
 
-from analysis.estimate.arms import arms_of, grouped, labelled, levels_of
+from analysis.estimate.arms import arms_of, labelled
 from analysis.estimate.comparison import failure_scores, scored
 from analysis.estimate.intervals import LEVEL, bounded
 from studies.contract import DENSITY_CELLS
@@ -141,16 +141,7 @@ def warnings(trials: pd.DataFrame, metric: str) -> pd.DataFrame:
         the columns warning; trials: that have it; epoch: the median of those at which it was first seen; failed: how
         many of them did not finish; value, others: the mean of the metric with the warning, and without.
     """
-    values = scored(trials, metric)
-    seen = [(row, name, int(epoch)) for row, text in trials["warning"].items() for name, epoch in WARNING.findall(text)]
-    given = pd.DataFrame(seen, columns=["row", "warning", "epoch"])
-    rows = []
-    for name, part in given.groupby("warning"):
-        has = trials.index.isin(part["row"])
-        failed = int((trials["status"][has] != "finished").sum())
-        rows.append((name, int(has.sum()), part["epoch"].median(), failed, values[has].mean(), values[~has].mean()))
-    frame = pd.DataFrame(rows, columns=["warning", "trials", "epoch", "failed", "value", "others"])
-    return frame.sort_values(["trials", "warning"], ascending=[False, True], ignore_index=True)
+    return warnings_within(trials, [], metric).drop(columns="of")
 
 
 def warnings_within(trials: pd.DataFrame, by: list[str], metric: str) -> pd.DataFrame:
@@ -163,12 +154,31 @@ def warnings_within(trials: pd.DataFrame, by: list[str], metric: str) -> pd.Data
         which it was first seen; failed: how many of those with it did not finish; value, others: the mean of the
         metric with it, and without.
     """
-    parts = [(levels, len(part), warnings(part, metric)) for levels, part in grouped(trials, by)]
-    frames = [
-        found.assign(of=count, **levels_of([levels] * len(found), by)) for levels, count, found in parts if len(found)
-    ]
-    columns = [*by, "warning", "trials", "of", "epoch", "failed", "value", "others"]
-    return pd.concat(frames, ignore_index=True)[columns] if frames else pd.DataFrame(columns=columns)
+    values, finished = scored(trials, metric).to_numpy(float), (trials["status"] == "finished").to_numpy()
+    number, arms = arms_of(trials, by)
+    found: dict[tuple, list] = {}
+    for place, text in enumerate(trials["warning"]):
+        for name, epoch in WARNING.findall(text):
+            found.setdefault((number[place], name), []).append((place, int(epoch)))
+    rows = []
+    for (arm, name), seen in found.items():
+        mine = np.flatnonzero(number == arm)
+        has = np.isin(mine, [place for place, _ in seen])
+        count, failed = int(has.sum()), int((~finished[mine[has]]).sum())
+        epoch = float(np.median([epoch for _, epoch in seen]))
+        means = (_mean(values[mine[has]]), _mean(values[mine[~has]]))
+        rows.append((arm, name, count, len(mine), epoch, failed, *means))
+    columns = ["arm", "warning", "trials", "of", "epoch", "failed", "value", "others"]
+    frame = pd.DataFrame(rows, columns=columns).sort_values(
+        ["arm", "trials", "warning"], ascending=[True, False, True], ignore_index=True
+    )
+    return labelled(frame, arms, by)
+
+
+def _mean(values: np.ndarray) -> float:
+    """The mean of the values that are not NaN; NaN of none."""
+    there = values[~np.isnan(values)]
+    return float(there.mean()) if len(there) else np.nan
 
 
 def ends(trials: pd.DataFrame, by: list[str]) -> pd.DataFrame:

@@ -19,15 +19,15 @@ def comparison(arms: Arms, compared: pd.DataFrame, metric: str) -> str:
 
     def told(part: pd.DataFrame) -> str:
         failed = int(part["failures"].sum())
-        return _ends(part, part["mean"], metric) + (f"; {failed} trial{'s' * (failed > 1)} failed" if failed else "")
+        return _ends(part, metric) + (f"; {failed} trial{'s' * (failed > 1)} failed" if failed else "")
 
-    return f"{words(metric)}. {_panels(arms, compared, told)}"
+    return f"{words(metric)}. {_panels(arms, compared[[*arms.by, 'mean', 'failures']], told)}"
 
 
 def curves(arms: Arms, frame: pd.DataFrame, metric: str) -> str:
     """Which arm ends best in each panel, and which worst."""
     last = frame[frame["epoch"] == frame["epoch"].max()]
-    told = _panels(arms, last, lambda part: _ends(part, part["mean"], metric))
+    told = _panels(arms, last[[*arms.by, "mean"]], lambda part: _ends(part, metric))
     return f"{words(metric)} by epoch, at the last one. {told}"
 
 
@@ -41,7 +41,7 @@ def along(arms: Arms, compared: pd.DataFrame, factor: str, metric: str) -> str:
             f"{arm or 'it'} is best at {part[factor][at]:g}, {rounded(part['mean'][at])}" for arm, at in best.items()
         )
 
-    return f"{words(metric)}. {_panels(arms, compared, told)}"
+    return f"{words(metric)}. {_panels(arms, compared[[*arms.by, factor, 'mean']], told)}"
 
 
 def heat(compared: pd.DataFrame, by: list[str], metric: str) -> str:
@@ -83,19 +83,25 @@ def reach(arms: list[dict], last: pd.DataFrame, by: list[str]) -> str:
 
 def _panels(arms: Arms, frame: pd.DataFrame, told: Callable[[pd.DataFrame], str]) -> str:
     """What is told of each panel; of many, of the first and last only."""
+    names = [arms.name(arm) for arm in _levels(frame, arms.colour)]
+    frame = frame.drop(columns=arms.by).assign(arm=names, panel=_levels(frame, arms.panel_factors))
+    frame = frame[frame["mean"].notna()]
     said = []
-    panels = arms.panels if len(arms.panels) <= MOST else [arms.panels[0], arms.panels[-1]]
-    for panel in panels:
-        parts = [part.assign(arm=arms.name(arm)) for arm, part in arms.of(frame.reset_index(drop=True), panel)]
-        there = pd.concat(parts, ignore_index=True).dropna(subset="mean") if parts else pd.DataFrame()
+    for panel in arms.panels if len(arms.panels) <= MOST else [arms.panels[0], arms.panels[-1]]:
+        there = frame[[each == panel for each in frame["panel"]]].reset_index(drop=True)
         title = arms.title(panel)
         said.append(f"{title}: " * bool(title) + (told(there) if len(there) else "nothing that can be compared"))
     return ". ".join(said) + "." + f" And {len(arms.panels) - 2} more panels." * (len(arms.panels) > MOST)
 
 
-def _ends(part: pd.DataFrame, values: pd.Series, metric: str) -> str:
+def _levels(frame: pd.DataFrame, factors: list[str]) -> list[tuple]:
+    number, levels = arms_of(frame, factors)
+    return [levels[n] for n in number]
+
+
+def _ends(part: pd.DataFrame, metric: str) -> str:
     better = measure(metric).better
-    high, low = part.loc[values.idxmax()], part.loc[values.idxmin()]
+    high, low = part.loc[part["mean"].idxmax()], part.loc[part["mean"].idxmin()]
     if len(part) == 1:
         return f"{high['arm']} {rounded(high['mean'])}".strip()
     first, last = (low, high) if better < 0 else (high, low)

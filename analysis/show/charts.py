@@ -70,14 +70,15 @@ def lines(
         guess, ends: as in `plots.curves`.
     """
     facets, numbered = plots.facets(arms), {arm: n for n, arm in enumerate(arms.styles)}
-    frame = frame.sort_values(x, kind="stable", ignore_index=True)
+    columns = {"x": x, "y": y} | {name: name for name in ("low", "high") if name in frame}
+    frame = frame[[*arms.by, *columns.values()]].sort_values(x, kind="stable", ignore_index=True)
     fails = {p: dict(arms.of(ends, p)) if ends is not None and len(ends) else {} for p in arms.panels}
-    drawn = []
+    drawn: list[list[dict]] = []
+    values = {name: numbers(frame[column]) for name, column in columns.items()}
     for panel in arms.panels:
         drawn.append([])
-        for arm, part in arms.of(frame, panel):
-            line = {"arm": numbered[arm], "x": numbers(part[x]), "y": numbers(part[y])}
-            line |= {name: numbers(part[name]) for name in ("low", "high") if name in part}
+        for arm, part in arms.of(frame[[*arms.by]], panel):
+            line = {"arm": numbered[arm]} | {name: [found[n] for n in part.index] for name, found in values.items()}
             if arm in fails[panel]:
                 line["ends"] = numbers(fails[panel][arm]["epoch"])
             drawn[-1].append(line)
@@ -105,29 +106,26 @@ def dots(
     """Every arm's mean and interval, and every seed, as `plots.comparison` draws them.
 
     Args:
-        keys: from an arm's levels, in the order of `arms.by`, and a seed to the trial's key, None if it is not one.
+        keys: from an arm's levels, in the order of its factors, and a seed to the trial's key, None if it is not one.
     """
     panels = []
+    numbered = {arm: n for n, arm in enumerate(arms.styles)}
+    marks = list(zip(units["seed"].tolist(), numbers(units["value"]), (units["lost"] > 0).astype(int), strict=True))
+    bands = compared[["low", "high"]].where(~compared["erratic"].astype(bool))  # no t interval holds
+    means, lows, highs = (numbers(column) for column in (compared["mean"], bands["low"], bands["high"]))
+    seeds = units[[*arms.by]].reset_index(drop=True)
+    rows = compared[[*arms.by]].reset_index(drop=True)
     for panel in arms.panels:
-        seeds = dict(arms.of(units, panel))
-        rows = []
-        for n, arm in enumerate(arms.styles):
-            found = dict(arms.of(compared, panel)).get(arm)
-            if found is None:
-                continue
-            [row] = found.to_dict("records")
-            part = seeds.get(arm, pd.DataFrame(columns=["seed", "value", "lost"]))
-            mean, low, high = numbers([row["mean"], *([np.nan] * 2 if row["erratic"] else [row["low"], row["high"]])])
-            each = zip(part["seed"].tolist(), numbers(part["value"]), part["lost"].tolist(), strict=True)
-            marks = [
-                [int(seed), value, int(lost > 0), keys((*panel, *arm), seed)]
-                for seed, value, lost in each
-                if value is not None
-            ]
-            rows.append({"arm": n, "mean": mean, "low": low, "high": high, "seeds": marks})
-        panels.append({"title": arms.title(panel), "rows": rows})
-    means = compared["mean"][np.isfinite(compared["mean"]) & (compared["mean"] > 0)]
-    spread = measure(metric).better < 0 and len(means) and means.max() > 100 * means.min()
+        of_arm = {arm: part.index for arm, part in arms.of(seeds, panel)}
+        drawn = []
+        for arm, part in arms.of(rows, panel):
+            [at] = part.index
+            each = (marks[n] for n in of_arm.get(arm, ()) if marks[n][1] is not None)
+            told = [[int(seed), value, int(lost), keys((*panel, *arm), seed)] for seed, value, lost in each]
+            drawn.append({"arm": numbered[arm], "mean": means[at], "low": lows[at], "high": highs[at], "seeds": told})
+        panels.append({"title": arms.title(panel), "rows": drawn})
+    above = compared["mean"][np.isfinite(compared["mean"]) & (compared["mean"] > 0)]
+    spread = measure(metric).better < 0 and len(above) and above.max() > 100 * above.min()
     return looks(arms) | {
         "kind": "dots",
         "x": words(metric),
@@ -146,13 +144,23 @@ def kernels(arms: Arms, frame: pd.DataFrame, statistics: dict[str, str]) -> dict
     """
     panels = []
     numbered = {arm: n for n, arm in enumerate(arms.styles)}
+    frame = frame.reset_index(drop=True)
+    columns, epochs, kernel = (
+        [numbers(frame[name]) for name in statistics],
+        frame["epoch"].tolist(),
+        list(frame["kernel"]),
+    )
     for panel in arms.panels:
-        names, drawn = {}, []
-        for arm, part in arms.of(frame, panel):
-            for kernel, rows in part.groupby("kernel", sort=False):
-                line = {"arm": numbered[arm], "kernel": names.setdefault(kernel, len(names))}
-                line["x"] = numbers(rows["epoch"])
-                drawn.append(line | {"y": [numbers(rows[name]) for name in statistics]})
+        names: dict[str, int] = {}
+        drawn: list[dict] = []
+        for arm, part in arms.of(frame[[*arms.by]], panel):
+            places: dict[str, list[int]] = {}
+            for row in part.index:
+                places.setdefault(kernel[row], []).append(row)
+            for name, rows in places.items():
+                line: dict = {"arm": numbered[arm], "kernel": names.setdefault(name, len(names))}
+                line |= {"x": [epochs[n] for n in rows], "y": [[column[n] for n in rows] for column in columns]}
+                drawn.append(line)
         panels.append({"title": arms.title(panel), "kernels": list(names), "lines": drawn})
     return looks(arms) | {"kind": "kernels", "x": "epoch", "statistics": list(statistics.values()), "panels": panels}
 
@@ -160,15 +168,15 @@ def kernels(arms: Arms, frame: pd.DataFrame, statistics: dict[str, str]) -> dict
 def courses(epochs: pd.DataFrame) -> dict:
     """Every trial's curves: the columns that have values, and of each key its epochs and those."""
     there = [name for name in TRIAL_CURVES if name in epochs and epochs[name].notna().any()]
-    of = {
-        str(key): [part["epoch"].astype(int).tolist(), *(numbers(part[name]) for name in there)]
-        for key, part in epochs.groupby("key", sort=False)
-    }
+    columns = [epochs["epoch"].astype(int).tolist(), *(numbers(epochs[name]) for name in there)]
+    places = epochs.groupby("key", sort=False).indices
+    of = {str(key): [[column[n] for n in rows] for column in columns] for key, rows in places.items()}
     return {"names": [words(name) for name in there], "of": of}
 
 
 def layers(frame: pd.DataFrame, statistics: dict[str, str]) -> dict:
-    """Statistics of every trial's kernels: of each key the epochs, and of each kernel a list a statistic.
+    """Statistics of every trial's kernels: of each key the epochs, and of each kernel, in the network's order, its
+    number and a list a statistic.
 
     Args:
         frame: from `dynamics.kernels`; of large studies some epochs are left out, see `MOST_NUMBERS`.
@@ -181,8 +189,9 @@ def layers(frame: pd.DataFrame, statistics: dict[str, str]) -> dict:
     columns = [numbers(frame[name], 3) for name in statistics]
     at, of, names = frame["epoch"].tolist(), {}, {}
     for (key, kernel), rows in frame.groupby(["key", "kernel"], sort=False).indices.items():
-        trial = of.setdefault(str(key), [[at[row] for row in rows], {}])
-        trial[1][names.setdefault(str(kernel), len(names))] = [[column[row] for row in rows] for column in columns]
+        trial = of.setdefault(str(key), [[at[row] for row in rows], []])
+        values = ([column[row] for row in rows] for column in columns)
+        trial[1].append([names.setdefault(str(kernel), len(names)), *values])
     return {"statistics": list(statistics.values()), "kernels": list(names), "of": of}
 
 

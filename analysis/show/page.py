@@ -64,7 +64,8 @@ class Section:
 
 def accessible(html: str, title: str, heads: int) -> str:
     """An HTML table of tabulate's with a caption, and its head and first columns marked as what they are."""
-    html = html.replace("<table>", f"<table>\n<caption>{escape(title)}</caption>", 1).replace("<th", '<th scope="col"')
+    html = html.replace("<table>", f"<table>\n<caption>{escape(title)}</caption>", 1)
+    html = re.sub(r"<th(?=[ >])", '<th scope="col"', html)
 
     def row(found: re.Match) -> str:
         return re.sub(r"<td([^>]*)>(.*?)</td>", r'<th scope="row"\1>\2</th>', found[0], count=heads, flags=re.DOTALL)

@@ -126,9 +126,8 @@ def training(found: Findings) -> Section:
 def weights(found: Findings) -> Section:
     """Distributions, norms, updates and gradients by layer and epoch, of arms alike in all else; early warnings."""
     section = Section("weights", "Weights")
-    layers = found.layers
-    if len(layers):
-        medians = dynamics.medians(found.trials, layers, found.by, list(plots.LAYER_STATISTICS))
+    if len(found.layers) and found.detailed:
+        medians = dynamics.medians(found.trials, found.layers, found.by, list(plots.LAYER_STATISTICS))
         _explored(section, found, medians)
         _drawn(section, found, medians)
     elif len(found.epochs):
@@ -200,8 +199,8 @@ def _warned(section, found) -> None:
             "Early warnings, within arms",
             "Trials of one arm differ by their seed alone. "
             + (
-                f"{some} of {len(within)} rows are of a warning that some of an arm's trials have and others not: these "
-                "tell whether it is the warning that goes with a worse end."
+                f"{some} of {len(within)} rows are of a warning that some of an arm's trials have and others not: "
+                "these tell whether it is the warning that goes with a worse end."
                 if some
                 else "Every warning is of all of an arm's trials, so none tells good seeds from bad ones."
             ),
@@ -380,7 +379,19 @@ def trials(found: Findings) -> Section:
     return section
 
 
-SECTIONS = (comparison, pruned, interactions, training, weights, foretelling, rates, failures, tuning, trials, reproduction)
+SECTIONS = (
+    comparison,
+    pruned,
+    interactions,
+    training,
+    weights,
+    foretelling,
+    rates,
+    failures,
+    tuning,
+    trials,
+    reproduction,
+)
 """A report's sections in their order; one without blocks is left out."""
 
 

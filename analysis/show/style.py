@@ -216,7 +216,7 @@ def scale(figure, image, label, axes=None, extend="neither", foot="") -> None:
     box = axes.get_position() if axes else None
     bottom, tall = (box.y0, box.height) if box else (0.5 / height, min(1.6, height - 0.8) / height)
     scale = figure.colorbar(
-        image, cax=figure.add_axes((1 - (0.85 if box else 0.7) / width, bottom, 0.1 / width, tall)), extend=extend
+        image, cax=figure.add_axes((1 - (1.0 if box else 0.7) / width, bottom, 0.1 / width, tall)), extend=extend
     )
     scale.outline.set_visible(False)
     scale.set_label(label, fontsize=8)

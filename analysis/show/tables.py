@@ -192,10 +192,10 @@ def rate_table(ranges: pd.DataFrame, by: list[str], format: str = "terminal") ->
 
 
 def warning_table(warnings: pd.DataFrame, metric: str, format: str = "terminal", by: Iterable[str] = ()) -> str:
-    """What `dynamics.warnings` found, as text: a warning a row; or `dynamics.warnings_within`: an arm and warning a row.
+    """What `dynamics.warnings` or, with factors, `dynamics.warnings_within` found, as text: a warning a row.
 
     Args:
-        by: the factors of the latter.
+        by: the factors that make the arms.
     """
     by = list(by)
     with_it, without = f"{words(metric)} with it", f"{words(metric)} without"
