@@ -81,6 +81,9 @@ DENSITY_CELLS = 64
 DENSITY_COLUMNS = ("key", "epoch", "layer", "tensor", "low", "high", "counts")
 """Of the densities frame: how many entries of a tensor lie in each of so many equal cells from `low` to `high`."""
 
+CONFUSION_COLUMNS = ("key", "set", "class", "predicted", "count")
+"""Of the confusions frame: how many examples of a class, of the set `val` or `test`, are taken for which."""
+
 CIRCUMSTANCES = ("version.tensorflow", "version.keras", "version.numpy", "version.pillow", "processor", "device")
 """Tags of a trial that name what may change its numbers and is no part of its key, or none that others can have."""
 
@@ -103,7 +106,11 @@ TAG_LENGTH = 8000
 
 
 class Tag:
-    """The names of a run's tags: of a trial's, and of an execution's."""
+    """The names of a run's tags: of a trial's, and of an execution's.
+
+    `SET` is the words of a job's own, as JSON, of which a sweep's command has several; `OPTIONS` the option of each
+    group in its config, which the config itself does not name.
+    """
 
     KEY = "trial.key"
     SEED = "trial.seed"
@@ -125,8 +132,12 @@ class Tag:
     RULES = "claim.rules"
     QUANTITIES = "trial.quantities"
     DESIGN = "study.design"
+    ASKED = "execution.asked"
     HASH = "study.hash"
     FITS = "study.fits"
+    SET = "study.set"
+    OPTIONS = "study.options"
+    RESULTS = "results.version"
 
 
 NEUTRAL = ("plan=", "executor", "tracking", "hydra", "profile=", "study=", "data.root=", "engine.threads=", "targets")

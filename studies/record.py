@@ -1,5 +1,6 @@
 """The words that every module shares: studies, trials and the records of what a trial did."""
 
+import difflib
 import hashlib
 import json
 import math
@@ -53,6 +54,10 @@ METRICS = (
     "ema_val_accuracy",
     "ema_test_loss",
     "ema_test_accuracy",
+    "val_macro_f1",
+    "val_balanced_accuracy",
+    "test_macro_f1",
+    "test_balanced_accuracy",
 )
 """What a study can compare its arms by."""
 
@@ -89,6 +94,18 @@ class StudyError(Exception):
 def listed(names: Iterable[object]) -> str:
     """Names as `a, b, c`, for an error's list of what is allowed."""
     return ", ".join(shown(name) for name in names)
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """`. Did you mean model.depth?` for an error, before its list of what is allowed; empty if nothing is like it.
+
+    >>> nearest("model.deth", ["model.depth", "seed"]), nearest("depht", ["model.depth"]), nearest("x", [])
+    ('. Did you mean model.depth?', '. Did you mean model.depth?', '')
+    """
+    known = list(known)
+    ends = {each.rpartition(".")[2]: each for each in known} | {each: each for each in known}
+    near = difflib.get_close_matches(name, ends, 1)
+    return f". Did you mean {ends[near[0]]}?" if near else ""
 
 
 def shown(value: object) -> str:
@@ -300,8 +317,11 @@ class Trial:
         return is_computed(self.config)
 
     def label(self) -> str:
-        """The levels as a reader sees them: `he_normal depth=8`."""
-        return arm_label(self.levels)
+        """The levels as a reader sees them, `he_normal depth=8`; of a trial without any what it is run with."""
+        pairs = (override.lstrip("+").partition("=")[::2] for override in self.overrides)
+        return arm_label(
+            self.levels or {name: value for name, value in pairs if name.partition(".")[0] not in ("study", "seed")}
+        )
 
 
 def arm_label(arm: dict, whole: bool = False) -> str:
@@ -419,6 +439,8 @@ class Result:
         running_loss, running_accuracy: of the last epoch, see `EpochRecord`.
         train_loss, …, val_loss, …, test_loss, …, ema_…: of the weights that the trial ends with, in inference mode;
             with early stopping, those that had the lowest validation loss.
+        val_macro_f1, val_balanced_accuracy, …: the means of the classes' F1 scores and of their recalls, of the weights
+            that the trial ends with; NaN where it diverged.
         last_val_loss, last_val_accuracy: of the last epoch's weights.
         best_val_loss, best_val_accuracy: over the epochs, the untrained network left out, and those of a network that
             was yet to be pruned.
@@ -429,6 +451,7 @@ class Result:
         chance_train, chance_val, chance_test: the accuracy of always guessing the commonest class of these examples; of
             those trained on by the labels trained by.
         quantities: what a computed trial measured, by name.
+        confusions: of `val` and `test`, how many examples of a class are taken for which: class, predicted, count.
         error: of a crash, its reason in the first line and its traceback; else empty.
     """
 
@@ -451,6 +474,10 @@ class Result:
     ema_val_accuracy: float = math.nan
     ema_test_loss: float = math.nan
     ema_test_accuracy: float = math.nan
+    val_macro_f1: float = math.nan
+    val_balanced_accuracy: float = math.nan
+    test_macro_f1: float = math.nan
+    test_balanced_accuracy: float = math.nan
     parameters: int = 0
     sparsity: float = math.nan
     parameters_kept: float = math.nan
@@ -464,6 +491,7 @@ class Result:
     seconds_total: float = math.nan
     memory_mb: float = math.nan
     quantities: dict[str, float] = field(default_factory=dict)
+    confusions: dict[str, list[tuple[int, int, int]]] = field(default_factory=dict)
     error: str = ""
 
     def value(self, metric: str) -> float:

@@ -159,7 +159,7 @@ def test_an_execution_says_what_it_asked_found_and_ran_on(page, address, root):
     expect(page.get_by_role("paragraph").filter(has_text=QUESTION)).to_be_visible()
     shot(page, "execution")
     page.get_by_text("Show more").click()
-    expect(page.get_by_role("cell", name="he_normal")).to_be_visible()
+    expect(page.get_by_role("cell", name="he_normal", exact=True)).to_be_visible()
     for name in TRIALS:
         expect(page.get_by_role("link", name=name)).to_be_visible()
     tags = load.execution("seen", root).tags
@@ -169,6 +169,14 @@ def test_an_execution_says_what_it_asked_found_and_ran_on(page, address, root):
     with page.context.expect_page() as opened:
         page.get_by_role("link", name="report.html").click()
     expect(opened.value.frame_locator("iframe").get_by_role("heading", name=QUESTION)).to_be_visible()
+
+
+def test_an_execution_charts_the_mean_of_each_arm(page, address):
+    page.goto(address("latest execution").replace("?", "/model-metrics?"))
+    expect(page.get_by_text("val_accuracy of arms", exact=True)).to_be_visible()
+    for arm in ("he_normal", "orthogonal"):
+        expect(page.get_by_text(arm, exact=True).first).to_be_visible()
+    shot(page, "execution-charts")
 
 
 def test_a_dataset_says_what_was_trained_on(page, address):
@@ -189,6 +197,9 @@ def test_a_trial_has_its_factors_first_and_charts_for_each_layer(page, address, 
     shot(page, "trial")
 
     page.goto(trial.replace("?", "/model-metrics?"))
+    expect(page.get_by_text("accuracy and loss", exact=True)).to_be_visible()
+    above = page.get_by_text("activations/dense_1", exact=True).bounding_box()["y"]
+    assert page.get_by_text("val_accuracy", exact=True).first.bounding_box()["y"] < above
     sections = [f"{kind}/{layer}" for kind in ("gradients", "updates", "weights") for layer in LAYERS]
     for section in sections:
         expect(page.get_by_text(section, exact=True)).to_be_attached()

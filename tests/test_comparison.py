@@ -9,6 +9,7 @@ from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
 from analysis.estimate import arms, comparison, intervals, tuning
+from analysis.estimate.measure import measure
 from studies.record import Study, StudyError
 
 NAN = float("nan")
@@ -96,6 +97,25 @@ def test_chance_is_of_the_examples_that_the_metric_is_of():
         np.testing.assert_array_equal(found, [0.9, chance])
         without = trials.drop(columns=["chance_train", "chance_val"]).assign(**{metric: trials["val_accuracy"]})
         np.testing.assert_array_equal(comparison.scored(without, metric), [0.9, 0.1])
+
+
+@pytest.mark.parametrize("of", ["val", "test"])
+def test_a_failure_scores_what_naming_the_largest_class_scores_by_class(of):
+    """By scikit-learn's scores of that guess."""
+    from sklearn.metrics import balanced_accuracy_score, f1_score
+
+    labels, guess = np.repeat([0, 1, 2], [5, 12, 3]), np.full(20, 1)
+    trials = frame(("a", 0, 0.9), ("a", 1, NAN, "diverged")).assign(**{"classes": 3, f"chance_{of}": 0.6})
+    for name, score in (
+        ("macro_f1", f1_score(labels, guess, average="macro")),
+        ("balanced_accuracy", balanced_accuracy_score(labels, guess)),
+    ):
+        metric = f"{of}_{name}"
+        assert measure(metric).share and measure(metric).better == 1
+        found = comparison.scored(trials.assign(**{metric: [0.8, NAN]}), metric)
+        np.testing.assert_allclose(found, [0.8, score])
+        worse = comparison.scored(trials.assign(**{metric: [0.1, NAN]}), metric)
+        np.testing.assert_array_equal(worse, [0.1, 0.1])
 
 
 def test_what_has_no_classes_or_no_finite_loss_is_a_failure_without_a_warning():

@@ -17,7 +17,7 @@ from test_writer import CONFIG, STUDY, made_up_trials, records, written
 
 from analysis import compare, load
 from studies import contract
-from studies.contract import DENSITY_COLUMNS, EPOCH_COLUMNS, LAYER_COLUMNS, STATISTICS
+from studies.contract import CONFUSION_COLUMNS, DENSITY_COLUMNS, EPOCH_COLUMNS, LAYER_COLUMNS, STATISTICS
 from studies.record import Result, StudyError
 from studies.store import writer
 
@@ -166,12 +166,32 @@ def test_densities_come_back_of_the_trials_that_have_them(fresh, tmp_path):
     assert tuple(load.densities(STUDY.name, tmp_path, [second.key])) == DENSITY_COLUMNS
 
 
+def test_confusions_come_back_of_the_trials_that_have_them(fresh, tmp_path):
+    shutil.copy(fresh / "mlflow.db", tmp_path)
+    first, second = made_up_trials()[:2]
+    execution = writer.Execution(tmp_path, STUDY, [first, second], "")
+    found = {"val": [(0, 0, 5), (1, 0, 2)], "test": [(1, 1, 9)]}
+    for trial, confusions in ((first, found), (second, {})):
+        epochs, layers, result = records(trial)
+        execution.write(trial, epochs, layers, replace(result, confusions=confusions))
+    execution.close("FINISHED")
+    frame = load.confusions(STUDY.name, tmp_path)
+    assert tuple(frame) == CONFUSION_COLUMNS and set(frame["key"]) == {first.key}
+    assert frame[["set", "class", "predicted", "count"]].to_numpy().tolist() == [
+        ["val", 0, 0, 5],
+        ["val", 1, 0, 2],
+        ["test", 1, 1, 9],
+    ]
+    assert tuple(load.confusions(STUDY.name, tmp_path, [second.key])) == CONFUSION_COLUMNS
+
+
 def test_every_number_of_a_result_is_a_column_that_comes_back(fresh, tmp_path):
     """One that is new in `Result` is asked for by `load`, and has to be written by `tracking`."""
     shutil.copy(fresh / "mlflow.db", tmp_path)
     trial = made_up_trials()[0]
     epochs, layers, result = records(trial)
-    names = [field.name for field in fields(Result) if field.name not in ("key", "status", "error", "quantities")]
+    texts = ("key", "status", "error", "quantities", "confusions")
+    names = [field.name for field in fields(Result) if field.name not in texts]
     values = {name: float(place + 1) for place, name in enumerate(names)}
     execution = writer.Execution(tmp_path, STUDY, [trial], "")
     execution.write(trial, epochs, layers, replace(result, **values))

@@ -138,6 +138,8 @@ def test_a_finished_study_that_is_asked_for_otherwise_has_an_execution_and_a_rep
     assert len(load.executions("small", store)) == count
     assert f"4 arms, 4 seeds, {TRIALS} of {TRIALS} trials; metric: val_accuracy" in asked().read_text()
     assert set(load.trials("small", store)["model.depth"]) == {1, 3}
+    assert len(load.executions("small", store)) == count  # the first one's, which is the latest again
+    assert load.execution("small", store).number == 1
 
     with closing(sqlite3.connect(store / "mlflow.db")) as connection, connection:
         executions = "run_uuid IN (SELECT run_uuid FROM tags WHERE key = 'trial.role' AND value = 'execution')"
@@ -427,8 +429,9 @@ def test_the_jobs_of_a_multirun_run_side_by_side_in_processes_of_a_launchers(mad
         parents = connection.execute("SELECT run_uuid, value FROM tags WHERE key = 'mlflow.parentRunId'").fetchall()
     nested = sorted((runs[parent], runs[run]) for run, parent in parents)
     whole = f"{' '.join(words[1:])} FAILED"
-    execution = "single (1 trials) FINISHED"
-    assert nested == sorted([(execution, "defaults seed=0 FINISHED"), (whole, execution)] * 2)
+    execution = "single (1 trial) FINISHED"
+    trials = [(execution, f"{optimizer} depth=1 epochs=1 seed=0 FINISHED") for optimizer in ("sgd", "adam")]
+    assert nested == sorted([*trials, *[(whole, execution)] * 2])
     assert len(runs) == 5
 
     again = subprocess.run(start, cwd=ROOT, capture_output=True, text=True)

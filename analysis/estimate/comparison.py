@@ -82,7 +82,7 @@ def scored(trials: pd.DataFrame, metric: str) -> pd.Series:
         found = scores[~scores.between(0, 1)].dropna().iloc[0]
         raise StudyError(
             f"metric={metric}: expected shares between 0 and 1, as its name says, received {found:g}. Divide "
-            f"percentages by 100, or give the column a name that does not end in accuracy"
+            f"percentages by 100, or give the column a name that does not end in accuracy or macro_f1"
         )
     return scores
 
@@ -97,9 +97,10 @@ def failure_scores(trials: pd.DataFrame, metric: str) -> pd.Series:
 
     The worst is that of all the trials in the frame, so that no failure is ahead of anything that finished. Chance is
     the accuracy of the guess that always names the largest class, its share of the examples (`chance_train`,
-    `chance_val`, `chance_test`, where the store has them, else 1 / classes), and the loss of the uniform guess,
-    log(classes). Of a column that a guess has no score in, such as seconds, it is the worst that finished; of one in
-    which nothing is better, such as a norm, it is NaN.
+    `chance_val`, `chance_test`, where the store has them, else 1 / classes), its balanced accuracy, 1 / classes, and
+    its macro F1, 2 p / (1 + p) / classes of a share p; and the loss of the uniform guess, log(classes). Of a column
+    that a guess has no score in, such as seconds, it is the worst that finished; of one in which nothing is better,
+    such as a norm, it is NaN.
     """
     finished = trials[metric].astype(float)[succeeded(trials, metric)]
     if len(finished) and finished.isna().all():
@@ -123,7 +124,10 @@ def chance(trials: pd.DataFrame, metric: str) -> pd.Series:
     if known.better < 0:
         return np.log(classes)
     of = "test" if "test" in metric else "val" if "val" in metric else "train"
-    return trials.get(f"chance_{of}", pd.Series(np.nan, trials.index)).astype(float).fillna(1 / classes)
+    share = trials.get(f"chance_{of}", pd.Series(np.nan, trials.index)).astype(float).fillna(1 / classes)
+    if metric.endswith("macro_f1"):
+        return 2 * share / (1 + share) / classes
+    return 1 / classes if metric.endswith("balanced_accuracy") else share
 
 
 def guess(trials: pd.DataFrame, metric: str) -> float:

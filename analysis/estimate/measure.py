@@ -47,10 +47,10 @@ class Measure:
 def measure(name: str) -> Measure:
     """The measure that a column's name stands for.
 
-    More is better of what ends in `accuracy`; less of what ends in `loss`, of `seconds…` and `memory_mb`; nothing is
-    known of others, such as parameters, a layer's statistic and a column of one's own. Accuracies, `chance_…`,
-    `SHARES` and a layer's `sparsity_…` are shares; losses, seconds, memory and
-    `AMOUNTS` are never below zero.
+    More is better of what ends in `accuracy` or `macro_f1`; less of what ends in `loss`, of `seconds…` and `memory_mb`;
+    nothing is known of others, such as parameters, a layer's statistic and a column of one's own. Accuracies and F1,
+    `chance_…`, `SHARES` and a layer's `sparsity_…` are shares; losses, seconds, memory and `AMOUNTS` are never below
+    zero.
 
     >>> measure("val_accuracy").better, measure("seconds_total").better, measure("dense.kernel.l2@3").better
     (1, -1, 0)
@@ -59,7 +59,7 @@ def measure(name: str) -> Measure:
     last = name.partition("@")[0]
     last = last.rpartition(".")[2] if of_layer else last
     guessed = name in METRICS
-    if not of_layer and last.endswith("accuracy"):
+    if not of_layer and last.endswith(("accuracy", "macro_f1")):
         return Measure(name, 1, 0, 1, guessed)
     if not of_layer and (last.endswith("loss") or last.startswith("seconds") or last == "memory_mb"):
         return Measure(name, -1, 0, math.inf, guessed)

@@ -129,11 +129,14 @@ def _metrics(claim: Claim) -> Iterator[tuple[str, Claim]]:
 
 def _others(metric: str) -> list[str]:
     """The same on other examples, or of another epoch; nothing of what training itself sees."""
-    head, _, kind = metric.rpartition("_")
+    by_class = [kind for kind in ("macro_f1", "balanced_accuracy") if metric.endswith(kind)]
+    [kind] = by_class or [metric.rpartition("_")[2]]
+    head = metric.removesuffix(f"_{kind}")
     if head.startswith("ema_"):
         return [f"ema_{name}_{kind}" for name in ("val", "test") if f"ema_{name}" != head]
     known = (*NUMBERS, "last_val")
-    return [f"{name}_{kind}" for name in NUMBERS if name != head] if head in known else []
+    others = [f"{name}_{kind}" for name in NUMBERS if name != head] if head in known else []
+    return [name for name in others if name in METRICS]
 
 
 def _lower(target):

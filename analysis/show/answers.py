@@ -158,6 +158,31 @@ def spans(found: list[tuple[list[str], dict | None]]) -> list[str]:
     return [line for _, line in sorted(lines)]
 
 
+def rates(ranges: pd.DataFrame, by: list[str]) -> list[str]:
+    """What a range test says of the rates, an arm a line: from `tuning.rate_range`."""
+    lines = []
+    for row in ranges.to_dict("records"):
+        of = f"Of {_named(row, by)} the" if len(ranges) > 1 else "The"
+        said = [
+            f"{words} {_rate_of(row, name)}"
+            for name, words in (("steepest", "falls fastest at a rate of"), ("lowest", "is lowest at"))
+            if row[name] == row[name]
+        ]
+        high = row["highest"]
+        said.append(
+            f"is back half way to where it began at {_rate_of(row, 'highest')}, beyond which nothing trains"
+            if high == high
+            else "does not come back by the highest rate tried"
+        )
+        lines.append(f"{of} loss {', '.join(said[:-1])}{' and ' * (len(said) > 1)}{said[-1]}.")
+    return lines if len(lines) <= MOST_CONTEXTS else []
+
+
+def _rate_of(row, name) -> str:
+    low, high = row[f"{name}_low"], row[f"{name}_high"]
+    return f"{row[name]:.2g}{f' [{low:.2g}, {high:.2g}]' if low == low else ''}"
+
+
 def one_runs(found: list[tuple[tuple, int]], by: list[str]) -> list[str]:
     """That seeds are one run, in a sentence, if any are: from `arms.one_runs`."""
     named = [(arm_label(dict(zip(by, levels, strict=True)), whole=True), count) for levels, count in found]

@@ -38,7 +38,10 @@ WATCHED = tuple(f.name for f in fields(EpochRecord) if f.name.endswith(("accurac
 CENSORED = ("value", "mean", "difference", "ratio", "ends_ratio")
 """Estimands that know what to do with a time that was cut off."""
 
-COLUMNS = (*METRICS, *(f.name for f in fields(Result) if f.name not in ("key", "status", "error", *METRICS)))
+TEXTS = ("key", "status", "confusions", "error")
+"""What of a `Result` is no number."""
+
+COLUMNS = (*METRICS, *(f.name for f in fields(Result) if f.name not in (*TEXTS, *METRICS)))
 """Of the trials frame, of a trained trial."""
 
 DIRECTIONS = ("above", "below", "within")

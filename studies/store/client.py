@@ -1,6 +1,7 @@
 """What `sql` does, through MLflow's client: for database versions whose tables are not known."""
 
 import time
+from collections.abc import Iterable
 from pathlib import Path
 
 from filelock import FileLock
@@ -49,25 +50,35 @@ class ClientStore:
         self, run: str, status: str, end: int | None, params: dict[str, str], metrics: list, dataset: dict | None = None
     ) -> None:
         """Write a run's params, metrics and dataset, and end it last unless it is RUNNING."""
-        from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param
+        from mlflow.entities import Dataset, DatasetInput, InputTag, Param
 
-        pairs, now = [Param(name, value) for name, value in params.items()], _now()
-        entries = [Metric(name, value, now, step) for name, value, step in metrics]
+        pairs = [Param(name, value) for name, value in params.items()]
         for start in range(0, len(pairs), 100):
             self.client.log_batch(run, params=pairs[start : start + 100])
-        for start in range(0, len(entries), 1000):
-            self.client.log_batch(run, metrics=entries[start : start + 1000])
+        self._add_metrics(run, metrics)
         if dataset:
             tags = [InputTag("mlflow.data.context", "training")]
             self.client.log_inputs(run, [DatasetInput(Dataset(**dataset), tags)])
         if status != "RUNNING":
             self.client.set_terminated(run, status, end_time=end)
 
-    def end(self, run: str, status: str, tags: dict[str, str]) -> None:
-        """End a run that was written as RUNNING, and tag it."""
+    def end(self, run: str, status: str, tags: dict[str, str], metrics: Iterable[tuple] = ()) -> None:
+        """End a run that was written as RUNNING, tag it, and give it metrics, `(name, value, step)`."""
+        self.tag(run, tags)
+        self._add_metrics(run, metrics)
+        self.client.set_terminated(run, status)
+
+    def tag(self, run: str, tags: dict[str, str]) -> None:
+        """Give a run tags."""
         for key, value in tags.items():
             self.client.set_tag(run, key, value)
-        self.client.set_terminated(run, status)
+
+    def _add_metrics(self, run, metrics) -> None:
+        from mlflow.entities import Metric
+
+        entries = [Metric(name, value, _now(), step) for name, value, step in metrics]
+        for start in range(0, len(entries), 1000):
+            self.client.log_batch(run, metrics=entries[start : start + 1000])
 
     def end_leftovers(self, sweep: str) -> None:
         """Runs that a killed driver left RUNNING: executions were killed, trials were not written whole and go."""

@@ -22,6 +22,7 @@ from studies.contract import CIRCUMSTANCES, Tag
 from studies.record import EpochRecord, LayerRecord, Result, Study, StudyError, Trial, content_key
 from studies.store import database, writer
 from studies.store.client import ClientStore
+from studies.store.names import run_name
 from studies.store.sql import Store
 
 FITS = "fits.json"
@@ -108,7 +109,7 @@ class Place:
             tags = writer.trial_tags(trial, result, fit.warning) | shared
             started = now - writer.milliseconds(result)
             run, status = self._begin(store, parent, trial, tags, started, writer.RUN_STATUS[result.status])
-            self._keep(store, run, writer.trial_files(trial, epochs, layers))
+            self._keep(store, run, writer.trial_files(trial, epochs, layers, result))
             # MLflow's pages take the first metric where they show one.
             metrics = sorted(writer.metrics(epochs, layers, result), key=lambda metric: metric[0] != fit.metric)
             store.write(run, status, now, writer.params(trial), metrics)
@@ -123,7 +124,7 @@ class Place:
 
     def _begin(self, store, parent: str, trial: Trial, tags: dict, start: int, status: str) -> tuple[str, str]:
         """The run that a trial is to be written into, and the status that it is to have."""
-        return store.begin(writer.run_name(trial), tags | {"mlflow.parentRunId": parent}, start), status
+        return store.begin(run_name(trial, {}), tags | {"mlflow.parentRunId": parent}, start), status
 
     def _keep(self, store, run: str, files: dict[str, bytes]) -> None:
         """Keep files with a run."""

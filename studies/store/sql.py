@@ -7,6 +7,7 @@ others.
 
 import time
 import uuid
+from collections.abc import Iterable
 from pathlib import Path
 
 from studies.contract import Tag
@@ -63,9 +64,6 @@ class Store:
             dataset: what it trained on, from `studies.factors.data.entry`.
         """
         name, tags, start = self._begun
-        now = _now()
-        latest = {entry[0]: entry for entry in metrics}  # in their order
-        latest |= {entry[0]: entry for entry in sorted(metrics, key=lambda entry: entry[2])}
         with transaction(self.database) as connection:
             connection.execute(
                 "INSERT INTO runs (run_uuid, name, source_type, source_name, entry_point_name, user_id, status, "
@@ -76,13 +74,25 @@ class Store:
             for table, pairs in (("tags", tags), ("params", params)):
                 statement = f"INSERT INTO {table} (key, value, run_uuid) VALUES (?, ?, ?)"
                 connection.executemany(statement, [(key, value, run) for key, value in pairs.items()])
-            for table, entries in (("metrics", metrics), ("latest_metrics", latest.values())):
-                statement = (
-                    f"INSERT INTO {table} (key, value, timestamp, run_uuid, step, is_nan) VALUES (?, ?, ?, ?, ?, 0)"
-                )
-                connection.executemany(statement, [(key, value, now, run, step) for key, value, step in entries])
+            self._add_metrics(connection, run, metrics)
             if dataset:
                 self._add_input(connection, run, dataset)
+
+    def tag(self, run: str, tags: dict[str, str]) -> None:
+        """Give a run tags."""
+        with transaction(self.database) as connection:
+            self._add_tags(connection, run, tags)
+
+    def _add_tags(self, connection, run, tags) -> None:
+        tag = "INSERT OR REPLACE INTO tags (key, value, run_uuid) VALUES (?, ?, ?)"
+        connection.executemany(tag, [(key, value, run) for key, value in tags.items()])
+
+    def _add_metrics(self, connection, run, metrics) -> None:
+        now, latest = _now(), {entry[0]: entry for entry in metrics}  # in their order
+        latest |= {entry[0]: entry for entry in sorted(metrics, key=lambda entry: entry[2])}
+        for table, entries in (("metrics", metrics), ("latest_metrics", latest.values())):
+            statement = f"INSERT INTO {table} (key, value, timestamp, run_uuid, step, is_nan) VALUES (?, ?, ?, ?, ?, 0)"
+            connection.executemany(statement, [(key, value, now, run, step) for key, value, step in entries])
 
     def _add_input(self, connection, run, dataset) -> None:
         connection.execute(
@@ -102,12 +112,12 @@ class Store:
         tag = "INSERT INTO input_tags (input_uuid, name, value) VALUES (?, 'mlflow.data.context', 'training')"
         connection.execute(tag, (edge,))
 
-    def end(self, run: str, status: str, tags: dict[str, str]) -> None:
-        """End a run that was written as RUNNING, and tag it."""
+    def end(self, run: str, status: str, tags: dict[str, str], metrics: Iterable[tuple] = ()) -> None:
+        """End a run that was written as RUNNING, tag it, and give it metrics, `(name, value, step)`."""
         with transaction(self.database) as connection:
             connection.execute("UPDATE runs SET status = ?, end_time = ? WHERE run_uuid = ?", (status, _now(), run))
-            tag = "INSERT OR REPLACE INTO tags (key, value, run_uuid) VALUES (?, ?, ?)"
-            connection.executemany(tag, [(key, value, run) for key, value in tags.items()])
+            self._add_tags(connection, run, tags)
+            self._add_metrics(connection, run, list(metrics))
 
     def end_leftovers(self, sweep: str) -> None:
         """Say of runs that a killed driver left RUNNING that they were killed; those of this sweep may live."""

@@ -7,10 +7,11 @@ import functools
 import json
 import math
 import os
+import re
 import shlex
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
 from importlib.metadata import version
@@ -24,6 +25,7 @@ from filelock import FileLock
 from studies import contract
 from studies.contract import (
     CIRCUMSTANCES,
+    CONFUSION_COLUMNS,
     DENSITY_COLUMNS,
     EPOCH_COLUMNS,
     LAYER_COLUMNS,
@@ -44,9 +46,11 @@ from studies.record import (
     Trial,
     content_key,
     listed,
+    shown,
 )
 from studies.store import database
 from studies.store.client import ClientStore
+from studies.store.names import run_name
 from studies.store.sql import Store
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
@@ -61,6 +65,14 @@ CHARTED = {
 
 CHARTED_OUTPUTS = {"activations": ("mean", "sd", "saturated", "dead")}
 """And those of what layers give."""
+
+LEARNING = "accuracy and loss"
+"""The section of a trial's page that its curves come in again, before those of its layers: MLflow sorts sections by
+name, and has metrics of no section last."""
+LEARNED = ("train_accuracy", "val_accuracy", "train_loss", "val_loss")
+
+PARAM_LENGTH, METRIC_LENGTH = 6000, 250
+"""What MLflow keeps of a parameter's value and of a metric's name."""
 
 LOW, HIGH = STATISTICS.index("min"), STATISTICS.index("max")
 CURVES = tuple(name for name in EPOCH_COLUMNS if name not in ("key", "epoch", "examples", "seconds"))
@@ -144,6 +156,7 @@ class Execution:
         compared=None,
     ):
         self.study, self.root, self.provenance = study, Path(root).resolve(), provenance or {}
+        self.levels = study.factors | study.nuisance
         self.reported = not all(trial.computed for trial in trials)
         nodes = {content_key(node): node for trial in trials if (node := trial.config.get("data"))}
         self.datasets = {key: entry(node) for key, node in nodes.items()} if entry else {}
@@ -173,12 +186,18 @@ class Execution:
             tags[Tag.PROFILE] = claim.profile
         if jobs:
             tags["mlflow.parentRunId"] = self._sweep_run(jobs)
-        self.parent = self.store.begin(f"{study.name} ({len(trials)} trials)", tags, _now())
+        self.parent = self.store.begin(f"{study.name} ({len(trials)} trial{'s' * (len(trials) != 1)})", tags, _now())
         self.keep({"study.yaml": config})
         self.keep_design(compared or [trial for trial in trials if trial.role == "scientific"])
         shared = next(iter(self.datasets.values())) if len(self.datasets) == 1 else None
-        self.store.write(self.parent, "RUNNING", None, {}, [], shared)
+        self.store.write(self.parent, "RUNNING", None, self._params(), [], shared)
         self.store.describe({"mlflow.note.content": self._description(), **self._view()})
+
+    def _params(self) -> dict[str, str]:
+        """What the execution compares, as MLflow keeps parameters."""
+        study = self.study
+        params = {name: listed(map(shown, levels))[:PARAM_LENGTH] for name, levels in self.levels.items()}
+        return params | {"seed": listed(study.seeds)[:PARAM_LENGTH], "metric": study.metric}
 
     def _description(self) -> str:
         """The experiment's: what is asked, by what, and where the answer is."""
@@ -257,9 +276,9 @@ class Execution:
         """
         now = _now()
         tags = trial_tags(trial, result, warning) | {"mlflow.parentRunId": self.parent, **self.versions}
-        run = self.store.begin(run_name(trial), tags, now - milliseconds(result))
+        run = self.store.begin(run_name(trial, self.levels, self.study.seeds), tags, now - milliseconds(result))
         folder = self._artifacts(run)
-        for name, content in trial_files(trial, epochs, layers).items():
+        for name, content in trial_files(trial, epochs, layers, result).items():
             (folder / name).write_bytes(content)
         # MLflow's pages take the first metric where they show one.
         found = sorted(metrics(epochs, layers, result), key=lambda metric: metric[0] != self.study.metric)
@@ -267,11 +286,14 @@ class Execution:
         self.store.write(run, RUN_STATUS[result.status], now, params(trial), found, dataset)
 
     @_writing
-    def close(self, status: str, table: str = "", verdict: str = "") -> None:
+    def close(
+        self, status: str, table: str = "", verdict: str = "", numbers: Mapping[str, float] | None = None
+    ) -> None:
         """End the execution with an MLflow status, and keep its table in Markdown.
 
         Args:
             verdict: on the study's claim, if it has one that was judged.
+            numbers: what it comes to, name -> value, which MLflow charts beside those of other executions.
         """
         note = f"{self.study.question}\n\n**{verdict}**" if verdict else self.study.question
         if table:
@@ -282,7 +304,8 @@ class Execution:
                 f"whole config.\n\n{table}"
             )
         tags = {Tag.VERDICT: verdict} if verdict else {}
-        self.store.end(self.parent, status, tags | {"mlflow.note.content": _whole_lines(note)})
+        found = [(_key(name), float(value), 0) for name, value in (numbers or {}).items() if abs(value) < math.inf]
+        self.store.end(self.parent, status, tags | {"mlflow.note.content": _whole_lines(note)}, found)
 
     def _artifacts(self, run: str) -> Path:
         return artifacts(self.folder, run)
@@ -312,7 +335,7 @@ def trial_tags(trial: Trial, result: Result, warning: str) -> dict[str, str]:
     return tags
 
 
-def trial_files(trial: Trial, epochs: list[EpochRecord], layers: list[LayerRecord]) -> dict[str, bytes]:
+def trial_files(trial: Trial, epochs: list[EpochRecord], layers: list[LayerRecord], result: Result) -> dict[str, bytes]:
     """A trial's artifacts by their names: its config, and its frames as Parquet."""
     config = yaml_of({**trial.config, "seed": trial.seed, "overrides": list(trial.overrides)})
     statistics = np.array([record.statistics for record in layers], float).reshape(-1, len(STATISTICS))
@@ -325,12 +348,10 @@ def trial_files(trial: Trial, epochs: list[EpochRecord], layers: list[LayerRecor
     }
     if counted := [record for record in layers if record.density]:
         files["densities.parquet"] = _parquet(_densities(counted))
+    if result.confusions:
+        rows = [(trial.key, name, *row) for name, found in result.confusions.items() for row in found]
+        files["confusions.parquet"] = _parquet(dict(zip(CONFUSION_COLUMNS, zip(*rows, strict=True), strict=True)))
     return files
-
-
-def run_name(trial: Trial) -> str:
-    """What MLflow's pages call a trial's run."""
-    return f"{trial.label()} seed={trial.seed}"
 
 
 def params(trial: Trial) -> dict[str, str]:
@@ -345,6 +366,11 @@ def milliseconds(result: Result) -> int:
     return 0 if math.isnan(result.seconds_total) else int(1000 * result.seconds_total)
 
 
+def _key(name: str) -> str:
+    """A metric's name, of the characters that MLflow allows."""
+    return re.sub(r"[^\w./ -]", "_", name)[:METRIC_LENGTH]
+
+
 def end_sweep(root: str | Path, study: str, sweep: str, status: str, table: str) -> None:
     """End a sweep's run among a study's, if it has one, and keep the table of its jobs in Markdown."""
     if not database.has_content(Path(root) / "mlflow.db"):  # it was ended before there was any
@@ -354,6 +380,12 @@ def end_sweep(root: str | Path, study: str, sweep: str, status: str, table: str)
         if run := store.sweep_run(sweep):
             (artifacts(folder_of(store), run) / "sweep.md").write_text(table, encoding="utf-8")
             store.end(run, status, {"mlflow.note.content": table[:TAG_LENGTH]})
+
+
+def ask(root: str | Path, study: str, run: str) -> None:
+    """Have an execution that has ended be the latest again."""
+    with guarded(root):
+        opened(root, study).tag(run, {Tag.ASKED: str(_now())})
 
 
 def opened(root: str | Path, study: str) -> Store | ClientStore:
@@ -392,6 +424,7 @@ def metrics(epochs: list[EpochRecord], layers: list[LayerRecord], result: Result
     ends = {name: value for name, value in ends.items() if abs(value) < math.inf}
     metrics = [metric for metric in metrics if metric[0] not in ends or metric[2] != last]
     metrics += [(name, value, last) for name, value in ends.items()]
+    metrics += [(f"{LEARNING}/{name}", value, step) for name, value, step in metrics if name in LEARNED]
     places = {name: place for place, name in enumerate(STATISTICS)}
     for record in layers:
         if record.epoch in steps and (record.tensor == "output" or record.tensor.endswith("kernel")):

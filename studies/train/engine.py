@@ -159,6 +159,9 @@ class Engine:
         chunks = tf.TensorSpec([None, None], tf.int32), floats, floats, tf.TensorSpec([2], tf.int32)
         sums = tf.function(self._sums, jit_compile=self.xla, autograph=False)
         self.sums = sums.get_concrete_function(*data, *chunks)
+        # Traced when it is first asked, and never with XLA, which would compile as long as a short trial takes.
+        asked = [data[0], *data[2:], tf.TensorSpec([None], tf.int32)]
+        self.named = tf.function(self._named, input_signature=asked, autograph=False)
         of_average = tf.function(self._sums_of_average, autograph=False)
         self.sums_of_average: Any = of_average.get_concrete_function(*data, *chunks) if self.averages else None
 
@@ -197,6 +200,11 @@ class Engine:
         there = counts > 0
         means = (total[there] / counts[there] for total in (losses, right))
         return list(zip(*(mean.tolist() for mean in means), strict=True))
+
+    def predict(self, x, scale, shift, order: np.ndarray) -> np.ndarray:
+        """The class that the network now gives each of the examples `order`, `(examples,)`, in inference mode."""
+        chunks = np.array_split(order.astype(np.int32), -(-len(order) // EVALUATION_BATCH))
+        return np.concatenate([self.named(x, scale, shift, tf.constant(chunk)).numpy() for chunk in chunks])
 
     def state(self) -> list:
         """Values of the model's and the optimizer's variables."""
@@ -308,6 +316,11 @@ class Engine:
 
         none = tf.zeros(tf.shape(member)[1], tf.float64)
         return _loop(span[1], chunk, none, none, none, first=span[0])[1:]
+
+    def _named(self, x, scale, shift, order):
+        """The classes that examples are given."""
+        outputs = self.model(_images(tf.gather(x, order), scale, shift), training=False)
+        return tf.argmax(outputs, axis=-1, output_type=tf.int32)
 
     def _sums_of_average(self, *data_and_chunks):
         """As `_sums`, with the optimizer's average of the weights in place of the weights, for the time of it."""

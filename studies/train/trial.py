@@ -8,6 +8,8 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
+
 from studies.record import EpochRecord, LayerRecord, Result, Trial
 from studies.train.observations import Observations
 from studies.train.parts import Parts
@@ -90,6 +92,26 @@ def scores(parts: Parts, *names: str, average: bool = False) -> dict[str, float]
     return found
 
 
+def by_class(parts: Parts, *names: str) -> dict[str, Any]:
+    """What of a `Result` needs the classes told apart, of the network as it is.
+
+    A class counts if it is among a set's labels or what they are taken for; a recall needs an example of it.
+
+    Args:
+        names: of `val` and `test`.
+    """
+    found: dict[str, Any] = {"confusions": {}}
+    for name in names:
+        counts = parts.confusion(name)
+        right, of_class, taken = counts.diagonal(), counts.sum(axis=1), counts.sum(axis=0)
+        there, seen = of_class > 0, of_class + taken > 0
+        found[f"{name}_macro_f1"] = float(np.mean(2 * right[seen] / (of_class + taken)[seen]))
+        found[f"{name}_balanced_accuracy"] = float(np.mean(right[there] / of_class[there]))
+        pairs = np.argwhere(counts)
+        found["confusions"][name] = [(*pair.tolist(), int(counts[tuple(pair)])) for pair in pairs]
+    return found
+
+
 def _ends(parts: Parts, status: str, history: list[EpochRecord], stopping: EarlyStopping) -> dict:
     """What a trial comes to, by the fields of `Result`: scores are of the weights that it ends with."""
     last = vars(history[-1])
@@ -99,6 +121,8 @@ def _ends(parts: Parts, status: str, history: list[EpochRecord], stopping: Early
         ends |= scores(parts, "val", "train", average=True)
     if status == "finished":
         ends |= scores(parts, "test", average=True)
+    sets = {"finished": ["val", "test"], "timeout": ["val"]}
+    ends |= by_class(parts, *sets.get(status, ()))
     settled = [record for record in history if record.epoch >= parts.settled] or history[-1:]
     return ends | {
         **parts.left,

@@ -1,0 +1,85 @@
+"""Scores of each class and confusion matrices as tables: renders what `analysis.estimate.classes` gave."""
+
+import pandas as pd
+from tabulate import tabulate
+
+from analysis.show import tables
+from studies.record import arm_label
+
+WIDE = 10
+"""So many classes make a matrix that a terminal of 80 columns shows; of more each class's commonest errors are."""
+
+ERRORS = 3
+
+NAMES = {"val": "validation images", "test": "test images"}
+
+TITLES = {
+    "terminal": "{}\n\n{}",
+    "markdown": "{}\n\n{}",
+    "latex": "% {}\n{}",
+    "html": "<p>{}</p>\n{}",
+}
+"""What a table stands under, by format."""
+
+MEANT = (
+    "Of 100 examples of a class, how many are taken for each, the recall on the diagonal; F1 = 2 right / (examples + "
+    "named so); means over the trials."
+)
+
+
+def matrices(scores: pd.DataFrame, shares: pd.DataFrame, by: list[str], which: str, format: str) -> str:
+    """Each arm's classes as a table under its name: what they are taken for, and how well they are told.
+
+    Args:
+        scores, shares: what `classes.scores` and `classes.shares` gave.
+        which: `val` or `test`.
+        format: one of `tables.STYLES`.
+    """
+    texts = []
+    for arm in scores[by].drop_duplicates().to_dict("records") if by else [{}]:
+        own, cells = (_of(frame, arm) for frame in (scores, shares))
+        matrix = cells.pivot(index="class", columns="predicted", values="share")
+        wide = len(own) > WIDE
+        headers = ["class", *(["examples", "recall"] if wide else map(str, matrix.columns)), "precision", "F1"]
+        rows = [
+            [
+                str(row["class"]),
+                *([f"{row['examples']:g}", _score(row["recall"])] if wide else map(_percent, matrix.loc[row["class"]])),
+                *(_score(row[name]) for name in ("precision", "f1")),
+                *([_errors(matrix.loc[row["class"]])] if wide else []),
+            ]
+            for row in own.to_dict("records")
+        ]
+        headers += ["taken for"] * wide
+        aligned = ["right"] * (len(headers) - wide) + ["left"] * wide
+        table = tabulate(rows, headers, tablefmt=tables.STYLES[format], colalign=aligned, disable_numparse=True)
+        trials = int(own["trials"].iloc[0])
+        title = f"{arm_label(arm) if by else 'all trials'}: {NAMES[which]}, {trials} trial{'s' * (trials > 1)}"
+        texts.append(TITLES[format].format(title, table))
+    return "\n\n".join(texts)
+
+
+def _of(frame: pd.DataFrame, arm: dict) -> pd.DataFrame:
+    """The rows of an arm."""
+    for factor, level in arm.items():
+        none = level is None or level != level
+        frame = frame[frame[factor].isna() if none else [other == level for other in frame[factor]]]
+    return frame
+
+
+def _percent(share: float) -> str:
+    """A share in percent; a dot where there is nothing, so that a matrix is seen at a glance."""
+    if share != share:
+        return "–"
+    whole = f"{100 * share:.0f}"
+    return "." if share == 0 else "<1" if whole == "0" else whole
+
+
+def _score(value: float) -> str:
+    return "–" if value != value else f"{value:.3f}"
+
+
+def _errors(of_class: pd.Series) -> str:
+    """What a class is most often taken for besides itself: `8 (4 %), 3 (1 %)`."""
+    others = of_class.drop(of_class.name).sort_values(ascending=False, kind="stable")
+    return ", ".join(f"{name} ({_percent(share)} %)" for name, share in others[others > 0].head(ERRORS).items())

@@ -1,0 +1,73 @@
+"""What a study's trials have in common: the data and the network, and how it was trained, in two lines."""
+
+import pandas as pd
+
+from studies.record import listed, shown
+
+OFF = (None, "", "none", False, 0)
+"""Values that say nothing of a setting; `OFF_TOO` of those whose neutral value is another."""
+OFF_TOO = {"data.imbalance": 1.0, "optimizer.slow_step": 0.5, "data.content": None}
+
+TRAINING = ("initializer", "optimizer", "schedule", "regularizer", "clipping", "pruning")
+KINDS = 3
+"""Of the values that a setting has in the trials, those that are listed."""
+
+
+def trained(settings: pd.DataFrame, factors: list[str], trials: pd.DataFrame, images: float | None = None) -> list[str]:
+    """What was trained, and how: all that the trials' settings say but for factors and what is off.
+
+    Args:
+        settings: of all the trials, from `load.settings`.
+        factors: what the study compares or tunes, which is left out; an option's own settings too, but for its rate.
+        trials: a trials frame, for the number of parameters.
+        images: how many are trained on in an epoch, if that is known.
+
+    Returns:
+        two lines; none of trials that compute instead, or that another program trained.
+    """
+    if "training.epochs" not in settings or "model" not in settings:
+        return []
+    own = {f"{factor}." for factor in factors if "." not in factor}
+    said = {
+        name: text
+        for name in settings
+        if name not in ("key", "seed", *factors)
+        and (name == "optimizer.learning_rate" or not any(name.startswith(each) for each in own))
+        and (text := _text(name, settings[name]))
+    }
+    parameters = _ends(trials["parameters"].dropna(), "{:,.0f}")
+    data = [_group(said, "data"), f"{images:,.0f} images an epoch" if images else ""]
+    model = [_group(said, "model"), f"{parameters} parameters" if parameters else ""]
+    ways = [_group(said, group) + " schedule" * (group == "schedule" and group in said) for group in TRAINING]
+    epochs, batch = said.pop("training.epochs", ""), said.pop("training.batch_size", "")
+    lengths = [f"{epochs} epochs" * bool(epochs), f"batches of {batch}" * bool(batch), _group(said, "training")]
+    return [
+        f"Data: {_and(data)}. Model: {_and(model)}.",
+        f"Training: {'; '.join(filter(None, [*ways, _and(lengths)]))}.",
+    ]
+
+
+def _group(said: dict[str, str], group: str) -> str:
+    """A group's option and what is on of its settings: `SGD, learning rate 0.02, momentum 0.9`."""
+    inner = {name.partition(".")[2]: text for name, text in said.items() if name.startswith(f"{group}.")}
+    return _and([said.get(group, ""), *(f"{name.replace('_', ' ')} {text}".strip() for name, text in inner.items())])
+
+
+def _and(parts) -> str:
+    return ", ".join(filter(None, parts))
+
+
+def _text(name: str, values: pd.Series) -> str:
+    """The value that a setting has in all trials, or those that it has; nothing if it is off in all."""
+    there = [value for value in values if value not in OFF and value != OFF_TOO.get(name, "")]
+    different = list(dict.fromkeys(map(shown, there)))
+    if not different or different == ["true"]:
+        return "" if not different else "on"
+    if len(different) > 1 and all(isinstance(value, int | float) for value in there):
+        return _ends(pd.Series(there, dtype=float), "{:.6g}")
+    return listed(different) if len(different) <= KINDS else f"of {len(different)} kinds"
+
+
+def _ends(values: pd.Series, form: str) -> str:
+    ends = [form.format(value) for value in (values.min(), values.max())] if len(values) else []
+    return " to ".join(dict.fromkeys(ends))
