@@ -115,44 +115,25 @@ def report(execution: load.Execution, trials: pd.DataFrame, root: str | Path) ->
     found = Findings(execution, trials, root)
     aside = beside.begun(lambda: _aside(found))  # half of the time
     made = {make: make(found) for make in SECTIONS if make not in ASIDE}
-    facts = (
-        f"{len(found.compared)} arm{'s' * (len(found.compared) > 1)}, {len(study.seeds)} "
-        f"seed{'s' * (len(study.seeds) > 1)}, {len(trials)} of {len(execution.keys)} trials; metric: {study.metric}"
-    )
+    source = chosen.about(execution, root)
+    answer, trials_data = _answer(found, source), _trials_data(found)
+    others, of_layers = aside()
+    made |= zip(ASIDE, others, strict=True)
+    sections = [made[make] for make in SECTIONS if made[make].blocks]
+    figures = {f"{b.name}.svg": b.body for section in sections for b in section.blocks if b.kind == "figure"}
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(SHOW),
         autoescape=True,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    answer = answers.answer(found.compared, found.by, study.metric, study.baseline)
-    if "loss_by_rate" in study.figures:
-        answer = answers.rates(rate_range(rate_curve(trials, found.epochs, found.by), found.by), found.by) + answer
-    if len(found.views) > 1:
-        spans = [(view.arms.by, comparison.span(view.units, view.arms.by, study.metric)) for view in found.views]
-        answer += answers.spans(spans)
-    answer += answers.one_runs(arms.one_runs(trials, found.by), found.by)
-    answer += answers.unseen(found.compared, study.metric)
-    answer = answers.so_far(answer, len(trials), len(execution.keys))
-    source = chosen.about(execution, root)
-    last = (execution.parts or (execution,))[-1]
-    before = [each for each in source.executions if each.number < last.number or (execution.parts and each == last)]
-    choices = history.choices(study, before, execution.keys, root)
-    answer = answers.chosen(answer, choices, study.metric)
-    answer += history.renamed(trials, study.metric) + history.mixed(trials)
-    trials_data = _trials_data(found)
-    others, of_layers = aside()
-    made |= zip(ASIDE, others, strict=True)
-    sections = [made[make] for make in SECTIONS if made[make].blocks]
-    figures = {f"{b.name}.svg": b.body for section in sections for b in section.blocks if b.kind == "figure"}
-    answer = [*claims.told(execution, root), *answer]
     script, script_hash = _script("uplot/uPlot.iife.min.js", "explore.js")
     library_css, _ = _script("uplot/uPlot.min.css")
     page = environment.get_template("report.html.jinja").render(
         study=study,
         answer=answer,
         trained=compare.trained(study, trials, root),
-        facts=facts,
+        facts=_facts(found),
         source=source.lines,
         sections=[replace(section, blocks=[_marked(block) for block in section.blocks]) for section in sections],
         script=script,
@@ -162,6 +143,34 @@ def report(execution: load.Execution, trials: pd.DataFrame, root: str | Path) ->
         layers=of_layers,
     )
     return Report(page, figures)
+
+
+def _answer(found: Findings, source: chosen.About) -> list[str]:
+    """The answer to the study's question, the sentence that comes first and all others."""
+    study, trials, execution = found.study, found.trials, found.execution
+    answer = answers.answer(found.compared, found.by, study.metric, study.baseline)
+    if "loss_by_rate" in study.figures:
+        answer = answers.rates(rate_range(rate_curve(trials, found.epochs, found.by), found.by), found.by) + answer
+    if len(found.views) > 1:
+        spans = [(view.arms.by, comparison.span(view.units, view.arms.by, study.metric)) for view in found.views]
+        answer += answers.spans(spans)
+    answer += answers.one_runs(arms.one_runs(trials, found.by), found.by)
+    answer += answers.unseen(found.compared, study.metric)
+    answer = answers.so_far(answer, len(trials), len(execution.keys))
+    last = (execution.parts or (execution,))[-1]
+    before = [each for each in source.executions if each.number < last.number or (execution.parts and each == last)]
+    choices = history.choices(study, before, execution.keys, found.root)
+    answer = answers.chosen(answer, choices, study.metric)
+    answer += history.renamed(trials, study.metric) + history.mixed(trials)
+    return [*claims.told(execution, found.root), *answer]
+
+
+def _facts(found: Findings) -> str:
+    several, seeds = len(found.compared), len(found.study.seeds)
+    return (
+        f"{several} arm{'s' * (several > 1)}, {seeds} seed{'s' * (seeds > 1)}, {len(found.trials)} of "
+        f"{len(found.execution.keys)} trials; metric: {found.study.metric}"
+    )
 
 
 ASIDE = (training, weights)
