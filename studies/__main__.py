@@ -57,7 +57,8 @@ def _help() -> str:
         [
             f"usage: {called} COMMAND …",
             "",
-            "Turn a sentence about training into a study, and a study into a table with intervals.",
+            "Turn a sentence about training into a study, and a study into a table with",
+            "intervals.",
             "",
             *lines,
             "",
