@@ -318,7 +318,8 @@ GROUPS: dict[str, Group] = {
         graph=_all_but("learning_rate"),
         built_with=_alone,
         required=("learning_rate", "sam", "lookahead", "slow_step", "ema"),
-        more=OF_ANY_OPTIMIZER,
+        more=OF_ANY_OPTIMIZER | {"weight_decay_on": one_of("all", "kernels")},
+        later={"weight_decay_on": "all"},
         settings={
             "learning_rate": number(above=0),
             "momentum": share,
@@ -400,7 +401,9 @@ GROUPS: dict[str, Group] = {
             "alpha": number(above=0),
             "eta": number(0),
             "gamma": number(0),
+            "applies_to": one_of("kernels", "all"),
         },
+        later={"applies_to": "kernels"},
     ),
     "clipping": Group(
         targets={"studies.clipping": ("clip_by_value", "clip_by_norm", "clip_by_global_norm", "clip_adaptively")},

@@ -257,7 +257,7 @@ class Engine:
         with tf.GradientTape() as tape:
             outputs = self.model(images, training=True)
             loss = (self.soft_loss if targets.shape.rank == 2 else self.loss)(targets, outputs)
-            penalties = [*self.model.losses, *self.rules.penalties(self.kernels)]
+            penalties = [*self.model.losses, *self.rules.penalties(self.weights)]
             objective = tf.add_n([loss, *penalties]) if penalties else loss
             if self.loss_scale != 1:
                 objective *= self.loss_scale
@@ -292,9 +292,9 @@ class Engine:
         self.optimizer.learning_rate.assign(rate)
         if self.cycle:
             self.cycle(momentum)
-        self.rules.change("before", self.kernels, rate)
+        self.rules.change("before", self.weights, rate)
         self.optimizer.apply(gradients, weights)
-        self.rules.change("after", self.kernels, rate)
+        self.rules.change("after", self.weights, rate)
         self.masks.hold()
         updates = [v.value.read_value() - w for v, w in zip(self.kernels, before)]
         squares = self.squares.of(raw, updates) if self.squares else []
@@ -335,7 +335,7 @@ class Engine:
     def objective(self, images, labels):
         """The loss with penalties of images as the network sees them, in inference mode."""
         loss = self.loss(labels, self.model(images, training=False))
-        penalties = [*self.model.losses, *self.rules.penalties(self.kernels)]
+        penalties = [*self.model.losses, *self.rules.penalties(self.weights)]
         return tf.add_n([loss, *penalties]) if penalties else loss
 
     @functools.cached_property

@@ -18,7 +18,7 @@ from studies.factors import limits, targets
 from studies.factors.data import Dataset, Split, noisy_labels, scaling, source, split
 from studies.factors.initializers import Drawing
 from studies.factors.models import work
-from studies.factors.optimizers import Cycle, Lookahead, optimizer_of
+from studies.factors.optimizers import Cycle, Lookahead, exempt, optimizer_of
 from studies.factors.pruning import Pruning
 from studies.observe.tensors import weight_name
 from studies.record import SEED_STREAMS, StudyError, Trial, Work
@@ -272,6 +272,7 @@ class Parts:
         def make():
             model = build_model(config["model"], self.examples.dataset, self.allow)
             optimizer = build_optimizer(config["optimizer"], self.allow)
+            exempt(optimizer, config["optimizer"], model.trainable_variables)
             engine = Engine(
                 model,
                 optimizer,
