@@ -8,6 +8,27 @@ from collections.abc import Callable
 from studies import terminal
 from studies.record import StudyError
 
+LIST = "list"
+"""What `--execution` takes for a list of the executions there are."""
+
+EXECUTION = (
+    "which execution: latest (the default), a number of those that --execution list lists, the beginning of an MLflow "
+    "run's id, own (the last of the study's own design), all or sweep (all, or the jobs of the last sweep, as one), or "
+    "several of these, separated by commas"
+)
+
+
+class Parser(argparse.ArgumentParser):
+    """One whose help may be read by what has seen enough."""
+
+    def print_help(self, file=None):
+        """Print the help; if nobody reads on, that is no error."""
+        try:
+            super().print_help(file)
+            sys.stdout.flush()
+        except BrokenPipeError:
+            _read_no_more()
+
 
 def parser(name: str, description: str, root: str = "a folder, or a server's address") -> argparse.ArgumentParser:
     """A parser for `python -m analysis.NAME`, with `--root`.
@@ -15,9 +36,45 @@ def parser(name: str, description: str, root: str = "a folder, or a server's add
     Args:
         root: what the store may be.
     """
-    made = argparse.ArgumentParser(prog=f"python -m analysis.{name}", description=description)
+    made = Parser(prog=f"python -m analysis.{name}", description=description)
     made.add_argument("--root", default="mlruns", help=f"the store: {root} (default: mlruns)")
     return made
+
+
+def add_execution(made: argparse.ArgumentParser) -> None:
+    """Have a parser take `--execution`; what is then given, None for nothing, is for `told` and `load.execution`."""
+    made.add_argument("--execution", metavar="WHICH", help=EXECUTION)
+
+
+def add_format(made: argparse.ArgumentParser) -> None:
+    """Have a parser take `--format` and `--wide`."""
+    from analysis.show import tables
+
+    made.add_argument("--format", default="terminal", choices=tables.FORMATS)
+    made.add_argument("--wide", action="store_true", help="do not fit tables to the terminal (COLUMNS sets its width)")
+
+
+def width(options: argparse.Namespace) -> int | None:
+    """The columns that tables are to fit; None for as wide as they are."""
+    from analysis.show.width import width_here
+
+    return None if options.wide else width_here()
+
+
+def told(options: argparse.Namespace, run: Callable[[], None]) -> int:
+    """Run a command of a study, or list its executions if that is asked for; gives its exit code, as `ended` does."""
+
+    def asked():
+        if options.execution != LIST:
+            return run()
+        from analysis import changes
+        from analysis.show.width import width_here
+
+        wide, format = getattr(options, "wide", False), getattr(options, "format", "terminal")
+        for study in getattr(options, "studies", None) or [options.study]:
+            print(changes.listing(study, options.root, format, None if wide else width_here()))
+
+    return ended(asked)
 
 
 def ended(run: Callable[[], None]) -> int:
@@ -33,5 +90,10 @@ def ended(run: Callable[[], None]) -> int:
             terminal.say("interrupted")
             return terminal.code()
         except BrokenPipeError:  # the reader, such as head, has seen enough
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            _read_no_more()
         return 0
+
+
+def _read_no_more() -> None:
+    """What is still to be printed goes nowhere."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

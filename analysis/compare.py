@@ -4,15 +4,14 @@ import json
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
-from datetime import datetime
 from pathlib import Path
 
 import pandas as pd
 
-from analysis import command, load
+from analysis import changes, command, load
+from analysis.chosen import About, about, selected
 from analysis.show import tables
-from studies.contract import Tag
-from studies.record import Study, StudyError, arm_label, listed
+from studies.record import Study, StudyError, arm_label, listed, nearest
 
 METRIC = (
     "any column of numbers of the trials frame, such as val_accuracy, seconds_train or parameters, or a layer's "
@@ -25,32 +24,39 @@ def main(arguments: list[str] | None = None) -> int:
     """Print a comparison table; gives the exit code, 2 for what the user can put right."""
     parser = command.parser("compare", "Compare the arms of studies, or a study's executions.")
     parser.add_argument("studies", nargs="+", metavar="study", help="its name, such as init_comparison; or several")
+    command.add_execution(parser)
     parser.add_argument("--by", help="factors, separated by commas; values are averaged over the others (default: all)")
     parser.add_argument("--metric", help=METRIC)
-    parser.add_argument("--where", help="only such trials: \"model.depth >= 8 and optimizer == 'SGD'\"")
+    parser.add_argument("--where", help="only such trials: \"depth >= 8 and optimizer == 'SGD'\"")
     parser.add_argument("--since", help="only trials that ended since: 2026-11-01, 2026-11-01T18:30, 12h, 7d, 2w")
     parser.add_argument(
         "--executions",
         action="store_true",
-        help="a study's executions, and what changed from the last but one to the last",
+        help="a study's executions, and what changed from the last but one to the last, or with --execution 1,3 from "
+        "one to another",
     )
-    parser.add_argument("--format", default="terminal", choices=tables.FORMATS)
+    command.add_format(parser)
     options = parser.parse_args(arguments)
-    return command.ended(lambda: print(_asked(options)))
+    return command.told(options, lambda: print(_asked(options)))
 
 
 def _asked(options) -> str:
     """What the command's options ask for."""
-    names = list(dict.fromkeys(options.studies))
+    names, width = list(dict.fromkeys(options.studies)), command.width(options)
     if options.executions:
         if len(names) > 1 or {options.by, options.where, options.since} != {None}:
-            raise StudyError("--executions: expected one study, and besides only --metric, --format and --root")
-        return executions(names[0], options.root, options.metric, options.format)
-    by = options.by.split(",") if options.by else None
+            raise StudyError(
+                "--executions: expected one study, and besides only --execution, --metric, --format, --wide and --root"
+            )
+        return changes.changes(names[0], options.root, options.metric, options.format, options.execution, width)
+    by, execution = options.by.split(",") if options.by else None, options.execution or load.LATEST
     which, how = (options.where, options.since), (by, options.metric, options.format)
     if len(names) == 1:
-        return table(names[0], options.root, *how, *which)
-    return across([selected(name, options.root, *which) for name in names], *how, options.root, *which)
+        return table(names[0], options.root, *how, *which, execution, width)
+    found = [load.execution(name, options.root, execution=execution) for name in names]
+    parts = [selected(name, options.root, *which, each) for name, each in zip(names, found, strict=True)]
+    abouts = [about(each, options.root) for each in found]
+    return across(parts, *how, options.root, *which, abouts, width)
 
 
 def table(
@@ -61,57 +67,27 @@ def table(
     format: str = "terminal",
     where: str | None = None,
     since: str | None = None,
+    execution: str | int = load.LATEST,
+    width: int | None = None,
 ) -> str:
-    """The comparison table of a study's latest execution, or of those of its trials that `selected` gives.
+    """The comparison table of one of a study's executions, or of those of its trials that `selected` gives.
+
+    Args:
+        execution: which, as `load.execution` has it.
+        width: of the terminal that it is for, see `answer`.
 
     Raises:
-        StudyError: there is no such study, factor or column, or no such trial.
+        StudyError: there is no such study, execution, factor or column, or no such trial.
     """
     from analysis import claims
 
     whole = where is None and since is None
-    execution = load.execution(study, root)
-    design, trials = selected(study, root, where, since)
-    verdict = claims.told(execution, root)[:1] if whole and by is None and metric is None else []
+    found = load.execution(study, root, execution=execution)
+    design, trials = selected(study, root, where, since, found)
+    verdict = claims.told(found, root)[:1] if whole and by is None and metric is None else []
     by = list(dict.fromkeys(factor_named(name, design.factors) for name in by or design.factors))
-    return answer(design, trials, root, by, metric, format, len(execution.keys) * whole, where, since, verdict)
-
-
-def selected(
-    study: str, root: str | Path = "mlruns", where: str | None = None, since: str | None = None
-) -> tuple[Study, pd.DataFrame]:
-    """A study, and the trials frame of its latest execution, or of some of its trials.
-
-    Args:
-        where: a condition on the columns of the trials frame and of `load.settings`, see `selection.Condition`.
-        since: when the trials ended at the earliest, see `selection.since`.
-
-    Raises:
-        StudyError: there is no such study, column or time, or no such trial.
-    """
-    execution = load.execution(study, root)
-    trials = ended = load.trials(study, root, execution.arms)
-    if ended.empty:
-        raise StudyError(f"no trial of {study} in {root} has ended yet: run it again to go on")
-    if where is not None or since is not None:
-        from analysis.read import selection
-
-        if since is not None:
-            earliest = selection.since(since, datetime.now().astimezone())
-            late = {run.tags[Tag.KEY] for run in load.ended(study, root) if (run.end_time or 0) >= earliest}
-            trials = trials[trials["key"].isin(late)]
-        if where is not None:
-            condition = selection.Condition(where)
-            columns = trials.drop(columns="folder")
-            if not set(condition.columns) <= set(columns):
-                settings = load.settings(study, root, list(trials["key"]))
-                columns = columns.merge(settings[["key", *(n for n in settings if n not in columns)]], on="key")
-            trials = trials[condition.holds(columns.set_axis(trials.index))]
-        if trials.empty:
-            given = {"--where": where, "--since": since}
-            asked = " and ".join(f"{name} {text}" for name, text in given.items() if text is not None)
-            raise StudyError(f"{asked}: none of the {len(ended)} trials of {study} that have ended is such a one")
-    return execution.study, trials.reset_index(drop=True)
+    planned = len(found.keys) * whole
+    return answer(design, trials, root, by, metric, format, planned, where, since, verdict, about(found, root), width)
 
 
 def answer(
@@ -125,6 +101,8 @@ def answer(
     where: str | None = None,
     since: str | None = None,
     verdict: Sequence[str] = (),
+    source: About | None = None,
+    width: int | None = None,
 ) -> str:
     """The comparison of some of a study's trials, a frame: the table and, for readers, what it says in words.
 
@@ -135,6 +113,8 @@ def answer(
         planned: how many trials the study has, if these are to be all of them.
         where, since: how these trials were selected, see `selected`.
         verdict: on the study's claim, in words, which then comes first.
+        source: which execution they are of, which is said last; None for one that is at hand.
+        width: of the terminal that it is for, which tables are to fit; None for as wide as they are.
     """
     from analysis.estimate import arms, columns, comparison, history, tuning
     from analysis.show import answers
@@ -143,7 +123,7 @@ def answer(
     trials = columns.added(trials, metric, study.name, root)
     over = arms.averaged_over(study, by)
     compared = comparison.comparison(trials, by, metric, study.baseline, over)
-    chosen = _choices(study, trials, root, by, metric, where, since, planned)
+    chosen = _choices(study, trials, root, by, metric, where, since, planned, source)
     lines = answers.answer(compared, by, metric, study.baseline)
     lines += answers.left_out(*arms.left_out(trials, by, over), over)
     lines += answers.one_runs(arms.one_runs(trials, by), by) + answers.unseen(compared, metric)
@@ -157,21 +137,20 @@ def answer(
     notes = history.renamed(trials, metric) + history.mixed(trials)
     common = trained(study, trials, root)
     if format == "json":
-        return _json(study, by, metric, lines + notes, chosen, compared, common)
-    text = tables.comparison_table(compared, by, metric, study.baseline, format)
+        return _json(study, by, metric, lines + notes, chosen, compared, common, source)
+    text = tables.comparison_table(compared, by, metric, study.baseline, format, width)
     if format in ("terminal", "markdown"):
-        item = "\n- " if format == "markdown" else "\n  "
-        text += f"\n\n{item.join(lines + notes)}"
         paired = any(factor in study.baseline for factor in by)
-        text += f"\n\n{tables.interval_note(metric, paired, compared['erratic'].any())}"
-        text += f"\n\n{item.join(common)}" * bool(common)
+        intervals = tables.interval_note(metric, paired, compared["erratic"].any())
+        for part in (lines + notes, [intervals], common):
+            text = tables.noted(text, part, format)
     else:
         text = tables.noted(
             text, answers.caveats(chosen, study.metric) + answers.unseen(compared, metric) + notes, format
         )
     if ranges is not None and format != "csv":
-        text += f"\n\n{tables.rate_table(ranges, by, format)}"
-    return text
+        text += f"\n\n{tables.rate_table(ranges, by, format, width)}"
+    return tables.noted(text, source.lines, format) if source else text
 
 
 def trained(study: Study, trials: pd.DataFrame, root: str | Path) -> list[str]:
@@ -188,17 +167,21 @@ def trained(study: Study, trials: pd.DataFrame, root: str | Path) -> list[str]:
     return trained.trained(settings, factors, trials, images)
 
 
-def _choices(study, trials, root, by, metric, where, since, planned=0):
+def _choices(study, trials, root, by, metric, where, since, planned=0, source=None):
     """What was chosen with results in sight; of a single arm nothing is tested, so that no look at it counts."""
     from analysis.estimate import history
 
     executions = load.executions(study.name, root) if study.factors else []
-    latest = executions and (planned or where is not None or since is not None)
-    keys = executions[-1].keys if latest else tuple(trials["key"])
+    keys = tuple(trials["key"])
+    if source and study.factors:
+        keys, last = source.execution.keys, (source.execution.parts or (source.execution,))[-1]
+        executions = [each for each in executions if each.number <= last.number]
+    elif executions and (planned or where is not None or since is not None):
+        keys = executions[-1].keys
     return history.choices(study, executions, keys, root, by, metric, where, since, tuple(trials["key"]))
 
 
-def _json(study, by, metric, lines, choices, compared, common) -> str:
+def _json(study, by, metric, lines, choices, compared, common, source) -> str:
     """A comparison with its answer as one JSON object; a number that does not exist is null."""
     whole = {
         "study": study.name,
@@ -211,6 +194,7 @@ def _json(study, by, metric, lines, choices, compared, common) -> str:
         "chosen_after_the_fact": {
             name: value for name, value in asdict(choices).items() if name != "design" and value not in (None, ())
         },
+        **({"of": source.record} if source else {}),
         "arms": tables.rows_of(compared),
     }
     return json.dumps(whole, indent=2, ensure_ascii=False)
@@ -224,6 +208,8 @@ def across(
     root: str | Path = "mlruns",
     where: str | None = None,
     since: str | None = None,
+    sources: Sequence[About] = (),
+    width: int | None = None,
 ) -> str:
     """One table of the comparisons of several studies, each within itself.
 
@@ -232,6 +218,8 @@ def across(
 
     Args:
         where, since: how the trials were selected, see `selected`.
+        sources: which executions they are of, one a study, or nothing.
+        width: see `answer`.
 
     Raises:
         StudyError: a factor is not in all of them, or they have no metric in common.
@@ -250,26 +238,36 @@ def across(
         over = arms.averaged_over(study, factors)
         trials = columns.added(trials, metric, study.name, root)
         part = comparison.comparison(trials, factors, metric, study.baseline, over)
-        if not by:
-            labels = [arm_label({factor: row[factor] for factor in factors}) for row in part.to_dict("records")]
-            part = part.drop(columns=factors)
-            part.insert(0, "arm", labels)
-        part.insert(0, "study", study.name)
-        parts.append(part)
+        parts.append(_of_study(study, part, factors, labelled=not by))
         notes += [f"{study.name}: {line}" for line in answers.left_out(*arms.left_out(trials, factors, over), over)]
     baselines = [{factor: study.baseline[factor] for factor in by if factor in study.baseline} for study in studies]
     baseline = baselines[0] if all(other == baselines[0] for other in baselines) else {}
     whole = pd.concat(parts, ignore_index=True)
-    text = tables.comparison_table(whole, ["study", *(by or ["arm"])], metric, baseline, format)
+    text = tables.comparison_table(whole, ["study", *(by or ["arm"])], metric, baseline, format, width)
     lines = []
+    said = [f"{each.execution.study.name}: {line}" for each in sources for line in each.lines]
     for study, trials in chosen:
-        found = _choices(study, trials, root, asked and by, given, where, since)
+        source = next((each for each in sources if each.execution.study == study), None)
+        found = _choices(study, trials, root, asked and by, given, where, since, 0, source)
         caveats = answers.caveats(found, study.metric) + history.renamed(trials, metric)
         lines += [f"{study.name}: {line}" for line in caveats]
     if format == "json":
-        return json.dumps({"metric": metric, "chosen_after_the_fact": lines, "arms": json.loads(text)}, indent=2)
+        of = {each.execution.study.name: each.record for each in sources}
+        found = {"metric": metric, "chosen_after_the_fact": lines, "of": of, "arms": json.loads(text)}
+        return json.dumps(found, indent=2)
     notes.append(tables.interval_note(metric, bool(baseline), bool(whole["erratic"].any())))
-    return "\n\n".join([tables.noted(text, lines, format), *(notes if format in ("terminal", "markdown") else [])])
+    text = "\n\n".join([tables.noted(text, lines, format), *(notes if format in ("terminal", "markdown") else [])])
+    return tables.noted(text, said, format)
+
+
+def _of_study(study: Study, part: pd.DataFrame, factors: list[str], labelled: bool) -> pd.DataFrame:
+    """A study's part of a table of several: with its name, and with labels in the place of its factors if asked for."""
+    if labelled:
+        labels = [arm_label({factor: row[factor] for factor in factors}) for row in part.to_dict("records")]
+        part = part.drop(columns=factors)
+        part.insert(0, "arm", labels)
+    part.insert(0, "study", study.name)
+    return part
 
 
 def _own_metric(studies: list[Study]) -> str:
@@ -277,41 +275,6 @@ def _own_metric(studies: list[Study]) -> str:
         own = listed(f"{study.name} by {study.metric}" for study in studies)
         raise StudyError(f"the studies are compared by different metrics ({own}): name one with --metric")
     return studies[0].metric
-
-
-def executions(study: str, root: str | Path = "mlruns", metric: str | None = None, format: str = "terminal") -> str:
-    """A study's executions, and what changed from the last but one to the last; as CSV or JSON the executions only.
-
-    Means are those of when each of the two ended, over the arms and seeds whose trials both had then.
-
-    Raises:
-        StudyError: there is no such study or metric.
-    """
-    from analysis.estimate import arms, columns, comparison, history
-
-    found = load.executions(study, root)
-    parts = [tables.frame_table(history.listing(found), format)]
-    if len(found) == 1 or format in tables.PLAIN:
-        return parts[0]
-    old, new = found[-2:]
-    before, after = set(old.keys), set(new.keys)
-    parts += [f"{len(after - before)} trials added, {len(before - after)} removed, {len(after & before)} kept"]
-    changes = history.config_changes(*(load.text(each, "study.yaml", root) for each in (old, new)))
-    parts += ["the config is the same" if changes.empty else tables.frame_table(changes, format)]
-    by = [factor for factor in new.study.factors if factor in old.study.factors]
-    frames = [load.trials(study, root, each.arms, each.end_time) for each in (old, new)]
-    shared = history.shared(frames[0], frames[1], by) if all(len(frame) for frame in frames) else frames
-    if all(len(frame) for frame in shared):
-        metric = metric or new.study.metric
-        means = [
-            comparison.comparison(
-                columns.added(frame, metric, study, root), by, metric, {}, arms.averaged_over(each.study, by)
-            )
-            for each, frame in zip((old, new), shared, strict=True)
-        ]
-        changed = tables.frame_table(history.mean_changes(means[0], means[1], by), format)
-        parts += [f"{tables.words(metric)}, mean over the seeds that both had", changed]
-    return "\n\n".join(parts)
 
 
 def factor_named(name: str, factors, of: str = "the study") -> str:
@@ -322,7 +285,10 @@ def factor_named(name: str, factors, of: str = "the study") -> str:
     """
     matches = [factor for factor in factors if name in (factor, factor.rpartition(".")[2])]
     if len(matches) != 1:
-        raise StudyError(f"--by {name}: expected factors of {of}: {listed(factors) or 'there are none'}")
+        known = listed(factors) or "there are none"
+        if not matches and (near := nearest(name, factors)):
+            raise StudyError(f"--by {name}{near} Expected factors of {of}: {known}")
+        raise StudyError(f"--by {name}: expected factors of {of}: {known}")
     return matches[0]
 
 

@@ -2,12 +2,14 @@
 
 import json
 import sys
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pandas as pd
 
-from analysis import command, load
+from analysis import chosen, command, load
+from analysis.show import tables
 from studies.contract import QUANTILES, SPARSITY_THRESHOLDS
 from studies.record import Space, StudyError, listed, shown
 
@@ -150,20 +152,33 @@ def main(arguments: list[str] | None = None) -> int:
     """Write the files and say which; gives the exit code, 2 for what the user can put right."""
     parser = command.parser("export", "Export a study's frames as Parquet, with a data dictionary.")
     parser.add_argument("study", help="its name, such as init_comparison")
-    parser.add_argument("--to", required=True, metavar="FOLDER", help="where to; made if it is not there")
+    command.add_execution(parser)
+    parser.add_argument("--to", metavar="FOLDER", help="where to; made if it is not there")
+    parser.add_argument("--format", default="terminal", choices=("terminal", "csv", "json"), help="of what is printed")
     options = parser.parse_args(arguments)
 
     def run():
-        for path, rows in write(options.study, options.to, options.root).items():
+        if not options.to:
+            raise StudyError("--to is missing: expected --to FOLDER, where the files are to be written")
+        written = write(options.study, options.to, options.root, options.execution or load.LATEST)
+        if options.format in tables.PLAIN:
+            print(tables.PLAIN[options.format](pd.DataFrame({"file": map(str, written), "rows": [*written.values()]})))
+            return
+        for path, rows in written.items():
             print(f"{path}  {rows:,} rows" if rows is not None else path)
 
-    return command.ended(run)
+    return command.told(options, run)
 
 
-def write(study: str, folder: str | Path, root: str | Path = "mlruns") -> dict[Path, int | None]:
-    """Write the frames of a study's latest execution, and their dictionary, over what an earlier export wrote.
+def write(
+    study: str, folder: str | Path, root: str | Path = "mlruns", execution: str | int = load.LATEST
+) -> dict[Path, int | None]:
+    """Write the frames of one of a study's executions, and their dictionary, over what an earlier export wrote.
 
     The column `folder` of the trials frame is left out: it is a place on one machine.
+
+    Args:
+        execution: which, as `load.execution` has it.
 
     Returns:
         the files, and the rows of those that have rows.
@@ -171,17 +186,15 @@ def write(study: str, folder: str | Path, root: str | Path = "mlruns") -> dict[P
     Raises:
         StudyError: there is no such study, or the folder cannot be written.
     """
-    folder, execution = Path(folder), load.execution(study, root)
-    trials = load.trials(study, root, execution.arms)
-    if trials.empty:
-        raise StudyError(f"no trial of {study} in {root} has ended yet: run it again to go on")
-    factors = {**execution.study.factors, **execution.study.nuisance}
-    factors |= {name: each for name, each in execution.study.space.items() if not isinstance(each, Space)}
+    folder, of = Path(folder), load.execution(study, root, execution=execution)
+    _, trials = chosen.selected(study, root, execution=of)
+    factors = {**of.study.factors, **of.study.nuisance}
+    factors |= {name: each for name, each in of.study.space.items() if not isinstance(each, Space)}
     stored = {name: trials[name].map(json.dumps) for name, levels in factors.items() if _mixed(levels)}
     frames = {
         "trials": trials.assign(**stored).drop(columns="folder"),
-        "epochs": load.epochs(study, root, execution.keys),
-        "layers": load.layers(study, root, execution.keys),
+        "epochs": load.epochs(study, root, of.keys),
+        "layers": load.layers(study, root, of.keys),
     }
     written = {folder / f"{name}.parquet": len(frame) for name, frame in frames.items()}
     try:
@@ -191,14 +204,18 @@ def write(study: str, folder: str | Path, root: str | Path = "mlruns") -> dict[P
         folder.mkdir(parents=True, exist_ok=True)
         for name, frame in frames.items():
             frame.to_parquet(folder / f"{name}.parquet", index=False)
-        (folder / "dictionary.md").write_text(dictionary(execution, frames), encoding="utf-8")
+        (folder / "dictionary.md").write_text(dictionary(of, frames, chosen.about(of, root).lines), encoding="utf-8")
     except OSError as error:
         raise StudyError(f"--to {folder}: cannot be written ({error.strerror}); name a folder of your own") from error
     return written | {folder / "dictionary.md": None}
 
 
-def dictionary(execution: load.Execution, frames: dict[str, pd.DataFrame]) -> str:
-    """What the columns of exported frames are, in Markdown."""
+def dictionary(execution: load.Execution, frames: dict[str, pd.DataFrame], of: Sequence[str] = ()) -> str:
+    """What the columns of exported frames are, in Markdown.
+
+    Args:
+        of: what is to be said of the execution, a line each.
+    """
     study = execution.study
     when = datetime.fromtimestamp(execution.start_time / 1000, UTC)
     lines = [
@@ -208,6 +225,7 @@ def dictionary(execution: load.Execution, frames: dict[str, pd.DataFrame]) -> st
         "",
         f"- Metric: `{study.metric}`; seeds: {listed(study.seeds)}.",
         f"- Execution: `{execution.run_id}`, {when:%Y-%m-%d %H:%M} UTC; study hash `{execution.hash}`.",
+        *(f"- {line}" for line in of),
         f"- Versions: {listed(_versions(execution.tags))}.",
         "- Join the frames by `key`. A number that does not exist is null.",
     ]

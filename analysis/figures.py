@@ -54,6 +54,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Write a study's figures and say which; gives the exit code, 2 for what the user can put right."""
     parser = command.parser("figures", "Write the figures that a computed study asks for, as PNG.")
     parser.add_argument("study", help="its name, such as signal_propagation")
+    command.add_execution(parser)
     parser.add_argument("--to", metavar="FOLDER", help=f"where to (default: {FOLDER} among the study's artifacts)")
     options = parser.parse_args(arguments)
 
@@ -62,7 +63,11 @@ def main(arguments: list[str] | None = None) -> int:
             raise StudyError(
                 f"--root {options.root} is a server, whose artifacts are not written here: add --to FOLDER"
             )
-        execution = load.execution(options.study, options.root)
+        execution = load.execution(options.study, options.root, execution=options.execution or load.LATEST)
+        if execution.parts and not options.to:
+            raise StudyError(
+                f"--execution {options.execution}: several executions have no folder of their own: add --to FOLDER"
+            )
         trials = load.trials(options.study, options.root, execution.arms)
         paths = write(execution.study, trials, Path(options.to) if options.to else execution.folder / FOLDER)
         if not paths:
@@ -73,7 +78,7 @@ def main(arguments: list[str] | None = None) -> int:
         for path in paths:
             print(path)
 
-    return command.ended(run)
+    return command.told(options, run)
 
 
 if __name__ == "__main__":

@@ -44,14 +44,18 @@ def main(arguments: list[str] | None = None) -> int:
         "footprint", "What a study's networks come to on a device: size, operations, time, accuracy."
     )
     parser.add_argument("study", help="its name, such as pruning_curve")
-    parser.add_argument("--where", metavar="CONDITION", help='which trials, such as "model.depth >= 8" (default: all)')
+    command.add_execution(parser)
+    parser.add_argument("--where", metavar="CONDITION", help='which trials, such as "depth >= 8" (default: all)')
     parser.add_argument("--seeds", type=int, default=1, help="so many of each arm are trained again (default: 1)")
-    parser.add_argument("--format", default="terminal", choices=tables.FORMATS)
+    command.add_format(parser)
     parser.add_argument("--to", metavar="FOLDER", help="keep the exported files there")
     options = parser.parse_args(arguments)
-    return command.ended(
-        lambda: print(footprint(options.study, options.root, options.seeds, options.where, options.format, options.to))
-    )
+
+    def run():
+        how = (options.seeds, options.where, options.format, options.to, options.execution or load.LATEST)
+        print(footprint(options.study, options.root, *how, command.width(options)))
+
+    return command.told(options, run)
 
 
 def footprint(
@@ -61,19 +65,27 @@ def footprint(
     where: str | None = None,
     format: str = "terminal",
     to: str | Path | None = None,
+    execution: str | int = load.LATEST,
+    width: int | None = None,
 ) -> str:
     """The footprint of a study's arms as text: a table, and what is to be said of it.
+
+    Args:
+        width: of the terminal that it is for, which the table is to fit; None for as wide as it is.
 
     Raises:
         StudyError: see `measured`.
     """
-    design, found = measured(study, root, seeds, where, to)
+    of = load.execution(study, root, execution=execution)
+    design, found = measured(study, root, seeds, where, to, of)
     by = list(design.factors)
     lines = footprints.notes(found, by)
     if format == "json":
         rows = tables.rows_of(found.drop(columns=["reference"]))
-        return json.dumps({"study": study, "by": by, "notes": lines, "networks": rows}, indent=2, ensure_ascii=False)
-    return tables.noted(footprints.table(found, by, format), lines, format)
+        whole = {"study": study, "by": by, "notes": lines, "of": compare.about(of, root).record, "networks": rows}
+        return json.dumps(whole, indent=2, ensure_ascii=False)
+    text = tables.noted(footprints.table(found, by, format, width), lines, format)
+    return tables.noted(text, compare.about(of, root).lines, format)
 
 
 def measured(
@@ -82,6 +94,7 @@ def measured(
     seeds: int = 1,
     where: str | None = None,
     to: str | Path | None = None,
+    execution: str | int | load.Execution = load.LATEST,
 ) -> tuple[Study, pd.DataFrame]:
     """A study, and one row for each network and kind of file of its arms, the mean over seeds.
 
@@ -89,6 +102,7 @@ def measured(
         seeds: so many finished trials of each arm are trained again, those of the first seeds.
         where: which trials, see `selection.Condition`.
         to: a folder in which the exported files are kept.
+        execution: whose trials, as `load.execution` has it, or itself.
 
     Returns:
         the factors, null where a dense reference has none; network, file, seeds; parameters, kept, flops,
@@ -102,7 +116,7 @@ def measured(
     """
     if seeds < 1:
         raise StudyError(f"--seeds {seeds}: expected 1 or more")
-    design, trials = compare.selected(study, root, where)
+    design, trials = compare.selected(study, root, where, execution=execution)
     chosen, configs = _chosen(study, root, trials, list(design.factors), seeds)
     asked = [
         {

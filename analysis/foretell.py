@@ -18,6 +18,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Print what foretells the end, and how well; gives the exit code, 2 for what the user can put right."""
     parser = command.parser("foretell", "What, seen early, foretells how a study's trials end.")
     parser.add_argument("study", help="its name, such as init_comparison")
+    command.add_execution(parser)
     parser.add_argument(
         "--epoch", help="observed ones, separated by commas (default: 0, the untrained network, and the first after it)"
     )
@@ -25,13 +26,14 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--most", type=int, help=f"rows an epoch, the strongest first (default: {MOST}, all in CSV and JSON)"
     )
-    parser.add_argument("--format", default="terminal", choices=tables.FORMATS)
+    command.add_format(parser)
     options = parser.parse_args(arguments)
 
     def run():
-        print(table(options.study, options.root, options.epoch, options.metric, options.most, options.format))
+        how = (options.epoch, options.metric, options.most, options.format, options.execution or load.LATEST)
+        print(table(options.study, options.root, *how, command.width(options)))
 
-    return command.ended(run)
+    return command.told(options, run)
 
 
 def table(
@@ -41,28 +43,35 @@ def table(
     metric: str | None = None,
     most: int | None = None,
     format: str = "terminal",
+    execution: str | int = load.LATEST,
+    width: int | None = None,
 ) -> str:
-    """What foretells the end of the trials of a study's latest execution: a table, and in words.
+    """What foretells the end of the trials of one of a study's executions: a table, and in words.
 
     Args:
         epochs: observed ones, separated by commas; None for the first two.
         most: rows an epoch; None for `MOST`, of CSV and JSON for all.
+        execution: which, as `load.execution` has it.
+        width: of the terminal that it is for, which the table is to fit; None for as wide as it is.
 
     Raises:
-        StudyError: there is no such study, epoch or metric; nothing was trained, or kept of its layers; or nothing is
-            left to foretell.
+        StudyError: there is no such study, execution, epoch or metric; nothing was trained, or kept of its layers; or
+            nothing is left to foretell.
     """
     if most is not None and most < 1:
         raise StudyError(f"--most {most}: expected a number of rows, 1 at least")
-    design, trials = compare.selected(study, root)
+    of = load.execution(study, root, execution=execution)
+    design, trials = compare.selected(study, root, execution=of)
     metric, at = metric or design.metric, chosen(study, trials, root, epochs)
     rows = most or (None if format in tables.PLAIN else MOST)
     found, counts = foretold(design, trials, load.epochs(study, root, list(trials["key"])), root, metric, at, rows)
     lines = foretelling.foretell_words(found, counts, metric)
     if format == "json":
-        whole = {"study": study, "metric": metric, "epochs": tables.rows_of(counts), "words": lines}
-        return json.dumps(whole | {"statistics": tables.rows_of(found)}, indent=2, ensure_ascii=False)
-    return tables.noted(foretelling.foretell_table(found, metric, format), lines, format)
+        whole: dict = {"study": study, "metric": metric, "epochs": tables.rows_of(counts), "words": lines}
+        whole |= {"of": compare.about(of, root).record, "statistics": tables.rows_of(found)}
+        return json.dumps(whole, indent=2, ensure_ascii=False)
+    text = tables.noted(foretelling.foretell_table(found, metric, format, width), lines, format)
+    return tables.noted(text, compare.about(of, root).lines, format)
 
 
 def foretold(

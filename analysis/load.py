@@ -1,19 +1,21 @@
 """A study's trials, epochs and layers as tidy frames."""
 
-import ast
-import difflib
 import json
 import math
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, fields
+from contextlib import suppress
+from dataclasses import fields
 from pathlib import Path
 
 import pandas as pd
 import yaml
 
+from analysis.read import executions as reading
 from analysis.read import raw, runs
+from analysis.read.executions import LATEST, Execution
 from analysis.read.runs import Run
+from analysis.read.union import together, union, value
 from studies.contract import (
     CIRCUMSTANCES,
     CONFUSION_COLUMNS,
@@ -24,7 +26,7 @@ from studies.contract import (
     TRIAL_COLUMNS,
     Tag,
 )
-from studies.record import METRICS, STATUSES, Claim, Result, Space, Study, StudyError, listed
+from studies.record import METRICS, STATUSES, Result, Study, StudyError, listed, nearest
 
 TEXTS = ("key", "status", "error", "quantities", "confusions")
 NUMBERS = tuple(dict.fromkeys((*METRICS, *(f.name for f in fields(Result) if f.name not in TEXTS))))
@@ -44,35 +46,6 @@ READERS = 8
 """Files read at a time: a server's answers are waited for, and a folder's are read on two cores 1.7 times faster."""
 
 
-@dataclass(frozen=True)
-class Execution:
-    """One invocation of a study: its design, and all its trials but those that only tune.
-
-    Attributes:
-        arms: the trials' keys, and the levels of each in this design, None where they were not kept.
-        status: MLflow's, `RUNNING` until it has ended.
-        folder: of its own files; of a server's, on the server's machine.
-        tags: all that its run has, such as `version.keras` and `machine`.
-        start_time, end_time: milliseconds since 1970, UTC; no end while it is running.
-    """
-
-    study: Study
-    hash: str
-    arms: dict[str, dict | None]
-    status: str
-    folder: Path
-    run_id: str
-    experiment_id: str
-    tags: dict[str, str]
-    start_time: int
-    end_time: int | None
-
-    @property
-    def keys(self) -> tuple[str, ...]:
-        """The trials' keys."""
-        return tuple(self.arms)
-
-
 def studies(root: str | Path = "mlruns") -> list[str]:
     """The names of the studies in a store.
 
@@ -90,18 +63,49 @@ def executions(study: str, root: str | Path = "mlruns") -> list[Execution]:
         StudyError: the store has no such study.
     """
     store = runs.opened(root)
-    return [_execution(store, run) for run in _parents(store, study, store.runs(study, role="execution"))]
+    parents = _parents(store, study, store.runs(study, role="execution"))
+    return [_execution(store, run, number) for number, run in enumerate(parents, 1)]
 
 
-def execution(study: str, root: str | Path = "mlruns", run_id: str | None = None) -> Execution:
-    """The study's latest execution, or that of an MLflow run.
+def execution(
+    study: str, root: str | Path = "mlruns", run_id: str | None = None, execution: str | int = LATEST
+) -> Execution:
+    """An execution of the study: the latest, or another, or several as one.
+
+    Args:
+        run_id: of an MLflow run, whose it is then; the latest's if it is none's.
+        execution: here and below, which: `latest`; `own`, the last that trained what the study does by itself; a number
+            as `analysis.compare --execution list` has it; the beginning of an MLflow run's id; `all`; `sweep`, the jobs
+            of the last sweep; or some of these, separated by commas. Several are one whose factors are those of any,
+            and what their commands set otherwise.
+
+    Raises:
+        StudyError: the store has no such study, or the study no such execution.
+    """
+    store = runs.opened(root)
+    parents = _parents(store, study, store.runs(study, role="execution"))
+    if run_id is not None:
+        number = next((n for n, run in enumerate(parents, 1) if run.run_id == run_id), len(parents))
+        return _execution(store, parents[number - 1], number)
+    return _asked(store, study, parents, execution)
+
+
+def pinned(study: str, root: str | Path = "mlruns") -> Execution:
+    """The study's last execution that trained what it does by itself, whatever else was run since; if there is none
+    the latest.
 
     Raises:
         StudyError: the store has no such study.
     """
+    found = executions(study, root)
+    return next((each for each in reversed(found) if each.own), found[-1])
+
+
+def shared_levels(executions: Sequence[Execution], root: str | Path = "mlruns") -> list[dict[str, dict]]:
+    """Of each of some executions of a study its trials' levels of all the factors that any of them has, by key."""
     store = runs.opened(root)
-    parents = _parents(store, study, store.runs(study, role="execution"))
-    return _execution(store, next((run for run in parents if run.run_id == run_id), parents[-1]))
+    trials = {run.tags[Tag.KEY]: run for run in _ended(store.runs(executions[0].study.name, params=True))}
+    return together(store, executions, trials)
 
 
 def text(execution: Execution, name: str, root: str | Path = "mlruns") -> str:
@@ -115,10 +119,10 @@ def text(execution: Execution, name: str, root: str | Path = "mlruns") -> str:
 
 def tuning_trials(execution: Execution, root: str | Path = "mlruns") -> pd.DataFrame:
     """The trials that an execution's nuisance factors were tuned with; none if it has not got that far."""
-    try:
-        arms = json.loads(text(execution, "tuning_trials.json", root))
-    except StudyError:
-        arms = {}
+    arms: dict[str, dict | None] = {}
+    for part in execution.parts or (execution,):
+        with suppress(StudyError):
+            arms |= reading.arms(text(part, "tuning_trials.json", root))
     return trials(execution.study.name, root, arms)
 
 
@@ -127,6 +131,7 @@ def trials(
     root: str | Path = "mlruns",
     keys: Mapping[str, dict | None] | Iterable[str] | None = None,
     until: int | None = None,
+    execution: str | int = LATEST,
 ) -> pd.DataFrame:
     """One row a trial: key, study, role, status, the factors by their config keys, seed, metrics, seconds, the
     quantities of computed trials in double precision, what it was trained by (`studies.contract.CIRCUMSTANCES`), error.
@@ -136,13 +141,13 @@ def trials(
 
     Args:
         keys: of the trials wanted, in the order wanted; or, with each one's levels in the design at hand, the `arms` of
-            an execution, else they are those that the trial was first run for. None for those of the latest execution.
+            an execution, else they are those that the trial was first run for. None for those of the `execution`.
         until: in milliseconds since 1970, UTC: the trials as they were then, without runs that had not ended.
     """
     store = runs.opened(root)
     found = store.runs(study, metrics=NUMBERS)
     if keys is None:
-        keys = _arms(store, _parents(store, study, found)[-1])
+        keys = _asked(store, study, _parents(store, study, found), execution).arms
     if until is not None:
         found = [run for run in found if run.end_time is not None and run.end_time <= until]
     arms = keys if isinstance(keys, Mapping) else {}
@@ -163,10 +168,12 @@ def quantities(trials: pd.DataFrame, study: Study) -> list[str]:
     return [name for name in trials if name not in (*TRIAL_COLUMNS, *study.factors, *study.nuisance)]
 
 
-def epochs(study: str, root: str | Path = "mlruns", keys: Iterable[str] | None = None) -> pd.DataFrame:
+def epochs(
+    study: str, root: str | Path = "mlruns", keys: Iterable[str] | None = None, execution: str | int = LATEST
+) -> pd.DataFrame:
     """One row a trial and epoch: the columns `studies.contract.EPOCH_COLUMNS`; what was not stored then is NaN."""
     store = runs.opened(root)
-    return _joined(store, _selected(store, study, keys), "epochs.parquet", EPOCH_COLUMNS)
+    return _joined(store, _selected(store, study, keys, execution), "epochs.parquet", EPOCH_COLUMNS)
 
 
 def layers(
@@ -175,6 +182,7 @@ def layers(
     keys: Iterable[str] | None = None,
     statistics: Iterable[str] = OBSERVED,
     epochs: Collection[int] | None = None,
+    execution: str | int = LATEST,
 ) -> pd.DataFrame:
     """One row a trial, epoch, layer and tensor: the columns `studies.contract.LAYER_COLUMNS`.
 
@@ -192,28 +200,32 @@ def layers(
         raise StudyError(f"statistics={listed(unknown)}: expected some of {listed(OBSERVED)}")
     store = runs.opened(root)
     names = (*(name for name in LAYER_COLUMNS if name not in OBSERVED), *statistics)
-    return _joined(store, _selected(store, study, keys), "layers.parquet", names, epochs)
+    return _joined(store, _selected(store, study, keys, execution), "layers.parquet", names, epochs)
 
 
-def densities(study: str, root: str | Path = "mlruns", keys: Iterable[str] | None = None) -> pd.DataFrame:
+def densities(
+    study: str, root: str | Path = "mlruns", keys: Iterable[str] | None = None, execution: str | int = LATEST
+) -> pd.DataFrame:
     """How many entries of each weight lie where, at about a dozen epochs: `studies.contract.DENSITY_COLUMNS`.
 
     Counts are `(DENSITY_CELLS,)` each, of equal cells from low to high. Trials that were run without diagnostics, or
     before these were kept, have no rows.
     """
     store = runs.opened(root)
-    kept = [run for run in _selected(store, study, keys) if store.has(run, DENSITIES)]
+    kept = [run for run in _selected(store, study, keys, execution) if store.has(run, DENSITIES)]
     return _joined(store, kept, DENSITIES, DENSITY_COLUMNS)
 
 
-def confusions(study: str, root: str | Path = "mlruns", keys: Iterable[str] | None = None) -> pd.DataFrame:
+def confusions(
+    study: str, root: str | Path = "mlruns", keys: Iterable[str] | None = None, execution: str | int = LATEST
+) -> pd.DataFrame:
     """How many examples of a class a trained network takes for which: `studies.contract.CONFUSION_COLUMNS`.
 
     A class is its label, from 0 on; a pair that does not occur has no row. They are of the weights that the trial's
     scores are of. Trials that diverged or crashed, or were run before these were kept, have no rows.
     """
     store = runs.opened(root)
-    kept = [run for run in _selected(store, study, keys) if store.has(run, CONFUSIONS)]
+    kept = [run for run in _selected(store, study, keys, execution) if store.has(run, CONFUSIONS)]
     return _joined(store, kept, CONFUSIONS, CONFUSION_COLUMNS)
 
 
@@ -241,26 +253,35 @@ def raw_runs(csv: str | Path) -> tuple[pd.DataFrame, pd.DataFrame]:
     return found[[*heads, *ends]], course.reindex(columns=list(dict.fromkeys((*EPOCH_COLUMNS, *course))))
 
 
-def settings(study: str, root: str | Path = "mlruns", keys: Iterable[str] | None = None) -> pd.DataFrame:
+def settings(
+    study: str, root: str | Path = "mlruns", keys: Iterable[str] | None = None, execution: str | int = LATEST
+) -> pd.DataFrame:
     """One row a trial: key, and the main values of its config, by their config keys; null where it has none."""
-    selected = _selected(runs.opened(root), study, keys, params=True)
-    rows = [{name: _value(text) for name, text in run.params.items()} for run in selected]
+    selected = _selected(runs.opened(root), study, keys, execution, params=True)
+    rows = [{name: value(text) for name, text in run.params.items()} for run in selected]
     names = list(dict.fromkeys(name for row in rows for name in row))
     frame = pd.DataFrame({name: pd.Series([row.get(name) for row in rows], dtype=object) for name in names})
     frame.insert(0, "key", [run.tags[Tag.KEY] for run in selected])
     return frame
 
 
-def configs(study: str, root: str | Path = "mlruns", keys: Iterable[str] | None = None) -> dict[str, dict]:
+def configs(
+    study: str, root: str | Path = "mlruns", keys: Iterable[str] | None = None, execution: str | int = LATEST
+) -> dict[str, dict]:
     """Each trial's whole config, with its `seed` and the `overrides` that compose it, by its key."""
     store = runs.opened(root)
-    selected = _selected(store, study, keys)
+    selected = _selected(store, study, keys, execution)
     return {run.tags[Tag.KEY]: yaml.safe_load(store.content(run, "config.yaml")) for run in selected}
 
 
 def finished_keys(study: str, root: str | Path = "mlruns") -> set[str]:
     """The keys of trials that need not run again: all that ended but for crashes."""
     return {run.tags[Tag.KEY] for run in ended(study, root) if run.tags[Tag.STATUS] != "crashed"}
+
+
+def ended_keys(study: str, root: str | Path = "mlruns") -> set[str]:
+    """The keys of a study's trials that have ended, crashes too."""
+    return {run.tags[Tag.KEY] for run in ended(study, root)}
 
 
 def ended(study: str, root: str | Path = "mlruns") -> list[Run]:
@@ -272,54 +293,29 @@ def _parents(store, study, found) -> list[Run]:
     parents = [run for run in found if run.tags.get(Tag.ROLE) == "execution" and _is_whole(run)]
     if not parents:
         known = store.studies()
-        near = difflib.get_close_matches(study, known, 1)
         folder = "claims/" * (CLAIMS / f"{study}.yaml").is_file()
         advice = (
-            f"Did you mean {near[0]}?"
-            if near and study not in known
-            else f"Run it with python -m studies.run{'' if study == 'single' else f' +study={folder}{study}'}, or name "
+            f"Run it with python -m studies.run{'' if study == 'single' else f' +study={folder}{study}'}, or name "
             f"another store with --root FOLDER"
         )
+        if study not in known and (near := nearest(study, known)):
+            raise StudyError(f"no study {study!r} in {store}{near} It has {listed(known)}. {advice}")
         raise StudyError(f"no study {study!r} in {store}: it has {listed(known) or 'none yet'}. {advice}")
     return sorted(parents, key=lambda run: run.start_time)
 
 
-def _execution(store, run) -> Execution:
-    design = json.loads(run.tags[Tag.DESIGN])
-    for role in ("factors", "nuisance"):
-        design[role] = {factor: tuple(levels) for factor, levels in design.get(role, {}).items()}
-    for seeds in ("seeds", "tuning_seeds"):
-        design[seeds] = tuple(design.get(seeds, ()))
-    for rules in ("zip", "skip", "only", "settings"):
-        design[rules] = tuple(tuple(rule) if isinstance(rule, list) else rule for rule in design.get(rules, ()))
-    for names in ("figures", "looks"):
-        design[names] = tuple(design.get(names, ()))
-    if card := design.get("claim"):
-        band = card["claimed_band"]
-        card |= {"across": tuple(card["across"]), "claimed_band": None if band is None else tuple(band)}
-        known = {f.name for f in fields(Claim)}
-        design["claim"] = Claim(**{name: value for name, value in card.items() if name in known})
-    spaces = design.get("space", {}).items()
-    design["space"] = {factor: Space(**s) if isinstance(s, dict) else tuple(s) for factor, s in spaces}
-    design["sampled"] = {factor: Space(**each) for factor, each in design.get("sampled", {}).items()}
-    return Execution(
-        Study(**design),
-        run.tags[Tag.HASH],
-        _arms(store, run),
-        run.status,
-        run.folder,
-        run.run_id,
-        run.experiment_id,
-        run.tags,
-        run.start_time,
-        run.end_time,
-    )
+def _execution(store, run, number) -> Execution:
+    return reading.read(run, number, store.content(run, "trials.json"))
 
 
-def _arms(store, run) -> dict[str, dict | None]:
-    """The trials that an execution compares: key -> its arm in that design, None where it was not kept."""
-    kept = json.loads(store.content(run, "trials.json"))
-    return kept if isinstance(kept, dict) else dict.fromkeys(kept)
+def _asked(store, study, parents, which) -> Execution:
+    """The execution that is meant of all the study's."""
+    places, as_one = reading.places(parents, which, study)
+    parts = [_execution(store, parents[place], place + 1) for place in places]
+    if len(parts) == 1 or not as_one:
+        return parts[-1]
+    trials = {run.tags[Tag.KEY]: run for run in _ended(store.runs(study, params=True))}
+    return union(store, parts, trials)
 
 
 def _ended(found) -> list[Run]:
@@ -342,10 +338,10 @@ def _is_whole(run) -> bool:
         return False
 
 
-def _selected(store, study, keys, **more) -> list[Run]:
+def _selected(store, study, keys, execution, **more) -> list[Run]:
     """The latest runs of the trials wanted, in the order wanted, in one reading of the store."""
     found = store.runs(study, **more)
-    return _chosen(found, _arms(store, _parents(store, study, found)[-1]) if keys is None else keys)
+    return _chosen(found, _asked(store, study, _parents(store, study, found), execution).arms if keys is None else keys)
 
 
 def _chosen(found: list[Run], keys: Iterable[str]) -> list[Run]:
@@ -391,14 +387,6 @@ def _places(names: Iterable[str], stored: Collection[str]) -> dict[str, str]:
     old = {} if RUNNING.keys() & set(stored) else RUNNING
     places = {name: old.get(name, name) for name in names if name not in old.values()}
     return {name: place for name, place in places.items() if place in stored}
-
-
-def _value(text: str):
-    """What a param was before MLflow made it a text."""
-    try:
-        return ast.literal_eval(text)
-    except (ValueError, SyntaxError):
-        return text
 
 
 def _joined(

@@ -11,7 +11,7 @@ import jinja2
 import pandas as pd
 from markupsafe import Markup
 
-from analysis import claims, command, compare, load
+from analysis import chosen, claims, command, compare, load
 from analysis.estimate import arms, comparison, history
 from analysis.estimate.tuning import rate_curve, rate_range
 from analysis.read import runs
@@ -27,14 +27,20 @@ def main(arguments: list[str] | None = None) -> int:
     """Write a study's report; gives the exit code, 2 for what the user can put right."""
     parser = command.parser("report", "Write a study's report.")
     parser.add_argument("study", help="its name, such as init_comparison")
+    command.add_execution(parser)
     parser.add_argument("--to", metavar="FILE", help=f"where to (default: {FILE} among the study's artifacts)")
     options = parser.parse_args(arguments)
 
     def run():
         if runs.is_server(options.root) and not options.to:
             raise StudyError(f"--root {options.root} is a server, whose artifacts are not written here: add --to FILE")
-        execution = load.execution(options.study, options.root)
-        made = report(execution, load.trials(options.study, options.root, execution.arms), options.root)
+        execution = load.execution(options.study, options.root, execution=options.execution or load.LATEST)
+        if execution.parts and not options.to:
+            raise StudyError(
+                f"--execution {options.execution}: several executions have no folder of their own: add --to FILE"
+            )
+        _, trials = chosen.selected(options.study, options.root, execution=execution)
+        made = report(execution, trials, options.root)
         try:
             path = made.copy(Path(options.to)) if options.to else made.write(execution.folder)
         except OSError as error:
@@ -43,7 +49,7 @@ def main(arguments: list[str] | None = None) -> int:
             ) from error
         print(path)
 
-    return command.ended(run)
+    return command.told(options, run)
 
 
 @dataclass(frozen=True)
@@ -115,7 +121,9 @@ def report(execution: load.Execution, trials: pd.DataFrame, root: str | Path) ->
     answer += answers.one_runs(arms.one_runs(trials, found.by), found.by)
     answer += answers.unseen(found.compared, study.metric)
     answer = answers.so_far(answer, len(trials), len(execution.keys))
-    before = [each for each in load.executions(study.name, root) if each.start_time < execution.start_time]
+    source = chosen.about(execution, root)
+    last = (execution.parts or (execution,))[-1]
+    before = [each for each in source.executions if each.number < last.number or (execution.parts and each == last)]
     choices = history.choices(study, before, execution.keys, root)
     answer = answers.chosen(answer, choices, study.metric)
     answer += history.renamed(trials, study.metric) + history.mixed(trials)
@@ -128,6 +136,7 @@ def report(execution: load.Execution, trials: pd.DataFrame, root: str | Path) ->
         answer=answer,
         trained=compare.trained(study, trials, root),
         facts=facts,
+        source=source.lines,
         sections=[replace(section, blocks=[_marked(block) for block in section.blocks]) for section in sections],
     )
     return Report(page, figures)

@@ -106,7 +106,11 @@ TAG_LENGTH = 8000
 
 
 class Tag:
-    """The names of a run's tags: of a trial's, and of an execution's."""
+    """The names of a run's tags: of a trial's, and of an execution's.
+
+    `SET` is the words of a job's own, as JSON, of which a sweep's command has several; `OPTIONS` the option of each
+    group in its config, which the config itself does not name.
+    """
 
     KEY = "trial.key"
     SEED = "trial.seed"
@@ -128,8 +132,12 @@ class Tag:
     RULES = "claim.rules"
     QUANTITIES = "trial.quantities"
     DESIGN = "study.design"
+    ASKED = "execution.asked"
     HASH = "study.hash"
     FITS = "study.fits"
+    SET = "study.set"
+    OPTIONS = "study.options"
+    RESULTS = "results.version"
 
 
 NEUTRAL = ("plan=", "executor", "tracking", "hydra", "profile=", "study=", "data.root=", "engine.threads=", "targets")

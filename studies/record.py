@@ -1,5 +1,6 @@
 """The words that every module shares: studies, trials and the records of what a trial did."""
 
+import difflib
 import hashlib
 import json
 import math
@@ -93,6 +94,18 @@ class StudyError(Exception):
 def listed(names: Iterable[object]) -> str:
     """Names as `a, b, c`, for an error's list of what is allowed."""
     return ", ".join(shown(name) for name in names)
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """`. Did you mean model.depth?` for an error, before its list of what is allowed; empty if nothing is like it.
+
+    >>> nearest("model.deth", ["model.depth", "seed"]), nearest("depht", ["model.depth"]), nearest("x", [])
+    ('. Did you mean model.depth?', '. Did you mean model.depth?', '')
+    """
+    known = list(known)
+    ends = {each.rpartition(".")[2]: each for each in known} | {each: each for each in known}
+    near = difflib.get_close_matches(name, ends, 1)
+    return f". Did you mean {ends[near[0]]}?" if near else ""
 
 
 def shown(value: object) -> str:

@@ -39,6 +39,8 @@ def main() -> int:
     """Run the command line; gives the exit code: 1 if a trial crashed, 2 for what the user can put right."""
     wants_traceback = os.environ.get("HYDRA_FULL_ERROR") == "1"
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises, and we say what is wrong in one paragraph
+    if not sys.flags.safe_path and {"", os.getcwd()}.isdisjoint(sys.path):
+        sys.path.append(os.getcwd())  # where a user's own package is, whichever way the command was started
     with terminal.interruptible():
         try:
             return _command(wants_traceback)
@@ -213,7 +215,7 @@ def _job(
         claims.expect(executor)
     board = claims.board if claims else None
     with database.claimed(root, study.name, jobs.id if jobs else ""):
-        drive = driver.Driver(study, executor, root, ready.text, _Console(), jobs, ready.card, board)
+        drive = driver.Driver(study, executor, root, ready.text, _Console(), jobs, ready.card, board, ready.tags)
         code, summary = drive.drive(trials, ready.expand)
     verdict = drive.verdict[0].verdict if drive.verdict else ""
     summary |= {"study": study.name, "root": str(root), "metric": study.metric, "verdict": verdict}

@@ -115,6 +115,21 @@ def say(line: str) -> None:
         print(line, file=sys.stderr, flush=True)
 
 
+@contextmanager
+def unheard() -> Iterator[None]:
+    """What libraries print to stderr in here, from C++ too, goes nowhere."""
+    with suppress(OSError, ValueError):
+        sys.stderr.flush()
+    heard, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        os.dup2(heard, 2)
+        os.close(heard)
+        os.close(nowhere)
+
+
 def _has_signals() -> bool:
     return threading.current_thread() is threading.main_thread()
 

@@ -99,6 +99,7 @@ def exit_code(patch, *arguments):
     patch.setattr(run.driver, "foresee", lambda words: None)
     patch.setenv("HYDRA_FULL_ERROR", "0")
     patch.setattr(sys, "argv", ["studies.run", *arguments])
+    patch.setattr(sys, "path", [*sys.path])
     try:
         return run.main()
     except SystemExit as ended:

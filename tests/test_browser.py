@@ -159,7 +159,7 @@ def test_an_execution_says_what_it_asked_found_and_ran_on(page, address, root):
     expect(page.get_by_role("paragraph").filter(has_text=QUESTION)).to_be_visible()
     shot(page, "execution")
     page.get_by_text("Show more").click()
-    expect(page.get_by_role("cell", name="he_normal")).to_be_visible()
+    expect(page.get_by_role("cell", name="he_normal", exact=True)).to_be_visible()
     for name in TRIALS:
         expect(page.get_by_role("link", name=name)).to_be_visible()
     tags = load.execution("seen", root).tags

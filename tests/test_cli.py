@@ -322,6 +322,13 @@ def test_an_error_of_ours_is_not_taken_for_the_users(cli, monkeypatch):
         cli()
 
 
+def test_modules_of_ones_own_are_looked_for_where_the_command_is_started(cli, tmp_path, monkeypatch):
+    searched = []
+    monkeypatch.setattr(run, "_command", lambda wants_traceback: searched.extend(sys.path) or 0)
+    monkeypatch.setattr(sys, "path", [folder for folder in sys.path if folder not in ("", str(tmp_path))])
+    assert cli()[0] == 0 and searched.count(str(tmp_path)) == 1
+
+
 def test_help_names_the_groups_and_ends_well(cli):
     code, output, error = cli("--help")
     assert (code, error) == (0, "")

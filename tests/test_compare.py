@@ -215,7 +215,7 @@ def test_executions_says_what_changed_between_the_last_two(root, command):
     code, out, _ = command("first", "--executions")
     listing, counts, config, _, means = out.split("\n\n")
     assert code == 0 and listing.count("FINISHED") == 2 and "abcdef123456 " in listing and "keras" in listing
-    assert counts == "4 trials added, 0 removed, 8 kept"
+    assert counts == "From execution 1 to 2: 4 trials added, 0 removed, 8 kept"
     changed = {line.split("  ")[0]: line.split()[1:] for line in config.splitlines()[2:]}
     assert changed["data._target_"] == ["made.up", "studies.data.mnist"]
     assert changed["data.path"] == ["/made/up.npz", "–"] and "study.seeds" in changed and "model.depth" not in changed

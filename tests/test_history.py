@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from test_report import CONFIG, Page, grid, records
 
-from analysis import compare, load, report
+from analysis import changes, compare, load, report
 from analysis.estimate import comparison, history
 from analysis.show import tables
 from studies.record import Result, Study, Trial
@@ -208,7 +208,7 @@ def test_executions_shows_an_interrupted_one_as_it_was(root):
     """Two of twelve trials had ended, and one of them crashed; later all of them did, that one with another number."""
     executed(root, table="", ended=2, status="KILLED", broken=("he-2-1",))
     executed(root, better=0.1)
-    means = compare.executions(STUDY.name, root).split("\n\n")[-1].splitlines()
+    means = changes.changes(STUDY.name, root).split("\n\n")[-1].splitlines()
     assert [line.split()[:2] for line in means[2:]] == [["he", "depth=2"]]
     old, new = load.executions(STUDY.name, root)
     was = load.trials(STUDY.name, root, old.arms, old.end_time)

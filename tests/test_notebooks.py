@@ -60,6 +60,7 @@ def check(notebook):
     assert [cell.execution_count for cell in code] == list(range(1, len(code) + 1))
     assert not any(output.output_type == "error" or output.get("name") == "stderr" for output in outputs(notebook))
     assert len(shown(notebook, "image/svg+xml")) >= 2
+    assert len(shown(notebook, "image/png")) == len(shown(notebook, "image/svg+xml"))  # which needs no trust
     text = said(notebook) + "".join(text for output in outputs(notebook) for text in output.get("data", {}).values())
     text = re.sub(r"base64,[\w+/=\s]*", "", text)  # in which anything can be spelt
     assert not MACHINE.search(text), MACHINE.search(text)

@@ -35,6 +35,13 @@ def own(tf):
         model.compile("adam", "mse")
         return model
 
+    def softmax(input_shape, classes):
+        return keras.Model(*dense(input_shape, classes, activation="softmax"))
+
+    def of_softmax(input_shape, classes):
+        inputs, outputs = dense(input_shape, classes, activation="softmax")
+        return keras.Model(inputs, keras.ops.log(outputs))
+
     class Cycling:
         def __call__(self, step, steps, epoch):
             return np.ones(len(step))
@@ -51,6 +58,11 @@ def own(tf):
         "sigmoid": lambda input_shape, classes: keras.Model(*dense(input_shape, classes, activation="sigmoid")),
         "unbuilt": lambda input_shape, classes: keras.Sequential([keras.layers.Dense(classes)]),
         "no_model": lambda input_shape, classes: 7,
+        "inside": lambda input_shape, classes: keras.Sequential(
+            [keras.Input(input_shape), softmax(input_shape, classes)]
+        ),
+        "of_softmax": of_softmax,
+        "softmax": softmax,
         "fine": lambda input_shape, classes: keras.Model(*dense(input_shape, classes)),
     }
     builders["shorten"] = lambda: lambda gradients, weights: ([0.5 * g for g in gradients], 1.0)
@@ -71,6 +83,8 @@ def own(tf):
         ("too_wide", "(None, 11)"),
         ("half", "logits in float16"),
         ("sigmoid", "outputs of a sigmoid"),
+        ("inside", "probabilities that do not come from a softmax in its last layer: expected logits, or keras"),
+        ("of_softmax", "outputs that are no probabilities, after a softmax in its last layer"),
         ("unbuilt", "without weights yet"),
         ("no_model", "a int: expected a keras.Model"),
     ],
@@ -80,7 +94,13 @@ def test_a_model_that_fit_would_train_otherwise_is_refused(parts, own, config, n
     with pytest.raises(StudyError) as refusal:
         parts.build_model({"_target_": f"mine_of_parts.{name}"}, dataset, ["mine_of_parts."])
     assert words in str(refusal.value)
-    parts.build_model({"_target_": "mine_of_parts.fine"}, dataset, ["mine_of_parts."])
+    for allowed in ("fine", "softmax"):
+        parts.build_model({"_target_": f"mine_of_parts.{allowed}"}, dataset, ["mine_of_parts."])
+
+
+def test_what_a_users_own_data_is_has_to_be_a_dataset(parts, own):
+    with pytest.raises(StudyError, match=r"data: mine_of_parts.nothing gives a int: expected a studies\..*Dataset"):
+        parts.dataset_of({"_target_": "mine_of_parts.nothing"}, ["mine_of_parts."])
 
 
 @pytest.mark.parametrize("given", ["use_ema=true", "ema_momentum=0.9", "decay=0.1", "lr=0.1"])

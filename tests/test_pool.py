@@ -147,6 +147,25 @@ def test_one_process_runs_tasks_of_one_number_of_threads(monkeypatch):
     assert records(Serial(), "variable", three) == {"t0": ["3"]}
 
 
+def test_what_is_printed_by_importing_what_a_serial_task_needs_is_heard_as_little_as_a_workers(
+    tmp_path, monkeypatch, capfd
+):
+    (tmp_path / "noisy_of_tests.py").write_text(
+        "import os\nos.write(2, b'log of an import')\ndef run(payload):\n    os.write(2, b'of a task')\n    yield 1\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr("studies.execute.serial.threads", None)
+    assert [record for _, record in Serial().run("noisy_of_tests:run", tasks([0]))][1:] == [1]
+    assert capfd.readouterr().err == "of a task"
+
+
+def test_a_crash_in_a_users_own_code_begins_with_its_line(pool, tmp_path):
+    place = f"(tests/test_pool.py, line {fail.__code__.co_firstlineno + 2}, in fail)"
+    for executor in (Serial(), pool):
+        result = records(executor, "fail", tasks(["luck"]))["t0"][-1]
+        assert result.error.startswith(f"RuntimeError: no luck {place}\n")
+
+
 def test_a_pool_keeps_its_workers_between_runs(pool):
     first = records(pool, "where", tasks(range(4)))
     second = records(pool, "where", tasks(range(4)))

@@ -138,6 +138,8 @@ def test_a_finished_study_that_is_asked_for_otherwise_has_an_execution_and_a_rep
     assert len(load.executions("small", store)) == count
     assert f"4 arms, 4 seeds, {TRIALS} of {TRIALS} trials; metric: val_accuracy" in asked().read_text()
     assert set(load.trials("small", store)["model.depth"]) == {1, 3}
+    assert len(load.executions("small", store)) == count  # the first one's, which is the latest again
+    assert load.execution("small", store).number == 1
 
     with closing(sqlite3.connect(store / "mlflow.db")) as connection, connection:
         executions = "run_uuid IN (SELECT run_uuid FROM tags WHERE key = 'trial.role' AND value = 'execution')"

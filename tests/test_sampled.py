@@ -9,7 +9,7 @@ import pytest
 from test_claims import CARD, FACTORS
 from test_design import BASE, Compose, counted
 
-from analysis import load
+from analysis.read import executions
 from studies.command import driver
 from studies.contract import Tag
 from studies.design import arms, controls, grid
@@ -99,9 +99,7 @@ def test_what_is_drawn_from_is_kept_and_is_no_part_of_a_card():
     study = read(factors=CROSSED, points=4)
     tags = {Tag.DESIGN: json.dumps(asdict(study)), Tag.HASH: ""}
     run = SimpleNamespace(tags=tags, status="", folder=None, run_id="", experiment_id="", start_time=0, end_time=0)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(load, "_arms", lambda store, run: {})
-        assert load._execution(None, run).study == study
+    assert executions.read(run, 1, b"{}").study == study
     claim = read_claim(CARD, FACTORS, "quick")
     bare = replace(study, claim=claim, sampled={})
     assert bare.card == replace(study, claim=claim).card != replace(bare, factors={}).card

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from studies import origin
 from studies.execute.pool import Pool
 from studies.factors import limits, targets
 from studies.record import StudyError
@@ -20,6 +21,9 @@ class Thing:
         if size < 0:
             raise ValueError("size is negative\\nand so on")
         self.part, self.size = part, size
+
+def unreadable():
+    raise OSError("no such disk")
 
 def anything(**arguments):
     return arguments
@@ -280,18 +284,54 @@ def test_a_prefix_of_the_users_own_is_let_through():
 
 
 def test_what_cannot_be_found_is_refused_with_what_there_is():
-    assert "mine_of_tests has no such callable; it has Thing, anything, typed" in refusal(
+    assert "mine_of_tests has no such callable; it has Thing, anything, typed, unreadable" in refusal(
         {"_target_": "mine_of_tests.Thng"}
     )
     assert "mine_of_tests has no such callable" in refusal({"_target_": "mine_of_tests.number"})
     assert "No module named 'mine_of_tests.nosuch'" in refusal({"_target_": "mine_of_tests.nosuch.Thing"})
-    assert "cannot be imported: broken as it is" in refusal({"_target_": "broken_of_tests.Thing"})
+    assert "cannot be imported: RuntimeError: broken as it is (" in refusal({"_target_": "broken_of_tests.Thing"})
 
 
 def test_refused_arguments_are_named_with_those_the_target_takes():
     unknown = refusal({"_target_": "mine_of_tests.Thing", "foo": 1})
     assert "foo=1" in unknown and "(part=None, size=1)" in unknown and "model.NAME=VALUE" in unknown
-    assert "Thing(size=-1) was refused: size is negative." in refusal({"_target_": "mine_of_tests.Thing", "size": -1})
+    missing = refusal({"_target_": "nosuch_of_tests.Thing"}, ["nosuch_of_tests."])
+    assert f"in the folder that the command is started in, {Path.cwd()}, in those that PYTHONPATH names" in missing
+
+
+def test_an_error_in_a_users_own_code_is_said_with_its_line_and_blames_no_setting(packages, tmp_path, monkeypatch):
+    def said(node):
+        monkeypatch.chdir(tmp_path)
+        text = refusal(node)
+        assert "was refused" not in text and "change the setting" not in text
+        return text
+
+    inner = said({"_target_": "mine_of_tests.Thing", "size": -1})
+    assert "raised ValueError: size is negative and so on (mine_of_tests.py, line 5, in __init__)" in inner
+    assert "OSError: no such disk (mine_of_tests.py, line 9, in unreadable)" in said(
+        {"_target_": "mine_of_tests.unreadable"}
+    )
+    assert "RuntimeError: broken as it is (broken_of_tests.py, line 1, in <module>)" in said(
+        {"_target_": "broken_of_tests.Thing"}
+    )
+    (tmp_path / "unparsed_of_tests.py").write_text("x = 1\ndef f(:\n")
+    with pytest.raises(StudyError, match=r"SyntaxError: invalid syntax \(unparsed_of_tests.py, line 2\)$"):
+        targets.build({"_target_": "unparsed_of_tests.f"}, "model", ["unparsed_of_tests."])
+
+
+def test_the_line_of_a_users_own_is_found_behind_other_errors(tmp_path, monkeypatch):
+    def raised(size):
+        try:
+            targets.build({"_target_": "mine_of_tests.Thing", "size": size}, "model", ["mine_of_tests."])
+        except StudyError as error:
+            return error
+
+    monkeypatch.setattr(origin, "OURS", (*origin.OURS, f"{Path(__file__).parent}/"))
+    assert origin.place(raised(-1)) == f"{tmp_path / 'mine_of_tests.py'}, line 5, in __init__"
+    assert origin.place(raised("three")) == f"{tmp_path / 'mine_of_tests.py'}, line 4, in __init__"
+    with pytest.raises(StudyError) as ours:
+        targets.build({"_target_": "keras.Model"}, "model", [])
+    assert origin.place(ours.value) == "" and origin.summary(KeyError()) == "KeyError"
 
 
 def test_settings_without_a_target_are_refused():

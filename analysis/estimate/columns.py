@@ -1,6 +1,5 @@
 """The columns that arms can be compared by: those of the trials and epochs frames, one's own, statistics of layers."""
 
-import difflib
 from fnmatch import fnmatchcase
 from pathlib import Path
 
@@ -9,7 +8,7 @@ from pandas.api.types import is_bool_dtype, is_numeric_dtype
 
 from analysis import load
 from studies.contract import EPOCH_COLUMNS, STATISTICS
-from studies.record import METRICS, StudyError, listed
+from studies.record import METRICS, StudyError, listed, nearest
 
 LAYER = "LAYER.TENSOR.STATISTIC[@EPOCH]"
 """How a statistic of a layer is named, such as `dense_1.kernel.l2`, `*.kernel.update_ratio@10`."""
@@ -37,10 +36,10 @@ def check(trials: pd.DataFrame, metric: str) -> None:
     known = numbers(trials)
     if metric not in known and not (trials.empty and metric in trials):
         reason = "holds no numbers" if metric in trials else "there is no such column"
+        near = nearest(metric.replace(" ", "_"), [*known, *OF_EPOCHS])
         raise StudyError(
-            f"metric={metric}: {reason}: expected one of {listed(known)}; of the epochs {EPOCH} with one of "
-            f"{listed(OF_EPOCHS)}; or of a study's layers {LAYER}"
-            f"{_near(metric, known)}"
+            f"metric={metric}: {reason}{near or ':'} {'E' if near else 'e'}xpected one of {listed(known)}; of the "
+            f"epochs {EPOCH} with one of {listed(OF_EPOCHS)}; or of a study's layers {LAYER}"
         )
 
 
@@ -62,9 +61,10 @@ def added(trials: pd.DataFrame, metric: str, study: str, root: str | Path) -> pd
         return trials
     statistic = metric.partition("@")[0].rpartition(".")[2]
     if statistic not in STATISTICS:
+        near = nearest(statistic, STATISTICS) or "."
         raise StudyError(
-            f"metric={metric}: expected {LAYER} with a statistic among {listed(STATISTICS)}"
-            f"{_near(statistic, STATISTICS)}"
+            f"metric={metric}: there is no such statistic{near} Expected {LAYER} with a statistic among "
+            f"{listed(STATISTICS)}"
         )
     layers = load.layers(study, root, list(trials["key"]), [statistic])
     return trials.assign(**{metric: trials["key"].map(layer_values(layers, metric)).astype(float)})
@@ -108,9 +108,10 @@ def layer_values(layers: pd.DataFrame, metric: str) -> pd.Series:
     wanted = {(a, b) for a, b in parts if _fits(a, layer) and _fits(b, tensor)}
     if not wanted:
         there = (layers["layer"].astype(str) + "." + layers["tensor"].astype(str)).unique().tolist()
+        near = nearest(f"{layer}.{tensor}", there)
         raise StudyError(
-            f"metric={metric}: no trial has {layer}.{tensor}: expected one of "
-            f"{listed(there) or 'none, for no layer was observed'}{_near(f'{layer}.{tensor}', there)}"
+            f"metric={metric}: no trial has {layer}.{tensor}{near or ':'} {'E' if near else 'e'}xpected one of "
+            f"{listed(there) or 'none, for no layer was observed'}"
         )
     rows = layers[[pair in wanted for pair in zip(layers["layer"], layers["tensor"], strict=True)]]
     rows = _at(rows[rows[statistic].notna()], epoch, metric)
@@ -129,8 +130,3 @@ def _at(rows, epoch, metric) -> pd.DataFrame:
 
 def _fits(name, pattern) -> bool:
     return name == pattern or ("*" in pattern and fnmatchcase(name, pattern))
-
-
-def _near(name, known) -> str:
-    near = difflib.get_close_matches(name, known, 1)
-    return f". Did you mean {near[0]}?" if near else ""

@@ -1,6 +1,7 @@
 """The executions of a study, what changed from one to another, and what an answer was preceded by."""
 
 import itertools
+import math
 from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
@@ -115,18 +116,30 @@ def _was_shown(execution, root) -> bool:
         return False
 
 
-def listing(executions: list[load.Execution]) -> pd.DataFrame:
-    """One row an execution: started (local time), seconds (missing while it runs), status, trials, commit, versions."""
+def listing(executions: list[load.Execution], ended: Collection[str] = ()) -> pd.DataFrame:
+    """One row an execution: its number and id, started (local time), seconds (NaN while it runs), status, trials and
+    how many of them have ended, what it sets besides the study, its sweep, command, commit and versions.
+
+    Args:
+        ended: the keys of the study's trials that have ended.
+    """
     return pd.DataFrame(
         [
             {
+                "execution": each.number,
+                "id": each.run_id,
                 "started": f"{datetime.fromtimestamp(each.start_time / 1000):%Y-%m-%d %H:%M:%S}",
-                "seconds": "–" if each.end_time is None else f"{(each.end_time - each.start_time) / 1000:.0f}",
+                "seconds": math.nan if each.end_time is None else (each.end_time - each.start_time) / 1000,
                 "status": each.status,
-                "trials": str(len(each.keys)),
-                "commit": each.tags.get(COMMIT, "–")[:12],
+                "trials": len(each.keys),
+                "ended": len(set(each.keys) & set(ended)),
+                "sets": " ".join(each.settings),
+                "own": each.own,
+                "sweep": each.sweep,
+                "command": each.command,
+                "commit": each.tags.get(COMMIT, ""),
                 "versions": ", ".join(
-                    f"{name.removeprefix('version.')} {version}"
+                    f"{_called(name)} {version}"
                     for name, version in sorted(each.tags.items())
                     if name.startswith("version.")
                 ),
@@ -136,8 +149,27 @@ def listing(executions: list[load.Execution]) -> pd.DataFrame:
     )
 
 
-def config_changes(old: str, new: str) -> pd.DataFrame:
-    """One row a config key whose value changed, was added or removed (–), from two configs as YAML."""
+def level_changes(old: dict[str, dict], new: dict[str, dict]) -> pd.DataFrame:
+    """One row a factor of either of two executions: its levels before and after.
+
+    Args:
+        old, new: the arms of the trials of each, by key, with a level of every factor.
+    """
+    names = dict.fromkeys(name for arms in (old, new) for arm in arms.values() for name in arm)
+    levels = [
+        [listed(dict.fromkeys(_hashable(arm.get(name)) for arm in arms.values())) for arms in (old, new)]
+        for name in names
+    ]
+    rows = [(name, *both) for name, both in zip(names, levels, strict=True)]
+    return pd.DataFrame(rows, columns=["factor", "before", "after"])
+
+
+def config_changes(old: str, new: str, factors: Collection[str] = ()) -> pd.DataFrame:
+    """One row a config key whose value changed, was added or removed (–), from two configs as YAML.
+
+    Args:
+        factors: whose levels are no settings: what a config says of them no trial need have.
+    """
     before, after = (dict(_flat(yaml.safe_load(text) or {})) for text in (old, new))
     rows = [
         (
@@ -145,9 +177,18 @@ def config_changes(old: str, new: str) -> pd.DataFrame:
             *(_yaml(config[key]) if key in config else "–" for config in (before, after)),
         )
         for key in dict.fromkeys([*before, *after])
-        if key not in before or key not in after or before[key] != after[key]
+        if (key not in before or key not in after or before[key] != after[key]) and not _is_of(key, factors)
     ]
     return pd.DataFrame(rows, columns=["config key", "before", "after"])
+
+
+def _is_of(key: str, factors: Collection[str]) -> bool:
+    """Whether a config key is a factor, or within what one of its options is."""
+    return any(key == factor or key.startswith(f"{factor}.") for factor in factors)
+
+
+def _hashable(level: object) -> object:
+    return tuple(level) if isinstance(level, list) else level
 
 
 def shared(old: pd.DataFrame, new: pd.DataFrame, by: list[str]) -> list[pd.DataFrame]:

@@ -9,7 +9,7 @@ from itertools import pairwise
 
 import pandas as pd
 
-from studies.record import StudyError, listed
+from studies.record import StudyError, listed, nearest
 
 UNITS = {"h": "hours", "d": "days", "w": "weeks"}
 
@@ -24,6 +24,10 @@ RELATIONS = {
     ast.NotIn: lambda value, several: value not in several,
 }
 
+WORD = r"\b(?!(?:and|or|not|in|is|if|else|for|lambda)\b)[A-Za-z_][\w.]*"
+PHRASE = rf"{WORD}(?: +{WORD})+"
+"""Words of which a metric's name is made, as tables have it."""
+
 WORDS = {"null": None, "true": True, "false": False}
 """Names that are values, as YAML has them; Python's own are values anyway."""
 
@@ -31,7 +35,8 @@ WORDS = {"null": None, "true": True, "false": False}
 class Condition:
     """A condition on trials: columns compared with constants, joined by `and`, `or`, `not`; nothing is ever called.
 
-    A column is written as it is called, dots and all, or in backticks.
+    A column is written as it is called, dots and all, or in backticks; or as tables have it: `depth` for `model.depth`
+    if nothing else ends so, `val accuracy` for `val_accuracy`.
 
     Args:
         text: such as `model.depth >= 8 and initializer in ['he_normal', 'orthogonal']`.
@@ -44,13 +49,17 @@ class Condition:
         self.text, self._quoted = text, {}
         try:
             self._tree = ast.parse(
-                re.sub(r"('[^']*'|\"[^\"]*\")|`([^`]*)`", self._plain, text).strip(), mode="eval"
+                re.sub(rf"('[^']*'|\"[^\"]*\")|`([^`]*)`|({PHRASE})", self._plain, text).strip(), mode="eval"
             ).body
         except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
             raise self._refused("it cannot be read") from error
         self._check_compares(self._tree)
         for node in self._nodes(self._tree):
             self._check(node)
+
+    def knows(self, known: Collection[str]) -> bool:
+        """Whether all the columns it asks for are among these."""
+        return all(self._meant(name, known) for name in self.columns)
 
     @property
     def columns(self) -> list[str]:
@@ -64,8 +73,16 @@ class Condition:
         Raises:
             StudyError: lists those that are.
         """
-        if unknown := [name for name in self.columns if name not in known]:
-            raise StudyError(f"--where {self.text}: no column {listed(unknown)}: expected some of {listed(known)}")
+        for name in self.columns:
+            several = self._candidates(name, known)
+            if len(several) > 1:
+                raise StudyError(f"--where {self.text}: {name} is short for {listed(several)}: name one of them")
+            if not several:
+                near = nearest(name, known)
+                raise StudyError(
+                    f"--where {self.text}: no column {name}{near or ':'} {'E' if near else 'e'}xpected some of "
+                    f"{listed(known)}"
+                )
 
     def holds(self, trials: pd.DataFrame) -> pd.Series:
         """For which rows of a frame it is true; what is null or NaN is neither less nor greater than anything.
@@ -75,16 +92,31 @@ class Condition:
         """
         self.check_columns(list(trials))
         names = self.columns
-        rows = zip(*(trials[name] for name in names), strict=True) if names else [()] * len(trials)
+        rows = zip(*(trials[self._meant(name, trials)] for name in names), strict=True) if names else [()] * len(trials)
         return pd.Series(
             [bool(self._value(self._tree, dict(zip(names, row, strict=True)))) for row in rows],
             trials.index,
             dtype=bool,
         )
 
+    @staticmethod
+    def _candidates(name: str, known: Collection[str]) -> list[str]:
+        """The columns that a name may stand for: as tables have it, a factor without its group, words for a metric."""
+        if name in known:
+            return [name]
+        name = name.replace(" ", "_")
+        return [name] if name in known else [each for each in known if each.rpartition(".")[2] == name and "." in each]
+
+    def _meant(self, name: str, known: Collection[str]) -> str:
+        """The column that a name stands for; empty if there is none, or several."""
+        found = self._candidates(name, known)
+        return found[0] if len(found) == 1 else ""
+
     def _plain(self, match) -> str:
         if match[1]:
             return match[1]
+        if match[3]:
+            return "_".join(match[3].split())
         name = f"_quoted_{len(self._quoted)}"
         self._quoted[name] = match[2]
         return f" {name} "

@@ -3,9 +3,9 @@
 import math
 
 import pandas as pd
-from tabulate import tabulate
 
 from analysis.show import tables
+from analysis.show.width import fitted
 from studies.record import arm_label, short
 
 HEADERS = (
@@ -21,12 +21,13 @@ MEANT = (
 )
 
 
-def table(found: pd.DataFrame, by: list[str], format: str = "terminal") -> str:
+def table(found: pd.DataFrame, by: list[str], format: str = "terminal", width: int | None = None) -> str:
     """Footprints as text: a network and kind of file a row.
 
     Args:
         found: what `footprint.measured` gave.
         format: one of `tables.FORMATS`; CSV and JSON have every number in full, times in seconds.
+        width: of the terminal that it is for; None for as wide as it is.
     """
     if format in tables.PLAIN:
         return tables.PLAIN[format](found.drop(columns="reference"))
@@ -36,7 +37,8 @@ def table(found: pd.DataFrame, by: list[str], format: str = "terminal") -> str:
         rows.append([*levels, *_cells(row)])
     headers = [*(short(factor, by) for factor in by), *HEADERS]
     aligned = ["left"] * (len(by) + 2) + ["right"] * (len(HEADERS) - 2)
-    return tabulate(rows, headers, tablefmt=tables.STYLES[format], colalign=aligned, disable_numparse=True)
+    spare = ("p95 µs", "of kept", "MFLOP", "parameters", "× dense", "kept")
+    return fitted(rows, headers, tables.STYLES[format], aligned, width, spare)
 
 
 def _cells(row: dict) -> list[str]:

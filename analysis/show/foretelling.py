@@ -1,10 +1,10 @@
 """What foretells a trial's end, as a table and in words. Computes no statistic."""
 
 import pandas as pd
-from tabulate import tabulate
 
 from analysis.estimate.foretell import LEAST_ARMS, LEAST_OF_A_KIND, PERMUTATIONS, RESAMPLES
 from analysis.show.tables import PLAIN, STYLES, interval, rounded, words
+from analysis.show.width import fitted
 
 MOST = 8
 """Rows an epoch."""
@@ -16,10 +16,13 @@ LEAST_P = 1e-3
 """Smaller ones are shown as less than it."""
 
 
-def foretell_table(foretold: pd.DataFrame, metric: str, format: str = "terminal") -> str:
+def foretell_table(foretold: pd.DataFrame, metric: str, format: str = "terminal", width: int | None = None) -> str:
     """What `foretell.foretold` found, as text: an epoch and statistic a row; CSV and JSON have every number in full.
 
     Of an AUC below one half, where low values foretell failure, the complement is shown.
+
+    Args:
+        width: of the terminal that it is for; None for as wide as it is.
     """
     if format in PLAIN:
         return PLAIN[format](foretold)
@@ -32,7 +35,7 @@ def foretell_table(foretold: pd.DataFrame, metric: str, format: str = "terminal"
         cells += [interval(row["rho"], row["rho_low"], row["rho_high"], sign=True), _p(row["rho_p"])]
         rows.append(cells + (_failing(row) if failures else []))
     headers += ["fails if", "AUC", "95 % interval", "p"] * failures
-    return tabulate(rows, headers, tablefmt=STYLES[format], disable_numparse=True)
+    return fitted(rows, headers, STYLES[format], width=width, spare=(7, 3, 8) if failures else (3,))
 
 
 def _failing(row) -> list[str]:

@@ -10,8 +10,12 @@ from analysis.show.tables import PLAIN, frame_table, rounded, words
 from studies.record import StudyError
 
 
-def plan_table(plan: pd.DataFrame, margin: float | None, format: str = "terminal") -> str:
-    """What `power.plan` found, as text: a comparison a row; CSV and JSON have every number in full."""
+def plan_table(plan: pd.DataFrame, margin: float | None, format: str = "terminal", width: int | None = None) -> str:
+    """What `power.plan` found, as text: a comparison a row; CSV and JSON have every number in full.
+
+    Args:
+        width: of the terminal that it is for; None for as wide as it is.
+    """
     if format in PLAIN:
         return PLAIN[format](plan)
     rows = [
@@ -26,7 +30,7 @@ def plan_table(plan: pd.DataFrame, margin: float | None, format: str = "terminal
         }
         for row in plan.to_dict("records")
     ]
-    return frame_table(pd.DataFrame(rows), format)
+    return frame_table(pd.DataFrame(rows), format, width, ("sd of difference", "seeds"))
 
 
 def plan_words(plan: pd.DataFrame, metric: str, margin: float | None, seconds: float, workers: int) -> list[str]:

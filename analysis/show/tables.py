@@ -3,13 +3,14 @@
 import html
 import json
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import pandas as pd
 from tabulate import tabulate
 
 from analysis.estimate.measure import measure
+from analysis.show.width import fitted
 from studies.record import arm_label, listed, short, shown
 
 STYLES = {"terminal": "simple", "markdown": "pipe", "latex": "latex_booktabs", "html": "html"}
@@ -74,13 +75,19 @@ def interval_note(metric: str, differences: bool = True, erratic: bool = False) 
 
 
 def comparison_table(
-    comparison: pd.DataFrame, by: list[str], metric: str, baseline: dict, format: str = "terminal"
+    comparison: pd.DataFrame,
+    by: list[str],
+    metric: str,
+    baseline: dict,
+    format: str = "terminal",
+    width: int | None = None,
 ) -> str:
     """A comparison as text: an arm a row.
 
     Args:
         comparison: what `comparison.comparison` gave.
         format: one of `FORMATS`; CSV and JSON have every number in full, the others the digits that mean something.
+        width: of the terminal, which the table is to fit; None for as wide as it is.
     """
     if format in PLAIN:
         return PLAIN[format](comparison)
@@ -106,7 +113,14 @@ def comparison_table(
             cells += ["" if own else "–" if none else interval(difference, low, high, sign=True)]
         rows.append(cells)
     aligned = ["left"] * len(by) + ["right"] * 2 + ["left"] * (len(headers) - len(by) - 2)
-    return tabulate(rows, headers, tablefmt=STYLES[format], colalign=aligned, disable_numparse=True)
+    return fitted(rows, headers, STYLES[format], aligned, width, _spare(headers, len(by), bool(anchors)))
+
+
+def _spare(headers: list[str], factors: int, paired: bool) -> list[int]:
+    """The places of a comparison's columns that it can do without, the first one first."""
+    intervals = [place for place, header in enumerate(headers) if header == "95 % interval"]
+    finished = [headers.index("finished")] if "finished" in headers else []
+    return [*finished, *intervals, factors, *([len(headers) - 2] if paired else []), factors + 1]
 
 
 def success(row) -> str:
@@ -175,7 +189,7 @@ def tuning_notes(trials: pd.DataFrame, extended: list[tuple[str, str, float, flo
     return lines
 
 
-def rate_table(ranges: pd.DataFrame, by: list[str], format: str = "terminal") -> str:
+def rate_table(ranges: pd.DataFrame, by: list[str], format: str = "terminal", width: int | None = None) -> str:
     """What `tuning.rate_range` found, as text: an arm a row."""
     names = ("steepest", "lowest", "highest")
     headers = [*(short(factor, by) for factor in by), "seeds"]
@@ -188,7 +202,8 @@ def rate_table(ranges: pd.DataFrame, by: list[str], format: str = "terminal") ->
             cells += ["–" if _missing(row[name]) else f"{row[name]:.2g}"]
             cells += ["–" if _missing(low) else f"[{low:.2g}, {high:.2g}]"]
         rows.append(cells)
-    return tabulate(rows, headers, tablefmt=STYLES[format], disable_numparse=True)
+    spare = [len(by), *(len(by) + 2 * place for place in (3, 2, 1))]
+    return fitted(rows, headers, STYLES[format], width=width, spare=spare)
 
 
 def warning_table(warnings: pd.DataFrame, metric: str, format: str = "terminal") -> str:
@@ -272,8 +287,14 @@ def _mean(row) -> str:
     return mean if _missing(row["sd"]) else f"{mean} ± {rounded(row['sd'], half)}"
 
 
-def frame_table(frame: pd.DataFrame, format: str = "terminal") -> str:
-    """Any frame as text: its columns are the headers; floats are differences if their column is called `change`."""
+def frame_table(
+    frame: pd.DataFrame, format: str = "terminal", width: int | None = None, spare: Sequence[str] = ()
+) -> str:
+    """Any frame as text: its columns are the headers; floats are differences if their column is called `change`.
+
+    Args:
+        width, spare: see `width.fitted`.
+    """
     if format in PLAIN:
         return PLAIN[format](frame)
 
@@ -283,4 +304,4 @@ def frame_table(frame: pd.DataFrame, format: str = "terminal") -> str:
         return rounded(value, sign=column == "change")
 
     rows = [[cell(*pair) for pair in row.items()] for row in frame.to_dict("records")]
-    return tabulate(rows, list(frame), tablefmt=STYLES[format], disable_numparse=True)
+    return fitted(rows, list(frame), STYLES[format], width=width, spare=spare)

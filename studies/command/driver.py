@@ -123,7 +123,7 @@ def forget() -> None:
 
 
 def judged(study: Study, trials: list[Trial], root: str | Path, card: dict[str, str]) -> Any:
-    """The latest execution (a `load.Execution`) of this very study if its claim was judged, by trials that are all
+    """The latest execution, of `analysis.load`, of this very study if its claim was judged, by trials that are all
     still there and are those planned; else None.
 
     Args:
@@ -167,6 +167,7 @@ class Driver:
         jobs: the sweep that this is a job of, if it is.
         card: tags of the claim's card, see `compose.card_tags`.
         board: the display over it, if it is of claims: nothing else is said then but what one has to know.
+        tags: what else its execution is to be tagged with.
     """
 
     def __init__(
@@ -179,16 +180,17 @@ class Driver:
         jobs: sweep.Sweep | None = None,
         card: dict[str, str] | None = None,
         board: Board | None = None,
+        tags: dict[str, str] | None = None,
     ):
         self.study, self.executor, self.root, self.config, self.console = study, executor, root, config, console
-        self.jobs, self.card, self.board = jobs, card or {}, board
+        self.jobs, self.card, self.board, self.tags = jobs, card or {}, board, tags or {}
         self.counted: set[str] = set()
         self.statuses: Counter[str] = Counter()
         self.files: dict[str, str] = {}
         self.design: list[Trial] = []
         self.execution: Any = None  # a `writer.Execution`, whose module is imported while the workers start
         self.compared: list[Trial] | None = None
-        self.recorded: Any = None  # a `load.Execution`
+        self.recorded: Any = None  # an execution of `analysis.load`
         self.tuned: Any = None  # a frame, each arm's best levels
         self.verdict: Any = None  # a `verdicts.Verdict` and its `Evidence`
 
@@ -400,7 +402,7 @@ class Driver:
         """Begin this execution in the store."""
         from studies.store import writer
 
-        tags = provenance.tags(sweep.current().command) | self.card
+        tags = provenance.tags(sweep.current().command) | self.card | self.tags
         with terminal.held():
             self.execution = writer.Execution(
                 self.root, self.study, self.design, self.config, self.jobs, tags, data.entry, self.compared
@@ -410,10 +412,11 @@ class Driver:
     def _record(self, trials) -> None:
         """See that the store has an execution of this design that has ended, though there was nothing left to train.
 
-        It is to be the latest, which is what tables and reports are made of; in a sweep, whose jobs are executions of
-        one study, it need only be there.
+        An earlier one is the latest again, which is what tables and reports are made of; in a sweep, whose jobs are
+        executions of one study, it need only be there.
         """
         from analysis import load
+        from studies.store import writer
 
         if self.execution:
             return
@@ -422,7 +425,7 @@ class Driver:
         except StudyError:  # none is left
             executions = []
         design = json.dumps(asdict(self.study))
-        for execution in executions if self.jobs else executions[-1:]:
+        for execution in executions:
             same = execution.keys == tuple(t.key for t in trials) and json.dumps(asdict(execution.study)) == design
             judged = not self.study.claim or (
                 Tag.VERDICT in execution.tags and self.card.items() <= execution.tags.items()
@@ -431,6 +434,8 @@ class Driver:
                 self.recorded = execution
         if self.recorded is None:
             self._begin()
+        elif not self.jobs and self.recorded.run_id != load.execution(self.study.name, self.root).run_id:
+            writer.ask(self.root, self.study.name, self.recorded.run_id)
 
     def _keep(self, files: dict[str, str]) -> None:
         """Files of the execution, in the store as soon as there is something to write."""
@@ -523,9 +528,11 @@ class Driver:
         """
         from analysis import compare, load
         from analysis.show import quantities
+        from analysis.show.width import width_here
 
         if not self._computed:
-            return compare.answer(self.study, frame, self.root, format=format)
+            width = width_here() if format == "terminal" else None
+            return compare.answer(self.study, frame, self.root, format=format, width=width)
         names = load.quantities(frame, self.study)
         if names and self.study.metric not in names:
             raise StudyError(
@@ -692,6 +699,6 @@ def checked(trials: list[Trial], executor: Executor) -> None:
                 raise StudyError(record)
             case Result():
                 reason = record.error.partition("\n")[0]
-                raise StudyError(f"a part cannot be built: {reason} (HYDRA_FULL_ERROR=1 shows where)") from Exception(
-                    record.error
-                )
+                raise StudyError(
+                    f"a part cannot be built: {reason}. HYDRA_FULL_ERROR=1 before the command shows the whole traceback"
+                ) from Exception(record.error)

@@ -1,13 +1,15 @@
 """A job of a command: the study that its words compose, its trials, and what makes more of them."""
 
+import json
 from dataclasses import dataclass, field
 
 from studies.command import compose
+from studies.contract import Tag
 from studies.design import grid
 from studies.design.controls import Expand
 from studies.design.study import read_study
 from studies.factors import limits
-from studies.record import Study, StudyError, Trial, content_key
+from studies.record import RESULTS_VERSION, Study, StudyError, Trial, content_key
 
 UNCLAIMED = ["claim=null", "study.looks=[]"]
 """What composes a trial of a claim's study alone, which decides nothing."""
@@ -26,6 +28,7 @@ class Job:
         expand: what gives others, see `driver.Driver`.
         remarks: what is to be said before anything trains, a line each.
         card: tags of the claim's card, see `compose.card_tags`; empty without a claim.
+        tags: of its execution: what its words set, and which options its config is made of.
     """
 
     text: str
@@ -35,6 +38,7 @@ class Job:
     expand: Expand = field(repr=False)
     remarks: list[str]
     card: dict[str, str]
+    tags: dict[str, str]
 
     @property
     def identity(self) -> str:
@@ -75,4 +79,6 @@ def read(composed: compose.Composed, set_by_profile: list[str], choices: dict[st
     if (workers := config["executor"].get("workers") or 0) > len(trials):
         remarks.append(f"executor.workers={workers}: {len(trials)} are started, one a trial")
     card = compose.card_tags(choices.get("study"), study.claim.profile, words) if study.claim else {}
-    return Job(compose.text(composed), config, study, trials, expand, remarks, card)
+    options = {group: option for group, option in choices.items() if group in config and option}
+    tags = {Tag.SET: json.dumps(words), Tag.OPTIONS: json.dumps(options), Tag.RESULTS: str(RESULTS_VERSION)}
+    return Job(compose.text(composed), config, study, trials, expand, remarks, card, tags)

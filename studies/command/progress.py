@@ -80,7 +80,11 @@ class Display:
         if result.status == "crashed":
             reason = result.error.partition("\n")[0]
             self.console.print(
-                f"{label} seed={trial.seed} crashed: {reason}", style="red", markup=False, highlight=False
+                f"{label} seed={trial.seed} crashed: {reason}",
+                style="red",
+                markup=False,
+                highlight=False,
+                soft_wrap=True,
             )
         if warning and not self.study.claim:
             if label not in self.warned and len(self.warned) < WARNED_ARMS:

@@ -2,8 +2,10 @@
 
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 
-from studies.execute.task import Task, attempt
+from studies import terminal
+from studies.execute.task import Task, attempt, resolve
 from studies.execute.worker import environment
 from studies.record import Started, StudyError
 
@@ -40,6 +42,8 @@ class Serial:
             yield task, Started(task.key, attempt=1)
             threads = task.threads
             os.environ |= environment(threads, number=0)
+            with terminal.unheard(), suppress(Exception):  # TensorFlow's log of its import; the task says what fails
+                resolve(function)
             for record in attempt(function, task):
                 yield task, record
 

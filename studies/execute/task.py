@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from studies import origin
 from studies.record import Result
 
 
@@ -64,7 +65,7 @@ def attempt(function: str, task: Task, doubtful: bool = False) -> Iterator[objec
     try:
         yield from resolve(function)(task.payload)
     except Exception as error:
-        summary = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+        summary = origin.summary(error)
         if doubtful and type(error).__module__.startswith("tensorflow."):
             raise SystemExit(summary) from error
         yield Result(task.key, "crashed", error=f"{summary}\n{traceback.format_exc()}")

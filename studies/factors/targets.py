@@ -7,10 +7,12 @@ YAML may give it or the full address.
 import functools
 import importlib
 import inspect
+import os
 from collections.abc import Callable, Iterator
 from types import FunctionType
 from typing import Any
 
+from studies import origin
 from studies.factors.limits import GROUPS, INNER
 from studies.record import StudyError, listed, shown
 
@@ -43,6 +45,9 @@ READERS = ("get", "deserialize", "serialize", "from_config")
 
 SERIALIZED = ("class_name", "module", "registered_name")
 """The keys by which Keras would import something and call it, if it were given such a mapping."""
+
+REFUSALS = (TypeError, ValueError, KeyError, AttributeError, NotImplementedError)
+"""How what a target names refuses arguments."""
 
 
 def nodes(config: object, path: str = "") -> Iterator[tuple[str, dict]]:
@@ -128,19 +133,32 @@ def build(node: dict | None, path: str, allow: list[str], **arguments: object) -
         arguments: further keyword arguments; those that the target does not take are left out.
 
     Raises:
-        StudyError: the target is refused, cannot be imported, or refuses its arguments.
+        StudyError: the target is refused, cannot be imported, or refuses its arguments; or code of the user's own
+            raises, whatever it is.
     """
     if not node:
         return None
     call = bound(node, path, allow, **arguments)
     try:
         return call()
-    except (TypeError, ValueError, KeyError, AttributeError, NotImplementedError) as error:
+    except StudyError:
+        raise
+    except Exception as error:
+        if origin.place(error):
+            raise own_fault(node, path, error) from error
+        if not isinstance(error, REFUSALS):
+            raise
         settings = listed(f"{name}={value!r}" for name, value in node.items() if name != "_target_")
         raise StudyError(
             f"{path}: {node['_target_']}({settings}) was refused: {_first_line(error)}. It takes "
             f"{_arguments(call.func)}; change the setting with {path}.NAME=VALUE"
         ) from error
+
+
+def own_fault(node: dict, path: str, error: Exception) -> StudyError:
+    """What is said of an error that a node's target raised in code of the user's own."""
+    said = f"{path}: {node['_target_']} raised {origin.summary(error)}"
+    return StudyError(f"{said}, which is your own code: mend it there")
 
 
 def bound(node: dict, path: str, allow: list[str], **arguments: object) -> functools.partial:
@@ -179,8 +197,15 @@ def _find(target: str, path: str, allow: list[str]):
     try:
         module = importlib.import_module(module_name)
     except Exception as error:  # a user's module may raise anything
-        reason = f"the module {module_name} cannot be imported: {_first_line(error)}"
-        raise StudyError(f"{path}._target_={target!r} was not found: {reason}") from error
+        reason = origin.summary(error) if origin.place(error) else _first_line(error)
+        if isinstance(error, ModuleNotFoundError) and error.name == module_name.partition(".")[0]:
+            reason += (
+                f". Modules of your own are looked for in the folder that the command is started in, {os.getcwd()}, in "
+                f"those that PYTHONPATH names, and among installed ones"
+            )
+        raise StudyError(
+            f"{path}._target_={target!r} was not found: the module {module_name} cannot be imported: {reason}"
+        ) from error
     is_wanted: Callable[[object], bool]
     if _is_users(target, allow):
         is_wanted, what = callable, "callable"

@@ -64,10 +64,14 @@ class ClientStore:
 
     def end(self, run: str, status: str, tags: dict[str, str], metrics: Iterable[tuple] = ()) -> None:
         """End a run that was written as RUNNING, tag it, and give it metrics, `(name, value, step)`."""
-        for key, value in tags.items():
-            self.client.set_tag(run, key, value)
+        self.tag(run, tags)
         self._add_metrics(run, metrics)
         self.client.set_terminated(run, status)
+
+    def tag(self, run: str, tags: dict[str, str]) -> None:
+        """Give a run tags."""
+        for key, value in tags.items():
+            self.client.set_tag(run, key, value)
 
     def _add_metrics(self, run, metrics) -> None:
         from mlflow.entities import Metric

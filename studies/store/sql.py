@@ -78,6 +78,15 @@ class Store:
             if dataset:
                 self._add_input(connection, run, dataset)
 
+    def tag(self, run: str, tags: dict[str, str]) -> None:
+        """Give a run tags."""
+        with transaction(self.database) as connection:
+            self._add_tags(connection, run, tags)
+
+    def _add_tags(self, connection, run, tags) -> None:
+        tag = "INSERT OR REPLACE INTO tags (key, value, run_uuid) VALUES (?, ?, ?)"
+        connection.executemany(tag, [(key, value, run) for key, value in tags.items()])
+
     def _add_metrics(self, connection, run, metrics) -> None:
         now, latest = _now(), {entry[0]: entry for entry in metrics}  # in their order
         latest |= {entry[0]: entry for entry in sorted(metrics, key=lambda entry: entry[2])}
@@ -107,8 +116,7 @@ class Store:
         """End a run that was written as RUNNING, tag it, and give it metrics, `(name, value, step)`."""
         with transaction(self.database) as connection:
             connection.execute("UPDATE runs SET status = ?, end_time = ? WHERE run_uuid = ?", (status, _now(), run))
-            tag = "INSERT OR REPLACE INTO tags (key, value, run_uuid) VALUES (?, ?, ?)"
-            connection.executemany(tag, [(key, value, run) for key, value in tags.items()])
+            self._add_tags(connection, run, tags)
             self._add_metrics(connection, run, list(metrics))
 
     def end_leftovers(self, sweep: str) -> None:

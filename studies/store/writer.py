@@ -382,6 +382,12 @@ def end_sweep(root: str | Path, study: str, sweep: str, status: str, table: str)
             store.end(run, status, {"mlflow.note.content": table[:TAG_LENGTH]})
 
 
+def ask(root: str | Path, study: str, run: str) -> None:
+    """Have an execution that has ended be the latest again."""
+    with guarded(root):
+        opened(root, study).tag(run, {Tag.ASKED: str(_now())})
+
+
 def opened(root: str | Path, study: str) -> Store | ClientStore:
     """The experiment of a study in a store's folder, made if it is not there."""
     file = Path(root).resolve() / "mlflow.db"

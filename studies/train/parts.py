@@ -14,6 +14,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from studies import origin
 from studies.factors import limits, targets
 from studies.factors.data import Dataset, Split, noisy_labels, scaling, source, split
 from studies.factors.initializers import Drawing
@@ -28,6 +29,9 @@ from studies.train.engine import XLA_STEPS, Course, Engine, Epoch, chunked, ends
 ENGINES_KEPT = 4
 ADAPT_EXAMPLES = 256
 """How many training examples an initializer sees that adapts to them."""
+
+PROBED = 8
+"""So many images of noise show whether outputs are probabilities."""
 
 _engines: OrderedDict = OrderedDict()
 _datasets: OrderedDict = OrderedDict()
@@ -103,7 +107,13 @@ def _check_draws(config: dict, allow: list[str]) -> Work:
     drawing, counted = _kept(_drawings, json.dumps([config["model"], config["data"]], sort_keys=True), make, limit=1)
     try:
         drawing.try_out(node, allow)
-    except (TypeError, ValueError, ArithmeticError, LookupError, NotImplementedError) as error:
+    except StudyError:
+        raise
+    except Exception as error:
+        if origin.place(error):
+            raise targets.own_fault(node, "initializer", error) from error
+        if not isinstance(error, (*targets.REFUSALS, ArithmeticError, LookupError)):
+            raise
         reason = " ".join(str(error).split()).rstrip(".")
         raise StudyError(
             f"initializer={node['_target_']} cannot draw what model={config['model']['_target_']} has: {reason}. "
@@ -337,6 +347,10 @@ def dataset_of(node: dict, allow: list[str]) -> tuple[Dataset, tf.Tensor]:
 
     def make():
         dataset = targets.build(node, "data", allow)
+        if not isinstance(dataset, Dataset):
+            raise StudyError(
+                f"data: {node['_target_']} gives a {type(dataset).__name__}: expected a studies.factors.data.Dataset"
+            )
         return dataset, tf.constant(dataset.x)
 
     return _kept(_datasets, json.dumps(node, sort_keys=True), make, limit=2)
@@ -349,11 +363,33 @@ def build_model(node: dict, dataset: Dataset, allow: list[str]) -> keras.Model:
         StudyError: it is one that the engine would train otherwise than Keras's `fit`.
     """
     keras.utils.clear_session(free_memory=False)  # names of unnamed layers count from one again
-    arguments = {"input_shape": dataset.x.shape[1:], "classes": dataset.classes}
-    model = targets.build(node, "model", allow, **arguments)
-    if fault := _fault(model, dataset.classes):
+    shape = dataset.x.shape[1:]
+    model = targets.build(node, "model", allow, input_shape=shape, classes=dataset.classes)
+    fault = _fault(model, dataset.classes)
+    if not fault and not node["_target_"].startswith(("studies.", "keras.")):
+        fault = _mistaken(model, node, shape)
+    if fault:
         raise StudyError(f"model: {node['_target_']} gives {fault}")
     return model
+
+
+def _mistaken(model: keras.Model, node: dict, input_shape: tuple[int, ...]) -> str:
+    """How a user's model would be taken for one that gives logits, or probabilities, and is not; empty if it is."""
+    images = np.random.default_rng(0).random((PROBED, *input_shape), np.float32)
+    try:
+        outputs = model(images, training=False).numpy()
+    except Exception as error:
+        if origin.place(error):
+            raise targets.own_fault(node, "model", error) from error
+        raise
+    are = bool((outputs >= 0).all() and np.allclose(outputs.sum(axis=1), 1, atol=1e-4))
+    if are == ends_in_softmax(model) or not np.isfinite(outputs).all():
+        return ""
+    given = "probabilities that do not come from" if are else "outputs that are no probabilities, after"
+    return (
+        f"{given} a softmax in its last layer: expected logits, or keras.layers.Softmax() as the last layer of the "
+        f"model that is returned, not of one inside it"
+    )
 
 
 def _fault(model, classes: int) -> str:

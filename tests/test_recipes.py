@@ -1,0 +1,110 @@
+"""The commands that the README and the documents show: each is planned or run as it is written."""
+
+import importlib
+import io
+import re
+import shlex
+import shutil
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from analysis import load
+
+ROOT = Path(__file__).parent.parent
+PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
+
+SHORTER = ("study.seeds=1", "training.epochs=1")
+"""What ends a command that is run here; of a setting that is given twice the later counts."""
+
+TESTED = ("analysis.ui", "analysis.notebooks", "analysis.footprint")
+"""What has slow tests of its own, which run it as it is written."""
+
+
+def recipes(page):
+    """The commands of a page, a list of words each: indented lines, which a backslash goes on."""
+    text = re.sub(r"\\\n +", "", page.read_text(encoding="utf-8"))
+    lines = [line.strip() for line in text.splitlines() if line.startswith("    python -m ")]
+    return [shlex.split(line, comments=True)[2:] for line in lines]
+
+
+def commands(module, pages=PAGES):
+    """Those of a module, each once, as text and without it."""
+    found = dict.fromkeys(shlex.join(words[1:]) for page in pages for words in recipes(page) if words[0] == module)
+    return list(found)
+
+
+@pytest.fixture
+def mine(tmp_path):
+    """The user's images and arrays that the recipes name, in the working folder."""
+    rng = np.random.default_rng(0)
+    images, labels = rng.integers(0, 256, (60, 8, 8), dtype=np.uint8), np.arange(60) % 3
+    np.savez(tmp_path / "mine.npz", x=images, y=labels)
+    with tarfile.open(tmp_path / "mine.tar.xz", "w:xz") as archive:
+        for number, (image, label) in enumerate(zip(images, labels, strict=True)):
+            Image.fromarray(image).save(png := io.BytesIO(), format="png")
+            member = tarfile.TarInfo(f"mine/{'abc'[label]}/{number}.png")
+            member.size = len(png.getvalue())
+            archive.addfile(member, io.BytesIO(png.getvalue()))
+    return tmp_path
+
+
+def test_there_are_recipes_and_every_module_that_they_name_is_there():
+    named = {words[0] for page in PAGES for words in recipes(page)}
+    assert {"studies.run", "analysis.compare", "analysis.report", "analysis.claims"} <= named
+    assert len(commands("studies.run")) > 30 and len(recipes(ROOT / "README.md")) >= 9
+    for module in named:
+        assert importlib.util.find_spec(module), module
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", [c for c in commands("studies.run") if "--help" not in c and "joblib" not in c])
+def test_what_is_trained_is_planned_as_it_is_written(planned, mine, mnist_root, cifar10_root, command):
+    code, said, error = planned(*shlex.split(command))
+    assert code == 0, error
+    assert "trial" in said
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "command", [c for c in commands("studies.run", PAGES[:1]) if "plan=true" not in c and "claims/" not in c]
+)
+def test_the_readmes_studies_run(here, mine, fresh, command):
+    shutil.copytree(fresh, mine / "mlruns")
+    code, said, error = here(*shlex.split(command), *SHORTER, "study.tuning_seeds=[100]")
+    assert code == 0, error
+    assert "report    " in said
+
+
+@pytest.fixture(scope="module")
+def store(once, trained):
+    """A folder whose mlruns have the studies that the recipes of analysis are about, short ones."""
+
+    def made(folder):
+        for study in ("init_comparison", "optimizer_comparison"):
+            trained(f"+study={study}", *SHORTER, "study.seeds=3", f"tracking.root={folder / 'mlruns'}")
+        trained("+study=signal_propagation", "study.seeds=2", f"tracking.root={folder / 'mlruns'}")
+
+    return once("recipes", made)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("module", "command"),
+    [
+        (module, command)
+        for module in sorted({words[0] for page in PAGES for words in recipes(page)})
+        if module.startswith("analysis.") and module not in TESTED
+        for command in commands(module)
+    ],
+)
+def test_what_is_read_is_run_as_it_is_written(store, monkeypatch, tmp_path, capsys, module, command):
+    words = shlex.split(command)
+    if named := [word for word in words[:1] if not word.startswith("-") and word not in load.studies(store / "mlruns")]:
+        pytest.skip(f"{named[0]} is a study of a page's own, which its tests make")
+    monkeypatch.chdir(shutil.copytree(store, tmp_path / "here"))
+    assert importlib.import_module(module).main(words) == 0, capsys.readouterr().err
+    assert capsys.readouterr().out.strip()
