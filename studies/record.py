@@ -34,6 +34,14 @@ IDENTITY = (
 COMPUTED = ("compute", "engine")
 """And of one that computes: nothing is trained, so that what it would be trained by plays no part."""
 
+LATER: dict[str, dict[str, Any]] = {
+    "training": {"class_weight": None, "class_weight_beta": 0.999},
+    "optimizer": {"weight_decay_on": "all"},
+    "regularizer": {"applies_to": "kernels"},
+}
+"""Settings that came when there were results and cards already, and what they are where all is as it was before: then
+they are no part of what identifies a trial, nor of a card."""
+
 EPOCHS = re.compile(r"(\d+(?:\.\d+)?) epochs?")
 """A length of a schedule in epochs, such as `5 epochs`; as a number it is a share of the run."""
 
@@ -372,7 +380,7 @@ class EpochRecord:
     Attributes:
         learning_rate: of its last step.
         running_loss, running_accuracy: means over its steps, while the network changes, in training mode (with dropout)
-            and against the targets of the step (mixed or smoothed).
+            and against the targets of the step (mixed or smoothed), the loss with the weights of their classes.
         train_loss, train_accuracy: of the network after it, in inference mode, on a fixed part of the training
             examples, as many as are held out to validate, with the labels trained by; NaN but at about a dozen
             log-spaced epochs and the last (`studies.contract.charted`).

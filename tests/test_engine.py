@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from sklearn.utils.class_weight import compute_class_weight
 
 from studies.contract import STATISTICS
 from studies.factors import targets
@@ -26,6 +27,8 @@ PENALTIES = {
     "clip norm": "clipping=norm clipping.norm=0.1",
     "clip value": "clipping=value clipping.limit=0.02",
     "label smoothing": "regularizer=label_smoothing regularizer.smoothing=0.2",
+    "class weights": "training.class_weight=[0.3,2,1.5]",
+    "balanced smoothing": "training.class_weight=balanced regularizer=label_smoothing regularizer.smoothing=0.2",
     "l2 clip": "regularizer=l2 regularizer.l2=0.05 clipping=global_norm clipping.norm=0.2",
 }
 KERAS_CLIPPING = {"global_norm": "global_clipnorm", "norm": "clipnorm", "value": "clipvalue"}
@@ -134,8 +137,14 @@ def plain(tf, config):
         order = ORDER.ravel()
         settings = dict(batch_size=BATCH, shuffle=False, verbose=0)
         one_hot = np.eye(CLASSES, dtype=np.float32)[Y[order]]
+        weights = nodes["training"]["class_weight"]
+        if weights == "balanced":
+            weights = compute_class_weight("balanced", classes=np.arange(CLASSES), y=Y)
+        if weights is not None:
+            settings["class_weight"] = dict(enumerate(weights))
         history = model.fit(IMAGES[order], one_hot, callbacks=[set_rate], **settings).history
-        return [v.numpy() for v in model.variables], history["crossentropy"][0], history["accuracy"][0]
+        loss = history["crossentropy" if weights is None else "loss"][0]
+        return [v.numpy() for v in model.variables], loss, history["accuracy"][0]
 
     return trained
 
@@ -174,7 +183,7 @@ def assert_equals_fit(config, compiled, plain, optimizer, penalty, schedules, xl
     overrides = f"optimizer={optimizer} {PENALTIES[penalty]}"
     nodes = config([*overrides.split(), *schedules[0].split()])
     optimizer = targets.build(alone(nodes["optimizer"]), "optimizer", [])
-    engine, data = compiled(make(), optimizer, *steps.rules(nodes, []).rules, xla=xla)
+    engine, data = compiled(make(), optimizer, *steps.rules(nodes, [], np.bincount(Y)).rules, xla=xla)
     for schedule in schedules:
         engine.reset(initial_values(engine.model))
         rates = learning_rates(config([*overrides.split(), *schedule.split()]))

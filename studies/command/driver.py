@@ -36,6 +36,7 @@ from studies.record import (
     content_key,
     listed,
     short,
+    shown,
 )
 from studies.store import database
 
@@ -668,6 +669,11 @@ def check_sizes(trials: list[Trial]) -> None:
         if batch > sizes[key]:
             raise StudyError(
                 f"training.batch_size={batch}: expected at most {sizes[key]}, the number of training examples"
+            )
+        weights, classes = trial.config["training"].get("class_weight"), data.classes(node)
+        if isinstance(weights, list) and classes not in (None, len(weights)):
+            raise StudyError(
+                f"training.class_weight={shown(weights)}: expected {classes} numbers, one for each class of the data"
             )
         accumulated = trial.config["optimizer"].get("gradient_accumulation_steps") or 1
         batches = sizes[key] // batch * trial.config["training"]["epochs"]

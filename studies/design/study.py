@@ -9,6 +9,7 @@ from studies.design.claim import check_arms, read_claim, read_looks
 from studies.record import (
     FIGURES,
     IDENTITY,
+    LATER,
     METRICS,
     Space,
     Study,
@@ -105,6 +106,10 @@ def _fixed(config) -> str:
     parts = {part: config[part] for part in identity_parts(config) if part not in ("engine", "diagnostics")}
     if "data" in parts:
         parts["data"] = {name: value for name, value in parts["data"].items() if name != "root"}
+    for part, later in LATER.items():
+        if part in parts:
+            neutral = [name for name, value in later.items() if parts[part].get(name) == value]
+            parts[part] = {name: value for name, value in parts[part].items() if name not in neutral}
     return content_key(parts)
 
 

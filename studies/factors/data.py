@@ -187,6 +187,16 @@ def size(node: dict) -> tuple[int, tuple[int, ...]]:
     return len(_parts(pool, node, np.random.default_rng(0))[0]), pool.shape
 
 
+def classes(node: dict) -> int | None:
+    """How many classes there are, None for data that is not ours.
+
+    Raises:
+        StudyError: the file cannot be used.
+    """
+    pool = _pool(node)
+    return None if pool is None else int(pool.y.max()) + 1
+
+
 def notes(node: dict) -> list[str]:
     """What is to be said of a data node before anything trains: a line for each thing that is not as it was asked for.
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from studies.factors import data
-from studies.record import EPOCHS, SEED_STREAMS, StudyError, identity_parts, is_computed, listed, shown
+from studies.record import EPOCHS, LATER, SEED_STREAMS, StudyError, identity_parts, is_computed, listed, shown
 
 
 def number(
@@ -103,6 +103,19 @@ def long(value: object) -> float | str:
     return read
 
 
+def class_weight(value: object) -> object:
+    """How classes are weighted: by their sizes, by a list, or null for alike."""
+    if value in (None, "balanced", "effective"):
+        return value
+    try:
+        weights = many(number(0), least=2)(value)
+    except ValueError:
+        weights = []
+    if not any(weights):
+        raise ValueError("null, balanced, effective, or a list of a number from 0 on for each class, such as [1, 1, 5]")
+    return weights
+
+
 def optional(rule: Callable) -> Callable:
     """Null, or what `rule` takes."""
     return lambda value: None if value is None else rule(value)
@@ -192,6 +205,11 @@ def _masks(node):
     if not node or not node["_target_"].startswith("studies.pruning."):
         return node
     return {"units": str(node.get("criterion")).startswith("unit_"), "movement": node.get("criterion") == "movement"}
+
+
+def _batches(node):
+    """What a step takes: so many examples, and the weights of their classes if they have some."""
+    return node["batch_size"] if node.get("class_weight") is None else [node["batch_size"], "class_weight"]
 
 
 @dataclass(frozen=True)
@@ -319,7 +337,7 @@ GROUPS: dict[str, Group] = {
         built_with=_alone,
         required=("learning_rate", "sam", "lookahead", "slow_step", "ema"),
         more=OF_ANY_OPTIMIZER | {"weight_decay_on": one_of("all", "kernels")},
-        later={"weight_decay_on": "all"},
+        later=LATER["optimizer"],
         settings={
             "learning_rate": number(above=0),
             "momentum": share,
@@ -403,7 +421,7 @@ GROUPS: dict[str, Group] = {
             "gamma": number(0),
             "applies_to": one_of("kernels", "all"),
         },
-        later={"applies_to": "kernels"},
+        later=LATER["regularizer"],
     ),
     "clipping": Group(
         targets={"studies.clipping": ("clip_by_value", "clip_by_norm", "clip_by_global_norm", "clip_adaptively")},
@@ -449,13 +467,15 @@ GROUPS: dict[str, Group] = {
     ),
     "training": Group(
         plain=True,
-        graph=lambda node: node["batch_size"],
+        graph=_batches,
         settings={
             "epochs": whole(1),
             "batch_size": whole(1),
             "early_stopping": optional(whole(1)),
             "timeout": optional(number(above=0)),
         },
+        more={"class_weight": class_weight, "class_weight_beta": number(0, below=1)},
+        later=LATER["training"],
     ),
     "engine": Group(
         plain=True,

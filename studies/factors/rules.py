@@ -30,6 +30,8 @@ class Rule:
     Attributes:
         images: takes images `(batch, height, width, channels)` and what was drawn; gives images.
         examples: takes images, targets `(batch, classes)` and what was drawn; gives images and targets.
+        weigh: takes targets, labels `(batch,)` or shares of the classes, and what was drawn; gives what each example's
+            loss counts, `(batch,)`.
         penalty: takes a kernel; gives what is added to the loss for it.
         gradients: takes the list of gradients and a `Step`; gives the list.
         clip: takes the lists of gradients and of weights; gives the gradients and the share that it changed.
@@ -43,6 +45,7 @@ class Rule:
 
     images: Callable | None = None
     examples: Callable | None = None
+    weigh: Callable | None = None
     penalty: Callable | None = None
     gradients: Callable | None = None
     clip: Callable | None = None

@@ -141,6 +141,11 @@ class Examples:
         labels = self.tensors[1].numpy()[getattr(self.split, part)]
         return float(np.bincount(labels).max() / len(labels))
 
+    @property
+    def counts(self) -> np.ndarray:
+        """How many training examples each class has, by the labels trained by, `(classes,)`."""
+        return np.bincount(self.tensors[1].numpy()[self.split.train], minlength=self.dataset.classes)
+
     @functools.cached_property
     def parts(self) -> dict[str, np.ndarray]:
         """Indices of what a network is evaluated on: of the training examples as many as are held out to validate."""
@@ -182,7 +187,7 @@ class Parts:
         self.steps = len(self.examples.split.train) // self.batch
         self.schedule_node = config["schedule"]
         self.schedule = targets.build(self.schedule_node, "schedule", self.allow)
-        self.rules = steps.rules(config, self.allow)
+        self.rules = steps.rules(config, self.allow, self.examples.counts)
         pruning = pruner.pruning_of(config["pruning"], self.allow)
         self.engine, drawing = self._engine(trial, pruning)
         self._start(drawing, config["initializer"], self.seeds["init"])

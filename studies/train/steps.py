@@ -1,12 +1,13 @@
 """The rules of a step, in the order in which they act: on images, on targets, on gradients, on kernels."""
 
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
 import tensorflow as tf
 
-from studies.factors import augmentation, optimizers, targets
+from studies.factors import augmentation, class_weights, optimizers, targets
 from studies.factors.rules import Rule, Step
 from studies.record import StudyError
 
@@ -20,10 +21,15 @@ SHRINK = (
 """The regularizers that may be of all weights, by `applies_to`: each weight is drawn to zero by itself."""
 
 
-def rules(config: dict, allow: list[str]) -> "Rules":
-    """Those of a trial's config: what is done to any dataset, then what goes around any optimizer, then `GROUPS`."""
+def rules(config: dict, allow: list[str], counts: np.ndarray | None = None) -> "Rules":
+    """Those of a trial's config: what is done to any dataset, then what goes around any optimizer, then `GROUPS`.
+
+    Args:
+        counts: how many training examples each class has, `(classes,)`; without them no class is weighted.
+    """
     options = [option(config[group], group, allow) for group in GROUPS if config[group]]
-    return Rules([*augmentation.rules(config["data"]), *optimizers.rules(config["optimizer"]), *options])
+    weights = class_weights.rules(config["training"], counts)
+    return Rules([*augmentation.rules(config["data"]), *weights, *optimizers.rules(config["optimizer"]), *options])
 
 
 def option(node: dict, group: str, allow: list[str]) -> Rule:
@@ -90,6 +96,11 @@ class Rules:
                 shares = targets if targets.shape.rank == 2 else tf.one_hot(targets, classes)
                 images, targets = rule.examples(images, shares, numbers)
         return images, targets
+
+    def weights(self, targets: tf.Tensor, drawn: list) -> tf.Tensor | None:
+        """What each example's loss counts, `(batch,)`; None: all alike."""
+        found = [rule.weigh(targets, numbers) for rule, numbers in zip(self.rules, drawn, strict=True) if rule.weigh]
+        return functools.reduce(tf.multiply, found) if found else None
 
     def penalties(self, weights: list) -> list:
         """What is added to the loss."""
