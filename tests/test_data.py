@@ -103,16 +103,19 @@ def test_a_number_of_test_examples_leaves_the_other_parts_as_they_are(dataset, d
 
 
 def test_a_setting_that_came_later_is_no_part_of_what_identifies_earlier_results(config):
-    """`data.test_size` came when there were stores of trials already."""
+    """`data.test_size` and others came when there were stores of trials already."""
     node = config()["data"]
-    assert node["test_size"] is None and data.LATER == {"test_size": None}
-    before = {name: value for name, value in node.items() if name != "test_size"}
+    assert data.LATER == {"test_size": None, "resize": "stretch"}
+    node = node | data.LATER
+    before = {name: value for name, value in node.items() if name not in data.LATER}
     for identity in (
         lambda data_node: limits.identity(config() | {"data": data_node}),
         lambda data_node: limits.graph(config() | {"data": data_node}),
         lambda data_node: data.entry(data_node | {"content": ""})["digest"],
     ):
-        assert identity(node) == identity(before) != identity(node | {"test_size": 50})
+        assert identity(node) == identity(before)
+        for changed in ({"test_size": 50}, {"resize": "pad"}):
+            assert identity(node | changed) != identity(before)
 
 
 @given(datasets(), st.integers(0, 99))
@@ -778,6 +781,32 @@ def test_an_image_folder_without_a_test_set_leaves_it_to_the_seed(folder):
         data.size(node | {"test_fraction": None})
 
 
+def test_how_images_are_resized_is_kept_apart_and_needs_a_size(folder):
+    node = image_node(folder(size=(6, 9)))
+    kept = [read(node | {"image_size": 3, "resize": resize}).x for resize in ("stretch", "pad", "crop")]
+    assert all(x.shape == (16, 3, 3, 1) for x in kept)
+    assert not kept[1][:, 2].any() and kept[0].min() > 0 and kept[2].min() > 0
+    with pytest.raises(StudyError, match=r"data\.resize=pad and data\.image_size=null"):
+        data.content(node | {"resize": "pad"})
+
+
+def test_images_left_out_are_noted_kept_and_change_no_key_where_there_are_none(folder, config):
+    path = folder()
+    whole = data.size(image_node(path))
+    (path / "train" / "a" / "0.txt").write_text("mine")
+    images._folder_hash.cache_clear()
+    node = image_node(path)
+    with pytest.raises(StudyError, match=r"1 of 17 images cannot be decoded, 'train/a/0.txt' \(no image\)"):
+        data.size(node)
+    skipping = node | {"unreadable": "skip"}
+    assert data.size(skipping) == whole and "1 of 17 images" in data.notes(skipping)[0]
+    assert json.loads(data.entry(skipping)["profile"])["unreadable"] == ["'train/a/0.txt' (no image)"]
+    with pytest.raises(StudyError, match="1 of 17 images"):  # what was kept meanwhile is not taken for the whole
+        data.size(node)
+    one, other = (limits.identity(config() | {"data": each}) for each in (skipping, node))
+    assert one == other
+
+
 def test_images_are_decoded_once(folder, monkeypatch):
     node = image_node(folder())
     first = read(node)
@@ -803,7 +832,7 @@ def test_what_is_wrong_with_an_image_folder_is_said_of_its_path(folder):
     path = folder(parts=("train",))
     for file in sorted((path / "train" / "b").iterdir())[2:]:
         file.unlink()
-    with pytest.raises(StudyError, match="a class has 2 examples") as error:
+    with pytest.raises(StudyError, match="a class has 2 examples, b: expected 3 or more") as error:
         data.size(image_node(path))
     assert str(error.value).startswith(str(path))
 

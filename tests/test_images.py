@@ -314,6 +314,44 @@ def test_images_are_resized_to_squares(folder):
     assert (arrays["x_train"] == arrays["x_train"][:, :1, :1]).all() and len(np.unique(arrays["x_train"])) == 12
 
 
+@pytest.mark.parametrize("turned", [False, True])
+def test_a_square_keeps_proportions_by_padding_or_cropping(folder, turned):
+    """Exact where scaling is: 12×5 pixels, of which each 2×2 block is alike, as a square of 6."""
+    blocks = RNG.integers(0, 256, (12, 5), np.uint8)
+    pixels = np.kron(blocks, np.ones((2, 2), np.uint8))  # 24 high, 10 wide
+    turn = np.transpose if turned else np.asarray
+    path = folder({f"train/{label}/0.png": png(turn(pixels)) for label in "ab"})
+
+    def square(side, resize):
+        return turn(images.read(path, side, resize)["x_train"][0, :, :, 0])
+
+    def scaled(part, height, width):
+        return np.asarray(Image.fromarray(part).resize((width, height), Image.Resampling.BILINEAR))
+
+    np.testing.assert_array_equal(square(24, "pad")[:, 7:17], pixels)
+    assert not square(24, "pad")[:, :7].any() and not square(24, "pad")[:, 17:].any()
+    if not turned:  # Pillow scales rows first, and rounds in between
+        np.testing.assert_array_equal(square(12, "pad")[:, 3:8], scaled(pixels, 12, 5))
+        np.testing.assert_array_equal(square(6, "stretch"), scaled(pixels, 6, 6))
+    assert not square(12, "pad")[:, :3].any() and not square(12, "pad")[:, 8:].any()
+    np.testing.assert_array_equal(square(10, "crop"), pixels[7:17])
+    np.testing.assert_array_equal(square(5, "crop"), turn(scaled(turn(pixels[7:17]), 5, 5)))
+
+
+@pytest.mark.parametrize("resize", ["stretch", "pad", "crop"])
+def test_what_is_square_is_resized_alike_and_what_is_a_line_leaves_something(folder, resize):
+    picture = {
+        "train/a/0.png": png(RNG.integers(0, 256, (9, 9, 3), np.uint8)),
+        "train/b/0.png": png(COLOUR["test/dog/0.png"]),
+    }
+    first = images.read(folder(picture), 6)["x_train"][0]
+    np.testing.assert_array_equal(images.read(folder(picture), 6, resize)["x_train"][0], first)
+    line = np.full((1, 300), 200, np.uint8)
+    found = images.read(folder({"train/a/0.png": png(line), "train/b/0.png": png(line)}), 4, resize)["x_train"]
+    assert found.shape == (2, 4, 4, 1) and found.max() == 200
+    assert (found == 200).sum() == (8 if resize == "pad" else 32)
+
+
 @pytest.mark.parametrize("form", ["BMP", "GIF", "JPEG", "PPM", "TIFF", "WEBP"])
 def test_other_formats_are_read(folder, form):
     settings = {"lossless": True} if form == "WEBP" else {}
@@ -345,6 +383,39 @@ def test_what_is_no_image_is_named(folder, archive, content):
     files = encoded(GREY) | {"train/dog/x\n.png": content}
     refused(folder(files), r"'train/dog/x\n.png'", "cannot be decoded", "PNG")
     refused(archive(files, ".tar.xz"), r"'train/dog/x\n.png'", "cannot be decoded", "PNG")
+
+
+@pytest.mark.parametrize("end", ["", ".tar.gz", ".zip"])
+def test_images_that_cannot_be_decoded_are_listed_and_left_out_if_they_are_to_be(folder, archive, end):
+    damaged = {
+        "train/dog/x.png": b"",
+        "train/dog/a.png": b"text",
+        "test/Zebra/0.png": png(GREY["test/dog/0.png"])[:-30],
+    }
+    files = encoded(GREY) | damaged
+    path = archive(files, end) if end else folder(files)
+    refused(
+        path,
+        "3 of 20 images cannot be decoded, 'test/Zebra/0.png' (",
+        "'train/dog/a.png' (no image), 'train/dog/x.png'",
+    )
+    arrays = images.read(path, None, unreadable="skip")
+    whole = images.read(folder({name: content for name, content in files.items() if name not in damaged}), None)
+    assert [line.partition(" ")[0] for line in arrays["unreadable"]] == [repr(name) for name in sorted(damaged)]
+    [note] = arrays["notes"]
+    assert "3 of 20 images cannot be decoded, 'test/Zebra/0.png' (" in note and note.endswith(", and are left out")
+    said = ("notes", "unreadable")
+    assert_same(*({n: a for n, a in each.items() if n not in said} for each in (arrays, whole)))
+    assert whole["unreadable"].tolist() == []
+
+
+def test_what_leaves_nothing_of_a_class_is_refused_and_many_are_counted(folder):
+    files = encoded(GREY) | {name: b"" for name in GREY if "/dog/" in name}
+    with pytest.raises(StudyError, match=r"6 of 18 images cannot .* which leaves nothing of test/dog: expected"):
+        images.read(folder(files), None, unreadable="skip")
+    many = encoded(GREY) | {f"train/dog/z{place:02}.png": b"" for place in range(25)}
+    [note] = images.read(folder(many), None, unreadable="skip")["notes"]
+    assert "25 of 43 images" in note and note.endswith("'train/dog/z19.png' (no image) and 5 more, and are left out")
 
 
 @pytest.mark.parametrize("form", ["TGA", "PCX"])
@@ -608,7 +679,8 @@ def test_a_tar_that_ends_or_breaks_between_members_is_refused(good):
     for end in range(0, len(tar.rstrip(b"\0")), tarfile.BLOCKSIZE):
         for rest in (b"", b"x" * tarfile.BLOCKSIZE + bytes(1024)):
             path.write_bytes(tar[:end] + rest)
-            refused(path, "cannot be")  # read or decoded
+            with pytest.raises(StudyError, match=r"cannot be (read|decoded)|has no images in train/CLASS"):
+                images.read(path, None)
 
 
 @pytest.mark.parametrize("end", [".tar.gz", ".tar.xz"])

@@ -28,7 +28,10 @@ SETTINGS = (
 )
 """What every dataset is asked for, whatever its source."""
 
-LATER = {"test_size": None}
+PLACES = ("path", "root", "unreadable")
+"""Settings that say where a file is, or how strictly it is read: where its content is known, that counts instead."""
+
+LATER = {"test_size": None, "resize": "stretch"}
 """Settings that came when there were results already, and what they are where nothing is asked of them: then they are
 no part of what identifies data."""
 
@@ -54,6 +57,7 @@ class Dataset:
         fixed_val: so many before these are its own validation set; 0: the seed draws one.
         hashes: a number of each image `(examples,)`, uint64, by which the test set is drawn; None: of its pixels.
         notes: what is to be said of it: one line for whatever is neither used nor refused.
+        unreadable: images that were to be left out, and why.
     """
 
     x: np.ndarray
@@ -63,6 +67,7 @@ class Dataset:
     fixed_val: int = 0
     hashes: np.ndarray | None = None
     notes: tuple[str, ...] = ()
+    unreadable: tuple[str, ...] = ()
 
     @property
     def classes(self) -> int:
@@ -74,7 +79,7 @@ class Dataset:
         hashes = self.hashes
         if hashes is None and not self.fixed_test:
             hashes = images.hashes(self.x)
-        return _Pool(self.y, self.x.shape[1:], self.fixed_val, self.fixed_test, hashes, self.notes)
+        return _Pool(self.y, self.x.shape[1:], self.fixed_val, self.fixed_test, hashes, self.notes, self.unreadable)
 
 
 @dataclass(frozen=True)
@@ -87,6 +92,7 @@ class _Pool:
     fixed_test: int
     hashes: np.ndarray | None
     notes: tuple[str, ...] = ()
+    unreadable: tuple[str, ...] = ()
 
     def in_line(self, members: np.ndarray) -> np.ndarray:
         """Examples `(examples,)` in the order in which they go into the test set."""
@@ -125,13 +131,18 @@ def npz(path: str, **_: object) -> Dataset:
     return _read_npz(_npz_file(path))
 
 
-def image_folder(path: str, image_size: int | None = None, **node: object) -> Dataset:
+def image_folder(
+    path: str, image_size: int | None = None, resize: str = "stretch", unreadable: str = "refuse", **node: object
+) -> Dataset:
     """The user's own images: `train/CLASS/FILE`, perhaps `val/…` and `test/…`, in a folder or an archive.
 
     Args:
         image_size: makes every image a square of so many pixels a side; None: they have one size.
+        resize: how: `stretch`, `pad` or `crop`, see `images.square`.
+        unreadable: `refuse` images that cannot be decoded, or `skip` them.
     """
-    return _read_images(_image_folder(path), image_size, **node)
+    place = _image_folder(path, image_size, resize)
+    return _read_images(place, image_size, resize=resize, unreadable=unreadable, **node)
 
 
 def published(name: str, root: str | None, **node: object) -> Dataset:
@@ -248,12 +259,13 @@ def entry(node: dict) -> dict[str, str]:
         StudyError: the file cannot be used any more.
     """
     target, content, place = node["_target_"], node["content"], node.get("path") or node.get("root")
-    places = ("path", "root") if content else ()
+    places = PLACES if content else ()
     settings = {n: value for n, value in node.items() if n not in places and not (n in LATER and value == LATER[n])}
     profile = {name: value for name, value in settings.items() if name != "_target_" and value != ""}
-    if _pool(node):  # else nobody knows before it is read
+    if pool := _pool(node):  # else nobody knows before it is read
         examples, shape = size(node)
         profile = {"training_examples": examples, "image_shape": list(shape), "notes": notes(node)} | profile
+        profile |= {"unreadable": list(pool.unreadable)} if pool.unreadable else {}
     source = ("local", {"uri": str(place)}) if place else ("code", {"tags": {"mlflow.source.name": target}})
     return {
         "name": node.get("name") or (Path(node["path"]).stem if node.get("path") else target.rpartition(".")[2]),
@@ -277,7 +289,8 @@ def _described(text: str) -> _Pool:
     node = json.loads(text)
     _, read = FILES[node.pop("_target_")]
     dataset = read(**node)
-    return _Pool(dataset.y, dataset.x.shape[1:], dataset.fixed_val, dataset.fixed_test, None, dataset.notes)
+    fixed, said = (dataset.fixed_val, dataset.fixed_test), (dataset.notes, dataset.unreadable)
+    return _Pool(dataset.y, dataset.x.shape[1:], *fixed, None, *said)  # hashes would take as long as reading it
 
 
 def split(dataset: Dataset, node: dict, rng: np.random.Generator) -> Split:
@@ -458,13 +471,18 @@ def _npz_file(path=None, **_) -> Path:
     return file
 
 
-def _image_folder(path=None, **_) -> Path:
+def _image_folder(path=None, image_size=None, resize="stretch", **_) -> Path:
     kinds = f"a folder or an archive ({listed(images.ARCHIVES)}) of train/CLASS/FILE and test/CLASS/FILE"
     if not path:
         raise StudyError(f"data=image_folder needs images: give data.path=PATH, {kinds}")
     file = _place("path", path)
     if not file.is_dir() and not (file.is_file() and file.name.lower().endswith(images.ARCHIVES)):
         raise StudyError(f"data.path={path}: there is no such folder or archive. Give the path of {kinds}")
+    if resize != "stretch" and image_size is None:
+        raise StudyError(
+            f"data.resize={resize} and data.image_size=null, by which nothing is resized: give the size too, such as "
+            f"data.image_size=32"
+        )
     return file
 
 
@@ -509,32 +527,36 @@ def _download(name, root, file):
         )
 
 
-def _read_images(path, side, content=None, **_) -> Dataset:
+def _read_images(path, side, content=None, resize="stretch", unreadable="refuse", **_) -> Dataset:
     """Decoded once for all processes and times."""
     content = content or images.content(path)
 
     def decode(file):
-        arrays: dict[str, Any] = images.read(path, side)
+        arrays: dict[str, Any] = images.read(path, side, resize, unreadable)
         with open(file, "wb") as decoded:
             np.savez(decoded, **arrays)
 
-    decoded = cache.kept(f"images-{DECODING}-{version('pillow')}-{content}-{side or 'as-they-are'}.npz", decode)
+    name = f"images-{DECODING}-{version('pillow')}-{content}-{side or 'as-they-are'}"
+    name += f"-{resize}" * (resize != LATER["resize"]) + f"-{unreadable}" * (unreadable != "refuse")
+    decoded = cache.kept(f"{name}.npz", decode)
     with np.load(decoded, allow_pickle=False) as arrays:
         hashes, notes = arrays["hashes"], arrays["notes"].tolist()
         left_out = images.left_out(path) if path.is_dir() else arrays["left_out"].tolist()
+        skipped = arrays["unreadable"].tolist() if unreadable != "refuse" else []
+        classes = arrays["classes"].tolist() if "classes" in arrays.files else None  # kept by an earlier version
     said = (*notes, *(f"{path}: {line}" for line in left_out))
-    return replace(_read_npz(decoded, path), hashes=hashes, notes=said)
+    return replace(_read_npz(decoded, path, classes), hashes=hashes, notes=said, unreadable=tuple(skipped))
 
 
-def _read_npz(file: Path, path: Path | None = None) -> Dataset:
-    """A file's arrays; errors are about `path`."""
+def _read_npz(file: Path, path: Path | None = None, classes: list[str] | None = None) -> Dataset:
+    """A file's arrays; errors are about `path`, and call classes by their names if they have some."""
     path = path or file
     arrays, others = _arrays(file, path)
     arrays |= {name: _column(array) for name, array in arrays.items() if name.startswith("y")}
     parts = [part for part in ("train", "val", "test") if f"x_{part}" in arrays]
     x, y = (_joined(path, {f"{name}_{part}": arrays[f"{name}_{part}"] for part in parts}) for name in "xy")
     held = {part: math.prod(arrays[f"y_{part}"].shape[:1]) for part in parts}
-    dataset = _checked(path, x, y, held.get("val", 0), held.get("test", 0))
+    dataset = _checked(path, x, y, held.get("val", 0), held.get("test", 0), classes)
     unused = [f"{path}: not used, since it is no part of x_train y_train x_val y_val x_test y_test: {listed(others)}"]
     return replace(dataset, notes=(*dataset.notes, *unused * bool(others)))
 
@@ -581,7 +603,7 @@ def _chosen(path, names) -> dict[str, str]:
     if "x_train" not in chosen:
         raise StudyError(
             f"{path} holds {sorted(names)}: expected the arrays x_train y_train and, if there are such sets, x_val "
-            f"y_val x_test y_test; or x y"
+            f"y_val x_test y_test; or x y. Write it again with np.savez(path, x=images, y=labels)"
         )
     return chosen
 
@@ -605,7 +627,7 @@ def _joined(path, arrays: dict[str, np.ndarray]) -> np.ndarray:
     return np.concatenate(list(arrays.values())) if others else array
 
 
-def _checked(path, x, y, fixed_val, fixed_test) -> Dataset:
+def _checked(path, x, y, fixed_val, fixed_test, classes) -> Dataset:
     if y.ndim == 2:
         raise StudyError(
             f"{path}: labels have shape {y.shape}: expected one number each, (examples,). If they are one-hot, write "
@@ -634,10 +656,13 @@ def _checked(path, x, y, fixed_val, fixed_test) -> Dataset:
         raise StudyError(
             f"{path}: some classes are in the validation or test set alone: expected all of them in y_train as well"
         )
-    per_class, least = np.bincount(rest.astype(np.int64)).min(), 1 if fixed_val and fixed_test else 3
-    if per_class < least:
+    counts, least = np.bincount(rest.astype(np.int64)), 1 if fixed_val and fixed_test else 3
+    label = counts.argmin()
+    if counts[label] < least:
+        name = classes[label] if classes else label
         raise StudyError(
-            f"{path}: a class has {per_class} examples: expected 3 or more, for training, validation and test"
+            f"{path}: a class has {counts[label]} examples, {name}: expected 3 or more, for training, validation and "
+            f"test. Add to it, or leave the class out"
         )
     pixels, scale, notes = _numbers(path, x[..., None] if x.ndim == 3 else x)
     return Dataset(pixels, y.astype(np.int32), scale, fixed_test, fixed_val, notes=notes)

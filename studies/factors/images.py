@@ -67,6 +67,9 @@ DEPTH = 8
 NAMED = 6
 """So many files that are not used are called by their names."""
 
+UNREADABLE = 20
+"""And so many images that cannot be decoded, since they are to be mended."""
+
 LAYOUT = "expected images as train/CLASS/FILE and, if there are such sets, val/CLASS/FILE and test/CLASS/FILE"
 STREAMS = {".tar": open, ".tar.gz": gzip.open, ".tar.xz": lzma.open}
 ARCHIVES = (*STREAMS, ".zip")
@@ -108,18 +111,25 @@ def left_out(path: Path) -> list[str]:
     return _said(names, _layout(path, names))
 
 
-def read(path: Path, side: int | None) -> dict[str, np.ndarray]:
+class Undecodable(StudyError):
+    """One image that no decoder takes: says why."""
+
+
+def read(path: Path, side: int | None, resize: str = "stretch", unreadable: str = "refuse") -> dict[str, np.ndarray]:
     """A folder's or an archive's images, sorted by name; a class's label is its place among the sorted classes.
 
     They are upright, as their EXIF orientation has it.
 
     Args:
         side: resize every image to a square of so many pixels; None: all have one size.
+        resize: how, see `square`.
+        unreadable: `refuse` images that cannot be decoded, or `skip` them.
 
     Returns:
         `x_train y_train` and, where there are such sets, `x_val y_val` and `x_test y_test`: images
         `(examples, height, width, channels)`, uint8, of one channel if all of them are grey; `hashes` `(examples,)`,
-        uint64, of the files, in this order; `notes`, what is to be said of the images; `left_out`, of other files.
+        uint64, of the files, in this order; `classes`, their names; `unreadable`, the images skipped, and why; `notes`,
+        what is to be said of the images; `left_out`, of other files.
 
     Raises:
         StudyError: an archive that is hostile or damaged, or images that cannot be used.
@@ -127,15 +137,21 @@ def read(path: Path, side: int | None) -> dict[str, np.ndarray]:
     if side and side**2 > IMAGE_PIXELS:
         raise StudyError(f"data.image_size={side}: expected {math.isqrt(IMAGE_PIXELS)} at most")
     found, hashes, names, transparent, first, total = {}, {}, [], [], None, 0
+    skipped: dict[tuple, str] = {}
     for place, name, encoded in _files(path, names):
-        image, is_transparent = _decoded(f"{name!r} in {path}", encoded, side)
+        try:
+            image, is_transparent = _decoded(f"{name!r} in {path}", encoded, side, resize)
+        except Undecodable as reason:
+            skipped[place] = f"{name!r} ({reason})".encode("utf-8", "backslashreplace").decode()
+            continue
         transparent += [name] * is_transparent
         first = first or (name, image.shape[:2])
         if image.shape[:2] != first[1]:
             sizes = ["×".join(map(str, size)) for size in (image.shape[:2], first[1])]
             raise StudyError(
                 f"{name!r} in {path} has {sizes[0]} pixels and {first[0]!r} {sizes[1]}: expected all of one size. "
-                f"Have them made squares with data.image_size=PIXELS, such as 32"
+                f"Have them made squares with data.image_size=PIXELS, such as 32; data.resize=pad, or crop, then keeps "
+                f"what is on them in proportion"
             )
         total += image.nbytes
         if total > TOTAL_BYTES:
@@ -144,15 +160,35 @@ def read(path: Path, side: int | None) -> dict[str, np.ndarray]:
                 f"make them smaller with data.image_size=PIXELS"
             )
         found[place], hashes[place] = image, _hash(encoded)
+    listed_so = [skipped[place] for place in sorted(skipped)]
+    if skipped:
+        _check_skipped(path, skipped, found, unreadable)
     arrays = _stacked(path, found, hashes)
-    notes = [
+    notes = [f"{path}: {_undecoded(listed_so, len(hashes))}, and are left out"] * bool(skipped)
+    notes += [
         f"{path}: the transparency of {len(transparent)} images is left out, such as that of {name!r}"
         for name in transparent[:1]
     ]
     return arrays | {
+        "unreadable": np.array(listed_so, np.str_),
         "notes": np.array(notes, np.str_),
         "left_out": np.array(_said(names, _layout(path, names)), np.str_),
     }
+
+
+def _check_skipped(path, skipped: dict[tuple, str], found, unreadable: str) -> None:
+    """Refuse images that cannot be decoded, unless they are to be skipped and leave something of each class."""
+    said = f"{path}: {_undecoded([skipped[place] for place in sorted(skipped)], len(found))}"
+    remedy = f"expected images as {listed(FORMATS)}. Mend them, or take them out"
+    if unreadable == "refuse":
+        raise StudyError(f"{said}: {remedy}; data.unreadable=skip leaves them out, and notes it")
+    if gone := sorted({place[:2] for place in skipped} - {place[:2] for place in found}):
+        raise StudyError(f"{said}, which leaves nothing of {'/'.join(gone[0])}: {remedy}")
+
+
+def _undecoded(said: list[str], others: int) -> str:
+    more = f" and {len(said) - UNREADABLE} more" * (len(said) > UNREADABLE)
+    return f"{len(said)} of {len(said) + others} images cannot be decoded, {', '.join(said[:UNREADABLE])}{more}"
 
 
 def hashes(x: np.ndarray) -> np.ndarray:
@@ -175,6 +211,7 @@ def _stacked(path, found, hashes) -> dict[str, np.ndarray]:
     channels = 1 if all(image.ndim == 2 for image in found.values()) else 3
     height, width = next(iter(found.values())).shape[:2]
     arrays = {"hashes": np.array([hashes[place] for places in names.values() for place in places], np.uint64)}
+    arrays["classes"] = np.array([label.encode("utf-8", "backslashreplace").decode() for label in classes["train"]])
     for part, places in names.items():
         if not places:
             continue
@@ -188,7 +225,26 @@ def _stacked(path, found, hashes) -> dict[str, np.ndarray]:
     return arrays
 
 
-def _decoded(where, encoded, side) -> tuple[np.ndarray, bool]:
+def square(image: Image.Image, side: int, resize: str) -> Image.Image:
+    """An image as a square of `side` pixels, by bilinear interpolation.
+
+    Args:
+        resize: `stretch` it to one; `crop` the largest square in its middle and scale that; or scale it until its
+            longer side fits and `pad` the other with zeros on both sides, one more after it if they are odd.
+    """
+    if resize == "crop":
+        part = min(image.size)
+        left, upper = ((length - part) // 2 for length in image.size)
+        image = image.crop((left, upper, left + part, upper + part))
+    if resize != "pad":
+        return image.resize((side, side), Image.Resampling.BILINEAR)
+    width, height = (max(1, round(length * side / max(image.size))) for length in image.size)
+    padded = Image.new(image.mode, (side, side))
+    padded.paste(image.resize((width, height), Image.Resampling.BILINEAR), ((side - width) // 2, (side - height) // 2))
+    return padded
+
+
+def _decoded(where, encoded, side, resize) -> tuple[np.ndarray, bool]:
     """An image `(height, width)` if it is grey, else `(height, width, 3)`; and whether some of it is transparent."""
     try:
         with warnings.catch_warnings(action="ignore"), Image.open(io.BytesIO(encoded), formats=FORMATS) as header:
@@ -206,15 +262,13 @@ def _decoded(where, encoded, side) -> tuple[np.ndarray, bool]:
             transparent = header.has_transparency_data and bool(np.asarray(header.convert("RGBA"))[..., 3].min() < 255)
             orientation = ORIENTATIONS.get(_orientation(header))
         image = image if orientation is None else image.transpose(orientation)
-        return np.asarray(image.resize((side, side), Image.Resampling.BILINEAR) if side else image), transparent
+        return np.asarray(square(image, side, resize) if side else image), transparent
     except StudyError:
         raise
     except Exception as error:  # a decoder may raise anything
         reason = " ".join(str(error).split()) or type(error).__name__
-        reason = "it is none" if isinstance(error, UnidentifiedImageError) else reason
-        raise StudyError(
-            f"{where} cannot be decoded ({reason}): expected an image as {listed(FORMATS)}. Mend it, or take it out"
-        ) from error
+        reason = "no image" if isinstance(error, UnidentifiedImageError) else reason
+        raise Undecodable(reason) from error
 
 
 def _is_deep(header) -> bool:
@@ -271,7 +325,8 @@ def _pass(path, layout, names, read=False) -> Iterator[tuple[tuple[str, str, str
             elif place and place in seen:
                 fault = "is there twice"
             if fault:
-                raise StudyError(f"{path}: {member!r} {fault}: {LAYOUT}, and no links. Take it out")
+                remedy = "Move it into its class's folder, or take it out" if "deeper" in fault else "Take it out"
+                raise StudyError(f"{path}: {member!r} {fault}: {LAYOUT}, and no links. {remedy}")
             if place:
                 seen.add(place)
                 yield place, "/".join(parts), read_member() if read else b""

@@ -225,7 +225,7 @@ class Group:
         more: rules of settings that its targets take, or that it has besides, and none of the options has.
         built_with: the other parts that are needed to build it for a check; None: it is not built by itself.
         graph: what of it shapes the graph; None: nothing. All else enters it as tensors, or not at all.
-        places: settings that say where a file is; its content counts instead.
+        places: settings that say where a file is, or how strictly it is read; its content counts instead.
         later: settings that came when there were results already, and the value of each that is as it was before.
     """
 
@@ -244,7 +244,7 @@ GROUPS: dict[str, Group] = {
     "data": Group(
         targets={"studies.data": ("digits", "npz", "image_folder", "published")},
         graph=_all_but("label_noise", "standardize"),
-        places=("path", "root"),
+        places=data.PLACES,
         later=data.LATER,
         required=(
             *("validation_fraction", "test_fraction", "train_size", "test_size", "label_noise", "imbalance"),
@@ -257,6 +257,8 @@ GROUPS: dict[str, Group] = {
             "test_fraction": optional(number(above=0, below=1)),
             "validation_fraction": number(above=0, below=1),
             "image_size": optional(whole(1)),
+            "resize": one_of("stretch", "pad", "crop"),
+            "unreadable": one_of("refuse", "skip"),
             "train_size": optional(whole(1)),
             "test_size": optional(whole(1)),
             "label_noise": number(0, 1),
