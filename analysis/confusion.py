@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 from analysis import command, compare, load
+from analysis.chosen import about, selected
 from analysis.show import tables
 from studies.record import StudyError
 
@@ -15,17 +16,16 @@ def main(arguments: list[str] | None = None) -> int:
     """Print each arm's confusion matrix; gives the exit code, 2 for what the user can put right."""
     parser = command.parser("confusion", "Which classes a study's networks take for which, arm by arm.")
     parser.add_argument("study", help="its name, such as init_comparison")
+    command.add_execution(parser)
     parser.add_argument("--set", default="val", choices=SETS, help="which images (default: val)")
     parser.add_argument("--by", help="factors, separated by commas; arms that differ in others are one (default: all)")
-    parser.add_argument("--where", help="only such trials: \"model.depth >= 8 and optimizer == 'SGD'\"")
+    parser.add_argument("--where", help="only such trials: \"depth >= 8 and optimizer == 'SGD'\"")
     parser.add_argument("--since", help="only trials that ended since: 2026-11-01, 2026-11-01T18:30, 12h, 7d, 2w")
     parser.add_argument("--format", default="terminal", choices=tables.FORMATS)
     options = parser.parse_args(arguments)
-    by = options.by.split(",") if options.by else None
-    which = {"where": options.where, "since": options.since}
-    return command.ended(
-        lambda: print(confusion(options.study, options.root, options.set, by, options.format, **which))
-    )
+    by, execution = options.by.split(",") if options.by else None, options.execution or load.LATEST
+    how = (options.set, by, options.format, options.where, options.since, execution)
+    return command.told(options, lambda: print(confusion(options.study, options.root, *how)))
 
 
 def confusion(
@@ -36,22 +36,26 @@ def confusion(
     format: str = "terminal",
     where: str | None = None,
     since: str | None = None,
+    execution: str | int = load.LATEST,
 ) -> str:
-    """The confusion matrix of each arm of a study's latest execution, with each class's recall, precision and F1.
+    """The confusion matrix of each arm of one of a study's executions, with each class's recall, precision and F1.
 
     CSV has a row an arm, class and predicted class; JSON has the scores besides.
 
     Args:
         which: `val`, or `test`.
-        where, since: see `compare.selected`.
+        where, since: see `chosen.selected`.
+        execution: which, as `load.execution` has it.
 
     Raises:
-        StudyError: there is no such study, factor or trial, or none that has kept what its classes are taken for.
+        StudyError: there is no such study, execution, factor or trial, or none that has kept what its classes are taken
+            for.
     """
     from analysis.estimate import classes
     from analysis.show import confusions
 
-    design, trials = compare.selected(study, root, where=where, since=since)
+    found = load.execution(study, root, execution=execution)
+    design, trials = selected(study, root, where, since, found)
     by = list(dict.fromkeys(compare.factor_named(name, design.factors) for name in by or design.factors))
     counts = load.confusions(study, root, list(trials["key"]))
     counts = counts[counts["set"] == which]
@@ -62,16 +66,17 @@ def confusion(
             f"store, tracking.root=FOLDER, is trained from the start"
         )
     scores, shares = (estimate(counts, trials, by) for estimate in (classes.scores, classes.shares))
+    source = about(found, root)
     if format == "csv":
         return tables.frame_table(shares, format)
     if format == "json":
         rows = {"classes": tables.rows_of(scores), "pairs": tables.rows_of(shares)}
-        return json.dumps({"study": study, "set": which, "by": by, **rows}, indent=2, ensure_ascii=False)
-    lacking = sorted(set(trials["key"]) - set(counts["key"]))
-    notes = [f"{len(lacking)} of {len(trials)} trials have none: they did not finish, or are of an earlier version."]
-    return tables.noted(
-        confusions.matrices(scores, shares, by, which, format), [confusions.MEANT, *notes * bool(lacking)], format
-    )
+        return json.dumps({"study": study, "set": which, "by": by, "of": source.record, **rows}, indent=2)
+    lacking = len(set(trials["key"]) - set(counts["key"]))
+    lacks = [f"{lacking} of {len(trials)} trials have none: they did not finish, or are of an earlier version."]
+    notes = [confusions.MEANT, *lacks * bool(lacking)]
+    text = tables.noted(confusions.matrices(scores, shares, by, which, format), notes, format)
+    return tables.noted(text, source.lines, format)
 
 
 if __name__ == "__main__":
