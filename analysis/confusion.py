@@ -52,7 +52,7 @@ def confusion(
     from analysis.show import confusions
 
     design, trials = compare.selected(study, root, where=where, since=since)
-    by = list(dict.fromkeys(compare.factor_named(name, design.factors) for name in by or design.factors))
+    by = list(dict.fromkeys(compare.factor_named(name, design.factors) for name in by or design.compared))
     counts = load.confusions(study, root, list(trials["key"]))
     counts = counts[counts["set"] == which]
     if counts.empty:
