@@ -116,7 +116,7 @@ def answer(
         source: which execution they are of, which is said last; None for one that is at hand.
         width: of the terminal that it is for, which tables are to fit; None for as wide as they are.
     """
-    from analysis.estimate import arms, columns, comparison, history, tuning
+    from analysis.estimate import arms, columns, comparison, history
     from analysis.show import answers
 
     by, metric = study.compared if by is None else by, metric or study.metric
@@ -128,12 +128,8 @@ def answer(
     lines += answers.left_out(*arms.left_out(trials, by, over), over)
     lines += answers.folds(over) + answers.one_runs(arms.one_runs(trials, by), by) + answers.unseen(compared, metric)
     lines = answers.chosen(answers.so_far(lines, len(trials), planned), chosen, study.metric)
-    ranges = None
-    if "loss_by_rate" in study.figures:
-        curve = tuning.rate_curve(trials, load.epochs(study.name, root, list(trials["key"])), by)
-        ranges = tuning.rate_range(curve, by)
-        lines = answers.rates(ranges, by) + lines
-    lines = [*verdict, *lines]
+    ranges = _ranges(study, trials, root, by)
+    lines = [*verdict, *([] if ranges is None else answers.rates(ranges, by)), *lines]
     notes = history.renamed(trials, metric) + history.mixed(trials)
     common = trained(study, trials, root)
     if format == "json":
@@ -151,6 +147,15 @@ def answer(
     if ranges is not None and format != "csv":
         text += f"\n\n{tables.rate_table(ranges, by, format, width)}"
     return tables.noted(text, source.lines, format) if source else text
+
+
+def _ranges(study, trials, root, by) -> pd.DataFrame | None:
+    """What a range test says of the rates; None of another study."""
+    from analysis.estimate import tuning
+
+    if "loss_by_rate" not in study.figures:
+        return None
+    return tuning.rate_range(tuning.rate_curve(trials, load.epochs(study.name, root, list(trials["key"])), by), by)
 
 
 def trained(study: Study, trials: pd.DataFrame, root: str | Path) -> list[str]:
@@ -175,7 +180,7 @@ def _choices(study, trials, root, by, metric, where, since, planned=0, source=No
     keys = tuple(trials["key"])
     if source and study.factors:
         keys, last = source.execution.keys, (source.execution.parts or (source.execution,))[-1]
-        executions = [each for each in executions if each.number <= last.number]
+        executions = [each for each in executions if each.number <= last.number and each.study.factors]
     elif executions and (planned or where is not None or since is not None):
         keys = executions[-1].keys
     return history.choices(study, executions, keys, root, by, metric, where, since, tuple(trials["key"]))

@@ -15,16 +15,17 @@ def main(arguments: list[str] | None = None) -> int:
     """Print each arm's confusion matrix; gives the exit code, 2 for what the user can put right."""
     parser = command.parser("confusion", "Which classes a study's networks take for which, arm by arm.")
     parser.add_argument("study", help="its name, such as init_comparison")
+    command.add_execution(parser)
     parser.add_argument("--set", default="val", choices=SETS, help="which images (default: val)")
     parser.add_argument("--by", help="factors, separated by commas; arms that differ in others are one (default: all)")
-    parser.add_argument("--where", help="only such trials: \"model.depth >= 8 and optimizer == 'SGD'\"")
+    parser.add_argument("--where", help="only such trials: \"depth >= 8 and optimizer == 'SGD'\"")
     parser.add_argument("--since", help="only trials that ended since: 2026-11-01, 2026-11-01T18:30, 12h, 7d, 2w")
     parser.add_argument("--format", default="terminal", choices=tables.FORMATS)
     options = parser.parse_args(arguments)
     by = options.by.split(",") if options.by else None
-    which = {"where": options.where, "since": options.since}
-    return command.ended(
-        lambda: print(confusion(options.study, options.root, options.set, by, options.format, **which))
+    which = {"where": options.where, "since": options.since, "execution": options.execution or load.LATEST}
+    return command.told(
+        options, lambda: print(confusion(options.study, options.root, options.set, by, options.format, **which))
     )
 
 
@@ -36,14 +37,16 @@ def confusion(
     format: str = "terminal",
     where: str | None = None,
     since: str | None = None,
+    execution: str | int = load.LATEST,
 ) -> str:
-    """The confusion matrix of each arm of a study's latest execution, with each class's recall, precision and F1.
+    """The confusion matrix of each arm of one of a study's executions, with each class's recall, precision and F1.
 
     CSV has a row an arm, class and predicted class; JSON has the scores besides.
 
     Args:
         which: `val`, or `test`.
-        where, since: see `compare.selected`.
+        where, since: see `chosen.selected`.
+        execution: which, as `load.execution` has it.
 
     Raises:
         StudyError: there is no such study, factor or trial, or none that has kept what its classes are taken for.
@@ -51,7 +54,8 @@ def confusion(
     from analysis.estimate import classes
     from analysis.show import confusions
 
-    design, trials = compare.selected(study, root, where=where, since=since)
+    of = load.execution(study, root, execution=execution)
+    design, trials = compare.selected(study, root, where, since, of)
     by = list(dict.fromkeys(compare.factor_named(name, design.factors) for name in by or design.compared))
     counts = load.confusions(study, root, list(trials["key"]))
     counts = counts[counts["set"] == which]
@@ -66,12 +70,13 @@ def confusion(
         return tables.frame_table(shares, format)
     if format == "json":
         rows = {"classes": tables.rows_of(scores), "pairs": tables.rows_of(shares)}
-        return json.dumps({"study": study, "set": which, "by": by, **rows}, indent=2, ensure_ascii=False)
+        whole = {"study": study, "set": which, "by": by, "of": compare.about(of, root).record, **rows}
+        return json.dumps(whole, indent=2, ensure_ascii=False)
     lacking = sorted(set(trials["key"]) - set(counts["key"]))
     notes = [f"{len(lacking)} of {len(trials)} trials have none: they did not finish, or are of an earlier version."]
-    return tables.noted(
-        confusions.matrices(scores, shares, by, which, format), [confusions.MEANT, *notes * bool(lacking)], format
-    )
+    text = confusions.matrices(scores, shares, by, which, format)
+    text = tables.noted(text, [confusions.MEANT, *notes * bool(lacking)], format)
+    return tables.noted(text, compare.about(of, root).lines, format)
 
 
 if __name__ == "__main__":

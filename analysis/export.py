@@ -162,7 +162,8 @@ def main(arguments: list[str] | None = None) -> int:
             raise StudyError("--to is missing: expected --to FOLDER, where the files are to be written")
         written = write(options.study, options.to, options.root, options.execution or load.LATEST)
         if options.format in tables.PLAIN:
-            print(tables.PLAIN[options.format](pd.DataFrame({"file": map(str, written), "rows": [*written.values()]})))
+            rows = pd.Series([*written.values()], dtype=object)
+            print(tables.PLAIN[options.format](pd.DataFrame({"file": [*map(str, written)], "rows": rows})))
             return
         for path, rows in written.items():
             print(f"{path}  {rows:,} rows" if rows is not None else path)

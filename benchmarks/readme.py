@@ -3,22 +3,27 @@
 The first is made by `make readme`, or `python -m benchmarks.readme --root mlruns`: without `--root` the study is
 trained anew, in a store of its own, so that the table is a first look's, on this machine. The second is made by
 `python -m benchmarks.readme --board --root mlruns` of the verdicts that `make claims` left there; nothing is trained.
+`--picture` is the main job's report as a browser shows it, Chromium, which it needs.
 """
 
 import argparse
+import shutil
 import subprocess
 import sys
 import tempfile
 import textwrap
 from pathlib import Path
 
-from analysis import claims, command, compare, load
+from analysis import claims, command, compare, load, report
 from analysis.show import board, sentences
 from studies.record import StudyError, listed
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
 MAIN_JOB = ROOT / "docs" / "main_job.md"
+PICTURE = ROOT / "docs" / "report.png"
+SEEN = {"width": 1000, "height": 1250}
+"""How much of the report the picture shows, in pixels."""
 STUDY = "init_comparison"
 BEGIN, END = "<!-- made by make readme, not by hand -->\n", "<!-- end -->\n"
 BOARD = "<!-- made by python -m benchmarks.readme --board --root mlruns, not by hand -->\n"
@@ -29,16 +34,18 @@ def main(arguments: list[str] | None = None) -> int:
     """Write a table into its document; gives the exit code, 2 for what the user can put right."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.readme", description="Make the documents' tables.")
     parser.add_argument("--board", action="store_true", help="the board of claims, of the store's verdicts")
+    parser.add_argument("--picture", action="store_true", help="the picture of the report, of the store's main job")
     parser.add_argument("--root", help=f"a store with {STUDY} (default: one that is made for it, in a minute)")
     options = parser.parse_args(arguments)
 
     def run():
-        if options.board:
+        if options.picture:
+            picture(options.root or "mlruns")
+        elif options.board:
             fill(README, board_part(options.root or "mlruns"), BOARD, BOARD_END)
-            return
-        with tempfile.TemporaryDirectory(prefix="studies-readme-") as folder:
-            root = options.root or _trained(Path(folder) / "store")
-            fill(MAIN_JOB, part(root), BEGIN, END)
+        else:
+            with tempfile.TemporaryDirectory(prefix="studies-readme-") as folder:
+                fill(MAIN_JOB, part(options.root or _trained(Path(folder) / "store")), BEGIN, END)
 
     return command.ended(run)
 
@@ -61,6 +68,29 @@ def part(root: str | Path) -> str:
     table = compare.table(STUDY, root).partition("\n\n")[0]
     said = f"Made on {made[0]}. Another processor rounds otherwise, which shows in the digits after some epochs."
     return f"\n{textwrap.indent(table, '    ')}\n\n{textwrap.fill(said, 120)}\n\n"
+
+
+def picture(root: str | Path) -> None:
+    """Draw the head of the main job's report as a browser shows it, and print the picture's path.
+
+    Raises:
+        StudyError: the store has no such study, or there is no browser.
+    """
+    from playwright.sync_api import sync_playwright
+
+    execution = load.execution(STUDY, root)
+    page = report.report(execution, load.trials(STUDY, root, execution.arms), root)
+    found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if found is None:
+        raise StudyError("--picture: there is no chromium, chromium-browser or google-chrome on the PATH: install one")
+    with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=found, args=["--no-sandbox"])
+        shown = browser.new_page(viewport=SEEN)
+        shown.goto(page.copy(Path(folder) / report.FILE).as_uri())
+        shown.wait_for_timeout(2000)  # its curves are drawn
+        shown.screenshot(path=PICTURE)
+        browser.close()
+    print(PICTURE)
 
 
 def board_part(root: str | Path) -> str:

@@ -79,12 +79,56 @@ def test_an_arm_looks_the_same_in_every_figure_even_where_another_is_missing():
     assert len(looks) == 20
     epochs = pd.DataFrame({"key": some["key"], "epoch": 0, "val_accuracy": some["val_accuracy"]})
     for part in (some, some[some["initializer"] != "arm3"]):
-        axes = plots.curves(arms, dynamics.curves(part, epochs, ["initializer"], "val_accuracy"), "val_accuracy").axes[
-            0
-        ]
-        [line] = labelled(axes, "arm7")
+        frame = dynamics.curves(part, epochs, ["initializer"], "val_accuracy")
+        axes = plots.curves(arms, frame, "val_accuracy").axes
+        [line] = labelled(axes[7], "arm7")
         assert to_hex(line.get_color()) == arms.styles["arm7",].colour.lower()
-        assert bool(labelled(axes, "arm3")) == (part is some)
+        assert bool(labelled(axes[3], "arm3")) == (part is some)
+
+
+def test_eight_arms_are_told_apart_by_more_than_colour_and_twelve_have_panels_of_their_own():
+    for count in (8, 12):
+        some = trials(arms=[f"arm{n}" for n in range(count)], depths=(2,))
+        arms = plots.Arms(compared(some), ["initializer"])
+        epochs = pd.DataFrame(
+            [(key, epoch, 0.1 * epoch) for key in some["key"] for epoch in range(3)],
+            columns=["key", "epoch", "val_accuracy"],
+        )
+        figure = plots.curves(arms, dynamics.curves(some, epochs, ["initializer"], "val_accuracy"), "val_accuracy")
+        if count == 8:
+            [axes] = figure.axes
+            assert len({line.get_marker() for line in axes.lines}) == 8
+            assert len({(look.marker, look.dashes) for look in arms.styles.values()}) == 8
+        else:
+            assert [axes.get_title(loc="left") for axes in figure.axes] == [f"arm{n}" for n in range(12)]
+            for n, axes in enumerate(figure.axes):
+                assert [line.get_label() for line in axes.lines] == [f"arm{n}"]
+                assert sum(len(lines.get_segments()) for lines in axes.collections[:1]) == 11
+
+
+def test_failures_are_marked_and_chance_is_drawn():
+    some = trials(seeds=4)
+    some.loc[some["seed"] == 1, "status"] = "diverged"
+    some.loc[some["seed"] == 1, "epochs"] = 1
+    guess = comparison.guess(some, "val_accuracy")
+    assert guess == pytest.approx(0.1)
+    units = comparison.by_seed(some, BY, "val_accuracy")
+    figure = plots.comparison(arms_of(some), compared(some), units, "val_accuracy", guess)
+    for axes in figure.axes:
+        assert [len(line.get_xdata()) for line in labelled(axes, "failed")] == [1, 1]
+        assert labelled(axes, "chance")[0].get_xdata()[0] == pytest.approx(0.1)
+    assert "× one that failed; dotted: chance" in figure.get_supxlabel()
+    epochs = pd.DataFrame(
+        [(key, epoch, 0.3) for key in some["key"] for epoch in range(3)], columns=["key", "epoch", "val_accuracy"]
+    )
+    frame, ends = dynamics.curves(some, epochs, BY, "val_accuracy"), dynamics.ends(some, BY)
+    assert ends["trials"].tolist() == [1] * 4 and ends["epoch"].tolist() == [1] * 4
+    figure = plots.curves(arms_of(some), frame, "val_accuracy", guess, ends)
+    for axes in figure.axes:
+        assert [line.get_xdata().tolist() for line in labelled(axes, "failed")] == [[1], [1]]
+    far = plots.comparison(arms_of(trials()), compared(trials()), comparison.by_seed(trials(), BY, "val_accuracy"),
+                           "val_accuracy", -5.0)  # fmt: skip
+    assert not labelled(far.axes[0], "chance") and "chance is -5" in far.get_supxlabel()
 
 
 def test_curves_have_a_line_and_a_band_an_arm_and_say_what_the_band_is():

@@ -1,9 +1,13 @@
-"""Reports of studies that are ordinary, tiny, large, failed or badly named; in a browser in test_browser.py."""
+"""Reports of studies that are ordinary, tiny, large, failed or badly named; in a browser in test_explore.py."""
 
+import base64
+import gzip
+import hashlib
 import json
 import math
 import re
 import shutil
+import tomllib
 import xml.etree.ElementTree as ET
 from html.parser import HTMLParser
 
@@ -100,6 +104,12 @@ def records(trial, number, status="finished"):
     return epochs, layers, Result(trial.key, status, last, classes=10, seconds_total=1.0, error=error, **numbers)
 
 
+def island(html, name):
+    """What a page's script is given."""
+    [text] = re.findall(rf'<script[^>]* id="{name}">([^<]*)</script>', html)
+    return json.loads(gzip.decompress(base64.b64decode(text)))
+
+
 @pytest.fixture
 def made(fresh, tmp_path, monkeypatch):
     """A function that writes a study of made-up trials and gives its report as a page, from few resamples."""
@@ -141,13 +151,13 @@ def headings(html):
 def test_a_report_has_its_sections_in_order_and_needs_no_network(made):
     html, page = made(grid(initializer=("zeros", "he"), model__depth=(2, 8)), baseline={"initializer": "zeros"})
     assert headings(html) == [
-        "Comparison", "Factors together", "Training", "Weights", "Failures", "How to reproduce it",
+        "Comparison", "Factors together", "Training", "Weights", "Failures", "Trials", "How to reproduce it",
     ]  # fmt: skip
     assert html.index('class="answer"') < html.index("<h2")
     assert "Against zeros" in page.text and "At depth=2" in page.text
     assert all(link.startswith(("#", "data:image/png;base64,")) for link in page.links)
-    assert not re.search(r"url\((?!#)|@import|<script", html)
-    assert page.elements.count("figure") == page.elements.count("figcaption") == 6
+    assert not re.search(r"url\((?!#)|@import|<script[^>]* src", html)
+    assert page.elements.count("figure") == page.elements.count("figcaption") == 7
     assert "viewport" in html and "prefers-color-scheme: dark" in html and "@media print" in html
 
 
@@ -168,7 +178,7 @@ def test_the_numbers_of_a_report_are_those_of_the_comparison(made, tmp_path):
 @pytest.mark.parametrize("seeds", [1, 3])
 def test_one_arm(made, seeds):
     html, page = made([{}], seeds=seeds)
-    assert headings(html) == ["Comparison", "Training", "Weights", "Failures", "How to reproduce it"]
+    assert headings(html) == ["Comparison", "Training", "Weights", "Failures", "Trials", "How to reproduce it"]
     assert ("which has no interval" in page.text) == (seeds == 1)
 
 
@@ -238,13 +248,77 @@ def test_more_arms_than_a_page_can_hold_are_shown_factor_by_factor(made):
     assert len(re.findall("averaged over the other factors", html)) >= 6  # a map for each pair
 
 
+def test_a_page_runs_its_own_script_alone_and_the_library_is_the_published_one(made):
+    html, _ = made([{}], seeds=1)
+    [policy] = re.findall(r'http-equiv="Content-Security-Policy" content="([^"]*)"', html)
+    [script] = re.findall(r"<script>(.*?)</script>", html, re.DOTALL)
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    assert f"script-src 'sha256-{digest}'" in policy and "default-src 'none'" in policy
+    folder = report.SHOW / "uplot"
+    declared = tomllib.loads((folder / "package.toml").read_text())
+    assert (declared["name"], declared["licence"]) == ("uplot", "MIT") and f"(v{declared['version']})" in script[:200]
+    assert declared["sha256"].keys() == {path.name for path in folder.iterdir()} - {"package.toml"}
+    for name, expected in declared["sha256"].items():
+        assert hashlib.sha256((folder / name).read_bytes()).hexdigest() == expected
+    assert (folder / "uPlot.iife.min.js").read_text() in html
+
+
+def test_what_a_script_draws_are_the_numbers_of_the_figures(made, tmp_path):
+    status = {"zeros": "diverged", "he": "finished"}
+    html, _ = made(grid(initializer=("zeros", "he"), model__depth=(2, 8)), seeds=2, baseline={"initializer": "he"},
+                   status=lambda arm, seed: status[arm["initializer"]])  # fmt: skip
+    data, trials = island(html, "data"), load.trials("made up", tmp_path)
+    assert set(data["charts"]) == {"comparison", "val_accuracy", "running_loss", "kernels"}
+    chart = data["charts"]["comparison"]
+    assert [arm["name"] for arm in chart["arms"]] == ["zeros", "he"]
+    assert [panel["title"] for panel in chart["panels"]] == ["depth=2", "depth=8"]
+    he = trials[(trials["initializer"] == "he") & (trials["model.depth"] == 8)]
+    row = chart["panels"][1]["rows"][1]
+    assert row["mean"] == pytest.approx(he["val_accuracy"].mean(), rel=1e-3)
+    assert [(seed, key) for seed, _, _, key in row["seeds"]] == list(zip(he["seed"], he["key"], strict=True))
+    assert [failed for _, _, failed, _ in chart["panels"][0]["rows"][0]["seeds"]] == [1, 1]
+    line = data["charts"]["val_accuracy"]["lines"][1][0]
+    assert (line["arm"], line["ends"], line["y"][-1]) == (0, [1], 0.1)
+    told = {row["key"]: row for row in data["trials"]["rows"]}
+    assert set(told) == set(trials["key"]) and told[he["key"].iloc[0]]["value"] == row["seeds"][0][1]
+    assert "not finite in epoch 1" in told[trials["key"].iloc[0]]["reason"]
+    epochs, *_ = data["trials"]["curves"]["of"][he["key"].iloc[0]]
+    assert epochs == list(range(EPOCHS + 1))
+    layers = island(html, "layers")
+    assert [layers["kernels"][kernel] for kernel, *_ in layers["of"][he["key"].iloc[0]][1]] == ["dense_1", "logits"]
+
+
+def test_why_trials_diverged_is_said(made):
+    _, page = made(grid(initializer=("zeros", "he")), status=lambda arm, seed: "diverged")
+    assert page.text.count("not finite in epoch 1; the validation loss was") == 2
+
+
+def test_tables_have_captions_and_scopes_and_figures_say_what_they_show(made):
+    html, page = made(grid(initializer=("zeros", "he"), model__depth=(2, 8)), baseline={"initializer": "zeros"})
+    assert page.elements.count("table") == page.elements.count("caption") > 1
+    heads = re.findall(r"<th(?=[ >])( scope=\"\w+\")?", html)
+    assert len(heads) > 20 and all(heads)
+    assert re.search(r'<th scope="row">he\s*</th><th scope="row">\s*8\s*</th>', html)
+    alts = re.findall(r'<svg [^>]*aria-label="([^"]*)"', html)
+    assert len(alts) == 6 and len(set(alts)) == 6
+    assert re.match(r"val accuracy. depth=2: \w+ is best, 0\.\d+; \w+ worst, 0\.\d+. depth=8: ", alts[0])
+
+
+def test_weights_are_compared_at_one_depth(made):
+    html, page = made(grid(model__depth=(2, 8), initializer=("zeros", "he", "lecun")), seeds=2)
+    chart = island(html, "data")["charts"]["kernels"]
+    assert [arm["name"] for arm in chart["arms"]] == ["zeros", "he", "lecun"]
+    assert [panel["title"] for panel in chart["panels"]] == ["depth=2", "depth=8"]
+    assert re.search(r"At depth=[28], where arms differ most\.", page.text)
+
+
 NASTY = ("<script>alert(1)</script>", "$x_1$", "a & b", '"quoted"', "{{ 7 * 7 }}", "naïve — 数")
 
 
 def test_names_are_shown_as_they_are_written(made):
     question = "Is <img src=x onerror=alert(1)> & {{ 7 * 7 }} $x_1$?"
     _, page = made(grid(initializer=NASTY, model__depth=(2, "</svg>")), question=question)
-    assert "script" not in page.elements and "img" not in page.elements
+    assert page.elements.count("script") == 3 and "img" not in page.elements
     for name in (*NASTY, question, "</svg>"):
         assert name in page.text
 

@@ -58,6 +58,10 @@ SUCCESS = (
 """Those after them: which trials finished, what that makes of the differences, and what a guess would score."""
 
 
+SAME_CHANCE = 0.02
+"""How far apart the scores of a guess may be, at splits by unlike seeds, and still be one."""
+
+
 def scored(trials: pd.DataFrame, metric: str) -> pd.Series:
     """Each trial's value, with failures counted: what did not finish has a failure's score, a crash none.
 
@@ -124,6 +128,12 @@ def chance(trials: pd.DataFrame, metric: str) -> pd.Series:
     if metric.endswith("macro_f1"):
         return 2 * share / (1 + share) / classes
     return 1 / classes if metric.endswith("balanced_accuracy") else share
+
+
+def guess(trials: pd.DataFrame, metric: str) -> float:
+    """What a guess scores, see `chance`; NaN where that is nothing, or not the same for all trials."""
+    scores = chance(trials, metric)
+    return scores.mean() if scores.max() - scores.min() < SAME_CHANCE else np.nan
 
 
 def succeeded(trials: pd.DataFrame, metric: str) -> pd.Series:

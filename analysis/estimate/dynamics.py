@@ -13,6 +13,9 @@ from studies.contract import DENSITY_CELLS
 
 DENSITY_EPOCHS = 8
 
+LOSSES = ("running_loss", "val_loss")
+"""Those that a trial diverges by, in the order in which they are seen."""
+
 
 def curves(trials: pd.DataFrame, epochs: pd.DataFrame, by: list[str], metric: str) -> pd.DataFrame:
     """A metric's course as an arm scores it: no trial drops out of the mean when it ends.
@@ -57,6 +60,12 @@ def medians(trials: pd.DataFrame, layers: pd.DataFrame, by: list[str], statistic
         the columns `by`, kernel, epoch, and a column for each of `statistics`; kernels in the network's order.
     """
     return _over_trials(trials, layers, by, statistics, "median")
+
+
+def kernels(layers: pd.DataFrame, statistics: list[str]) -> pd.DataFrame:
+    """Statistics of each trial's kernels: the columns key, kernel, epoch, and those of `statistics`."""
+    rows = layers[layers["tensor"].str.endswith("kernel")]
+    return _named(rows).reindex(columns=["key", "kernel", "epoch", *statistics])
 
 
 def densities(trials: pd.DataFrame, counts: pd.DataFrame, by: list[str]) -> pd.DataFrame:
@@ -106,13 +115,19 @@ def _over_trials(trials, layers, by, statistics, how) -> pd.DataFrame:
 
 def _kernels(trials, layers, by) -> tuple[pd.DataFrame, list]:
     """The rows of kernels with their arm's number, their kernel's name and its place in the network; and the arms."""
-    rows = layers[layers["tensor"].str.endswith("kernel")].astype({"key": str, "layer": str, "tensor": str})
-    kernel = (rows["layer"] + " " + rows["tensor"].str.removesuffix("kernel").str.rstrip("_")).str.strip()
+    rows = _named(layers[layers["tensor"].str.endswith("kernel")])
     number, arms = arms_of(trials, by)
     arm = rows["key"].map(dict(zip(trials["key"], number, strict=True)))
-    rows = rows.assign(arm=arm, kernel=kernel).dropna(subset="arm").astype({"arm": int})
+    rows = rows.assign(arm=arm).dropna(subset="arm").astype({"arm": int})
     rows["place"] = rows.groupby("key")["kernel"].transform(lambda names: pd.factorize(names)[0])
     return rows, arms
+
+
+def _named(rows: pd.DataFrame) -> pd.DataFrame:
+    """Rows of kernels with their names: the layer's, and the tensor's if that says more than that it is a kernel."""
+    rows = rows.astype({"key": str, "layer": str, "tensor": str})
+    kernel = (rows["layer"] + " " + rows["tensor"].str.removesuffix("kernel").str.rstrip("_")).str.strip()
+    return rows.assign(kernel=kernel)
 
 
 WARNING = re.compile(r"(.+?)(?: from layer \d+ (?:down|up)| in every layer| in layers? .+?)? from epoch (\d+)(?:; |$)")
@@ -126,13 +141,71 @@ def warnings(trials: pd.DataFrame, metric: str) -> pd.DataFrame:
         the columns warning; trials: that have it; epoch: the median of those at which it was first seen; failed: how
         many of them did not finish; value, others: the mean of the metric with the warning, and without.
     """
-    values = scored(trials, metric)
-    seen = [(row, name, int(epoch)) for row, text in trials["warning"].items() for name, epoch in WARNING.findall(text)]
-    given = pd.DataFrame(seen, columns=["row", "warning", "epoch"])
+    return warnings_within(trials, [], metric).drop(columns="of")
+
+
+def warnings_within(trials: pd.DataFrame, by: list[str], metric: str) -> pd.DataFrame:
+    """What became of the trials with an early warning beside those of the same arm without: an arm and warning a row.
+
+    Over all arms a warning tells mostly which arm a trial is of; within one it tells of the trial.
+
+    Returns:
+        the columns `by`, warning; trials: of the arm that have it; of: how many it has; epoch: the median of those at
+        which it was first seen; failed: how many of those with it did not finish; value, others: the mean of the
+        metric with it, and without.
+    """
+    values, finished = scored(trials, metric).to_numpy(float), (trials["status"] == "finished").to_numpy()
+    number, arms = arms_of(trials, by)
+    found: dict[tuple, list] = {}
+    for place, text in enumerate(trials["warning"]):
+        for name, epoch in WARNING.findall(text):
+            found.setdefault((number[place], name), []).append((place, int(epoch)))
     rows = []
-    for name, part in given.groupby("warning"):
-        has = trials.index.isin(part["row"])
-        failed = int((trials["status"][has] != "finished").sum())
-        rows.append((name, int(has.sum()), part["epoch"].median(), failed, values[has].mean(), values[~has].mean()))
-    frame = pd.DataFrame(rows, columns=["warning", "trials", "epoch", "failed", "value", "others"])
-    return frame.sort_values(["trials", "warning"], ascending=[False, True], ignore_index=True)
+    for (arm, name), seen in found.items():
+        mine = np.flatnonzero(number == arm)
+        has = np.isin(mine, [place for place, _ in seen])
+        count, failed = int(has.sum()), int((~finished[mine[has]]).sum())
+        epoch = float(np.median([epoch for _, epoch in seen]))
+        means = (_mean(values[mine[has]]), _mean(values[mine[~has]]))
+        rows.append((arm, name, count, len(mine), epoch, failed, *means))
+    columns = ["arm", "warning", "trials", "of", "epoch", "failed", "value", "others"]
+    frame = pd.DataFrame(rows, columns=columns).sort_values(
+        ["arm", "trials", "warning"], ascending=[True, False, True], ignore_index=True
+    )
+    return labelled(frame, arms, by)
+
+
+def _mean(values: np.ndarray) -> float:
+    """The mean of the values that are not NaN; NaN of none."""
+    there = values[~np.isnan(values)]
+    return float(there.mean()) if len(there) else np.nan
+
+
+def ends(trials: pd.DataFrame, by: list[str]) -> pd.DataFrame:
+    """Where trials diverged or timed out: the columns `by`, epoch and trials, a row an arm and epoch."""
+    failed = trials[trials["status"].isin(["diverged", "timeout"])]
+    arm, arms = arms_of(failed, by)
+    counts = failed.groupby([arm, failed["epochs"].to_numpy()]).size()
+    frame = counts.rename_axis(["arm", "epoch"]).rename("trials").reset_index()
+    return labelled(frame, arms, by)
+
+
+def breakdowns(trials: pd.DataFrame, epochs: pd.DataFrame) -> pd.DataFrame:
+    """How the loss of each diverged trial went out of bounds.
+
+    Returns:
+        the columns key; loss: the first column of `LOSSES` that is not finite at its last epoch; epoch: that one; last,
+        before: the last validation loss that was finite, NaN if none was, and its epoch.
+    """
+    rows = []
+    courses = dict(list(epochs.groupby("key", sort=False)))
+    for key in trials["key"][trials["status"] == "diverged"]:
+        if key not in courses:
+            continue
+        course = courses[key]
+        end = course.iloc[-1]
+        lost = [name for name in LOSSES if not np.isfinite(end[name])]
+        sound = course[np.isfinite(course["val_loss"].astype(float))]
+        last = (sound["val_loss"].iloc[-1], sound["epoch"].iloc[-1]) if len(sound) else (np.nan, np.nan)
+        rows.append((key, lost[0] if lost else "", end["epoch"], *last))
+    return pd.DataFrame(rows, columns=["key", "loss", "epoch", "last", "before"])

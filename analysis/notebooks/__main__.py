@@ -14,6 +14,7 @@ from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 from traitlets import default
 
+from analysis import command
 from studies.record import listed
 
 FOLDER = Path(__file__).parent
@@ -61,7 +62,9 @@ def executed(script: Path) -> nbformat.NotebookNode:
 def main() -> int:
     """Execute those named, or all."""
     scripts = {script.stem: script for script in sorted(FOLDER.glob("[!_]*.py"))}
-    names = sys.argv[1:] or list(scripts)
+    made = command.Parser("python -m analysis.notebooks", description="Execute notebooks anew, in their places.")
+    made.add_argument("names", nargs="*", metavar="NAME", help=f"some of {listed(scripts)} (default: all)")
+    names = made.parse_args().names or list(scripts)
     if unknown := [name for name in names if name not in scripts]:
         print(f"error: no notebook {listed(unknown)}: expected some of {listed(scripts)}", file=sys.stderr)
         return 2

@@ -20,6 +20,9 @@ WORDS = {
 }
 """What can be asked for by a word."""
 
+LEAST = 4
+"""Signs of a run's id that are enough to name it, if no other begins so."""
+
 UNSAID = ("plan=", "executor", "tracking", "hydra", "study=", "study.name=", "data.root=", "targets")
 """Begins of a command's words that change neither a design nor what is trained."""
 
@@ -145,9 +148,10 @@ def _places(parents, which: str, study: str) -> list[int]:
         )
     if which.isdecimal() and 1 <= int(which) <= len(parents):
         return [int(which) - 1]
-    mine = [place for place in several if which and parents[place].run_id.startswith(which)]
-    above = {run.tags.get("mlflow.parentRunId", "") for run in parents if which}
-    sweeps = sorted(run for run in above if run.startswith(which)) if which else []
+    known = len(which) >= LEAST
+    mine = [place for place in several if known and parents[place].run_id.startswith(which)]
+    above = {run.tags.get("mlflow.parentRunId", "") for run in parents}
+    sweeps = sorted(run for run in above if known and run.startswith(which))
     if len(mine) + len(sweeps) > 1:
         raise StudyError(
             f"--execution {which}: {len(mine) + len(sweeps)} runs of {study} have ids that begin so: write more of it"
@@ -168,7 +172,7 @@ def _asked(run) -> int:
 
 def _expected(parents) -> str:
     numbers = "1" if len(parents) == 1 else f"a number from 1 to {len(parents)}"
-    return f"{numbers}, {', '.join(WORDS)}, or the beginning of a run's id; --execution list shows them"
+    return f"{numbers}, {', '.join(WORDS)}, or the first {LEAST} signs or more of an id; --execution list shows them"
 
 
 def read(run: Run, number: int, kept: bytes) -> Execution:

@@ -2,186 +2,45 @@
 
 import itertools
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from functools import cached_property
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
 
 from analysis import load
 from analysis.estimate import arms, dynamics, foretell
 from analysis.estimate import comparison as estimates
 from analysis.estimate.foretell import LEAST_ARMS
-from analysis.estimate.measure import measure
 from analysis.estimate.tuning import extended, rate_curve, rate_range, tuned, tuning_curve
-from analysis.show import answers, plots, style, tables
+from analysis.show import alts, answers, charts, plots, tables
+from analysis.show.findings import MOST_PANELS, Findings, split
 from analysis.show.foretelling import MOST, SEED, foretell_table, foretell_words
+from analysis.show.page import Block, Section
 from analysis.show.tables import words
 from studies.contract import Tag
-from studies.record import Space, Study, short
+from studies.record import Space, arm_label, short
 
-MOST_PANELS = 12
-MOST_ARMS = 60
-"""Of a figure's panels and a page's arms: where there are more, the factors are shown one by one."""
-
-ARMS_IN_DETAIL = 5
 MAPS = 6
-"""Arms whose weights are shown, and maps of two factors each."""
+"""Maps of two factors each."""
 
 RATE, SPARSITY = "optimizer.learning_rate", "pruning.sparsity"
 
 FAILURE = "A trial that diverged or timed out scores chance, or what the worst that finished does if that is worse."
 
 
-@dataclass(frozen=True)
-class Block:
-    """A piece of a section.
-
-    Attributes:
-        kind: `text`; `code`; `pairs` of names and values; `table`, in HTML; `figure`, in SVG.
-        fold: if it is closed at first, what to press to open it.
-        name: of a figure's file.
-    """
-
-    kind: str
-    body: Any
-    caption: str = ""
-    fold: str = ""
-    name: str = ""
-
-
-@dataclass
-class Section:
-    """A part of the page under a heading; `name` is its address in the page."""
-
-    name: str
-    title: str
-    blocks: list[Block] = field(default_factory=list)
-
-    def text(self, words: str) -> None:
-        """Add a paragraph."""
-        self.blocks.append(Block("text", words))
-
-    def table(self, html: str, caption: str = "", fold: str = "") -> None:
-        """Add a table that `tables` rendered as HTML."""
-        self.blocks.append(Block("table", html, caption, fold))
-
-    def figure(self, name: str, figure: Figure, caption: str) -> None:
-        """Add a figure, which is kept as a file of that name too."""
-        self.blocks.append(Block("figure", style.svg(figure), caption, name=name))
-
-
-@dataclass(frozen=True)
-class View:
-    """Arms that are shown together: all of a study, or the levels of some factors, averaged over the others."""
-
-    arms: plots.Arms
-    compared: pd.DataFrame
-    units: pd.DataFrame
-    suffix: str = ""
-
-
-@dataclass(frozen=True)
-class Findings:
-    """What a report is made of.
-
-    Attributes:
-        execution: from `analysis.load`.
-        trials: those of its trials that have ended, one at least.
-        root: the store.
-    """
-
-    execution: load.Execution
-    trials: pd.DataFrame
-    root: str | Path
-
-    @property
-    def study(self) -> Study:
-        """The study."""
-        return self.execution.study
-
-    @property
-    def by(self) -> list[str]:
-        """Its factors, but those that a seed's value is the mean over."""
-        return self.study.compared
-
-    @cached_property
-    def compared(self) -> pd.DataFrame:
-        """All arms, by the study's metric."""
-        over = arms.averaged_over(self.study, self.by)
-        return estimates.comparison(self.trials, self.by, self.study.metric, self.study.baseline, over)
-
-    @cached_property
-    def epochs(self) -> pd.DataFrame:
-        """The epochs of all trials."""
-        return load.epochs(self.study.name, self.root, list(self.trials["key"]))
-
-    @cached_property
-    def dimensions(self) -> list[list[str]]:
-        """The factors that have several levels, those that move together as one."""
-        together = [list(group) for group in self.study.zip]
-        alone = [[factor] for factor in self.by if not any(factor in group for group in together)]
-        order = sorted(together + alone, key=lambda factors: self.by.index(factors[0]))
-        return [factors for factors in order if self.levels(factors) > 1]
-
-    def levels(self, factors: list[str]) -> int:
-        """How many combinations of the factors' levels there are."""
-        return len(arms.arms_of(self.compared, factors)[1])
-
-    @cached_property
-    def views(self) -> list[View]:
-        """One of all arms; one a factor if they are too many."""
-        colour, panels = split(self.dimensions, self.study.baseline)
-        if len(self.compared) <= MOST_ARMS and self.levels(panels) <= MOST_PANELS:
-            return [self.view(colour, panels)]
-        return [self.view(d, [], f"_{d[0].replace('.', '_')}") for d in self.dimensions]
-
-    def view(self, colour: list[str], panels: list[str], suffix: str = "") -> View:
-        """The arms that factors make, told apart by colour and panel."""
-        by = panels + colour
-        over = arms.averaged_over(self.study, by)
-        compared = estimates.comparison(self.trials, by, self.study.metric, self.study.baseline, over)
-        units = estimates.by_seed(self.trials, by, self.study.metric, over)
-        return View(plots.Arms(compared, colour, panels), compared, units, suffix)
-
-    @cached_property
-    def detailed(self) -> list[dict]:
-        """Arms whose weights are shown: evenly from the best to the worst, the best one's baseline among them."""
-        sign = measure(self.study.metric).sign
-        failed = self.compared["standing"] == "failed"
-        ranked = self.compared.assign(failed=failed, rank=-sign * self.compared["mean"]).dropna(subset="mean")
-        ranked = ranked.sort_values(["failed", "rank"], kind="stable")
-        ranking = [dict(zip(self.by, arm, strict=True)) for arm in arms.arms_of(ranked, self.by)[1]]
-        some = plots.some(ranking, ARMS_IN_DETAIL)
-        if ranking and self.study.baseline:
-            baseline = {f: arms.as_level(self.study.baseline.get(f, level)) for f, level in ranking[0].items()}
-            if baseline in ranking and baseline not in some:
-                some = sorted([some[0], *some[2:], baseline], key=ranking.index)
-        return some
-
-
-def split(dimensions: list[list[str]], baseline: dict) -> tuple[list[str], list[str]]:
-    """The factors told apart by colour, the one that has the baseline or else the first, and those told by panel."""
-    compared = [d for d in dimensions if any(factor in baseline for factor in d)]
-    colour = (compared if len(compared) == 1 else dimensions)[:1]
-    return [f for d in colour for f in d], [f for d in dimensions if d not in colour for f in d]
-
-
 def comparison(found: Findings) -> Section:
     """Every arm with its interval, and the table behind it."""
     study, section = found.study, Section("comparison", "Comparison")
-    averaged = len(found.views) > 1
+    averaged, guess = len(found.views) > 1, estimates.guess(found.trials, study.metric)
     for view in found.views:
         over = f", averaged over {_rest(found, view.arms.by)} within a seed" if averaged else ""
         intervals = tables.interval_note(study.metric, False, bool(view.compared["erratic"].any()))
         section.figure(
             f"comparison{view.suffix}",
-            plots.comparison(view.arms, view.compared, view.units, study.metric),
+            plots.comparison(view.arms, view.compared, view.units, study.metric, guess),
             f"{words(study.metric)}{_by(view.arms.by)}{over}. {intervals} {FAILURE}{_left_out(found, view.arms.by)}",
+            alts.comparison(view.arms, view.compared, study.metric),
+            charts.dots(view.arms, view.compared, view.units, study.metric, guess, found.keys(view.arms.by)),
         )
     best = "best: of the arms with the same other levels; " if study.baseline else "best: of all; "
     notes = (
@@ -190,11 +49,9 @@ def comparison(found: Findings) -> Section:
         "too: expect its lead to shrink on fresh seeds."
     )
     for view in found.views if averaged else []:
-        section.table(_table(found, view.compared, view.arms.by))
-    whole = _table(found, found.compared, found.by)
-    section.table(
-        whole, notes if len(found.compared) > 1 else "", f"All {len(found.compared)} arms" if averaged else ""
-    )
+        _table(section, found, view.compared, view.arms.by)
+    fold = f"All {len(found.compared)} arms" if averaged else ""
+    _table(section, found, found.compared, found.by, notes if len(found.compared) > 1 else "", fold)
     if study.metric.startswith("val_"):
         metric = study.metric.replace("val_", "test_")
         tested = estimates.comparison(found.trials, found.by, metric, study.baseline)
@@ -202,14 +59,17 @@ def comparison(found: Findings) -> Section:
             table = tables.comparison_table(tested, found.by, metric, study.baseline, "html")
             section.table(
                 table,
+                f"{words(metric)}{_by(found.by)}",
                 "Test data is read once a trial, at its end; with early stopping, by the weights of the best epoch.",
                 f"The same by {words(metric)}",
+                len(found.by),
             )
     return section
 
 
-def _table(found, compared, by) -> str:
-    return tables.comparison_table(compared, by, found.study.metric, found.study.baseline, "html")
+def _table(section, found, compared, by, notes="", fold="") -> None:
+    html = tables.comparison_table(compared, by, found.study.metric, found.study.baseline, "html")
+    section.table(html, f"{words(found.study.metric)}{_by(by)}", notes, fold, len(by))
 
 
 def interactions(found: Findings) -> Section:
@@ -221,7 +81,12 @@ def interactions(found: Findings) -> Section:
         panels = [factor for d in others for factor in d]
         caption = f"Mean {words(metric)} by {_and(rows)} and {_and(columns)}"
         figure = plots.heat(found.compared, rows, columns, metric, panels)
-        section.figure("factors", figure, caption + (f", a map for each {_and(panels)}." if panels else "."))
+        section.figure(
+            "factors",
+            figure,
+            caption + (f", a map for each {_and(panels)}." if panels else "."),
+            alts.heat(found.compared, found.by, metric),
+        )
     for rows, columns in list(itertools.combinations(every, 2))[:MAPS] if len(every) > 3 else []:
         over = arms.averaged_over(found.study, rows + columns)
         compared = estimates.comparison(found.trials, rows + columns, metric, {}, over)
@@ -230,6 +95,7 @@ def interactions(found: Findings) -> Section:
             plots.heat(compared, rows, columns, metric),
             f"Mean {words(metric)} by {_and(rows)} and {_and(columns)}, averaged over the other factors."
             f"{_left_out(found, rows + columns)}",
+            alts.heat(compared, rows + columns, metric),
         )
     return section
 
@@ -245,54 +111,102 @@ def training(found: Findings) -> Section:
         trials = arms.comparable(found.trials, by, arms.averaged_over(found.study, by))
         frame = dynamics.curves(trials, found.epochs, by, metric)
         if frame["mean"].notna().any():
+            guess, ends = estimates.guess(trials, metric), dynamics.ends(trials, by)
             section.figure(
                 f"{metric}{view.suffix}",
-                plots.curves(view.arms, frame, metric),
+                plots.curves(view.arms, frame, metric, guess, ends),
                 f"{words(metric)} by epoch: mean over seeds, and its 95 % t interval at each epoch alone. "
                 f"{FAILURE[:-1]} from then on; one that stopped early keeps its last value.{_left_out(found, by)}",
+                alts.curves(view.arms, frame, metric),
+                charts.lines(view.arms, frame, "epoch", metric, guess, ends),
             )
     return section
 
 
 def weights(found: Findings) -> Section:
-    """Distributions, norms, updates and gradients by layer and epoch; early warnings."""
+    """Distributions, norms, updates and gradients by layer and epoch, of arms alike in all else; early warnings."""
     section = Section("weights", "Weights")
-    trials, detailed = found.trials, found.detailed
-    number, every = arms.arms_of(trials, found.by)
-    shown = {tuple(arms.as_level(level) for level in arm.values()) for arm in detailed}
-    mine = trials[[every[n] in shown for n in number]]
-    keys = list(mine["key"])
-    layers = load.layers(found.study.name, found.root, keys, plots.LAYER_STATISTICS)
-    if len(layers):
-        spaced = "Arms are evenly spaced from best to worst. " if len(found.compared) > len(detailed) else ""
-        if len(counts := load.densities(found.study.name, found.root, keys)):
-            section.figure(
-                "weights",
-                plots.ridgelines(detailed, dynamics.densities(mine, counts, found.by)),
-                f"{spaced}Distribution of a kernel's weights, from the first epoch (top) to the last, all seeds' "
-                "together.",
-            )
-        section.figure(
-            "layers",
-            plots.layer_maps(detailed, dynamics.medians(mine, layers, found.by, list(plots.LAYER_STATISTICS))),
-            f"{spaced}Each kernel by layer (input at the top) and epoch: norm, mean update ratio and gradient norm of "
-            "its steps; medians over seeds. Orange is exactly zero: nothing reaches these weights. Blank is not finite "
-            "or after the end. Norms are not comparable across layers that are normalized or rescaled.",
-        )
+    if len(found.layers) and found.detailed:
+        medians = dynamics.medians(found.trials, found.layers, found.by, list(plots.LAYER_STATISTICS))
+        _explored(section, found, medians)
+        _drawn(section, found, medians)
     elif len(found.epochs):
         section.text("No statistics of weights were kept: they are with diagnostics=standard.")
     else:
         section.text("No trial got as far as an epoch.")
-    given = dynamics.warnings(trials, found.study.metric)
-    if len(given):
-        section.table(
-            tables.warning_table(given, found.study.metric, "html"),
-            "Early warnings are signs that a trial goes wrong. Shown: at which epoch they were first seen, by the "
-            "median, and what became of the trials with and without them, over all arms.",
-        )
-    else:
-        section.text("No trial gave an early warning.")
+    _warned(section, found)
     return section
+
+
+def _explored(section, found, medians) -> None:
+    """A chart of every kernel, for those who have scripts."""
+    at = f" The arms in a chart are alike in {_and(found.alike[1])}." if found.alike[1] else ""
+    section.chart(
+        "kernels",
+        charts.kernels(found.weighed, medians, plots.LAYER_STATISTICS),
+        f"A kernel by epoch: norm, mean update ratio and gradient norm of its steps; medians over seeds.{at}",
+        "Statistics of one kernel by epoch, a line an arm",
+    )
+
+
+def _drawn(section, found, medians) -> None:
+    """Some arms' weights, all of them with the same levels of what is not compared."""
+    detailed, others = found.detailed, found.alike[1]
+    number, every = arms.arms_of(found.trials, found.by)
+    shown = {tuple(arms.as_level(level) for level in arm.values()) for arm in detailed}
+    mine = found.trials[[every[n] in shown for n in number]]
+    at = arm_label({factor: detailed[0][factor] for factor in others}, whole=True) if detailed and others else ""
+    alike = f"At {at}, where arms differ most. " if at else ""
+    rivals = [arm for arm in every if all(arm[found.by.index(f)] == arms.as_level(detailed[0][f]) for f in others)]
+    spaced = f"{alike}{'Arms are evenly spaced from best to worst. ' if len(rivals) > len(detailed) else ''}"
+    named = "; ".join(arm_label(arm) or "all" for arm in detailed)
+    if len(counts := load.densities(found.study.name, found.root, list(mine["key"]))):
+        section.figure(
+            "weights",
+            plots.ridgelines(detailed, dynamics.densities(mine, plots.ridged(counts), found.by)),
+            f"{spaced}Distribution of a kernel's weights, from the first epoch (top) to the last, all seeds' together.",
+            f"How the weights' distributions move from the first epoch to the last, of {named}.",
+        )
+    table = medians[medians["epoch"] == medians["epoch"].max()]
+    section.figure(
+        "layers",
+        plots.layer_maps(detailed, medians),
+        f"{spaced}Each kernel by layer (input at the top) and epoch: norm, mean update ratio and gradient norm of "
+        "its steps; medians over seeds. Orange is exactly zero: nothing reaches these weights. Blank is not finite "
+        "or after the end. Norms are not comparable across layers that are normalized or rescaled.",
+        f"Kernels by layer and epoch, of {named}. {alts.reach(detailed, table, found.by)}",
+    )
+
+
+def _warned(section, found) -> None:
+    """What became of trials with early warnings: over all arms, and within each."""
+    metric = found.study.metric
+    given = dynamics.warnings(found.trials, metric)
+    if not len(given):
+        section.text("No trial gave an early warning.")
+        return
+    section.table(
+        tables.warning_table(given, metric, "html"),
+        "Early warnings, over all arms",
+        "Early warnings are signs that a trial goes wrong. Shown: at which epoch they were first seen, by the median, "
+        "and what became of the trials with and without them. Over all arms that tells mostly which arms they are of.",
+    )
+    if len(found.compared) > 1:
+        within = dynamics.warnings_within(found.trials, found.by, metric)
+        some = int((within["trials"] < within["of"]).sum())
+        section.table(
+            tables.warning_table(within, metric, "html", found.by),
+            "Early warnings, within arms",
+            "Trials of one arm differ by their seed alone. "
+            + (
+                f"{some} of {len(within)} rows are of a warning that some of an arm's trials have and others not: "
+                "these tell whether it is the warning that goes with a worse end."
+                if some
+                else "Every warning is of all of an arm's trials, so none tells good seeds from bad ones."
+            ),
+            f"The same within each arm ({len(within)} rows)",
+            len(found.by),
+        )
 
 
 def foretelling(found: Findings) -> Section:
@@ -305,7 +219,12 @@ def foretelling(found: Findings) -> Section:
         counts = foretell.counts(found.trials, found.epochs, found.by, study.metric, at)
         first, *notes = foretell_words(shown, counts, study.metric)
         section.text(" ".join([first, *notes[: len(at) - 1]]))
-        section.table(foretell_table(shown, study.metric, "html"), " ".join(notes[len(at) - 1 :]))
+        section.table(
+            foretell_table(shown, study.metric, "html"),
+            f"What foretells {words(study.metric)}",
+            " ".join(notes[len(at) - 1 :]),
+            heads=2,
+        )
     return section
 
 
@@ -320,8 +239,9 @@ def rates(found: Findings) -> Section:
                 "loss_by_rate",
                 plots.loss_by_rate(plots.Arms(ranges, found.by), curve, ranges),
                 "Range test: the training loss while the learning rate rises, a line a seed (Smith 2017, section 3.3).",
+                alts.ranges(ranges, found.by),
             )
-            section.table(tables.rate_table(ranges, found.by, "html"))
+            section.table(tables.rate_table(ranges, found.by, "html"), "Rates of the range test", heads=len(found.by))
     _along(section, found, RATE, "sensitivity")
     return section
 
@@ -354,11 +274,14 @@ def _sensitivity(section, found, trials, metric, name, along=RATE) -> None:
     if compared["mean"].isna().all():
         section.text(f"Nothing to show by {levels}: no combination of {_and(over)} was tried with all arms.")
         return
+    told = plots.Arms(compared, colour, panels)
     section.figure(
         name,
-        plots.sensitivity(plots.Arms(compared, colour, panels), compared, along, metric),
+        plots.sensitivity(told, compared, along, metric),
         f"{words(metric)} by {levels}, the mean {averaged}over seeds, with its 95 % t interval over seeds."
         + " What else is drawn differs from point to point." * (len(found.study.space) > 1),
+        alts.along(told, compared, along, metric),
+        charts.lines(told, compared, along, metric, estimates.guess(trials, metric)),
     )
 
 
@@ -373,9 +296,14 @@ def failures(found: Findings) -> Section:
         + (f" {missing} more have not ended yet: the same command goes on with them." if missing else "")
     )
     if count:
+        reasons = found.reasons
+        lost = found.trials[found.trials["status"] != "finished"]
+        first = [reasons.get(part["key"].iloc[0], "") for _, part in arms.grouped(lost, [*found.by, "status"])]
         section.table(
-            tables.failure_table(failed, found.by, "html"),
-            f"{FAILURE} One that crashed has no score.",
+            tables.failure_table(failed.assign(error=first), found.by, "html"),
+            "Trials that did not finish, and why",
+            f"{FAILURE} One that crashed has no score. Reasons are of the first of the trials.",
+            heads=len(found.by),
         )
     return section
 
@@ -395,7 +323,8 @@ def tuning(found: Findings) -> Section:
             f"at the study's own seeds.{f' Drawn were {_and(ranges)}.' if study.draws else ''}"
         )
         notes = tables.tuning_notes(trials, extended(trials, study.space))
-        section.table(tables.tuning_table(chosen, found.by, list(study.nuisance), study.tuning_metric, "html", notes))
+        table = tables.tuning_table(chosen, found.by, list(study.nuisance), study.tuning_metric, "html", notes)
+        section.table(table, "What tuning chose", heads=len(found.by))
         if study.draws > 1:
             _tuning_curve(section, found, trials)
         if RATE in study.nuisance:
@@ -408,11 +337,14 @@ def _tuning_curve(section, found, trials) -> None:
     study, (colour, panels) = found.study, split(found.dimensions, found.study.baseline)
     curve = tuning_curve(trials, found.by, study.nuisance, study.tuning_metric)
     if len(curve) and found.levels(panels) <= MOST_PANELS:
+        told = plots.Arms(curve, colour, panels)
         section.figure(
             "tuning_curve",
-            plots.tuning_curve(plots.Arms(curve, colour, panels), curve, study.tuning_metric),
+            plots.tuning_curve(told, curve, study.tuning_metric),
             f"The best {words(study.tuning_metric)} that so many draws are expected to find (Dodge et al. 2019), from "
             f"the means over the tuning seeds of the {study.draws} draws; those of an extension are left out.",
+            f"The best {words(study.tuning_metric)} by the number of draws, a line an arm.",
+            charts.lines(told, curve, "draws", study.tuning_metric, y="best"),
         )
 
 
@@ -440,7 +372,26 @@ def reproduction(found: Findings) -> Section:
     return section
 
 
-SECTIONS = (comparison, pruned, interactions, training, weights, foretelling, rates, failures, tuning, reproduction)
+def trials(found: Findings) -> Section:
+    """A table of all trials, which a script makes, with a page for each."""
+    section = Section("trials", "Trials")
+    section.blocks.append(Block("trials", ""))
+    return section
+
+
+SECTIONS = (
+    comparison,
+    pruned,
+    interactions,
+    training,
+    weights,
+    foretelling,
+    rates,
+    failures,
+    tuning,
+    trials,
+    reproduction,
+)
 """A report's sections in their order; one without blocks is left out."""
 
 

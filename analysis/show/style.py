@@ -28,8 +28,13 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#6
 
 DASHES = ("-", "--", ":", "-.", (0, (5, 1, 1, 1, 1, 1)))
 
-MARKERS = "osD^v"
-"""For the second eight arms, the third, …"""
+MARKERS = "osD^vPX*"
+"""Arms are told apart by these and the dashes too: the first eight by any of the colour, the marker, and the dashes
+with either; forty by all three.
+"""
+
+SMALL = 7.6
+"""Points of the least text: ten pixels of a screen."""
 
 MAP = "cividis"
 """Made to look alike to people with and without colour vision deficiency (Nuñez et al. 2018)."""
@@ -179,6 +184,28 @@ def heights(panels: list[Axes], means: pd.Series, metric: str) -> None:
             axes.set_ylim(means.min() - room, means.max() + room)
 
 
+def chance(panels: list[Axes], guess: float, axis: str) -> str:
+    """Draw what guessing scores, if that is in or near the limits; gives what the axis's label says of it.
+
+    Args:
+        axis: `x` or `y`, along which the scores are; all panels have the same limits.
+    """
+    if not np.isfinite(guess):
+        return ""
+    low, high = sorted(getattr(panels[0], f"get_{axis}lim")())
+    logarithmic = getattr(panels[0], f"get_{axis}scale")() == "log"
+    room = (high / low) ** 0.15 if logarithmic else 0.15 * (high - low)
+    least, most = (low / room, high * room) if logarithmic else (low - room, high + room)
+    if not least <= guess <= most:
+        return f"; chance is {guess:.2g}"
+    before, after = (guess / room**0.1, guess * room**0.1) if logarithmic else (guess - room / 8, guess + room / 8)
+    for axes in panels:
+        draw = axes.axvline if axis == "x" else axes.axhline
+        draw(guess, color=INK, linewidth=0.9, linestyle=(0, (1, 2)), alpha=0.8, label="chance", zorder=1)
+        getattr(axes, f"set_{axis}lim")(min(low, before), max(high, after))
+    return "; dotted: chance"
+
+
 def bare(axes: Axes) -> None:
     """Leave of the axes only the labels."""
     axes.grid(False)
@@ -192,11 +219,11 @@ def scale(figure, image, label, axes=None, extend="neither", foot="") -> None:
     box = axes.get_position() if axes else None
     bottom, tall = (box.y0, box.height) if box else (0.5 / height, min(1.6, height - 0.8) / height)
     scale = figure.colorbar(
-        image, cax=figure.add_axes((1 - (0.85 if box else 0.7) / width, bottom, 0.1 / width, tall)), extend=extend
+        image, cax=figure.add_axes((1 - (1.0 if box else 0.7) / width, bottom, 0.1 / width, tall)), extend=extend
     )
     scale.outline.set_visible(False)
     scale.set_label(label, fontsize=8)
-    scale.ax.tick_params(which="both", labelsize=7, length=2)
+    scale.ax.tick_params(which="both", labelsize=SMALL, length=2)
     if isinstance(image.norm, LogNorm):
         low, high = image.norm.vmin, image.norm.vmax
         scale.set_ticks(

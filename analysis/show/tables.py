@@ -206,14 +206,21 @@ def rate_table(ranges: pd.DataFrame, by: list[str], format: str = "terminal", wi
     return fitted(rows, headers, STYLES[format], width=width, spare=spare)
 
 
-def warning_table(warnings: pd.DataFrame, metric: str, format: str = "terminal") -> str:
-    """What `dynamics.warnings` found, as text: a warning a row."""
+def warning_table(warnings: pd.DataFrame, metric: str, format: str = "terminal", by: Iterable[str] = ()) -> str:
+    """What `dynamics.warnings` or, with factors, `dynamics.warnings_within` found, as text: a warning a row.
+
+    Args:
+        by: the factors that make the arms.
+    """
+    by = list(by)
     with_it, without = f"{words(metric)} with it", f"{words(metric)} without"
-    headers = ["early warning", "trials", "first epoch", "failed", with_it, without]
+    headers = [*(short(factor, by) for factor in by), "early warning", "trials"]
+    headers += ["first epoch", "failed", with_it, without]
     rows = [
         [
+            *(level_text(row[factor]) for factor in by),
             row["warning"],
-            str(row["trials"]),
+            f"{row['trials']} of {row['of']}" if by else str(row["trials"]),
             f"{row['epoch']:g}",
             str(row["failed"]),
             rounded(row["value"]),

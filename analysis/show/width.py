@@ -11,6 +11,9 @@ from tabulate import tabulate
 GAP = 2
 """Signs between columns, and those that tabulate adds to the longest line of a header."""
 
+LEAST_HEADER = 8
+"""Of a header that is broken into lines."""
+
 LEAST = 12
 """Of a column whose cells are broken into lines."""
 
@@ -44,7 +47,7 @@ def fitted(
     table = [list(column) for column in zip(headers, *rows, strict=True)] or [[header] for header in headers]
     gone: list[int] = []
     if width is not None and style == "simple" and _wide(table) > width:
-        table = [[_broken(head, max(map(len, cells), default=0) - GAP), *cells] for head, *cells in table]
+        table = [[_broken(head, max(LEAST_HEADER, _size(["", *cells]) - GAP)), *cells] for head, *cells in table]
         gone = _left_out(table, width, [n if isinstance(n, int) else headers.index(n) for n in spare])
         table = [column for place, column in enumerate(table) if place not in gone]
         aligned = [each for place, each in enumerate(aligned) if place not in gone]
@@ -60,7 +63,8 @@ def fitted(
 def _named(headers: list[str], place: int) -> str:
     """A column's header; of one that others have too, with the column that it is of before it."""
     name = headers[place]
-    return f"{name} of {headers[place - 1]}" if place and headers.count(name) > 1 else name
+    before = [header for header in headers[:place] if headers.count(header) == 1]
+    return f"{name} of {before[-1]}" if before and headers.count(name) > 1 else name
 
 
 def _left_out(table, width: int, spare: list[int]) -> list[int]:
@@ -103,4 +107,4 @@ def _wide(table, gone: Sequence[int] = ()) -> int:
 
 def _size(column: list[str]) -> int:
     head, *cells = ([len(line) for line in cell.split("\n")] for cell in column)
-    return max(max(head) + GAP * bool(max(head)), *map(max, cells), 0)
+    return max(max(head) + GAP, *map(max, cells), 0)
