@@ -71,7 +71,10 @@ def told(options: argparse.Namespace, run: Callable[[], None]) -> int:
         from analysis.show.width import width_here
 
         wide, format = getattr(options, "wide", False), getattr(options, "format", "terminal")
-        for study in getattr(options, "studies", None) or [options.study]:
+        studies = getattr(options, "studies", None) or [options.study]
+        for study in studies:
+            if len(studies) > 1 and format == "terminal":
+                print(f"\n{study}\n")
             print(changes.listing(study, options.root, format, None if wide else width_here()))
 
     return ended(asked)
