@@ -205,6 +205,16 @@ def left_out(contexts: list[tuple], seeds: list[int], everything: bool, over: li
     return [f"{why}; left out, for not every arm has it: {'; '.join(parts)}."] if parts else []
 
 
+def folds(over: list[str]) -> list[str]:
+    """What a mean over folds is, in a sentence, if averages are over them among others."""
+    if "data.fold" not in over:
+        return []
+    return [
+        "A seed's value is the mean over its folds (data.fold), and intervals are over seeds, which deal the folds "
+        "anew: folds are no seeds, since what they train on overlaps (Bengio & Grandvalet 2004)."
+    ]
+
+
 def _places(frame, factors) -> list:
     """Where the rows of each combination of the factors' levels are."""
     number, arms = arms_of(frame, factors)
