@@ -557,10 +557,10 @@ class Driver:
         }
         if study.metric not in frame:
             return numbers
-        compared = comparison.comparison(frame, list(study.factors), study.metric, {}).to_dict("records")
-        if not study.factors:
+        compared = comparison.comparison(frame, study.compared, study.metric, {}).to_dict("records")
+        if not study.compared:
             return numbers | {study.metric: compared[0]["mean"]}
-        means = {arm_label({factor: row[factor] for factor in study.factors}): row["mean"] for row in compared}
+        means = {arm_label({factor: row[factor] for factor in study.compared}): row["mean"] for row in compared}
         named = {f"{study.metric} of arms/{arm.replace('/', '_')}": mean for arm, mean in means.items()}
         return numbers | dict(list(named.items())[:MOST_CHARTED])
 

@@ -203,7 +203,12 @@ class Execution:
         """The experiment's: what is asked, by what, and where the answer is."""
         study = self.study
         drawn = f", {study.draws} draws" * (study.draws > 0)
-        roles = (("compared", study.factors), (f"tuned for each arm{drawn}", study.nuisance))
+        averaged = [factor for factor in study.factors if factor not in study.compared]
+        roles = (
+            ("compared", study.compared),
+            ("averaged over", averaged),
+            (f"tuned for each arm{drawn}", study.nuisance),
+        )
         tried = study.factors | study.nuisance | study.space | study.sampled
         levels = {f: str(each) if isinstance(each, Space) else listed(each) for f, each in tried.items()}
         factors = [f"- `{f}` ({role}): {levels[f]}" for role, fs in roles for f in fs]
