@@ -56,7 +56,7 @@ def confusion(
 
     found = load.execution(study, root, execution=execution)
     design, trials = selected(study, root, where, since, found)
-    by = list(dict.fromkeys(compare.factor_named(name, design.factors) for name in by or design.factors))
+    by = list(dict.fromkeys(compare.factor_named(name, design.factors) for name in by or design.compared))
     counts = load.confusions(study, root, list(trials["key"]))
     counts = counts[counts["set"] == which]
     if counts.empty:

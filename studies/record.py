@@ -72,6 +72,9 @@ METRICS = (
 FIGURES = ("loss_by_rate", "variance_by_layer")
 """What a study can draw at its end."""
 
+BLOCKS = ("data.fold",)
+"""Factors whose levels are not set against each other: a seed's value is the mean over them."""
+
 PLACE = ("number", "chapter")
 """Of a claim: where a board shows it, which decides nothing."""
 
@@ -261,6 +264,11 @@ class Study:
     claim: Claim | None = None
     fixed: str = ""
     sampled: dict[str, Space] = field(default_factory=dict)
+
+    @property
+    def compared(self) -> list[str]:
+        """The factors whose levels are compared, which are all but `BLOCKS`."""
+        return [factor for factor in self.factors if factor not in BLOCKS]
 
     @property
     def card(self) -> str:

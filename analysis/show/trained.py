@@ -36,6 +36,8 @@ def trained(settings: pd.DataFrame, factors: list[str], trials: pd.DataFrame, im
         and (name == "optimizer.learning_rate" or not any(name.startswith(each) for each in own))
         and (text := _text(name, settings[name]))
     }
+    if "data.folds" in said:
+        said.pop("data.validation_fraction", "")  # it is not used then
     parameters = _ends(trials["parameters"].dropna(), "{:,.0f}")
     data = [_group(said, "data"), f"{images:,.0f} images an epoch" if images else ""]
     model = [_group(said, "model"), f"{parameters} parameters" if parameters else ""]

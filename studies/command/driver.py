@@ -435,7 +435,9 @@ class Driver:
                 self.recorded = execution
         if self.recorded is None:
             self._begin()
-        elif not self.jobs and self.recorded.run_id != load.execution(self.study.name, self.root).run_id:
+        elif self.jobs:
+            writer.join(self.root, self.study.name, self.recorded.run_id, self.jobs.id)
+        elif self.recorded.run_id != load.execution(self.study.name, self.root).run_id:
             writer.ask(self.root, self.study.name, self.recorded.run_id)
 
     def _keep(self, files: dict[str, str]) -> None:
@@ -556,10 +558,10 @@ class Driver:
         }
         if study.metric not in frame:
             return numbers
-        compared = comparison.comparison(frame, list(study.factors), study.metric, {}).to_dict("records")
-        if not study.factors:
+        compared = comparison.comparison(frame, study.compared, study.metric, {}).to_dict("records")
+        if not study.compared:
             return numbers | {study.metric: compared[0]["mean"]}
-        means = {arm_label({factor: row[factor] for factor in study.factors}): row["mean"] for row in compared}
+        means = {arm_label({factor: row[factor] for factor in study.compared}): row["mean"] for row in compared}
         named = {f"{study.metric} of arms/{arm.replace('/', '_')}": mean for arm, mean in means.items()}
         return numbers | dict(list(named.items())[:MOST_CHARTED])
 

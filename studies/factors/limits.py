@@ -243,11 +243,12 @@ class Group:
 GROUPS: dict[str, Group] = {
     "data": Group(
         targets={"studies.data": ("digits", "npz", "image_folder", "published")},
-        graph=_all_but("label_noise", "standardize"),
+        graph=_all_but("label_noise", "standardize", "fold"),
         places=data.PLACES,
         later=data.LATER,
         required=(
-            *("validation_fraction", "test_fraction", "train_size", "test_size", "label_noise", "imbalance"),
+            *("validation_fraction", "test_fraction", "folds", "fold"),
+            *("train_size", "test_size", "label_noise", "imbalance"),
             *("standardize", "flip", "crop", "cutout"),
         ),
         settings={
@@ -256,6 +257,8 @@ GROUPS: dict[str, Group] = {
             "root": optional(text),
             "test_fraction": optional(number(above=0, below=1)),
             "validation_fraction": number(above=0, below=1),
+            "folds": optional(whole(2)),
+            "fold": whole(0),
             "image_size": optional(whole(1)),
             "resize": one_of("stretch", "pad", "crop"),
             "unreadable": one_of("refuse", "skip"),

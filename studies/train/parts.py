@@ -302,7 +302,7 @@ class Parts:
             engine.compile(*self.data, self.steps, self.batch)
             return engine, Drawing(model, lambda variable: weight_name(variable, model))
 
-        return _kept(_engines, (trial.graph_key, total >= XLA_STEPS, cycles), make, limit=ENGINES_KEPT)
+        return _kept(_engines, (trial.graph_key, self.steps, total >= XLA_STEPS, cycles), make, limit=ENGINES_KEPT)
 
     def _start(self, drawing: Drawing, node: dict, init: np.random.SeedSequence) -> None:
         """Draw the initial weights, which may adapt to some training examples."""
