@@ -34,6 +34,14 @@ IDENTITY = (
 COMPUTED = ("compute", "engine")
 """And of one that computes: nothing is trained, so that what it would be trained by plays no part."""
 
+LATER: dict[str, dict[str, Any]] = {
+    "training": {"class_weight": None, "class_weight_beta": 0.999},
+    "optimizer": {"weight_decay_on": "all"},
+    "regularizer": {"applies_to": "kernels"},
+}
+"""Settings that came when there were results and cards already, and what they are where all is as it was before: then
+they are no part of what identifies a trial, nor of a card."""
+
 EPOCHS = re.compile(r"(\d+(?:\.\d+)?) epochs?")
 """A length of a schedule in epochs, such as `5 epochs`; as a number it is a share of the run."""
 
@@ -63,6 +71,9 @@ METRICS = (
 
 FIGURES = ("loss_by_rate", "variance_by_layer")
 """What a study can draw at its end."""
+
+BLOCKS = ("data.fold",)
+"""Factors whose levels are not set against each other: a seed's value is the mean over them."""
 
 PLACE = ("number", "chapter")
 """Of a claim: where a board shows it, which decides nothing."""
@@ -267,6 +278,11 @@ class Study:
     sampled: dict[str, Space] = field(default_factory=dict)
 
     @property
+    def compared(self) -> list[str]:
+        """The factors whose levels are compared, which are all but `BLOCKS`."""
+        return [factor for factor in self.factors if factor not in BLOCKS]
+
+    @property
     def card(self) -> str:
         """What the claim is decided by, hashed: claim, design and what is fixed; empty without a claim."""
         if self.claim is None:
@@ -384,7 +400,7 @@ class EpochRecord:
     Attributes:
         learning_rate: of its last step.
         running_loss, running_accuracy: means over its steps, while the network changes, in training mode (with dropout)
-            and against the targets of the step (mixed or smoothed).
+            and against the targets of the step (mixed or smoothed), the loss with the weights of their classes.
         train_loss, train_accuracy: of the network after it, in inference mode, on a fixed part of the training
             examples, as many as are held out to validate, with the labels trained by; NaN but at about a dozen
             log-spaced epochs and the last (`studies.contract.charted`).

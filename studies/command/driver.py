@@ -36,6 +36,7 @@ from studies.record import (
     content_key,
     listed,
     short,
+    shown,
 )
 from studies.store import database
 
@@ -546,7 +547,9 @@ class Driver:
                 self.recorded = execution
         if self.recorded is None:
             self._begin()
-        elif not self.jobs and self.recorded.run_id != load.execution(self.study.name, self.root).run_id:
+        elif self.jobs:
+            writer.join(self.root, self.study.name, self.recorded.run_id, self.jobs.id)
+        elif self.recorded.run_id != load.execution(self.study.name, self.root).run_id:
             writer.ask(self.root, self.study.name, self.recorded.run_id)
 
     def _keep(self, files: dict[str, str]) -> None:
@@ -667,10 +670,10 @@ class Driver:
         }
         if study.metric not in frame:
             return numbers
-        compared = comparison.comparison(frame, list(study.factors), study.metric, {}).to_dict("records")
-        if not study.factors:
+        compared = comparison.comparison(frame, study.compared, study.metric, {}).to_dict("records")
+        if not study.compared:
             return numbers | {study.metric: compared[0]["mean"]}
-        means = {arm_label({factor: row[factor] for factor in study.factors}): row["mean"] for row in compared}
+        means = {arm_label({factor: row[factor] for factor in study.compared}): row["mean"] for row in compared}
         named = {f"{study.metric} of arms/{arm.replace('/', '_')}": mean for arm, mean in means.items()}
         return numbers | dict(list(named.items())[:MOST_CHARTED])
 
@@ -780,6 +783,11 @@ def check_sizes(trials: list[Trial]) -> None:
         if batch > sizes[key]:
             raise StudyError(
                 f"training.batch_size={batch}: expected at most {sizes[key]}, the number of training examples"
+            )
+        weights, classes = trial.config["training"].get("class_weight"), data.classes(node)
+        if isinstance(weights, list) and classes not in (None, len(weights)):
+            raise StudyError(
+                f"training.class_weight={shown(weights)}: expected {classes} numbers, one for each class of the data"
             )
         accumulated = trial.config["optimizer"].get("gradient_accumulation_steps") or 1
         batches = sizes[key] // batch * trial.config["training"]["epochs"]

@@ -7,8 +7,10 @@ from collections.abc import Callable, Set
 from studies.design import arms, search
 from studies.design.claim import check_arms, read_claim, read_looks
 from studies.record import (
+    BLOCKS,
     FIGURES,
     IDENTITY,
+    LATER,
     METRICS,
     Space,
     Study,
@@ -74,10 +76,11 @@ def read_study(
     if not re.fullmatch(r"[A-Za-z0-9][\w .-]{0,99}", str(node["name"])):
         raise StudyError(f"study.name={node['name']!r}: expected up to 100 letters, digits, spaces or . _ -")
     seeds, tuning_seeds = _both_seeds(node, config["seed"], bool(nuisance))
+    _check_blocks(node, factors, zipped, nuisance, bool(config["claim"]))
     card = read_claim(config["claim"], factors, config["profile"]["name"], is_computed(config))
     study = Study(
         str(node["name"]),
-        str(node["question"] or _question(node["metric"], list(factors))),
+        str(node["question"] or _question(node["metric"], [factor for factor in factors if factor not in BLOCKS])),
         factors,
         seeds,
         _baseline(node["baseline"], factors, zipped, left_out),
@@ -101,11 +104,31 @@ def read_study(
     return study
 
 
+def _check_blocks(node, factors, zipped, nuisance, claim: bool) -> None:
+    """Refuse uses of a factor that is averaged over within a seed which would compare its levels."""
+    for factor in BLOCKS:
+        uses = {
+            "tuned": factor in nuisance,
+            "a baseline": factor in (node["baseline"] or {}),
+            "moved along with another factor": any(factor in group for group in zipped),
+            "a factor of a claim": claim and factor in factors,
+        }
+        if found := [use for use, is_so in uses.items() if is_so]:
+            raise StudyError(
+                f"{factor} is {found[0]}: expected it among study.factors alone, of a study without a claim, since "
+                f"its levels are not compared: a seed's value is the mean over them. Leave it out there"
+            )
+
+
 def _fixed(config) -> str:
     """What trials have besides the factors, hashed, but for where data lie, how it is run and what is watched."""
     parts = {part: config[part] for part in identity_parts(config) if part not in ("engine", "diagnostics")}
     if "data" in parts:
         parts["data"] = {name: value for name, value in parts["data"].items() if name != "root"}
+    for part, later in LATER.items():
+        if part in parts:
+            neutral = [name for name, value in later.items() if parts[part].get(name) == value]
+            parts[part] = {name: value for name, value in parts[part].items() if name not in neutral}
     return content_key(parts)
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from studies.factors import data
-from studies.record import EPOCHS, SEED_STREAMS, StudyError, identity_parts, is_computed, listed, meant, shown
+from studies.record import EPOCHS, LATER, SEED_STREAMS, StudyError, identity_parts, is_computed, listed, meant, shown
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,6 +128,19 @@ def long(value: object) -> float | str:
     return read
 
 
+def class_weight(value: object) -> object:
+    """How classes are weighted: by their sizes, by a list, or null for alike."""
+    if value in (None, "balanced", "effective"):
+        return value
+    try:
+        weights = many(number(0), least=2)(value)
+    except ValueError:
+        weights = []
+    if not any(weights):
+        raise ValueError("null, balanced, effective, or a list of a number from 0 on for each class, such as [1, 1, 5]")
+    return weights
+
+
 def optional(rule: Callable) -> Callable:
     """Null, or what `rule` takes."""
     schema = {"anyOf": [{"type": "null"}, schema_of(rule)]}
@@ -232,6 +245,11 @@ def _masks(node):
     return {"units": str(node.get("criterion")).startswith("unit_"), "movement": node.get("criterion") == "movement"}
 
 
+def _batches(node):
+    """What a step takes: so many examples, and the weights of their classes if they have some."""
+    return node["batch_size"] if node.get("class_weight") is None else [node["batch_size"], "class_weight"]
+
+
 @dataclass(frozen=True)
 class Group:
     """A part of a config: what it may be, what is checked, and what it does to the compiled graph.
@@ -263,11 +281,12 @@ class Group:
 GROUPS: dict[str, Group] = {
     "data": Group(
         targets={"studies.data": ("digits", "npz", "image_folder", "published")},
-        graph=_all_but("label_noise", "standardize"),
+        graph=_all_but("label_noise", "standardize", "fold"),
         places=data.PLACES,
         later=data.LATER,
         required=(
-            *("validation_fraction", "test_fraction", "train_size", "test_size", "label_noise", "imbalance"),
+            *("validation_fraction", "test_fraction", "folds", "fold"),
+            *("train_size", "test_size", "label_noise", "imbalance"),
             *("standardize", "flip", "crop", "cutout"),
         ),
         settings={
@@ -276,6 +295,8 @@ GROUPS: dict[str, Group] = {
             "root": optional(text),
             "test_fraction": optional(number(above=0, below=1)),
             "validation_fraction": number(above=0, below=1),
+            "folds": optional(whole(2)),
+            "fold": whole(0),
             "image_size": optional(whole(1)),
             "resize": one_of("stretch", "pad", "crop"),
             "unreadable": one_of("refuse", "skip"),
@@ -358,7 +379,8 @@ GROUPS: dict[str, Group] = {
         graph=_all_but("learning_rate"),
         built_with=_alone,
         required=("learning_rate", "sam", "lookahead", "slow_step", "ema"),
-        more=OF_ANY_OPTIMIZER,
+        more=OF_ANY_OPTIMIZER | {"weight_decay_on": one_of("all", "kernels")},
+        later=LATER["optimizer"],
         settings={
             "learning_rate": number(above=0),
             "momentum": share,
@@ -440,7 +462,9 @@ GROUPS: dict[str, Group] = {
             "alpha": number(above=0),
             "eta": number(0),
             "gamma": number(0),
+            "applies_to": one_of("kernels", "all"),
         },
+        later=LATER["regularizer"],
     ),
     "clipping": Group(
         targets={"studies.clipping": ("clip_by_value", "clip_by_norm", "clip_by_global_norm", "clip_adaptively")},
@@ -486,13 +510,15 @@ GROUPS: dict[str, Group] = {
     ),
     "training": Group(
         plain=True,
-        graph=lambda node: node["batch_size"],
+        graph=_batches,
         settings={
             "epochs": whole(1),
             "batch_size": whole(1),
             "early_stopping": optional(whole(1)),
             "timeout": optional(number(above=0)),
         },
+        more={"class_weight": class_weight, "class_weight_beta": number(0, below=1)},
+        later=LATER["training"],
     ),
     "engine": Group(
         plain=True,
