@@ -4,7 +4,7 @@ import json
 import math
 import sys
 from collections import Counter, defaultdict
-from collections.abc import Set
+from collections.abc import Callable, Set
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -14,7 +14,7 @@ from typing import Any
 from rich.console import Console
 
 from studies import terminal
-from studies.command import cost, provenance, sweep
+from studies.command import cost, provenance, pulse, sweep
 from studies.command.board import Board
 from studies.contract import Tag
 from studies.design import arms, search
@@ -358,7 +358,13 @@ class Driver:
     def _tell(self, line: str) -> None:
         """Say how it gets on, unless the board does."""
         if not self.board:
+            pulse.heard()
             self.console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+    def _doing(self, what: Callable[[], str] | str) -> None:
+        """Say what is being done from now on, unless the board does."""
+        if not self.board:
+            pulse.doing(what)
 
     def _refuse_changed_card(self) -> None:
         """See that the claim's card is the one that earlier executions were judged by, if its version is theirs; others
@@ -467,7 +473,9 @@ class Driver:
 
         from studies.command import progress
 
-        with progress.Display(study, pending, len(trials) - len(pending), self.console, self.board) as display:
+        shown = progress.Display(study, pending, len(trials) - len(pending), self.console, self.board)
+        with pulse.displayed(self.console.is_terminal), shown as display:
+            self._doing(display.line)
             epochs, layers, computed = {}, {}, defaultdict(list)
             for task, record in self.executor.run(COMPUTED if pending[0].computed else TRIAL, tasks):
                 trial = task.payload
@@ -491,6 +499,7 @@ class Driver:
                         if self.board:
                             self.board.did(1, seconds[trial.key])
         cost.keep_seconds(computed)
+        self._doing("reading the results")
 
     def _warn_of_mixing(self, finished: set[str]) -> None:
         """Say that what is finished was trained by other versions, or elsewhere, than the rest will be."""
@@ -506,7 +515,9 @@ class Driver:
         from analysis import report  # noqa: F401  a second, which is had while the workers start
         from studies.store import writer  # noqa: F401
 
+        self._doing(f"starting workers, which check the parts of {_counted(len(pending), 'trial')}")
         checked(pending, self.executor)
+        self._doing("opening the store")
         database.make(self.root)
         if self.execution is None:
             self._begin()
@@ -687,6 +698,7 @@ class Driver:
         where = [] if Path(self.root) == Path("mlruns") else ["--root", str(self.root)]
         print(f"results   {Path(self.root).resolve()}")
         if not self._computed:
+            self._doing("drawing the report")
             print(f"report    {self._report(frame)}")
         elif study.figures:
             for path in self._figures(frame):
