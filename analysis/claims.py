@@ -2,7 +2,6 @@
 
 import io
 import json
-import shutil
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
@@ -18,6 +17,7 @@ from analysis.estimate.estimands import CLOCKS
 from analysis.estimate.verdicts import Evidence, Verdict
 from analysis.read import cards, runs
 from analysis.show import board
+from analysis.show.width import width_here
 from studies import contract
 from studies.contract import Tag
 from studies.record import PLACE, RESULTS_VERSION, RULES_VERSION, Claim, Study, StudyError, listed
@@ -77,7 +77,7 @@ def _text(options) -> str:
     if options.format not in ("terminal", "markdown"):
         return board.board(records, options.format)
     some = any(record["verdict"] != NOT_RUN for record in records)
-    width = shutil.get_terminal_size().columns if options.to is None and sys.stdout.isatty() else None
+    width = width_here() if options.to is None else None
     return "\n\n".join([board.board(records, options.format, width)] * some + remedies(records, options.root))
 
 

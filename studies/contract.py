@@ -109,7 +109,8 @@ class Tag:
     """The names of a run's tags: of a trial's, and of an execution's.
 
     `SET` is the words of a job's own, as JSON, of which a sweep's command has several; `OPTIONS` the option of each
-    group in its config, which the config itself does not name.
+    group in its config, which the config itself does not name; `JOINED` when a sweep last had an earlier execution for
+    a job, and which sweep.
     """
 
     KEY = "trial.key"
@@ -133,6 +134,7 @@ class Tag:
     QUANTITIES = "trial.quantities"
     DESIGN = "study.design"
     ASKED = "execution.asked"
+    JOINED = "execution.joined"
     HASH = "study.hash"
     FITS = "study.fits"
     SET = "study.set"

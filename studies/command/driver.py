@@ -434,7 +434,9 @@ class Driver:
                 self.recorded = execution
         if self.recorded is None:
             self._begin()
-        elif not self.jobs and self.recorded.run_id != load.execution(self.study.name, self.root).run_id:
+        elif self.jobs:
+            writer.join(self.root, self.study.name, self.recorded.run_id, self.jobs.id)
+        elif self.recorded.run_id != load.execution(self.study.name, self.root).run_id:
             writer.ask(self.root, self.study.name, self.recorded.run_id)
 
     def _keep(self, files: dict[str, str]) -> None:

@@ -387,6 +387,12 @@ def end_sweep(root: str | Path, study: str, sweep: str, status: str, table: str)
             store.end(run, status, {"mlflow.note.content": table[:TAG_LENGTH]})
 
 
+def join(root: str | Path, study: str, run: str, sweep: str) -> None:
+    """Have an execution that has ended be what a job of a sweep came to, which had nothing left to train."""
+    with guarded(root):
+        opened(root, study).tag(run, {Tag.JOINED: f"{_now()} {sweep}"})
+
+
 def ask(root: str | Path, study: str, run: str) -> None:
     """Have an execution that has ended be the latest again."""
     with guarded(root):
