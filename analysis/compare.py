@@ -85,7 +85,7 @@ def table(
     found = load.execution(study, root, execution=execution)
     design, trials = selected(study, root, where, since, found)
     verdict = claims.told(found, root)[:1] if whole and by is None and metric is None else []
-    by = list(dict.fromkeys(factor_named(name, design.factors) for name in by or design.factors))
+    by = list(dict.fromkeys(factor_named(name, design.factors) for name in by or design.compared))
     planned = len(found.keys) * whole
     return answer(design, trials, root, by, metric, format, planned, where, since, verdict, about(found, root), width)
 
@@ -119,14 +119,14 @@ def answer(
     from analysis.estimate import arms, columns, comparison, history
     from analysis.show import answers
 
-    by, metric = list(study.factors) if by is None else by, metric or study.metric
+    by, metric = study.compared if by is None else by, metric or study.metric
     trials = columns.added(trials, metric, study.name, root)
     over = arms.averaged_over(study, by)
     compared = comparison.comparison(trials, by, metric, study.baseline, over)
     chosen = _choices(study, trials, root, by, metric, where, since, planned, source)
     lines = answers.answer(compared, by, metric, study.baseline)
     lines += answers.left_out(*arms.left_out(trials, by, over), over)
-    lines += answers.one_runs(arms.one_runs(trials, by), by) + answers.unseen(compared, metric)
+    lines += answers.folds(over) + answers.one_runs(arms.one_runs(trials, by), by) + answers.unseen(compared, metric)
     lines = answers.chosen(answers.so_far(lines, len(trials), planned), chosen, study.metric)
     ranges = _ranges(study, trials, root, by)
     lines = [*verdict, *([] if ranges is None else answers.rates(ranges, by)), *lines]
@@ -233,13 +233,13 @@ def across(
     from analysis.show import answers
 
     studies = [study for study, _ in chosen]
-    shared = [factor for factor in studies[0].factors if all(factor in study.factors for study in studies)]
+    shared = [factor for factor in studies[0].compared if all(factor in study.factors for study in studies)]
     asked, given = by, metric
     by = list(dict.fromkeys(factor_named(name, shared, "all the studies") for name in by or shared))
     metric = metric or _own_metric(studies)
     parts, notes = [], []
     for study, trials in chosen:
-        factors = by or list(study.factors)
+        factors = by or study.compared
         over = arms.averaged_over(study, factors)
         trials = columns.added(trials, metric, study.name, root)
         part = comparison.comparison(trials, factors, metric, study.baseline, over)

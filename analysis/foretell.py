@@ -92,7 +92,7 @@ def foretold(
 
     trials = columns.added(trials, metric, study.name, root)
     layers = load.layers(study.name, root, list(trials["key"]), epochs=at)
-    by, rng = list(study.factors), np.random.default_rng(SEED)
+    by, rng = study.compared, np.random.default_rng(SEED)
     found = foretell.foretold(trials, epochs, layers, by, metric, at, rng, most)
     return found, foretell.counts(trials, epochs, by, metric, at)
 

@@ -54,7 +54,7 @@ def planned(
 
     chosen = load.execution(study, root, execution=execution)
     design, trials = compare.selected(study, root, execution=chosen)
-    by = list(dict.fromkeys(compare.factor_named(name, design.factors) for name in by or design.factors))
+    by = list(dict.fromkeys(compare.factor_named(name, design.factors) for name in by or design.compared))
     metric = metric or design.metric
     trials = columns.added(trials, metric, study, root)
     if margin is not None:

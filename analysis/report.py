@@ -154,7 +154,9 @@ def _answer(found: Findings, source: chosen.About) -> list[str]:
     if len(found.views) > 1:
         spans = [(view.arms.by, comparison.span(view.units, view.arms.by, study.metric)) for view in found.views]
         answer += answers.spans(spans)
-    answer += answers.one_runs(arms.one_runs(trials, found.by), found.by)
+    answer += answers.folds(arms.averaged_over(study, found.by)) + answers.one_runs(
+        arms.one_runs(trials, found.by), found.by
+    )
     answer += answers.unseen(found.compared, study.metric)
     answer = answers.so_far(answer, len(trials), len(execution.keys))
     last = (execution.parts or (execution,))[-1]

@@ -34,6 +34,14 @@ IDENTITY = (
 COMPUTED = ("compute", "engine")
 """And of one that computes: nothing is trained, so that what it would be trained by plays no part."""
 
+LATER: dict[str, dict[str, Any]] = {
+    "training": {"class_weight": None, "class_weight_beta": 0.999},
+    "optimizer": {"weight_decay_on": "all"},
+    "regularizer": {"applies_to": "kernels"},
+}
+"""Settings that came when there were results and cards already, and what they are where all is as it was before: then
+they are no part of what identifies a trial, nor of a card."""
+
 EPOCHS = re.compile(r"(\d+(?:\.\d+)?) epochs?")
 """A length of a schedule in epochs, such as `5 epochs`; as a number it is a share of the run."""
 
@@ -63,6 +71,9 @@ METRICS = (
 
 FIGURES = ("loss_by_rate", "variance_by_layer")
 """What a study can draw at its end."""
+
+BLOCKS = ("data.fold",)
+"""Factors whose levels are not set against each other: a seed's value is the mean over them."""
 
 PLACE = ("number", "chapter")
 """Of a claim: where a board shows it, which decides nothing."""
@@ -96,16 +107,28 @@ def listed(names: Iterable[object]) -> str:
     return ", ".join(shown(name) for name in names)
 
 
-def nearest(name: str, known: Iterable[str]) -> str:
-    """`. Did you mean model.depth?` for an error, before its list of what is allowed; empty if nothing is like it.
+def near(name: object, known: Iterable[object]) -> str:
+    """The one of some names that is most like a name, or like the last part of one; empty if none is.
 
-    >>> nearest("model.deth", ["model.depth", "seed"]), nearest("depht", ["model.depth"]), nearest("x", [])
-    ('. Did you mean model.depth?', '. Did you mean model.depth?', '')
+    >>> near("model.deth", ["model.depth", "seed"]), near("depht", ["model.depth"]), near("x", [])
+    ('model.depth', 'model.depth', '')
     """
-    known = list(known)
-    ends = {each.rpartition(".")[2]: each for each in known} | {each: each for each in known}
-    near = difflib.get_close_matches(name, ends, 1)
-    return f". Did you mean {ends[near[0]]}?" if near else ""
+    texts = [str(each) for each in known]
+    ends = {each.rpartition(".")[2]: each for each in texts} | {each: each for each in texts}
+    found = difflib.get_close_matches(str(name), ends, 1)
+    return ends[found[0]] if found else ""
+
+
+def meant(name: object, known: Iterable[object]) -> str:
+    """What an error says before its list of what is allowed: `did you mean adam? `; empty if nothing is near."""
+    found = near(name, known)
+    return f"did you mean {found}? " if found else ""
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """The same at a sentence's end: `. Did you mean adam?`."""
+    found = near(name, known)
+    return f". Did you mean {found}?" if found else ""
 
 
 def shown(value: object) -> str:
@@ -255,6 +278,11 @@ class Study:
     sampled: dict[str, Space] = field(default_factory=dict)
 
     @property
+    def compared(self) -> list[str]:
+        """The factors whose levels are compared, which are all but `BLOCKS`."""
+        return [factor for factor in self.factors if factor not in BLOCKS]
+
+    @property
     def card(self) -> str:
         """What the claim is decided by, hashed: claim, design and what is fixed; empty without a claim."""
         if self.claim is None:
@@ -372,7 +400,7 @@ class EpochRecord:
     Attributes:
         learning_rate: of its last step.
         running_loss, running_accuracy: means over its steps, while the network changes, in training mode (with dropout)
-            and against the targets of the step (mixed or smoothed).
+            and against the targets of the step (mixed or smoothed), the loss with the weights of their classes.
         train_loss, train_accuracy: of the network after it, in inference mode, on a fixed part of the training
             examples, as many as are held out to validate, with the labels trained by; NaN but at about a dozen
             log-spaced epochs and the last (`studies.contract.charted`).

@@ -381,3 +381,20 @@ def test_an_arm_that_crashed_gives_no_warning():
         for metric in ("val_loss", "val_accuracy"):
             for format in ("terminal", "markdown", "latex", "csv"):
                 assert compare.answer(study, frame(made, ["x", "y"], metric), None, by, metric, format)
+
+
+def test_folds_are_averaged_over_within_a_seed_and_are_no_look_at_results(made):
+    """Three folds at two seeds are two units, not six."""
+    stored(made, "cv", {"optimizer": ("sgd", "adam"), "data.fold": (0, 1, 2)}, {"optimizer": "sgd"})
+    found = json.loads(compare.table("cv", made, format="json"))
+    assert found["by"] == ["optimizer"] and [arm["seeds"] for arm in found["arms"]] == [2, 2]
+    frame = load.trials("cv", made)
+    units = frame.groupby(["optimizer", "seed"], sort=False)["val_accuracy"].mean().unstack()
+    for arm in found["arms"]:
+        assert arm["mean"] == pytest.approx(units.loc[arm["optimizer"]].mean())
+        assert arm["sd"] == pytest.approx(units.loc[arm["optimizer"]].std())
+    assert sum("folds are no seeds" in line for line in found["answer"]) == 1
+    assert not any("after the fact" in line for line in found["answer"])
+    looked = json.loads(compare.table("cv", made, by=["fold"], format="json"))
+    assert looked["by"] == ["data.fold"] and not any("folds are no seeds" in line for line in looked["answer"])
+    assert any("after the fact: to compare by data.fold" in line for line in looked["answer"])

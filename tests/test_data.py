@@ -102,10 +102,44 @@ def test_a_number_of_test_examples_leaves_the_other_parts_as_they_are(dataset, d
             split(dataset, 0, test_size=size)
 
 
+@given(datasets(), st.integers(0, 99), st.integers(2, 5))
+def test_every_example_besides_test_validates_in_one_fold_with_each_class_in_proportion(dataset, seed, folds):
+    whole = split(dataset, seed)
+    rest = np.concatenate([whole.train, whole.val])
+    if dataset.fixed_val or folds > np.bincount(dataset.y[rest]).min():
+        with pytest.raises(StudyError, match=rf"data\.folds={folds}: "):
+            split(dataset, seed, folds=folds)
+        return
+    dealt = [split(dataset, seed, folds=folds, fold=fold) for fold in range(folds)]
+    np.testing.assert_array_equal(np.sort(np.concatenate([parts.val for parts in dealt])), np.sort(rest))
+    for parts in dealt:
+        np.testing.assert_array_equal(parts.test, whole.test)
+        np.testing.assert_array_equal(np.sort(np.concatenate([parts.train, parts.val])), np.sort(rest))
+        assert set(dataset.y[parts.val]) == set(dataset.y[parts.train]) == set(dataset.y[rest])
+    of_class = np.array([np.bincount(dataset.y[parts.val]) for parts in dealt])
+    assert np.ptp(of_class, axis=0).max() <= 1 and np.ptp(of_class.sum(axis=1)) <= 1
+
+
+def test_folds_are_of_the_seed_and_a_fold_that_is_not_there_is_refused():
+    digits = data.digits()
+    one, again, other = (split(digits, seed, folds=5, fold=4).val for seed in (0, 0, 1))
+    np.testing.assert_array_equal(one, again)
+    assert set(one) != set(other) and abs(len(one) - 1438 / 5) < 1
+    small, large = (split(digits, 0, folds=5, fold=4, train_size=size).train for size in (50, 500))
+    assert set(small) <= set(large) and not set(large) & set(one)
+    with pytest.raises(StudyError, match=r"data\.fold=5: expected 0 to 4, of data\.folds=5"):
+        split(digits, 0, folds=5, fold=5)
+    with pytest.raises(StudyError, match=r"data\.fold=1 and data\.folds=null"):
+        split(digits, 0, fold=1)
+    node = {"_target_": "studies.data.digits"} | COMMON | {"test_fraction": 0.2, "validation_fraction": 0.2}
+    [note] = data.notes(node | {"folds": 5, "fold": 2})
+    assert "each of the 1438 examples that are not test is in one fold" in note and "not used" in note
+
+
 def test_a_setting_that_came_later_is_no_part_of_what_identifies_earlier_results(config):
     """`data.test_size` and others came when there were stores of trials already."""
     node = config()["data"]
-    assert data.LATER == {"test_size": None, "resize": "stretch"}
+    assert data.LATER == {"test_size": None, "resize": "stretch", "folds": None, "fold": 0}
     node = node | data.LATER
     before = {name: value for name, value in node.items() if name not in data.LATER}
     for identity in (
@@ -114,7 +148,7 @@ def test_a_setting_that_came_later_is_no_part_of_what_identifies_earlier_results
         lambda data_node: data.entry(data_node | {"content": ""})["digest"],
     ):
         assert identity(node) == identity(before)
-        for changed in ({"test_size": 50}, {"resize": "pad"}):
+        for changed in ({"test_size": 50}, {"resize": "pad"}, {"folds": 5}):
             assert identity(node | changed) != identity(before)
 
 

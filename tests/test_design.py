@@ -56,6 +56,7 @@ BASE = {
     "claim": None,
     "seed": None,
     "plan": False,
+    "force": False,
     "profile": {"name": "quick"},
 }
 OPTIONS = {
@@ -696,6 +697,37 @@ def test_a_wrong_rule_is_refused(node, received, allowed):
     with pytest.raises(StudyError) as error:
         arms(**node)
     assert received in str(error.value) and allowed in str(error.value)
+
+
+def folded(**node):
+    return BASE | {"data": BASE["data"] | {"folds": 3, "fold": 0}, "study": BASE["study"] | node}
+
+
+def test_folds_are_no_arms_and_folds_left_out_are_said():
+    study = read_study(folded(question=None, factors={"data.fold": [0, 1, 2], "model.depth": [2, 4]}))
+    assert study.compared == ["model.depth"] and list(study.factors) == ["data.fold", "model.depth"]
+    assert study.question == "How does val accuracy depend on model.depth?"
+    for levels, said in (([0, 1, 2], []), ([0, 2], ["data.fold takes 2 of 3 folds: the images of the others never"])):
+        study = read_study(folded(factors={"data.fold": levels}))
+        trials = expand(study.factors, base=folded())
+        lines = grid.remarks(study, trials, lambda _: {"init"})
+        assert [line.removesuffix(" validate") for line in lines] == said
+
+
+@pytest.mark.parametrize(
+    ("node", "use"),
+    [
+        ({"factors": {"model.depth": [2, 4]}, "nuisance": {"data.fold": [0, 1]}}, "tuned"),
+        ({"factors": {"data.fold": [0, 1]}, "baseline": {"data.fold": 0}}, "a baseline"),
+        (
+            {"factors": {"data.fold": [0, 1], "model.depth": [2, 4]}, "zip": [["data.fold", "model.depth"]]},
+            "moved along with another factor",
+        ),
+    ],
+)
+def test_folds_are_refused_where_they_would_be_compared(node, use):
+    with pytest.raises(StudyError, match=rf"data\.fold is {use}: expected it among study\.factors alone"):
+        read_study(folded(**node))
 
 
 def test_a_study_that_asks_nothing_is_given_a_question():

@@ -106,6 +106,16 @@ def test_a_notebook_finds_the_project_from_its_own_folder_and_from_the_projects(
         assert Path.cwd() == ROOT
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_a_notebook_reads_the_execution_that_it_has_named(name):
+    """Not the latest of the user's store, which may be of another design."""
+    source = (FOLDER / f"{name}.py").read_text()
+    read = re.findall(r"load\.(?:trials|epochs|layers|densities|settings)\((.*?)\)", source)
+    unpinned = [words for words in read if "keys=" not in words and not re.search(r"\bstore\b", words)]
+    assert unpinned == [] and 'load.execution("' not in re.sub(r"load\.execution\([^)]*store\)", "", source)
+    assert source.count("load.pinned(") == source.count("executions.pinned(execution)")
+
+
 @pytest.fixture(scope="module")
 def project(copy, fresh, trained):
     """A copy of the project, with the notebooks' studies cut small in its store, and the one in a notebook too."""

@@ -3,6 +3,7 @@
 import dataclasses
 import sys
 import types
+from collections import OrderedDict
 
 import numpy as np
 import pytest
@@ -132,6 +133,20 @@ def test_a_users_schedule_with_momentum_has_a_graph_of_its_own(parts, own, trial
     weights = cycled.engine.run_epoch(*cycled.data, course).weights.numpy()
     slow = parts.Parts(trial_of([*settings, "optimizer.momentum=0.1"]))
     np.testing.assert_array_equal(slow.engine.run_epoch(*slow.data, course).weights.numpy(), weights)
+
+
+def test_folds_share_a_graph_but_where_they_have_another_number_of_steps(parts, trial_of, monkeypatch):
+    monkeypatch.setattr(parts, "_engines", OrderedDict())
+    small = ["model.width=8", "training.batch_size=137", "training.epochs=1", "engine.xla=false", "data.folds=3"]
+    trials = [trial_of([*small, f"data.fold={fold}"]) for fold in range(3)]
+    assert len({trial.graph_key for trial in trials}) == 1 and len({trial.key for trial in trials}) == 3
+    made = [parts.Parts(trial) for trial in trials]
+    assert [len(each.examples.split.train) for each in made] == [958, 959, 959]
+    assert [each.steps for each in made] == [6, 7, 7]
+    assert made[0].engine is not made[1].engine and made[1].engine is made[2].engine
+    for each in made[:2]:
+        [course] = each.courses()
+        assert np.isfinite(each.engine.run_epoch(*each.data, course).loss)
 
 
 def test_a_schedule_counts_updates_and_waiting_batches_have_the_rate_of_theirs(parts, trial_of):

@@ -87,7 +87,7 @@ def choices(
             found[view] = _look(
                 each.study, each.keys, f"{datetime.fromtimestamp((each.end_time or 0) / 1000):%Y-%m-%d}"
             )
-    other_by = None if by is None or set(by) == set(study.factors) else tuple(by)
+    other_by = None if by is None or set(by) in ({*study.factors}, {*study.compared}) else tuple(by)
     return Choices(
         where,
         since,

@@ -28,10 +28,11 @@ from IPython.display import HTML
 
 from analysis import load
 from analysis.estimate import comparison, dynamics, intervals
-from analysis.show import answers, plots, tables
+from analysis.show import answers, executions, plots, tables
 
-study = load.execution("init_comparison").study
-trials = load.trials("init_comparison")
+execution = load.pinned("init_comparison")
+study, trials = execution.study, load.trials("init_comparison", keys=execution.arms)
+print(executions.pinned(execution))
 columns = ["initializer", "model.depth", "seed", "status", "epochs", "val_accuracy", "test_accuracy"]
 trials[columns].sample(6, random_state=0).sort_index().round(3)
 
@@ -172,7 +173,7 @@ pd.DataFrame({"sd of the difference": sds.round(4), "seeds needed": seeds}).rena
 # ## How they get there
 
 # %%
-epochs = load.epochs("init_comparison")
+epochs = load.epochs("init_comparison", keys=execution.keys)
 plots.curves(arms, dynamics.curves(trials, epochs, by, "val_accuracy"), "val_accuracy")
 
 # %% [markdown]

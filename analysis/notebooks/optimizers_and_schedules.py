@@ -27,10 +27,12 @@ from IPython.display import HTML
 
 from analysis import load
 from analysis.estimate import comparison, dynamics
-from analysis.show import answers, plots, tables
+from analysis.show import answers, executions, plots, tables
 
-optimizers = load.execution("optimizer_comparison").study
-trials, epochs = load.trials(optimizers.name), load.epochs(optimizers.name)
+execution = load.pinned("optimizer_comparison")
+optimizers, keys = execution.study, execution.keys
+trials, epochs = load.trials(optimizers.name, keys=execution.arms), load.epochs(optimizers.name, keys=keys)
+print(executions.pinned(execution))
 
 # %% [markdown]
 # ## Each optimizer at its own rate
@@ -40,7 +42,7 @@ trials, epochs = load.trials(optimizers.name), load.epochs(optimizers.name)
 # each.
 
 # %%
-rates = load.settings(optimizers.name).groupby("optimizer", sort=False)["optimizer.learning_rate"].first()
+rates = load.settings(optimizers.name, keys=keys).groupby("optimizer", sort=False)["optimizer.learning_rate"].first()
 rates.to_frame().T
 
 # %%
@@ -116,8 +118,10 @@ cost(trials.assign(reached=epochs_to(target, trials, epochs)), "optimizer").sort
 # ## Schedules at two rates
 
 # %%
-schedules = load.execution("schedule_comparison").study
-trials, epochs = load.trials(schedules.name), load.epochs(schedules.name)
+execution = load.pinned("schedule_comparison")
+schedules, keys = execution.study, execution.keys
+trials, epochs = load.trials(schedules.name, keys=execution.arms), load.epochs(schedules.name, keys=keys)
+print(executions.pinned(execution))
 by = list(schedules.factors)
 compared = comparison.comparison(trials, by, schedules.metric, schedules.baseline)
 

@@ -26,10 +26,13 @@ import pandas as pd
 
 from analysis import load
 from analysis.estimate import dynamics
-from analysis.show import plots
+from analysis.show import executions, plots
 
 by = ["initializer", "model.depth"]
-trials, layers = load.trials("init_comparison"), load.layers("init_comparison")
+execution = load.pinned("init_comparison")
+trials = load.trials("init_comparison", keys=execution.arms)
+layers = load.layers("init_comparison", keys=execution.keys)
+print(executions.pinned(execution))
 good, dead, exploding = (
     {"initializer": name, "model.depth": 8} for name in ("he_normal", "normal_small", "normal_large")
 )
@@ -132,7 +135,7 @@ at_8[["normal_small", "random_uniform", "glorot_uniform", "he_normal"]].map("{:.
 norm = first.groupby(by, sort=False)["gradient_norm"].median().unstack()
 measured = np.log2(norm[8].where(norm[8] > 0) / norm[2]) / (8 - 2)
 
-width = load.settings("init_comparison")["model.width"].iloc[0]
+width = load.settings("init_comparison", keys=execution.keys)["model.width"].iloc[0]
 untrained = layers[(layers["epoch"] == 0) & (layers["tensor"] == "kernel") & (layers["layer"] != "logits")]
 sd = untrained.merge(trials[["key", "initializer"]]).groupby("initializer")["sd"].mean()
 predicted = np.log2(width * sd[sd > 0] ** 2 / 2) / 2

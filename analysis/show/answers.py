@@ -205,6 +205,16 @@ def left_out(contexts: list[tuple], seeds: list[int], everything: bool, over: li
     return [f"{why}; left out, for not every arm has it: {'; '.join(parts)}."] if parts else []
 
 
+def folds(over: list[str]) -> list[str]:
+    """What a mean over folds is, in a sentence, if averages are over them among others."""
+    if "data.fold" not in over:
+        return []
+    return [
+        "A seed's value is the mean over its folds (data.fold), and intervals are over seeds, which deal the folds "
+        "anew: folds are no seeds, since what they train on overlaps (Bengio & Grandvalet 2004)."
+    ]
+
+
 def _places(frame, factors) -> list:
     """Where the rows of each combination of the factors' levels are."""
     number, arms = arms_of(frame, factors)
@@ -475,7 +485,7 @@ def _counts(frame, by, against, metric, named=True) -> str:
 
 
 def _counts_by_success(frame, others, unsteady, by, against, metric, named) -> str:
-    """The counts where some arms fail at some seeds: theirs by how often they finish, then those of the others."""
+    """The counts where some arms fail at some seeds: theirs by how often they finish, and those of the others."""
     gaps, many = others.loc[unsteady & (others["p"] <= SURE), "success_difference"], unsteady.sum() > 1
     lead = (
         f"Trials fail at some seeds, and success comes first: {unsteady.sum()} of {len(others)} arms "
@@ -483,4 +493,8 @@ def _counts_by_success(frame, others, unsteady, by, against, metric, named) -> s
         f"often and {(gaps < 0).sum()} clearly less; no t interval holds there."
     )
     rest = frame.drop(others.index[unsteady])
+    if not named and not unsteady.all():
+        often = f"{(gaps > 0).sum()} clearly more often and {(gaps < 0).sum()} clearly less"
+        which = f"{unsteady.sum()} more, at whose seeds trials fail, {'are' if many else 'is'} compared"
+        return f"{_counts(rest, by, against, metric, named)[:-1]}; {which} by how often they finish: {often}."
     return f"{lead} {_counts(rest, by, against, metric, named)}" if not unsteady.all() else lead

@@ -56,13 +56,14 @@ class Findings:
 
     @property
     def by(self) -> list[str]:
-        """Its factors."""
-        return list(self.study.factors)
+        """Its factors, but those that a seed's value is the mean over."""
+        return self.study.compared
 
     @cached_property
     def compared(self) -> pd.DataFrame:
         """All arms, by the study's metric."""
-        return estimates.comparison(self.trials, self.by, self.study.metric, self.study.baseline)
+        over = arms.averaged_over(self.study, self.by)
+        return estimates.comparison(self.trials, self.by, self.study.metric, self.study.baseline, over)
 
     @cached_property
     def epochs(self) -> pd.DataFrame:

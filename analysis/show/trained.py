@@ -2,11 +2,12 @@
 
 import pandas as pd
 
-from studies.record import listed, shown
+from studies.record import LATER, listed, shown
 
 OFF = (None, "", "none", False, 0)
 """Values that say nothing of a setting; `OFF_TOO` of those whose neutral value is another."""
 OFF_TOO = {"data.imbalance": 1.0, "optimizer.slow_step": 0.5, "data.content": None}
+OFF_TOO |= {f"{group}.{name}": value for group, later in LATER.items() for name, value in later.items()}
 
 TRAINING = ("initializer", "optimizer", "schedule", "regularizer", "clipping", "pruning")
 KINDS = 3
@@ -35,6 +36,8 @@ def trained(settings: pd.DataFrame, factors: list[str], trials: pd.DataFrame, im
         and (name == "optimizer.learning_rate" or not any(name.startswith(each) for each in own))
         and (text := _text(name, settings[name]))
     }
+    if "data.folds" in said:
+        said.pop("data.validation_fraction", "")  # it is not used then
     parameters = _ends(trials["parameters"].dropna(), "{:,.0f}")
     data = [_group(said, "data"), f"{images:,.0f} images an epoch" if images else ""]
     model = [_group(said, "model"), f"{parameters} parameters" if parameters else ""]

@@ -2,18 +2,18 @@
 
 import json
 import math
-import shlex
 import sys
 from collections import Counter, defaultdict
+from collections.abc import Set
 from contextlib import suppress
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
 from rich.console import Console
 
-from studies import contract, terminal
+from studies import terminal
 from studies.command import cost, provenance, sweep
 from studies.command.board import Board
 from studies.contract import Tag
@@ -36,6 +36,7 @@ from studies.record import (
     content_key,
     listed,
     short,
+    shown,
 )
 from studies.store import database
 
@@ -66,37 +67,143 @@ def count(trials: list[Trial], executor: Executor) -> None:
     checked([t for t in trials if t.computed] or cost.uncounted(trials)[:COUNTED], executor)
 
 
-def plan(study: Study, trials: list[Trial], executor: Executor) -> None:
-    """Print the trials, or those that tune and how many follow, and the time that they should take."""
+@dataclass(frozen=True)
+class Plan:
+    """What a study would train, and what of it is in the store.
+
+    Attributes:
+        trials: all of them, or those that tune.
+        finished: the keys of those that need not run.
+        seconds: about how long each trial takes, by key.
+        workers: processes that there would be.
+        finals: trials that follow those that tune.
+        extended: trials that tune at most besides, if ranges are extended.
+        force: whether what is finished is run again.
+    """
+
+    study: Study
+    root: str
+    trials: list[Trial]
+    finished: Set[str]
+    seconds: dict[str, float]
+    workers: int
+    finals: int = 0
+    extended: int = 0
+    force: bool = False
+
+    @property
+    def left(self) -> list[Trial]:
+        """The trials that would run now."""
+        return [trial for trial in self.trials if self.force or trial.key not in self.finished]
+
+    @property
+    def graphs(self) -> list[str]:
+        """The graphs of those that would run, by their keys, which are compiled once each."""
+        return list(dict.fromkeys(trial.graph_key for trial in self.left if not trial.computed))
+
+    @property
+    def total(self) -> float:
+        """Seconds of all that is left, those that follow tuning among it."""
+        seconds = [self.seconds[trial.key] for trial in self.left]
+        seconds += [fmean(self.seconds.values())] * self.finals
+        return cost.total_seconds(seconds, len(self.graphs), self.workers)
+
+    def summary(self) -> list[str]:
+        """How much it is, what of it is finished, and how long the rest takes, in lines."""
+        study, count, several = self.study, len(self.trials), len(arms.of(self.study))
+        graphs = list(dict.fromkeys(trial.graph_key for trial in self.trials if not trial.computed))
+        compiled = f", {_counted(len(graphs), 'graph')}" * bool(graphs)
+        if study.nuisance:
+            each = Counter(json.dumps(trial.arm) for trial in self.trials).values()
+            fewest, most = (number // len(study.tuning_seeds) for number in (min(each), max(each)))
+            tried = "draw" if study.draws else "combination"
+            lines = [
+                f"{count} tuning trials, {several} arms at {f'{fewest} to ' * (fewest < most)}{most} {tried}s and "
+                f"{len(study.tuning_seeds)} seeds{compiled}",
+                *[f"at most {self.extended} more, if ranges are extended; the time below is without them"]
+                * (self.extended > 0),
+                f"then {self.finals} final trials, each arm at its best {tried} and {len(study.seeds)} seeds",
+            ]
+        else:
+            lines = [f"{_counted(count, 'trial')}, {_counted(several, 'arm')}{compiled}"]
+        if study.claim:
+            looks = f", looked at after {listed(study.looks)} seeds" * bool(study.looks)
+            lines.append(f"a claim{looks}, with the trials of its controls besides; profile {study.claim.profile}")
+        again = " again" * (self.force and bool(self.finished))
+        lines.append(f"{len(self.finished)} finished in {self.root}, {len(self.left)} to run{again}")
+        if self.left or self.finals:
+            lines.append(f"estimated time: about {self.total:.0f} s on {_counted(self.workers, 'worker')}")
+        return lines
+
+    def as_json(self) -> str:
+        """The same for a program."""
+        rows = [
+            {
+                "key": trial.key,
+                "graph": trial.graph_key,
+                "arm": trial.arm,
+                "nuisance": trial.nuisance,
+                "seed": trial.seed,
+                "role": trial.role,
+                "finished": trial.key in self.finished,
+                "seconds": round(self.seconds[trial.key], 3),
+            }
+            for trial in self.trials
+        ]
+        whole = {
+            "study": self.study.name,
+            "question": self.study.question,
+            "root": self.root,
+            "arms": len(arms.of(self.study)),
+            "seeds": self.study.seeds,
+            "finished": len(self.finished),
+            "to_run": len(self.left),
+            "final_trials": self.finals,
+            "extended_at_most": self.extended,
+            "seconds": round(self.total, 1) if self.left or self.finals else 0.0,
+            "workers": self.workers,
+            "trials": rows,
+        }
+        return json.dumps(whole, indent=2, ensure_ascii=False)
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number} {what}{'s' * (number != 1)}"
+
+
+def plan(study: Study, trials: list[Trial], executor: Executor, root: Path, config: dict) -> None:
+    """Print what would be trained: how much that is, what of it is finished, how long the rest takes, each trial.
+
+    Args:
+        trials: all of them, or those that tune.
+        config: with the user's name of the store, whether what is finished is run again, and `plan`: true, or json.
+    """
+    from analysis import load
+
+    named, form = config["tracking"]["root"], config["plan"]
+    if form != "json":
+        print(f"{study.name}: {study.question}", flush=True)
+    if new := cost.uncounted([trial for trial in trials if not trial.computed])[:COUNTED]:
+        say = f"{_counted(len(new), 'model')} never built before: built now, to count the cost"
+        print(say, file=sys.stderr if form == "json" else sys.stdout, flush=True)
     count(trials, executor)
-    graphs = list(dict.fromkeys(trial.graph_key for trial in trials if not trial.computed))
-    print(f"{study.name}: {study.question}")
-    for line in _points(study):
-        print(f"  {line}")
-    for trial in trials:
-        print(f"  {trial.key}  graph {trial.graph_key[:8]}  {study.labelled(trial)} seed={trial.seed}")
-    several = len(arms.of(study))
-    seconds, workers = list(cost.expected_seconds(trials).values()), min(executor.workers, len(trials))
+    finals = more = 0
     if study.nuisance:
-        finals, mean = several * len(study.seeds), sum(seconds) / len(seconds)
-        each = Counter(json.dumps(trial.arm) for trial in trials).values()
-        fewest, most = (number // len(study.tuning_seeds) for number in (min(each), max(each)))
-        tried = "draw" if study.draws else "combination"
-        more = search.most(study) * len({json.dumps(t.arm) for t in trials if t.nuisance}) * len(study.tuning_seeds)
-        print(
-            f"{len(trials)} tuning trials, {several} arms at {f'{fewest} to ' * (fewest < most)}{most} "
-            f"{tried}s and {len(study.tuning_seeds)} seeds, {len(graphs)} graphs: {listed(graphs)}\n"
-            + f"at most {more} more, if ranges are extended; the time below is without them\n" * (more > 0)
-            + f"then {finals} final trials, each arm at its best {tried} and {len(study.seeds)} seeds"
-        )
-        seconds += [mean] * finals
-    else:
-        print(f"{len(trials)} trials, {several} arms" + f", {len(graphs)} graphs: {listed(graphs)}" * bool(graphs))
-    if study.claim:
-        looks = f", looked at after {listed(study.looks)} seeds" * bool(study.looks)
-        print(f"a claim{looks}, with the trials of its controls besides; profile {study.claim.profile}")
-    total = cost.total_seconds(seconds, len(graphs), workers)
-    print(f"estimated time: about {total:.0f} s on {workers} worker{'s' * (workers > 1)}, if none is finished before")
+        finals = len(arms.of(study)) * len(study.seeds)
+        tuned = {json.dumps(trial.arm) for trial in trials if trial.nuisance}
+        more = search.most(study) * len(tuned) * len(study.tuning_seeds)
+    finished = load.finished_keys(study.name, root) & {trial.key for trial in trials}
+    workers = min(executor.workers, len(trials))
+    made = Plan(study, named, trials, finished, cost.expected_seconds(trials), workers, finals, more, config["force"])
+    if form == "json":
+        print(made.as_json())
+        return
+    for line in (*made.summary(), *_points(study)):
+        print(f"  {line}")
+    print()
+    for trial in trials:
+        done = "  finished" * (trial.key in finished)
+        print(f"  {trial.key}  graph {trial.graph_key[:8]}  {study.labelled(trial)} seed={trial.seed}{done}")
 
 
 def _points(study: Study) -> list[str]:
@@ -167,6 +274,7 @@ class Driver:
         jobs: the sweep that this is a job of, if it is.
         card: tags of the claim's card, see `compose.card_tags`.
         board: the display over it, if it is of claims: nothing else is said then but what one has to know.
+        force: whether trials that are finished are run again, each once; the new runs take their places.
         tags: what else its execution is to be tagged with.
     """
 
@@ -180,10 +288,12 @@ class Driver:
         jobs: sweep.Sweep | None = None,
         card: dict[str, str] | None = None,
         board: Board | None = None,
+        force: bool = False,
         tags: dict[str, str] | None = None,
     ):
         self.study, self.executor, self.root, self.config, self.console = study, executor, root, config, console
         self.jobs, self.card, self.board, self.tags = jobs, card or {}, board, tags or {}
+        self.force, self.again = force, set[str]()
         self.counted: set[str] = set()
         self.statuses: Counter[str] = Counter()
         self.files: dict[str, str] = {}
@@ -333,17 +443,20 @@ class Driver:
         from analysis import load
 
         self.trials = trials
-        known = load.finished_keys(study.name, self.root)
+        finished = load.finished_keys(study.name, self.root) & {trial.key for trial in trials}
+        known = finished & self.again if self.force else finished
         pending = [trial for trial in trials if trial.key not in known]
+        self.again |= {trial.key for trial in pending}
         kind = "tuning trials" if trials[0].role == "nuisance" else "trials"
-        self._tell(f"{len(trials)} {kind}, {len(trials) - len(pending)} finished before, {len(pending)} to run")
+        again = " again" * bool(self.force and finished)
+        self._tell(f"{len(trials)} {kind}, {len(finished)} finished before, {len(pending)} to run{again}")
         if self.board:
             before = [trial for trial in trials if trial.key in known and trial.key not in self.counted]
             self.board.did(len(before), sum(cost.expected_seconds(before).values()), before=True)
         self.counted |= {trial.key for trial in trials}
         if not pending:
             return
-        self._warn_of_mixing({trial.key for trial in trials} & known)
+        self._warn_of_mixing(known)
         with terminal.held():
             self.executor.start(TRIAL, len(pending), pending[0].config["engine"]["threads"])
         self._open(pending)
@@ -434,7 +547,9 @@ class Driver:
                 self.recorded = execution
         if self.recorded is None:
             self._begin()
-        elif not self.jobs and self.recorded.run_id != load.execution(self.study.name, self.root).run_id:
+        elif self.jobs:
+            writer.join(self.root, self.study.name, self.recorded.run_id, self.jobs.id)
+        elif self.recorded.run_id != load.execution(self.study.name, self.root).run_id:
             writer.ask(self.root, self.study.name, self.recorded.run_id)
 
     def _keep(self, files: dict[str, str]) -> None:
@@ -555,10 +670,10 @@ class Driver:
         }
         if study.metric not in frame:
             return numbers
-        compared = comparison.comparison(frame, list(study.factors), study.metric, {}).to_dict("records")
-        if not study.factors:
+        compared = comparison.comparison(frame, study.compared, study.metric, {}).to_dict("records")
+        if not study.compared:
             return numbers | {study.metric: compared[0]["mean"]}
-        means = {arm_label({factor: row[factor] for factor in study.factors}): row["mean"] for row in compared}
+        means = {arm_label({factor: row[factor] for factor in study.compared}): row["mean"] for row in compared}
         named = {f"{study.metric} of arms/{arm.replace('/', '_')}": mean for arm, mean in means.items()}
         return numbers | dict(list(named.items())[:MOST_CHARTED])
 
@@ -569,15 +684,15 @@ class Driver:
 
             print("\n" + "\n  ".join(board.said(study, self.verdict[0])))
         print(f"\n{self._answer(frame, 'terminal')}\n")
-        where = "" if Path(self.root) == Path("mlruns") else f" --root {shlex.quote(str(self.root))}"
+        where = [] if Path(self.root) == Path("mlruns") else ["--root", str(self.root)]
         print(f"results   {Path(self.root).resolve()}")
         if not self._computed:
             print(f"report    {self._report(frame)}")
         elif study.figures:
             for path in self._figures(frame):
                 print(f"figure    {path}")
-        print(f"tables    python -m analysis.compare {shlex.quote(study.name)}{where}")
-        print(f"browse    mlflow ui --backend-store-uri {shlex.quote(contract.uri(self.root))}")
+        print(f"tables    {terminal.spoken('analysis.compare', study.name, *where)}")
+        print(f"browse    {terminal.spoken('analysis.ui', *where)}")
 
     def _figures(self, frame) -> list[Path]:
         """The paths of a computed study's figures, which are drawn at the end of every command."""
@@ -668,6 +783,11 @@ def check_sizes(trials: list[Trial]) -> None:
         if batch > sizes[key]:
             raise StudyError(
                 f"training.batch_size={batch}: expected at most {sizes[key]}, the number of training examples"
+            )
+        weights, classes = trial.config["training"].get("class_weight"), data.classes(node)
+        if isinstance(weights, list) and classes not in (None, len(weights)):
+            raise StudyError(
+                f"training.class_weight={shown(weights)}: expected {classes} numbers, one for each class of the data"
             )
         accumulated = trial.config["optimizer"].get("gradient_accumulation_steps") or 1
         batches = sizes[key] // batch * trial.config["training"]["epochs"]

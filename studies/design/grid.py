@@ -134,6 +134,7 @@ def remarks(study: Study, trials: list[Trial], drawn: Callable[[dict], set[str]]
         if without := [trial.arm for trial in tuned if factor not in trial.nuisance and "." in factor]:
             labels = dict.fromkeys(arm_label(arm) for arm in without)
             lines.append(f"{factor} is tuned where there is such a setting, so not for {listed(labels)}")
+    lines += _unused_folds(study, trials)
     pinned = {arm_label(trial.arm): drawn(trial.config) for trial in trials}
     alike = [label for label, streams in pinned.items() if not streams]
     seeds = {trial.seed for trial in trials}
@@ -147,6 +148,17 @@ def remarks(study: Study, trials: list[Trial], drawn: Callable[[dict], set[str]]
             f"the {len(seeds)} seeds of {'; '.join(alike)} are one run, {len(seeds)} times: all that is drawn is pinned"
         )
     return lines
+
+
+def _unused_folds(study: Study, trials: list[Trial]) -> list[str]:
+    """A line where not every fold is a level, so that some images never validate."""
+    folds = {(trial.config.get("data") or {}).get("folds") for trial in trials if "data.fold" in study.factors}
+    given = study.factors.get("data.fold", ())
+    return [
+        f"data.fold takes {len(given)} of {count} folds: the images of the others never validate"
+        for count in sorted(each for each in folds if each)
+        if len(given) < count
+    ]
 
 
 def _assignments(given) -> list[str]:

@@ -7,8 +7,10 @@ from collections.abc import Callable, Set
 from studies.design import arms, search
 from studies.design.claim import check_arms, read_claim, read_looks
 from studies.record import (
+    BLOCKS,
     FIGURES,
     IDENTITY,
+    LATER,
     METRICS,
     Space,
     Study,
@@ -17,10 +19,11 @@ from studies.record import (
     identity_parts,
     is_computed,
     listed,
+    meant,
     shown,
 )
 
-STUDYS = ("study", "seed", "plan", "claim", "profile")
+STUDYS = ("study", "seed", "plan", "force", "claim", "profile")
 """The parts of a config that a trial has no use for."""
 
 PARTS = (*STUDYS, *IDENTITY, "compute", "executor", "tracking", "targets")
@@ -73,10 +76,11 @@ def read_study(
     if not re.fullmatch(r"[A-Za-z0-9][\w .-]{0,99}", str(node["name"])):
         raise StudyError(f"study.name={node['name']!r}: expected up to 100 letters, digits, spaces or . _ -")
     seeds, tuning_seeds = _both_seeds(node, config["seed"], bool(nuisance))
+    _check_blocks(node, factors, zipped, nuisance, bool(config["claim"]))
     card = read_claim(config["claim"], factors, config["profile"]["name"], is_computed(config))
     study = Study(
         str(node["name"]),
-        str(node["question"] or _question(node["metric"], list(factors))),
+        str(node["question"] or _question(node["metric"], [factor for factor in factors if factor not in BLOCKS])),
         factors,
         seeds,
         _baseline(node["baseline"], factors, zipped, left_out),
@@ -100,11 +104,31 @@ def read_study(
     return study
 
 
+def _check_blocks(node, factors, zipped, nuisance, claim: bool) -> None:
+    """Refuse uses of a factor that is averaged over within a seed which would compare its levels."""
+    for factor in BLOCKS:
+        uses = {
+            "tuned": factor in nuisance,
+            "a baseline": factor in (node["baseline"] or {}),
+            "moved along with another factor": any(factor in group for group in zipped),
+            "a factor of a claim": claim and factor in factors,
+        }
+        if found := [use for use, is_so in uses.items() if is_so]:
+            raise StudyError(
+                f"{factor} is {found[0]}: expected it among study.factors alone, of a study without a claim, since "
+                f"its levels are not compared: a seed's value is the mean over them. Leave it out there"
+            )
+
+
 def _fixed(config) -> str:
     """What trials have besides the factors, hashed, but for where data lie, how it is run and what is watched."""
     parts = {part: config[part] for part in identity_parts(config) if part not in ("engine", "diagnostics")}
     if "data" in parts:
         parts["data"] = {name: value for name, value in parts["data"].items() if name != "root"}
+    for part, later in LATER.items():
+        if part in parts:
+            neutral = [name for name, value in later.items() if parts[part].get(name) == value]
+            parts[part] = {name: value for name, value in parts[part].items() if name not in neutral}
     return content_key(parts)
 
 
@@ -218,10 +242,13 @@ def _baseline(node, factors, zipped, left_out) -> dict:
     baseline = {factor: level for factor, level in baseline.items() if factor not in left_out}
     for factor, level in baseline.items():
         if factor not in factors:
-            raise StudyError(f"study.baseline names {factor}: expected one of the factors {listed(factors)}")
+            raise StudyError(
+                f"study.baseline names {factor}: {meant(factor, factors)}expected one of the factors {listed(factors)}"
+            )
         if not any(arms.same(level, other) for other in factors[factor]):
             raise StudyError(
-                f"study.baseline.{factor}={shown(level)}: expected one of its levels {listed(factors[factor])}"
+                f"study.baseline.{factor}={shown(level)}: {meant(level, factors[factor])}expected one of its levels "
+                f"{listed(factors[factor])}"
             )
     return baseline | arms.moved_along(baseline, zipped, factors)
 
@@ -245,13 +272,14 @@ def _check_metric(metric, config, nuisance):
         if metric in METRICS or not re.fullmatch(r"[A-Za-z]\w*", str(metric)):
             raise StudyError(f"study.metric={shown(metric)}: expected one of the quantities that compute gives")
     elif metric not in METRICS:
-        raise StudyError(f"study.metric={metric}: expected one of {listed(METRICS)}")
+        raise StudyError(f"study.metric={metric}: {meant(metric, METRICS)}expected one of {listed(METRICS)}")
 
 
 def _check_names(node, prefix, names, what):
     for name in node:
         if name not in names:
-            raise StudyError(f"{prefix}{name}: there is no such {what}; there are {listed(names)}")
+            near = meant(name, names)
+            raise StudyError(f"{prefix}{name}: there is no such {what}; {near}there are {listed(names)}")
     for name in names:
         if name not in node:
             raise StudyError(f"{prefix}{name} is missing: expected all of {listed(names)}")
@@ -268,15 +296,18 @@ def _check_factor(role, factor, config, factors):
     allowed = (*IDENTITY, "compute", "targets") if path else IDENTITY[:-3]
     if group not in allowed:
         raise StudyError(
-            f"{role} names {factor}: expected a group ({listed(IDENTITY[:-3])}) or a path into one or into "
-            f"{listed(IDENTITY[-3:])}, such as model.depth"
+            f"{role} names {factor}: {meant(factor, IDENTITY[:-3])}expected a group ({listed(IDENTITY[:-3])}) or a "
+            f"path into one or into {listed(IDENTITY[-3:])}, such as model.depth"
         )
     if path and group not in factors:
         node = config[group]
         for part in path.split("."):
             if not isinstance(node, dict) or part not in node:
                 keys = [k for k in node if k != "_target_"] if isinstance(node, dict) else []
-                raise StudyError(f"{role} names {factor}, and {group} has no {path}: it has {listed(keys) or 'none'}")
+                raise StudyError(
+                    f"{role} names {factor}, and {group} has no {path}: {meant(part, keys)}it has "
+                    f"{listed(keys) or 'none'}"
+                )
             node = node[part]
 
 

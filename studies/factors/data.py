@@ -22,7 +22,7 @@ from studies.factors import cache, images
 from studies.record import StudyError, content_key, listed, shown
 
 SETTINGS = (
-    *("test_fraction", "validation_fraction"),
+    *("test_fraction", "validation_fraction", "folds", "fold"),
     *("train_size", "test_size", "label_noise", "imbalance", "standardize"),
     *("flip", "crop", "cutout"),
 )
@@ -31,7 +31,7 @@ SETTINGS = (
 PLACES = ("path", "root", "unreadable")
 """Settings that say where a file is, or how strictly it is read: where its content is known, that counts instead."""
 
-LATER = {"test_size": None, "resize": "stretch"}
+LATER = {"test_size": None, "resize": "stretch", "folds": None, "fold": 0}
 """Settings that came when there were results already, and what they are where nothing is asked of them: then they are
 no part of what identifies data."""
 
@@ -198,6 +198,16 @@ def size(node: dict) -> tuple[int, tuple[int, ...]]:
     return len(_parts(pool, node, np.random.default_rng(0))[0]), pool.shape
 
 
+def classes(node: dict) -> int | None:
+    """How many classes there are, None for data that is not ours.
+
+    Raises:
+        StudyError: the file cannot be used.
+    """
+    pool = _pool(node)
+    return None if pool is None else int(pool.y.max()) + 1
+
+
 def notes(node: dict) -> list[str]:
     """What is to be said of a data node before anything trains: a line for each thing that is not as it was asked for.
 
@@ -217,6 +227,11 @@ def notes(node: dict) -> list[str]:
         if fixed and fraction is not None:
             said.append(
                 f"data.{name}_fraction={fraction:g} is not used: the data has a {name} set of its own, of {fixed}"
+            )
+        elif name == "validation" and node.get("folds"):
+            said.append(
+                f"data.folds={node['folds']}: each of the {len(pool.y) - test} examples that are not test is in one "
+                f"fold, and validates where data.fold is that; data.validation_fraction is not used"
             )
         elif not fixed and _is_bounded(pool, node, name):
             said.append(
@@ -288,16 +303,17 @@ def split(dataset: Dataset, node: dict, rng: np.random.Generator) -> Split:
 
     The test set is the data's own where it has one; else `test_fraction` of each class: the images with the lowest
     hashes, so that it is the same for every seed, and a smaller one is part of a larger one. The validation set is
-    the data's own, or `validation_fraction` of the rest, which the seed draws. What is then left to train on is
-    thinned: by `imbalance`, a class keeping `imbalance ** (-place / (classes - 1))` of its examples (Cui et al. 2019:
-    the first all, the last 1 / imbalance), and to `train_size` examples of these, in the proportions that they have.
-    Every class keeps one. At one seed a smaller training set is part of a larger one. Of the test set the first
-    `test_size` count, each class in proportion: they are part of a larger one, and the same for every seed.
+    the data's own; or the one of `folds` that `fold` says, into which the seed deals all of the rest; or
+    `validation_fraction` of it, which the seed draws. What is then left to train on is thinned: by `imbalance`, a class
+    keeping `imbalance ** (-place / (classes - 1))` of its examples (Cui et al. 2019: the first all, the last
+    1 / imbalance), and to `train_size` examples of these, in the proportions that they have. Every class keeps one. At
+    one seed a smaller training set is part of a larger one. Of the test set the first `test_size` count, each class in
+    proportion: they are part of a larger one, and the same for every seed.
 
     Raises:
-        StudyError: there is neither a test set nor a `test_fraction`; `train_size` or `test_size` is more than there
-            are, or less than one of each class; `label_noise` is of no example; `crop` or `cutout` may leave nothing of
-            an image.
+        StudyError: there is neither a test set nor a `test_fraction`; there is no such fold, or a class has fewer
+            examples than there are folds; `train_size` or `test_size` is more than there are, or less than one of each
+            class; `label_noise` is of no example; `crop` or `cutout` may leave nothing of an image.
     """
     return Split(*_parts(dataset._pool, node, rng))
 
@@ -350,8 +366,11 @@ def _parts(pool: _Pool, node, rng) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         test = test[np.argsort(y[test], kind="stable")]
         sizes = np.unique(y[test], return_counts=True)[1]
         test = _first(test, sizes, sizes, test_size, "test", "which is what there is to test on")
+    _check_folds(pool, node, np.bincount(y[rest]))
     if pool.fixed_val:
         rest, _ = _stratified(rest, y, 0, 1, rng.permutation)
+    elif folds := node.get("folds"):
+        rest, val = _dealt(rest, y, folds, node.get("fold", 0), rng.permutation)
     else:
         rest, val = _stratified(rest, y, node["validation_fraction"], 1, rng.permutation)
     train = _thinned(rest, y[rest], node["imbalance"], node["train_size"])
@@ -362,6 +381,44 @@ def _parts(pool: _Pool, node, rng) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
             f"{1 / len(train):.2g} and more"
         )
     return train, val, test
+
+
+def _check_folds(pool, node, sizes):
+    """Refuse folds that cannot be, of classes with so many examples."""
+    folds, fold = node.get("folds"), node.get("fold", 0)
+    if folds is None:
+        if fold:
+            raise StudyError(
+                f"data.fold={fold} and data.folds=null: give the number of folds too, such as data.folds=5"
+            )
+        return
+    if pool.fixed_val:
+        raise StudyError(
+            f"data.folds={folds}: the data has a validation set of its own, of {pool.fixed_val}: expected data without "
+            f"one. Put its images among those to train on, or give data.folds=null"
+        )
+    if fold >= folds:
+        raise StudyError(f"data.fold={fold}: expected 0 to {folds - 1}, of data.folds={folds}")
+    if folds > sizes.min():
+        raise StudyError(
+            f"data.folds={folds}: expected {sizes.min()} at most, the examples besides test of the smallest class, so "
+            f"that each fold has every class"
+        )
+
+
+def _dealt(indices, y, folds, fold, arranged):
+    """As `_stratified`, the second part being one of so many folds, which every example is in one of.
+
+    Sizes of a class, and of all of them, differ by one at most from fold to fold.
+    """
+    kept, held_out, dealt = [], [], 0
+    for label in np.unique(y[indices]):
+        members = arranged(indices[y[indices] == label])
+        hand = (dealt + np.arange(len(members))) % folds
+        held_out.append(members[hand == fold])
+        kept.append(members[hand != fold])
+        dealt += len(members)
+    return np.concatenate(kept), np.concatenate(held_out)
 
 
 def _check_augmentation(shape, node):

@@ -203,7 +203,12 @@ class Execution:
         """The experiment's: what is asked, by what, and where the answer is."""
         study = self.study
         drawn = f", {study.draws} draws" * (study.draws > 0)
-        roles = (("compared", study.factors), (f"tuned for each arm{drawn}", study.nuisance))
+        averaged = [factor for factor in study.factors if factor not in study.compared]
+        roles = (
+            ("compared", study.compared),
+            ("averaged over", averaged),
+            (f"tuned for each arm{drawn}", study.nuisance),
+        )
         tried = study.factors | study.nuisance | study.space | study.sampled
         levels = {f: str(each) if isinstance(each, Space) else listed(each) for f, each in tried.items()}
         factors = [f"- `{f}` ({role}): {levels[f]}" for role, fs in roles for f in fs]
@@ -380,6 +385,12 @@ def end_sweep(root: str | Path, study: str, sweep: str, status: str, table: str)
         if run := store.sweep_run(sweep):
             (artifacts(folder_of(store), run) / "sweep.md").write_text(table, encoding="utf-8")
             store.end(run, status, {"mlflow.note.content": table[:TAG_LENGTH]})
+
+
+def join(root: str | Path, study: str, run: str, sweep: str) -> None:
+    """Have an execution that has ended be what a job of a sweep came to, which had nothing left to train."""
+    with guarded(root):
+        opened(root, study).tag(run, {Tag.JOINED: f"{_now()} {sweep}"})
 
 
 def ask(root: str | Path, study: str, run: str) -> None:

@@ -19,7 +19,7 @@ from studies.factors import limits, targets
 from studies.factors.data import Dataset, Split, noisy_labels, scaling, source, split
 from studies.factors.initializers import Drawing
 from studies.factors.models import work
-from studies.factors.optimizers import Cycle, Lookahead, optimizer_of
+from studies.factors.optimizers import Cycle, Lookahead, exempt, optimizer_of
 from studies.factors.pruning import Pruning
 from studies.observe.tensors import weight_name
 from studies.record import SEED_STREAMS, StudyError, Trial, Work
@@ -141,6 +141,11 @@ class Examples:
         labels = self.tensors[1].numpy()[getattr(self.split, part)]
         return float(np.bincount(labels).max() / len(labels))
 
+    @property
+    def counts(self) -> np.ndarray:
+        """How many training examples each class has, by the labels trained by, `(classes,)`."""
+        return np.bincount(self.tensors[1].numpy()[self.split.train], minlength=self.dataset.classes)
+
     @functools.cached_property
     def parts(self) -> dict[str, np.ndarray]:
         """Indices of what a network is evaluated on: of the training examples as many as are held out to validate."""
@@ -182,7 +187,7 @@ class Parts:
         self.steps = len(self.examples.split.train) // self.batch
         self.schedule_node = config["schedule"]
         self.schedule = targets.build(self.schedule_node, "schedule", self.allow)
-        self.rules = steps.rules(config, self.allow)
+        self.rules = steps.rules(config, self.allow, self.examples.counts)
         pruning = pruner.pruning_of(config["pruning"], self.allow)
         self.engine, drawing = self._engine(trial, pruning)
         self._start(drawing, config["initializer"], self.seeds["init"])
@@ -282,6 +287,7 @@ class Parts:
         def make():
             model = build_model(config["model"], self.examples.dataset, self.allow)
             optimizer = build_optimizer(config["optimizer"], self.allow)
+            exempt(optimizer, config["optimizer"], model.trainable_variables)
             engine = Engine(
                 model,
                 optimizer,
@@ -296,7 +302,7 @@ class Parts:
             engine.compile(*self.data, self.steps, self.batch)
             return engine, Drawing(model, lambda variable: weight_name(variable, model))
 
-        return _kept(_engines, (trial.graph_key, total >= XLA_STEPS, cycles), make, limit=ENGINES_KEPT)
+        return _kept(_engines, (trial.graph_key, self.steps, total >= XLA_STEPS, cycles), make, limit=ENGINES_KEPT)
 
     def _start(self, drawing: Drawing, node: dict, init: np.random.SeedSequence) -> None:
         """Draw the initial weights, which may adapt to some training examples."""
