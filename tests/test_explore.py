@@ -163,6 +163,22 @@ def test_a_curve_that_is_hovered_says_its_numbers(opened, store):
     page.screenshot(path=OUTPUT / "explore-hover.png")
 
 
+def test_a_part_of_the_curves_is_looked_at_closer(opened):
+    page = opened()
+    hover(page, "val_accuracy", 0, 0.02)
+    expect(tip(page, "val_accuracy")).to_contain_text("epoch 0")
+    box = over(page, "val_accuracy").bounding_box()
+    page.mouse.move(box["x"] + 0.4 * box["width"], box["y"] + 50)
+    page.mouse.down()
+    page.mouse.move(box["x"] + 0.9 * box["width"], box["y"] + 50, steps=4)
+    page.mouse.up()
+    hover(page, "val_accuracy", 0, 0.02)
+    expect(tip(page, "val_accuracy")).to_contain_text("epoch 2")
+    over(page, "val_accuracy").dblclick()
+    hover(page, "val_accuracy", 0, 0.02)
+    expect(tip(page, "val_accuracy")).to_contain_text("epoch 0")
+
+
 def test_curves_are_read_by_keyboard_too(opened):
     page = opened()
     panel = page.locator("figure[data-chart=running_loss] .panel").first

@@ -40,7 +40,7 @@ class Block:
     def wide(self) -> bool:
         """Whether a figure is wider than a telephone."""
         found = re.search(r' width="([\d.]+)pt"', self.body)
-        return bool(found) and float(found[1]) > TELEPHONE
+        return found is not None and float(found[1]) > TELEPHONE
 
 
 @dataclass
