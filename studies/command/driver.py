@@ -641,13 +641,14 @@ class Driver:
         Raises:
             StudyError: the metric is none of the quantities.
         """
-        from analysis import compare, load
+        from analysis import chosen, compare, load
         from analysis.show import quantities
         from analysis.show.width import width_here
 
         if not self._computed:
             width = width_here() if format == "terminal" else None
-            return compare.answer(self.study, frame, self.root, format=format, width=width)
+            source = chosen.about(self._stored(), self.root) if self.recorded or self.execution else None
+            return compare.answer(self.study, frame, self.root, format=format, source=source, width=width)
         names = load.quantities(frame, self.study)
         if names and self.study.metric not in names:
             raise StudyError(
@@ -677,6 +678,12 @@ class Driver:
         named = {f"{study.metric} of arms/{arm.replace('/', '_')}": mean for arm, mean in means.items()}
         return numbers | dict(list(named.items())[:MOST_CHARTED])
 
+    def _stored(self) -> Any:
+        """The execution as the store has it: this one, or the earlier one that left nothing to train."""
+        from analysis import load
+
+        return self.recorded or load.execution(self.study.name, self.root, self.execution.parent)
+
     def _print_results(self, frame) -> None:
         study = self.study
         if self.verdict:
@@ -696,17 +703,17 @@ class Driver:
 
     def _figures(self, frame) -> list[Path]:
         """The paths of a computed study's figures, which are drawn at the end of every command."""
-        from analysis import figures, load
+        from analysis import figures
 
-        execution = self.recorded or load.execution(self.study.name, self.root, self.execution.parent)
+        execution = self._stored()
         with terminal.held(), database.guarded(self.root):
             return figures.write(self.study, frame, execution.folder / figures.FOLDER)
 
     def _report(self, frame) -> Path:
         """The path of the report: written at the end of an execution, and for a finished study if it has none."""
-        from analysis import load, report
+        from analysis import report
 
-        execution = self.recorded or load.execution(self.study.name, self.root, self.execution.parent)
+        execution = self._stored()
         written = execution.folder / report.FILE
         if self.recorded and written.exists():
             return written
