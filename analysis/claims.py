@@ -18,7 +18,7 @@ from analysis.estimate.verdicts import Evidence, Verdict
 from analysis.read import cards, runs
 from analysis.show import board
 from analysis.show.width import width_here
-from studies import contract
+from studies import contract, terminal
 from studies.contract import Tag
 from studies.record import PLACE, RESULTS_VERSION, RULES_VERSION, Claim, Study, StudyError, listed
 
@@ -136,7 +136,7 @@ def remedies(records: list[dict], root: str | Path = "mlruns") -> list[str]:
     old = [record for record in records if record["stale"]]
     if len(lacking) == len(records):
         return [
-            f"Nothing is run in {root} yet. make claims runs all {len(records)} claims, or:",
+            f"Nothing is run in {root} yet. To run all {len(records)} claims, in half an hour or so:",
             *_lines(records, root),
         ]
     said = [
@@ -150,7 +150,7 @@ def _lines(records: list[dict], root: str | Path) -> Iterator[str]:
     for profile in dict.fromkeys(profiles):
         some = [r["file"] for r, of in zip(records, profiles, strict=True) if of == profile and r.get("file")]
         if some:
-            yield f"    {cards.command(some, profile, root)}"
+            yield f"    {terminal.spoken('studies.run', *cards.words_of(some, profile, root))}"
 
 
 def _selected(root: str | Path, known: dict[str, cards.Card]) -> dict[tuple[str, str], tuple[dict, load.Execution]]:

@@ -16,6 +16,7 @@ from analysis.read import raw, runs
 from analysis.read.executions import LATEST, Execution
 from analysis.read.runs import Run
 from analysis.read.union import together, union, value
+from studies import contract, terminal
 from studies.contract import (
     CIRCUMSTANCES,
     CONFUSION_COLUMNS,
@@ -41,7 +42,7 @@ OBSERVED = (*STATISTICS, "warning")
 
 DENSITIES, CONFUSIONS = "densities.parquet", "confusions.parquet"
 
-CLAIMS = Path(__file__).parent.parent / "conf" / "study" / "claims"
+CLAIMS = contract.CONF / "study" / "claims"
 
 READERS = 8
 """Files read at a time: a server's answers are waited for, and a folder's are read on two cores 1.7 times faster."""
@@ -303,7 +304,8 @@ def configs(
 
 def finished_keys(study: str, root: str | Path = "mlruns") -> set[str]:
     """The keys of trials that need not run again: all that ended but for crashes."""
-    return {run.tags[Tag.KEY] for run in ended(study, root) if run.tags[Tag.STATUS] != "crashed"}
+    latest = {run.tags[Tag.KEY]: run.tags[Tag.STATUS] for run in ended(study, root)}
+    return {key for key, status in latest.items() if status != "crashed"}
 
 
 def ended_keys(study: str, root: str | Path = "mlruns") -> set[str]:
@@ -321,10 +323,8 @@ def _parents(store, study, found) -> list[Run]:
     if not parents:
         known = store.studies()
         folder = "claims/" * (CLAIMS / f"{study}.yaml").is_file()
-        advice = (
-            f"Run it with python -m studies.run{'' if study == 'single' else f' +study={folder}{study}'}, or name "
-            f"another store with --root FOLDER"
-        )
+        words = [] if study == "single" else [f"+study={folder}{study}"]
+        advice = f"Run it with {terminal.spoken('studies.run', *words)}, or name another store with --root FOLDER"
         if study not in known and (near := nearest(study, known)):
             raise StudyError(f"no study {study!r} in {store}{near} It has {listed(known)}. {advice}")
         raise StudyError(f"no study {study!r} in {store}: it has {listed(known) or 'none yet'}. {advice}")

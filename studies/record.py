@@ -107,16 +107,28 @@ def listed(names: Iterable[object]) -> str:
     return ", ".join(shown(name) for name in names)
 
 
-def nearest(name: str, known: Iterable[str]) -> str:
-    """`. Did you mean model.depth?` for an error, before its list of what is allowed; empty if nothing is like it.
+def near(name: object, known: Iterable[object]) -> str:
+    """The one of some names that is most like a name, or like the last part of one; empty if none is.
 
-    >>> nearest("model.deth", ["model.depth", "seed"]), nearest("depht", ["model.depth"]), nearest("x", [])
-    ('. Did you mean model.depth?', '. Did you mean model.depth?', '')
+    >>> near("model.deth", ["model.depth", "seed"]), near("depht", ["model.depth"]), near("x", [])
+    ('model.depth', 'model.depth', '')
     """
-    known = list(known)
-    ends = {each.rpartition(".")[2]: each for each in known} | {each: each for each in known}
-    near = difflib.get_close_matches(name, ends, 1)
-    return f". Did you mean {ends[near[0]]}?" if near else ""
+    texts = [str(each) for each in known]
+    ends = {each.rpartition(".")[2]: each for each in texts} | {each: each for each in texts}
+    found = difflib.get_close_matches(str(name), ends, 1)
+    return ends[found[0]] if found else ""
+
+
+def meant(name: object, known: Iterable[object]) -> str:
+    """What an error says before its list of what is allowed: `did you mean adam? `; empty if nothing is near."""
+    found = near(name, known)
+    return f"did you mean {found}? " if found else ""
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """The same at a sentence's end: `. Did you mean adam?`."""
+    found = near(name, known)
+    return f". Did you mean {found}?" if found else ""
 
 
 def shown(value: object) -> str:

@@ -5,7 +5,6 @@ python -m studies.run +study=init_comparison
 
 import math
 import os
-import signal
 import sys
 import traceback
 from dataclasses import asdict, replace
@@ -43,18 +42,15 @@ def main() -> int:
         sys.path.append(os.getcwd())  # where a user's own package is, whichever way the command was started
     with terminal.interruptible():
         try:
+            sys.argv[1:] = compose.as_settings(sys.argv[1:])
             return _command(wants_traceback)
+        except StudyError as error:
+            return explain.refused(error, wants_traceback)
         except KeyboardInterrupt:
             terminal.say("interrupted: what had ended is kept; the same command goes on from there")
             return terminal.code()
         except BrokenPipeError:
-            return _unheard()
-
-
-def _unheard() -> int:
-    """The exit code where the reader, such as head, has seen enough; what is still to be printed goes nowhere."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return SIGNALLED + signal.SIGPIPE
+            return terminal.unread()
 
 
 def _command(wants_traceback: bool) -> int:
@@ -103,7 +99,7 @@ def task(composed: DictConfig) -> float:
     try:
         outcome = _ended(composed, outcome, jobs, number)
     except BrokenPipeError:
-        outcome = replace(outcome, code=_unheard())
+        outcome = replace(outcome, code=terminal.unread())
     jobs.tell(number, outcome)
     return outcome.objective
 
@@ -200,13 +196,19 @@ def _job(
     if claims and (before := claims.judged[number]):
         return replace(outcome, verdict=before.tags[Tag.VERDICT], trained=False)
     for remark in ready.remarks:
-        print(f"note: {f'{study.name}: ' * bool(claims)}{remark}", flush=True)
+        heard = sys.stderr if config["plan"] == "json" else sys.stdout
+        print(f"note: {f'{study.name}: ' * bool(claims)}{remark}", file=heard, flush=True)
     driver.check_sizes(trials)
     driver.say_notes(trials)
     executor = _executor(config)
     root = _root(config["tracking"]["root"])
     if config["plan"]:
-        driver.plan(study, trials, executor) if not claims else claims.plan(number, executor)
+        if config["plan"] == "json" and jobs:
+            raise StudyError("plan=json: expected one job: leave out -m, or take plan=true")
+        if claims:
+            claims.plan(number, executor)
+        else:
+            driver.plan(study, trials, executor, root, config)
         return outcome
     database.check_writable(root)
     with terminal.held():
@@ -215,7 +217,9 @@ def _job(
         claims.expect(executor)
     board = claims.board if claims else None
     with database.claimed(root, study.name, jobs.id if jobs else ""):
-        drive = driver.Driver(study, executor, root, ready.text, _Console(), jobs, ready.card, board, ready.tags)
+        drive = driver.Driver(
+            *(study, executor, root, ready.text, _Console(), jobs, ready.card, board, config["force"], ready.tags)
+        )
         code, summary = drive.drive(trials, ready.expand)
     verdict = drive.verdict[0].verdict if drive.verdict else ""
     summary |= {"study": study.name, "root": str(root), "metric": study.metric, "verdict": verdict}

@@ -56,6 +56,7 @@ BASE = {
     "claim": None,
     "seed": None,
     "plan": False,
+    "force": False,
     "profile": {"name": "quick"},
 }
 OPTIONS = {

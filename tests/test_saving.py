@@ -12,7 +12,14 @@ from studies.record import StudyError
 
 WORDS = (
     "+study.factors={model.normalization:[none,weight],pruning:[none,one_shot]}",
-    *("study.name=kept", "study.seeds=2", "model.width=16", "training.epochs=3", "diagnostics=none"),
+    *(
+        "study.name=kept",
+        "study.seeds=2",
+        "model.width=16",
+        "training.epochs=8",
+        "diagnostics=none",
+        "optimizer.learning_rate=0.3",
+    ),
     *("data.standardize=true", "training.early_stopping=1", "optimizer.ema=0.9"),
     "+study.skip=[{model.normalization:weight,pruning:one_shot}]",
 )
@@ -53,8 +60,9 @@ def test_a_kept_model_is_the_one_that_was_scored(root, tf):
     import studies.factors.models  # noqa: F401  has the layers of weight standardization
 
     root, _ = root
-    configs = load.configs("kept", root)
-    for row in load.trials("kept", root).to_dict("records"):
+    configs, trials = load.configs("kept", root), load.trials("kept", root)
+    assert (trials["last_val_loss"] > trials["val_loss"]).any()  # early stopping went back
+    for row in trials.to_dict("records"):
         model = keras.saving.load_model(load.model_path("kept", row["key"], root))
         dataset = data.digits()
         stream = np.random.default_rng(np.random.SeedSequence(row["seed"], spawn_key=(0,)))

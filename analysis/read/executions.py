@@ -23,7 +23,7 @@ WORDS = {
 LEAST = 4
 """Signs of a run's id that are enough to name it, if no other begins so."""
 
-UNSAID = ("plan=", "executor", "tracking", "hydra", "study=", "study.name=", "data.root=", "targets")
+UNSAID = ("plan=", "force=", "executor", "tracking", "hydra", "study=", "study.name=", "data.root=", "targets")
 """Begins of a command's words that change neither a design nor what is trained."""
 
 MORE = ("study.seeds=", "study.question=", "study.figures=")
