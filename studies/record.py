@@ -35,6 +35,7 @@ COMPUTED = ("compute", "engine")
 """And of one that computes: nothing is trained, so that what it would be trained by plays no part."""
 
 LATER: dict[str, dict[str, Any]] = {
+    "data": {"resize": "stretch", "unreadable": "refuse", "folds": None, "fold": 0},
     "training": {"class_weight": None, "class_weight_beta": 0.999},
     "optimizer": {"weight_decay_on": "all"},
     "regularizer": {"applies_to": "kernels"},
