@@ -2,7 +2,9 @@
 
 import json
 import math
+import shutil
 import sys
+import tempfile
 from collections import Counter, defaultdict
 from collections.abc import Set
 from contextlib import suppress
@@ -302,6 +304,7 @@ class Driver:
         self.compared: list[Trial] | None = None
         self.recorded: Any = None  # an execution of `analysis.load`
         self.tuned: Any = None  # a frame, each arm's best levels
+        self.models: Path | None = None  # where workers save them
         self.verdict: Any = None  # a `verdicts.Verdict` and its `Evidence`
 
     def drive(self, trials: list[Trial], expand: Expand) -> tuple[int, dict]:
@@ -349,6 +352,8 @@ class Driver:
             self.executor.close()
             raise
         finally:
+            if self.models:
+                shutil.rmtree(self.models, ignore_errors=True)
             if self.execution:
                 self.execution.close(status, table, self.verdict[0].verdict if self.verdict else "", numbers)
         if not self.board:
@@ -445,6 +450,10 @@ class Driver:
         self.trials = trials
         finished = load.finished_keys(study.name, self.root) & {trial.key for trial in trials}
         known = finished & self.again if self.force else finished
+        lacking = {trial.key for trial in trials if self._keeps_model(trial)} & known
+        if lacking := lacking and lacking & load.without_model(study.name, self.root):
+            self._tell(f"{len(lacking)} that had finished are trained again, since their models were not kept")
+        known = known - lacking
         pending = [trial for trial in trials if trial.key not in known]
         self.again |= {trial.key for trial in pending}
         kind = "tuning trials" if trials[0].role == "nuisance" else "trials"
@@ -462,7 +471,8 @@ class Driver:
         self._open(pending)
         seconds, compiling = cost.expected_seconds(pending), cost.COMPILE / len(study.seeds)
         tasks = [
-            Task(t.key, t.graph_key, t.config["engine"]["threads"], t, seconds[t.key] + compiling) for t in pending
+            Task(t.key, t.graph_key, t.config["engine"]["threads"], self._sent(t), seconds[t.key] + compiling)
+            for t in pending
         ]
 
         from studies.command import progress
@@ -491,6 +501,19 @@ class Driver:
                         if self.board:
                             self.board.did(1, seconds[trial.key])
         cost.keep_seconds(computed)
+
+    def _keeps_model(self, trial: Trial) -> bool:
+        """Whether a trial's model is to be kept; never of one that tunes, or of a claim's controls."""
+        kept = trial.config["tracking"].get("models", "none") if trial.role == "scientific" else "none"
+        return not trial.computed and (kept == "all" or (kept == "first" and trial.seed == self.study.seeds[0]))
+
+    def _sent(self, trial: Trial) -> Trial:
+        """A trial as a worker gets it: with the file to save its model in, if that is to be kept."""
+        if not self._keeps_model(trial):
+            return trial
+        if self.models is None:
+            self.models = Path(tempfile.mkdtemp(prefix=".models-", dir=self.root))
+        return replace(trial, model=str((self.models / f"{trial.key}.keras").resolve()))
 
     def _warn_of_mixing(self, finished: set[str]) -> None:
         """Say that what is finished was trained by other versions, or elsewhere, than the rest will be."""
