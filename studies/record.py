@@ -35,6 +35,7 @@ COMPUTED = ("compute", "engine")
 """And of one that computes: nothing is trained, so that what it would be trained by plays no part."""
 
 LATER: dict[str, dict[str, Any]] = {
+    "data": {"resize": "stretch", "unreadable": "refuse", "folds": None, "fold": 0},
     "training": {"class_weight": None, "class_weight_beta": 0.999},
     "optimizer": {"weight_decay_on": "all"},
     "regularizer": {"applies_to": "kernels"},
@@ -322,6 +323,7 @@ class Trial:
         overrides: the Hydra overrides that compose this trial alone.
         graph_key: trials with the same graph key can share one compiled graph.
         nuisance: nuisance factor -> the level tried, or chosen.
+        model: the file that its trained model is to be saved in; empty: it is not kept.
     """
 
     key: str
@@ -333,6 +335,7 @@ class Trial:
     overrides: tuple[str, ...]
     graph_key: str
     nuisance: dict = field(default_factory=dict)
+    model: str = ""
 
     @property
     def levels(self) -> dict:

@@ -2,7 +2,9 @@
 
 import json
 import math
+import shutil
 import sys
+import tempfile
 from collections import Counter, defaultdict
 from collections.abc import Callable, Set
 from contextlib import suppress
@@ -302,6 +304,7 @@ class Driver:
         self.compared: list[Trial] | None = None
         self.recorded: Any = None  # an execution of `analysis.load`
         self.tuned: Any = None  # a frame, each arm's best levels
+        self.models: Path | None = None  # where workers save them
         self.verdict: Any = None  # a `verdicts.Verdict` and its `Evidence`
 
     def drive(self, trials: list[Trial], expand: Expand) -> tuple[int, dict]:
@@ -349,6 +352,8 @@ class Driver:
             self.executor.close()
             raise
         finally:
+            if self.models:
+                shutil.rmtree(self.models, ignore_errors=True)
             if self.execution:
                 self.execution.close(status, table, self.verdict[0].verdict if self.verdict else "", numbers)
         if not self.board:
@@ -451,6 +456,10 @@ class Driver:
         self.trials = trials
         finished = load.finished_keys(study.name, self.root) & {trial.key for trial in trials}
         known = finished & self.again if self.force else finished
+        lacking = {trial.key for trial in trials if self._keeps_model(trial)} & known
+        if lacking := lacking and lacking & load.without_model(study.name, self.root):
+            self._tell(f"{len(lacking)} that had finished are trained again, since their models were not kept")
+        known = known - lacking
         pending = [trial for trial in trials if trial.key not in known]
         self.again |= {trial.key for trial in pending}
         kind = "tuning trials" if trials[0].role == "nuisance" else "trials"
@@ -468,7 +477,8 @@ class Driver:
         self._open(pending)
         seconds, compiling = cost.expected_seconds(pending), cost.COMPILE / len(study.seeds)
         tasks = [
-            Task(t.key, t.graph_key, t.config["engine"]["threads"], t, seconds[t.key] + compiling) for t in pending
+            Task(t.key, t.graph_key, t.config["engine"]["threads"], self._sent(t), seconds[t.key] + compiling)
+            for t in pending
         ]
 
         from studies.command import progress
@@ -500,6 +510,19 @@ class Driver:
                             self.board.did(1, seconds[trial.key])
         cost.keep_seconds(computed)
         self._doing("reading the results")
+
+    def _keeps_model(self, trial: Trial) -> bool:
+        """Whether a trial's model is to be kept; never of one that tunes, or of a claim's controls."""
+        kept = trial.config["tracking"].get("models", "none") if trial.role == "scientific" else "none"
+        return not trial.computed and (kept == "all" or (kept == "first" and trial.seed == self.study.seeds[0]))
+
+    def _sent(self, trial: Trial) -> Trial:
+        """A trial as a worker gets it: with the file to save its model in, if that is to be kept."""
+        if not self._keeps_model(trial):
+            return trial
+        if self.models is None:
+            self.models = Path(tempfile.mkdtemp(prefix=".models-", dir=self.root))
+        return replace(trial, model=str((self.models / f"{trial.key}.keras").resolve()))
 
     def _warn_of_mixing(self, finished: set[str]) -> None:
         """Say that what is finished was trained by other versions, or elsewhere, than the rest will be."""
@@ -652,13 +675,14 @@ class Driver:
         Raises:
             StudyError: the metric is none of the quantities.
         """
-        from analysis import compare, load
+        from analysis import chosen, compare, load
         from analysis.show import quantities
         from analysis.show.width import width_here
 
         if not self._computed:
             width = width_here() if format == "terminal" else None
-            return compare.answer(self.study, frame, self.root, format=format, width=width)
+            source = chosen.about(self._stored(), self.root) if self.recorded or self.execution else None
+            return compare.answer(self.study, frame, self.root, format=format, source=source, width=width)
         names = load.quantities(frame, self.study)
         if names and self.study.metric not in names:
             raise StudyError(
@@ -688,6 +712,12 @@ class Driver:
         named = {f"{study.metric} of arms/{arm.replace('/', '_')}": mean for arm, mean in means.items()}
         return numbers | dict(list(named.items())[:MOST_CHARTED])
 
+    def _stored(self) -> Any:
+        """The execution as the store has it: this one, or the earlier one that left nothing to train."""
+        from analysis import load
+
+        return self.recorded or load.execution(self.study.name, self.root, self.execution.parent)
+
     def _print_results(self, frame) -> None:
         study = self.study
         if self.verdict:
@@ -708,17 +738,17 @@ class Driver:
 
     def _figures(self, frame) -> list[Path]:
         """The paths of a computed study's figures, which are drawn at the end of every command."""
-        from analysis import figures, load
+        from analysis import figures
 
-        execution = self.recorded or load.execution(self.study.name, self.root, self.execution.parent)
+        execution = self._stored()
         with terminal.held(), database.guarded(self.root):
             return figures.write(self.study, frame, execution.folder / figures.FOLDER)
 
     def _report(self, frame) -> Path:
         """The path of the report: written at the end of an execution, and for a finished study if it has none."""
-        from analysis import load, report
+        from analysis import report
 
-        execution = self.recorded or load.execution(self.study.name, self.root, self.execution.parent)
+        execution = self._stored()
         written = execution.folder / report.FILE
         if self.recorded and written.exists():
             return written

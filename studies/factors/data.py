@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from studies import record
 from studies.factors import cache, images
 from studies.record import StudyError, content_key, listed, shown
 
@@ -31,7 +32,7 @@ SETTINGS = (
 PLACES = ("path", "root", "unreadable")
 """Settings that say where a file is, or how strictly it is read: where its content is known, that counts instead."""
 
-LATER = {"test_size": None, "resize": "stretch", "folds": None, "fold": 0}
+LATER = {"test_size": None, **record.LATER["data"]}
 """Settings that came when there were results already, and what they are where nothing is asked of them: then they are
 no part of what identifies data."""
 

@@ -6,6 +6,7 @@ What several trials can share is built once a process: datasets, and engines by 
 import dataclasses
 import functools
 import json
+import traceback
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -22,8 +23,8 @@ from studies.factors.models import work
 from studies.factors.optimizers import Cycle, Lookahead, exempt, optimizer_of
 from studies.factors.pruning import Pruning
 from studies.observe.tensors import weight_name
-from studies.record import SEED_STREAMS, StudyError, Trial, Work
-from studies.train import pruner, steps
+from studies.record import SEED_STREAMS, Result, StudyError, Trial, Work
+from studies.train import pruner, saving, steps
 from studies.train.engine import XLA_STEPS, Course, Engine, Epoch, chunked, ends_in_softmax, wants_xla
 
 ENGINES_KEPT = 4
@@ -52,8 +53,10 @@ def streams(seed: int, pins: dict) -> dict[str, np.random.SeedSequence]:
     }
 
 
-def check(config: dict) -> Iterator[str | Work]:
-    """Build every part of a config once and train nothing: gives a model's work, or why a part is refused."""
+def check(config: dict) -> Iterator[str | Work | Result]:
+    """Build every part of a config once and train nothing: gives a model's work, or why a part is refused; of an error
+    in the user's own code a crash's result, with the traceback.
+    """
     allow = config["targets"]["allow"]
     try:
         for group in ("initializer", "schedule"):
@@ -72,7 +75,8 @@ def check(config: dict) -> Iterator[str | Work]:
             _check_device(config["engine"]["device"])
             yield _check_draws(config, allow)
     except StudyError as error:
-        yield str(error)
+        own = origin.place(error)
+        yield Result("", "crashed", error=f"{error}\n{traceback.format_exc()}") if own else str(error)
 
 
 def _check_device(planned: str) -> None:
@@ -228,6 +232,11 @@ class Parts:
         counts = np.zeros((self.engine.classes, self.engine.classes), int)
         np.add.at(counts, (self.examples.dataset.y[examples], predicted), 1)
         return counts
+
+    def save(self, file: str, tried: bool = False) -> None:
+        """Save the network as it is now, see `saving.save`."""
+        _, _, scale, shift = self.data
+        saving.save(self.engine.model, scale.numpy(), shift.numpy(), file, tried)
 
     def hear(self, val_loss: float) -> None:
         """Tell the schedule of an epoch's validation loss: it may have a say in the rates to come."""
