@@ -449,17 +449,16 @@ class Driver:
             record = claims.record(self.study, found, evidence, self.execution.provenance, main)
             self._keep({claims.FILE: json.dumps(record, indent=2, allow_nan=False)})
 
-    def _train(self, trials, study) -> None:
-        """Check every part of the pending trials in the workers, then train them and write what comes back."""
+    def _pending(self, trials, study) -> tuple[list[Trial], set[str]]:
+        """The trials that are to run now, and the keys of those that need not; told."""
         from analysis import load
 
-        self.trials = trials
         finished = load.finished_keys(study.name, self.root) & {trial.key for trial in trials}
         known = finished & self.again if self.force else finished
         lacking = {trial.key for trial in trials if self._keeps_model(trial)} & known
         if lacking := lacking and lacking & load.without_model(study.name, self.root):
             self._tell(f"{len(lacking)} that had finished are trained again, since their models were not kept")
-        known = known - lacking
+        known, finished = known - lacking, finished - lacking
         pending = [trial for trial in trials if trial.key not in known]
         self.again |= {trial.key for trial in pending}
         kind = "tuning trials" if trials[0].role == "nuisance" else "trials"
@@ -469,6 +468,12 @@ class Driver:
             before = [trial for trial in trials if trial.key in known and trial.key not in self.counted]
             self.board.did(len(before), sum(cost.expected_seconds(before).values()), before=True)
         self.counted |= {trial.key for trial in trials}
+        return pending, known
+
+    def _train(self, trials, study) -> None:
+        """Check every part of the pending trials in the workers, then train them and write what comes back."""
+        self.trials = trials
+        pending, known = self._pending(trials, study)
         if not pending:
             return
         self._warn_of_mixing(known)
