@@ -23,6 +23,7 @@ from studies.contract import (
     DENSITY_COLUMNS,
     EPOCH_COLUMNS,
     LAYER_COLUMNS,
+    MODEL,
     STATISTICS,
     TRIAL_COLUMNS,
     Tag,
@@ -228,6 +229,32 @@ def confusions(
     store = runs.opened(root)
     kept = [run for run in _selected(store, study, keys, execution) if store.has(run, CONFUSIONS)]
     return _joined(store, kept, CONFUSIONS, CONFUSION_COLUMNS)
+
+
+def model_path(study: str, key: str, root: str | Path = "mlruns") -> Path:
+    """The file of a trial's trained model, for `keras.saving.load_model`; it takes images as the dataset has them.
+
+    Args:
+        root: the store's folder.
+
+    Raises:
+        StudyError: there is no such trial, or its model was not kept.
+    """
+    found = _chosen(runs.opened(root).runs(study), [key])
+    if not found:
+        raise StudyError(f"no trial {key} of {study} in {root} has ended: expected a key of load.trials({study!r})")
+    if not (file := found[0].folder / MODEL).is_file():
+        raise StudyError(
+            f"the model of the trial {key} was not kept: run its study with tracking.models=all, which trains again "
+            f"what lacks one"
+        )
+    return file
+
+
+def without_model(study: str, root: str | Path = "mlruns") -> set[str]:
+    """The keys of trials that finished and whose models were not kept."""
+    finished = {run.tags[Tag.KEY]: run for run in ended(study, root) if run.tags[Tag.STATUS] == "finished"}
+    return {key for key, run in finished.items() if not (run.folder / MODEL).is_file()}
 
 
 def raw_runs(csv: str | Path) -> tuple[pd.DataFrame, pd.DataFrame]:

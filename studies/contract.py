@@ -89,6 +89,9 @@ DENSITY_COLUMNS = ("key", "epoch", "layer", "tensor", "low", "high", "counts")
 CONFUSION_COLUMNS = ("key", "set", "class", "predicted", "count")
 """Of the confusions frame: how many examples of a class, of the set `val` or `test`, are taken for which."""
 
+MODEL = "model.keras"
+"""A trial's trained model, among its files, where it is kept."""
+
 CIRCUMSTANCES = ("version.tensorflow", "version.keras", "version.numpy", "version.pillow", "processor", "device")
 """Tags of a trial that name what may change its numbers and is no part of its key, or none that others can have."""
 

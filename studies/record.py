@@ -323,6 +323,7 @@ class Trial:
         overrides: the Hydra overrides that compose this trial alone.
         graph_key: trials with the same graph key can share one compiled graph.
         nuisance: nuisance factor -> the level tried, or chosen.
+        model: the file that its trained model is to be saved in; empty: it is not kept.
     """
 
     key: str
@@ -334,6 +335,7 @@ class Trial:
     overrides: tuple[str, ...]
     graph_key: str
     nuisance: dict = field(default_factory=dict)
+    model: str = ""
 
     @property
     def levels(self) -> dict:

@@ -2,7 +2,9 @@
 
 import json
 import math
+import shutil
 import sys
+import tempfile
 from collections import Counter, defaultdict
 from collections.abc import Set
 from contextlib import suppress
@@ -276,6 +278,7 @@ class Driver:
         board: the display over it, if it is of claims: nothing else is said then but what one has to know.
         force: whether trials that are finished are run again, each once; the new runs take their places.
         tags: what else its execution is to be tagged with.
+        models: whose trained models are kept: `none`, of each arm's `first` seed, or `all`.
     """
 
     def __init__(
@@ -290,10 +293,11 @@ class Driver:
         board: Board | None = None,
         force: bool = False,
         tags: dict[str, str] | None = None,
+        models: str = "none",
     ):
         self.study, self.executor, self.root, self.config, self.console = study, executor, root, config, console
         self.jobs, self.card, self.board, self.tags = jobs, card or {}, board, tags or {}
-        self.force, self.again = force, set[str]()
+        self.force, self.again, self.kept = force, set[str](), models
         self.counted: set[str] = set()
         self.statuses: Counter[str] = Counter()
         self.files: dict[str, str] = {}
@@ -302,6 +306,7 @@ class Driver:
         self.compared: list[Trial] | None = None
         self.recorded: Any = None  # an execution of `analysis.load`
         self.tuned: Any = None  # a frame, each arm's best levels
+        self.models: Path | None = None  # where workers save them
         self.verdict: Any = None  # a `verdicts.Verdict` and its `Evidence`
 
     def drive(self, trials: list[Trial], expand: Expand) -> tuple[int, dict]:
@@ -349,6 +354,8 @@ class Driver:
             self.executor.close()
             raise
         finally:
+            if self.models:
+                shutil.rmtree(self.models, ignore_errors=True)
             if self.execution:
                 self.execution.close(status, table, self.verdict[0].verdict if self.verdict else "", numbers)
         if not self.board:
@@ -445,6 +452,10 @@ class Driver:
         self.trials = trials
         finished = load.finished_keys(study.name, self.root) & {trial.key for trial in trials}
         known = finished & self.again if self.force else finished
+        lacking = {trial.key for trial in trials if self._keeps_model(trial)} & known
+        if lacking := lacking and lacking & load.without_model(study.name, self.root):
+            self._tell(f"{len(lacking)} that had finished are trained again, since their models were not kept")
+        known = known - lacking
         pending = [trial for trial in trials if trial.key not in known]
         self.again |= {trial.key for trial in pending}
         kind = "tuning trials" if trials[0].role == "nuisance" else "trials"
@@ -462,7 +473,8 @@ class Driver:
         self._open(pending)
         seconds, compiling = cost.expected_seconds(pending), cost.COMPILE / len(study.seeds)
         tasks = [
-            Task(t.key, t.graph_key, t.config["engine"]["threads"], t, seconds[t.key] + compiling) for t in pending
+            Task(t.key, t.graph_key, t.config["engine"]["threads"], self._sent(t), seconds[t.key] + compiling)
+            for t in pending
         ]
 
         from studies.command import progress
@@ -491,6 +503,19 @@ class Driver:
                         if self.board:
                             self.board.did(1, seconds[trial.key])
         cost.keep_seconds(computed)
+
+    def _keeps_model(self, trial: Trial) -> bool:
+        """Whether a trial's model is to be kept; never of one that tunes, or of a claim's controls."""
+        wanted = self.kept == "all" or (self.kept == "first" and trial.seed == self.study.seeds[0])
+        return wanted and trial.role == "scientific" and not trial.computed
+
+    def _sent(self, trial: Trial) -> Trial:
+        """A trial as a worker gets it: with the file to save its model in, if that is to be kept."""
+        if not self._keeps_model(trial):
+            return trial
+        if self.models is None:
+            self.models = Path(tempfile.mkdtemp(prefix=".models-", dir=self.root))
+        return replace(trial, model=str((self.models / f"{trial.key}.keras").resolve()))
 
     def _warn_of_mixing(self, finished: set[str]) -> None:
         """Say that what is finished was trained by other versions, or elsewhere, than the rest will be."""

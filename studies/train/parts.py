@@ -24,7 +24,7 @@ from studies.factors.optimizers import Cycle, Lookahead, exempt, optimizer_of
 from studies.factors.pruning import Pruning
 from studies.observe.tensors import weight_name
 from studies.record import SEED_STREAMS, Result, StudyError, Trial, Work
-from studies.train import pruner, steps
+from studies.train import pruner, saving, steps
 from studies.train.engine import XLA_STEPS, Course, Engine, Epoch, chunked, ends_in_softmax, wants_xla
 
 ENGINES_KEPT = 4
@@ -232,6 +232,11 @@ class Parts:
         counts = np.zeros((self.engine.classes, self.engine.classes), int)
         np.add.at(counts, (self.examples.dataset.y[examples], predicted), 1)
         return counts
+
+    def save(self, file: str, tried: bool = False) -> None:
+        """Save the network as it is now, see `saving.save`."""
+        _, _, scale, shift = self.data
+        saving.save(self.engine.model, scale.numpy(), shift.numpy(), file, tried)
 
     def hear(self, val_loss: float) -> None:
         """Tell the schedule of an epoch's validation loss: it may have a say in the rates to come."""
