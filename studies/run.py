@@ -226,7 +226,8 @@ def _job(
     board = claims.board if claims else None
     with database.claimed(root, study.name, jobs.id if jobs else ""):
         drive = driver.Driver(
-            *(study, executor, root, ready.text, _Console(), jobs, ready.card, board, config["force"], ready.tags)
+            *(study, executor, root, ready.text, _Console(), jobs, ready.card, board, config["force"], ready.tags),
+            models=config["tracking"].get("models", "none"),
         )
         code, summary = drive.drive(trials, ready.expand)
     verdict = drive.verdict[0].verdict if drive.verdict else ""

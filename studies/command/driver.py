@@ -278,6 +278,7 @@ class Driver:
         board: the display over it, if it is of claims: nothing else is said then but what one has to know.
         force: whether trials that are finished are run again, each once; the new runs take their places.
         tags: what else its execution is to be tagged with.
+        models: whose trained models are kept: `none`, of each arm's `first` seed, or `all`.
     """
 
     def __init__(
@@ -292,10 +293,11 @@ class Driver:
         board: Board | None = None,
         force: bool = False,
         tags: dict[str, str] | None = None,
+        models: str = "none",
     ):
         self.study, self.executor, self.root, self.config, self.console = study, executor, root, config, console
         self.jobs, self.card, self.board, self.tags = jobs, card or {}, board, tags or {}
-        self.force, self.again = force, set[str]()
+        self.force, self.again, self.kept = force, set[str](), models
         self.counted: set[str] = set()
         self.statuses: Counter[str] = Counter()
         self.files: dict[str, str] = {}
@@ -518,8 +520,8 @@ class Driver:
 
     def _keeps_model(self, trial: Trial) -> bool:
         """Whether a trial's model is to be kept; never of one that tunes, or of a claim's controls."""
-        kept = trial.config["tracking"].get("models", "none") if trial.role == "scientific" else "none"
-        return not trial.computed and (kept == "all" or (kept == "first" and trial.seed == self.study.seeds[0]))
+        wanted = self.kept == "all" or (self.kept == "first" and trial.seed == self.study.seeds[0])
+        return wanted and trial.role == "scientific" and not trial.computed
 
     def _sent(self, trial: Trial) -> Trial:
         """A trial as a worker gets it: with the file to save its model in, if that is to be kept."""
