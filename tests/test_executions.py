@@ -1,5 +1,6 @@
 """Which of a study's executions is meant, several as one, and what is said of it: on a store of four that differ."""
 
+import io
 import json
 import shlex
 import shutil
@@ -49,7 +50,7 @@ def executed(root, sets=(), depths=(2, 8), seeds=(0, 1, 2), optimizer=SGD, optio
     if known:
         tags |= {Tag.SET: json.dumps([f"+study={NAME}", *sets, f"tracking.root={root}"])}
         tags |= {Tag.OPTIONS: json.dumps({"optimizer": option, "model": "mlp"})}
-    text = yaml.safe_dump({"study": {"name": NAME, "seeds": list(seeds)}, **config})
+    text = yaml.safe_dump({"study": {"name": NAME, "seeds": list(seeds)}, "seed": seeds[0], **config})
     execution = writer.Execution(root, study, trials, text, more.get("jobs"), tags)
     finished = load.finished_keys(NAME, root)
     for place, trial in enumerate(trials):
@@ -147,6 +148,18 @@ def test_a_sweep_has_the_executions_of_before_that_its_jobs_came_to(fresh, tmp_p
         writer.join(tmp_path, NAME, load.execution(NAME, tmp_path, execution=number).run_id, "three")
     joined = load.execution(NAME, tmp_path, execution="sweep")
     assert [part.number for part in joined.parts] == [1, 2] and joined.study.factors["optimizer"] == ("sgd", "adam")
+
+
+def test_a_sweep_over_seeds_is_one_table_of_all_its_seeds(fresh, tmp_path, capsys):
+    shutil.copy(fresh / "mlflow.db", tmp_path)
+    jobs = SimpleNamespace(id="sweep-2", name="two seeds")
+    for seed in (0, 1):
+        executed(tmp_path, [f"seed={seed}"], (2,), (seed,), jobs=jobs, line=["-m", "seed=0,1"])
+    found = load.execution(NAME, tmp_path, execution="sweep")
+    assert list(found.study.factors) == ["initializer"] and found.study.seeds == (0, 1)
+    assert compare.main([NAME, "--root", str(tmp_path), "--execution", "sweep", "--format", "csv"]) == 0
+    table = pd.read_csv(io.StringIO(capsys.readouterr().out))
+    assert list(table["seeds"]) == [2, 2]
 
 
 def test_what_no_word_tells_apart_is_told_apart_by_the_execution(fresh, tmp_path):
