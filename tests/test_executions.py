@@ -17,7 +17,7 @@ from analysis.read import executions as reading
 from analysis.read import selection
 from analysis.show import executions as words
 from analysis.show import width
-from studies.contract import Tag
+from studies.contract import Tag, set_by_command
 from studies.record import Study, StudyError, Trial, content_key
 from studies.store import writer
 
@@ -86,10 +86,10 @@ def command(root, capsys):
 
 def test_what_an_execution_sets_is_what_its_words_say_besides_the_study():
     line = "python -m studies.run +study=init_comparison model.depth=4 '+study.factors={a: [1]}' tracking.root=/x"
-    assert reading.settings({"mlflow.source.name": line}) == ("model.depth=4", "+study.factors={a: [1]}")
+    assert set_by_command({"mlflow.source.name": line}) == ("model.depth=4", "+study.factors={a: [1]}")
     kept = {"mlflow.source.name": line, Tag.SET: json.dumps(["+study=a", "optimizer=sgd", "executor=serial"])}
-    assert reading.settings(kept) == ("optimizer=sgd",)
-    assert reading.settings({}) == () and reading.settings({"mlflow.source.name": "python 'cut"}) == ()
+    assert set_by_command(kept) == ("optimizer=sgd",)
+    assert set_by_command({}) == () and set_by_command({"mlflow.source.name": "python 'cut"}) == ()
     for own, more in ((True, ["study.seeds=9", "study.name=b", "plan=false"]), (False, ["training.epochs=3"])):
         assert reading.is_own({Tag.SET: json.dumps(["+study=a", *more])}) == own
 

@@ -435,5 +435,5 @@ def test_the_jobs_of_a_multirun_run_side_by_side_in_processes_of_a_launchers(mad
     assert len(runs) == 5
 
     again = subprocess.run(start, cwd=ROOT, capture_output=True, text=True)
-    assert again.stdout.count("1 trials, 1 finished before, 0 to run") == 2
+    assert again.stdout.count("1 trial, 1 finished before, 0 to run") == 2
     assert re.findall(r"^(?:sgd|adam) .*$", again.stdout, re.M) == re.findall(r"^(?:sgd|adam) .*$", first.stdout, re.M)

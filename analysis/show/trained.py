@@ -10,6 +10,9 @@ OFF_TOO = {"data.imbalance": 1.0, "optimizer.slow_step": 0.5}
 OFF_TOO |= {f"{group}.{name}": value for group, later in LATER.items() for name, value in later.items()}
 
 TRAINING = ("initializer", "optimizer", "schedule", "regularizer", "clipping", "pruning")
+AFTER = {"initializer": " weights", "schedule": " schedule"}
+"""Words for options whose names do not say of what they are."""
+
 KINDS = 3
 """Of the values that a setting has in the trials, those that are listed."""
 
@@ -41,9 +44,13 @@ def trained(settings: pd.DataFrame, factors: list[str], trials: pd.DataFrame, im
     parameters = _ends(trials["parameters"].dropna(), "{:,.0f}")
     data = [_group(said, "data"), f"{images:,.0f} images an epoch" if images else ""]
     model = [_group(said, "model"), f"{parameters} parameters" if parameters else ""]
-    ways = [_group(said, group) + " schedule" * (group == "schedule" and group in said) for group in TRAINING]
+    ways = [f"{_group(said, group)}{AFTER.get(group, '') * (group in said)}" for group in TRAINING]
     epochs, batch = said.pop("training.epochs", ""), said.pop("training.batch_size", "")
-    lengths = [f"{epochs} epochs" * bool(epochs), f"batches of {batch}" * bool(batch), _group(said, "training")]
+    lengths = [
+        f"{epochs} epoch{'s' * (epochs != '1')}" * bool(epochs),
+        f"batches of {batch}" * bool(batch),
+        _group(said, "training"),
+    ]
     return [
         f"Data: {_and(data)}. Model: {_and(model)}.",
         f"Training: {'; '.join(filter(None, [*ways, _and(lengths)]))}.",
