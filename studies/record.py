@@ -483,6 +483,7 @@ class Result:
             those trained on by the labels trained by.
         quantities: what a computed trial measured, by name.
         confusions: of `val` and `test`, how many examples of a class are taken for which: class, predicted, count.
+        class_names: of the classes, where the data has some.
         error: of a crash, its reason in the first line and its traceback; else empty.
     """
 
@@ -523,6 +524,7 @@ class Result:
     memory_mb: float = math.nan
     quantities: dict[str, float] = field(default_factory=dict)
     confusions: dict[str, list[tuple[int, int, int]]] = field(default_factory=dict)
+    class_names: tuple[str, ...] = ()
     error: str = ""
 
     def value(self, metric: str) -> float:
