@@ -51,6 +51,16 @@ def test_none_may_hold():
     assert held(dead)[1] == "Each falls short: a and b at chance everywhere."
 
 
+def test_of_a_level_that_was_not_tried_everywhere_no_more_is_said_than_was_seen():
+    arms = {(name, depth): GOOD + RISE / 20 if name == "a" else POOR for name in "ac" for depth in (2, 8, 16)}
+    arms |= {("b", 2): GOOD, ("d", 2): POOR, ("d", 8): POOR}
+    assert held(arms) == [
+        "a is best, or cannot be told from the best, at every depth (2, 8, 16).",
+        "Not tried everywhere, and best or tied where they were: b (depth=2).",
+        "The others fall short: c behind the best everywhere; d behind the best at depth=2 and depth=8.",
+    ]
+
+
 def test_a_loss_is_at_chance_where_it_is_that_of_the_uniform_guess():
     losses = {("a", 1): 0.2 + RISE, ("a", 2): 0.2 + RISE, ("b", 1): 2.3 + RISE / 2, ("b", 2): 0.9 + RISE / 2}
     assert held(losses, metric="val_loss")[1].endswith("b at chance at depth=1 and behind the best at depth=2.")
