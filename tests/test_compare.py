@@ -250,6 +250,13 @@ def test_null_is_not_the_text_null():
     assert (row["before"], row["after"]) == ("null", "'null'")
 
 
+def test_a_setting_of_before_it_came_is_its_neutral_one():
+    before, after = "data: {size: 1}", "data: {size: 1, folds: null, fold: %d}"
+    assert history.config_changes(before, after % 0).empty and history.config_changes(after % 0, before).empty
+    [row] = history.config_changes(before, after % 2).to_dict("records")
+    assert (row["config key"], row["before"], row["after"]) == ("data.fold", "–", "2")
+
+
 def test_a_reader_that_has_seen_enough_is_no_error(root):
     words = [sys.executable, "-m", "analysis.compare", "first", "--root", str(root)]
     done = subprocess.run(f"{shlex.join(words)} | true", shell=True, capture_output=True, text=True, cwd=ROOT)
