@@ -21,6 +21,7 @@ from test_writer import CONFIG, records
 from analysis import compare, load
 from analysis.estimate import comparison, history
 from analysis.read import runs, selection
+from studies.command import driver
 from studies.record import Study, StudyError, Trial
 from studies.store import writer
 
@@ -402,6 +403,10 @@ def test_folds_are_averaged_over_within_a_seed_and_are_no_look_at_results(made):
         assert arm["sd"] == pytest.approx(units.loc[arm["optimizer"]].std())
     assert sum("folds are no seeds" in line for line in found["answer"]) == 1
     assert not any("after the fact" in line for line in found["answer"])
+    lacking = load.execution("cv", made).study, frame.drop(index=0)  # as where a fold crashed
+    charted = driver.charted(*lacking)
+    told = {arm["optimizer"]: arm["mean"] for arm in json.loads(compare.answer(*lacking, made, format="json"))["arms"]}
+    assert {name: charted[f"val_accuracy of arms/{name}"] for name in told} == told
     looked = json.loads(compare.table("cv", made, by=["fold"], format="json"))
     assert looked["by"] == ["data.fold"] and not any("folds are no seeds" in line for line in looked["answer"])
     assert any("after the fact: to compare by data.fold" in line for line in looked["answer"])

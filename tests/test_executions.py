@@ -30,8 +30,8 @@ def executed(root, sets=(), depths=(2, 8), seeds=(0, 1, 2), optimizer=SGD, optio
 
     Args:
         known: whether the execution keeps its words and options, as those of before did not.
-        more: `width` of the model, which no word names; `jobs` of a sweep; what `training` has besides, which is no part
-            of a trial's key while it is neutral.
+        more: `width` of the model, which no word names; `jobs` of a sweep; what `training` has besides, which is no
+            part of a trial's key while it is neutral.
     """
     model = {**CONFIG["model"], "depth": depths[0] if len(depths) == 1 else 1, "width": more.get("width", 64)}
     config = CONFIG | {"optimizer": optimizer, "model": model}
