@@ -91,7 +91,10 @@ def test_what_an_execution_sets_is_what_its_words_say_besides_the_study():
     kept = {"mlflow.source.name": line, Tag.SET: json.dumps(["+study=a", "optimizer=sgd", "executor=serial"])}
     assert reading.settings(kept) == ("optimizer=sgd",)
     assert reading.settings({}) == () and reading.settings({"mlflow.source.name": "python 'cut"}) == ()
-    for own, more in ((True, ["study.seeds=9", "study.name=b", "plan=false"]), (False, ["training.epochs=3"])):
+    for own, more in (
+        (True, ["study.seeds=9", "study.name=b", "plan=false", "profile=quick"]),
+        (False, ["profile=full"]),
+    ):
         assert reading.is_own({Tag.SET: json.dumps(["+study=a", *more])}) == own
 
 
