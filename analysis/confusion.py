@@ -62,8 +62,8 @@ def confusion(
     if counts.empty:
         raise StudyError(
             f"--set {which}: none of these {len(trials)} trials of {study} has kept what its classes are taken for: "
-            f"they have no such scores, or were run before these were kept, or have not finished. A study in another "
-            f"store, tracking.root=FOLDER, is trained from the start"
+            f"they have no such scores, or were run before these were kept, or have not finished. The study's command "
+            f"with --force trains them again"
         )
     scores, shares = (estimate(counts, trials, by) for estimate in (classes.scores, classes.shares))
     source = about(found, root)

@@ -3,6 +3,7 @@
 python -m studies.run +study=init_comparison
 """
 
+import functools
 import math
 import os
 import sys
@@ -18,7 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
 from studies import contract, terminal
-from studies.command import ahead, compose, driver, explain, job, sweep
+from studies.command import ahead, compose, driver, explain, job, pulse, sweep
 from studies.contract import Tag
 from studies.factors import targets
 from studies.record import StudyError, content_key, listed
@@ -60,11 +61,14 @@ def _command(wants_traceback: bool) -> int:
         try:
             with terminal.held():
                 driver.foresee(sys.argv[1:])
-            hydra.main(config_path=str(compose.CONF), config_name="config", version_base="1.3")(task)()
+            with pulse.beating(functools.partial(print, flush=True), "reading the command"):
+                hydra.main(config_path=str(compose.CONF), config_name="config", version_base="1.3")(task)()
             sys.stdout.flush()
             code = 0
         except KeyboardInterrupt:
             code = terminal.code()
+            raise
+        except BrokenPipeError:  # of Hydra's help, say
             raise
         except Exception as error:
             if terminal.received():  # which it was made of
@@ -185,8 +189,12 @@ def _job(
         jobs: those of the multirun that it belongs to; those in one process share their workers.
         claims: these jobs, if they are claims, of which this is the one with that number.
     """
+    pulse.doing("reading the study")
     if claims:
+        pulse.doing(claims.board.line)
         claims.board.begin(number)
+    if composed.plan == "json":
+        pulse.silence()
     ready = claims and claims.ready[number]
     if not ready:
         found = compose.profiled(composed, outcome.overrides)
@@ -218,7 +226,8 @@ def _job(
     board = claims.board if claims else None
     with database.claimed(root, study.name, jobs.id if jobs else ""):
         drive = driver.Driver(
-            *(study, executor, root, ready.text, _Console(), jobs, ready.card, board, config["force"], ready.tags)
+            *(study, executor, root, ready.text, _Console(), jobs, ready.card, board, config["force"], ready.tags),
+            models=config["tracking"].get("models", "none"),
         )
         code, summary = drive.drive(trials, ready.expand)
     verdict = drive.verdict[0].verdict if drive.verdict else ""

@@ -11,18 +11,13 @@ from studies.factors import data
 from studies.record import StudyError
 
 WORDS = (
-    "+study.factors={model.normalization:[none,weight],pruning:[none,one_shot]}",
-    *(
-        "study.name=kept",
-        "study.seeds=2",
-        "model.width=16",
-        "training.epochs=8",
-        "diagnostics=none",
-        "optimizer.learning_rate=0.3",
-    ),
-    *("data.standardize=true", "training.early_stopping=1", "optimizer.ema=0.9"),
-    "+study.skip=[{model.normalization:weight,pruning:one_shot}]",
+    "+study.factors={model.normalization:[none,weight],pruning:[none,one_shot],optimizer:[momentum,nesterov]}",
+    "+study.only=[{optimizer:momentum,model.normalization:none},{optimizer:nesterov,model.normalization:weight,"
+    "pruning:none}]",
+    *("study.name=kept", "study.seeds=2", "model.width=16", "training.epochs=8", "diagnostics=none"),
+    *("data.standardize=true", "training.early_stopping=1", "optimizer.ema=0.9", "optimizer.learning_rate=0.3"),
 )
+"""Three arms; of the optimizer, which is set too, every option is composed anew."""
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ import shutil
 import sys
 import tempfile
 from collections import Counter, defaultdict
-from collections.abc import Set
+from collections.abc import Callable, Set
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -16,7 +16,7 @@ from typing import Any
 from rich.console import Console
 
 from studies import terminal
-from studies.command import cost, provenance, sweep
+from studies.command import cost, provenance, pulse, sweep
 from studies.command.board import Board
 from studies.contract import Tag
 from studies.design import arms, search
@@ -278,6 +278,7 @@ class Driver:
         board: the display over it, if it is of claims: nothing else is said then but what one has to know.
         force: whether trials that are finished are run again, each once; the new runs take their places.
         tags: what else its execution is to be tagged with.
+        models: whose trained models are kept: `none`, of each arm's `first` seed, or `all`.
     """
 
     def __init__(
@@ -292,10 +293,11 @@ class Driver:
         board: Board | None = None,
         force: bool = False,
         tags: dict[str, str] | None = None,
+        models: str = "none",
     ):
         self.study, self.executor, self.root, self.config, self.console = study, executor, root, config, console
         self.jobs, self.card, self.board, self.tags = jobs, card or {}, board, tags or {}
-        self.force, self.again = force, set[str]()
+        self.force, self.again, self.kept = force, set[str](), models
         self.counted: set[str] = set()
         self.statuses: Counter[str] = Counter()
         self.files: dict[str, str] = {}
@@ -363,7 +365,13 @@ class Driver:
     def _tell(self, line: str) -> None:
         """Say how it gets on, unless the board does."""
         if not self.board:
+            pulse.heard()
             self.console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+    def _doing(self, what: Callable[[], str] | str) -> None:
+        """Say what is being done from now on, unless the board does."""
+        if not self.board:
+            pulse.doing(what)
 
     def _refuse_changed_card(self) -> None:
         """See that the claim's card is the one that earlier executions were judged by, if its version is theirs; others
@@ -443,17 +451,16 @@ class Driver:
             record = claims.record(self.study, found, evidence, self.execution.provenance, main)
             self._keep({claims.FILE: json.dumps(record, indent=2, allow_nan=False)})
 
-    def _train(self, trials, study) -> None:
-        """Check every part of the pending trials in the workers, then train them and write what comes back."""
+    def _pending(self, trials, study) -> tuple[list[Trial], set[str]]:
+        """The trials that are to run now, and the keys of those that need not; told."""
         from analysis import load
 
-        self.trials = trials
         finished = load.finished_keys(study.name, self.root) & {trial.key for trial in trials}
         known = finished & self.again if self.force else finished
         lacking = {trial.key for trial in trials if self._keeps_model(trial)} & known
         if lacking := lacking and lacking & load.without_model(study.name, self.root):
             self._tell(f"{len(lacking)} that had finished are trained again, since their models were not kept")
-        known = known - lacking
+        known, finished = known - lacking, finished - lacking
         pending = [trial for trial in trials if trial.key not in known]
         self.again |= {trial.key for trial in pending}
         kind = "tuning trials" if trials[0].role == "nuisance" else "trials"
@@ -463,6 +470,12 @@ class Driver:
             before = [trial for trial in trials if trial.key in known and trial.key not in self.counted]
             self.board.did(len(before), sum(cost.expected_seconds(before).values()), before=True)
         self.counted |= {trial.key for trial in trials}
+        return pending, known
+
+    def _train(self, trials, study) -> None:
+        """Check every part of the pending trials in the workers, then train them and write what comes back."""
+        self.trials = trials
+        pending, known = self._pending(trials, study)
         if not pending:
             return
         self._warn_of_mixing(known)
@@ -477,7 +490,9 @@ class Driver:
 
         from studies.command import progress
 
-        with progress.Display(study, pending, len(trials) - len(pending), self.console, self.board) as display:
+        shown = progress.Display(study, pending, len(trials) - len(pending), self.console, self.board)
+        with pulse.displayed(self.console.is_terminal), shown as display:
+            self._doing(display.line)
             epochs, layers, computed = {}, {}, defaultdict(list)
             for task, record in self.executor.run(COMPUTED if pending[0].computed else TRIAL, tasks):
                 trial = task.payload
@@ -501,11 +516,12 @@ class Driver:
                         if self.board:
                             self.board.did(1, seconds[trial.key])
         cost.keep_seconds(computed)
+        self._doing("reading the results")
 
     def _keeps_model(self, trial: Trial) -> bool:
         """Whether a trial's model is to be kept; never of one that tunes, or of a claim's controls."""
-        kept = trial.config["tracking"].get("models", "none") if trial.role == "scientific" else "none"
-        return not trial.computed and (kept == "all" or (kept == "first" and trial.seed == self.study.seeds[0]))
+        wanted = self.kept == "all" or (self.kept == "first" and trial.seed == self.study.seeds[0])
+        return wanted and trial.role == "scientific" and not trial.computed
 
     def _sent(self, trial: Trial) -> Trial:
         """A trial as a worker gets it: with the file to save its model in, if that is to be kept."""
@@ -529,7 +545,9 @@ class Driver:
         from analysis import report  # noqa: F401  a second, which is had while the workers start
         from studies.store import writer  # noqa: F401
 
+        self._doing(f"starting workers, which check the parts of {_counted(len(pending), 'trial')}")
         checked(pending, self.executor)
+        self._doing("opening the store")
         database.make(self.root)
         if self.execution is None:
             self._begin()
@@ -698,6 +716,7 @@ class Driver:
         where = [] if Path(self.root) == Path("mlruns") else ["--root", str(self.root)]
         print(f"results   {Path(self.root).resolve()}")
         if not self._computed:
+            self._doing("drawing the report")
             print(f"report    {self._report(frame)}")
         elif study.figures:
             for path in self._figures(frame):

@@ -109,7 +109,7 @@ def _check_blocks(node, factors, zipped, nuisance, claim: bool) -> None:
     for factor in BLOCKS:
         uses = {
             "tuned": factor in nuisance,
-            "a baseline": factor in (node["baseline"] or {}),
+            "a baseline": isinstance(node["baseline"], dict) and factor in node["baseline"],
             "moved along with another factor": any(factor in group for group in zipped),
             "a factor of a claim": claim and factor in factors,
         }
