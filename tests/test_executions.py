@@ -17,7 +17,7 @@ from analysis.read import selection
 from analysis.show import executions as words
 from analysis.show import width
 from studies.contract import Tag
-from studies.record import LATER, Study, StudyError, Trial, content_key
+from studies.record import LATER, Study, StudyError, Trial, arm_label, content_key
 from studies.store import writer
 
 NAME = "asked"
@@ -162,6 +162,7 @@ def test_what_no_word_tells_apart_is_told_apart_by_the_execution(fresh, tmp_path
     whole = load.execution(NAME, tmp_path, execution="all")
     trials = load.trials(NAME, tmp_path, execution="all")
     assert whole.study.factors["execution"] == (1, 2) and whole.study.seeds == (0, 1, 2, 3, 4)
+    assert arm_label({"initializer": "he", "execution": 2}) == "he execution=2"
     assert {(row["execution"], row["seed"] > 2) for row in trials.to_dict("records")} == {(1, False), (2, True)}
     executed(tmp_path, seeds=(0, 1, 2, 3))  # the first again, with a seed more
     trials = load.trials(NAME, tmp_path, execution="1,3")

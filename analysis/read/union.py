@@ -11,10 +11,7 @@ import yaml
 from analysis.read.executions import Execution
 from analysis.read.runs import Folder, Run, Server
 from studies.contract import Tag
-from studies.record import IDENTITY, content_key, is_neutral
-
-EXECUTION = "execution"
-"""The factor that tells apart what no setting does."""
+from studies.record import EXECUTION, IDENTITY, content_key, is_neutral
 
 NO_SETTING = ("seed", "data.root", "data.path", "engine.threads")
 """What trials of an arm may differ in: data are known by their content."""
