@@ -73,6 +73,9 @@ METRICS = (
 FIGURES = ("loss_by_rate", "variance_by_layer")
 """What a study can draw at its end."""
 
+EXECUTION = "execution"
+"""The factor of several executions as one that tells apart what no setting does."""
+
 BLOCKS = ("data.fold",)
 """Factors whose levels are not set against each other: a seed's value is the mean over them."""
 
@@ -101,6 +104,17 @@ def identity_parts(config: dict) -> tuple[str, ...]:
 
 class StudyError(Exception):
     """Something a user can put right: says what was received, what is allowed, what to do."""
+
+
+def is_neutral(setting: str, value: object) -> bool:
+    """Whether a setting asks for nothing, so that it is as if it were not there: null, or what `LATER` has of it.
+
+    >>> is_neutral("data.folds", None), is_neutral("data.fold", 0), is_neutral("data.label_noise", 0)
+    (True, True, False)
+    """
+    group, _, name = setting.partition(".")
+    later = LATER.get(group, {})
+    return value is None or (name in later and later[name] == value)
 
 
 def listed(names: Iterable[object]) -> str:
@@ -356,13 +370,13 @@ class Trial:
 
 
 def arm_label(arm: dict, whole: bool = False) -> str:
-    """`{'initializer': 'he_normal', 'model.depth': 8}` as `he_normal depth=8`.
+    """`{'initializer': 'he_normal', 'model.depth': 8}` as `he_normal depth=8`: options by themselves, numbers named.
 
     Args:
         whole: name every factor: `initializer=he_normal depth=8`.
     """
     words = (
-        f"{short(factor, arm)}={shown(level)}" if whole or "." in factor else shown(level)
+        f"{short(factor, arm)}={shown(level)}" if whole or "." in factor or factor == EXECUTION else shown(level)
         for factor, level in arm.items()
     )
     return " ".join(words) or "defaults"
@@ -483,6 +497,7 @@ class Result:
             those trained on by the labels trained by.
         quantities: what a computed trial measured, by name.
         confusions: of `val` and `test`, how many examples of a class are taken for which: class, predicted, count.
+        class_names: of the classes, where the data has some.
         error: of a crash, its reason in the first line and its traceback; else empty.
     """
 
@@ -523,6 +538,7 @@ class Result:
     memory_mb: float = math.nan
     quantities: dict[str, float] = field(default_factory=dict)
     confusions: dict[str, list[tuple[int, int, int]]] = field(default_factory=dict)
+    class_names: tuple[str, ...] = ()
     error: str = ""
 
     def value(self, metric: str) -> float:

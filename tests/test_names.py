@@ -56,5 +56,5 @@ def test_executions_are_named_by_what_they_set():
 
 
 def test_a_sweep_is_named_by_what_it_sweeps():
-    assert sweep_name("+study=init_comparison optimizer=sgd,adam") == "sweep optimizer=sgd,adam"
+    assert sweep_name("executor=serial +study=init_comparison optimizer=sgd,adam") == "sweep optimizer=sgd,adam"
     assert sweep_name("+study=a,b") == "sweep +study=a,b"

@@ -428,10 +428,10 @@ def test_the_jobs_of_a_multirun_run_side_by_side_in_processes_of_a_launchers(mad
         runs = dict(connection.execute("SELECT run_uuid, name || ' ' || status FROM runs").fetchall())
         parents = connection.execute("SELECT run_uuid, value FROM tags WHERE key = 'mlflow.parentRunId'").fetchall()
     nested = sorted((runs[parent], runs[run]) for run, parent in parents)
-    whole = f"{' '.join(words[1:])} FAILED"
-    execution = "single (1 trial) FINISHED"
-    trials = [(execution, f"{optimizer} depth=1 epochs=1 seed=0 FINISHED") for optimizer in ("sgd", "adam")]
-    assert nested == sorted([*trials, *[(whole, execution)] * 2])
+    whole = "sweep optimizer=sgd,adam model.depth=1,-1 training.epochs=1 FAILED"
+    jobs = [f"optimizer={optimizer} depth=1 epochs=1 (1 trial) FINISHED" for optimizer in ("sgd", "adam")]
+    trials = [f"{optimizer} depth=1 epochs=1 seed=0 FINISHED" for optimizer in ("sgd", "adam")]
+    assert nested == sorted([*zip(jobs, trials, strict=True), *((whole, job) for job in jobs)])
     assert len(runs) == 5
 
     again = subprocess.run(start, cwd=ROOT, capture_output=True, text=True)

@@ -202,4 +202,4 @@ def test_what_a_run_prints_fits_the_terminal():
         assert max(map(len, made(None).splitlines())) > 80
         table, _, left_out = made(80).partition("\n\n")
         assert max(map(len, table.splitlines())) <= 80 and "--wide" not in left_out
-    assert "COLUMNS=400" in left_out and "quantity 0" in table and "quantity 11" in left_out
+    assert "COLUMNS=400" in left_out and "0.1429" in table and "quantity 11" in left_out

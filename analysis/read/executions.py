@@ -22,8 +22,8 @@ WORDS = {
 LEAST = 4
 """Signs of a run's id that are enough to name it, if no other begins so."""
 
-MORE = ("study.seeds=", "study.question=", "study.figures=")
-"""Begins of a command's words that leave a study's own design what it is."""
+MORE = ("study.seeds=", "study.question=", "study.figures=", "profile=quick")
+"""Begins of words that leave a study's own design what it is; quick is the profile that one has without a word."""
 
 
 @dataclass(frozen=True)

@@ -11,13 +11,13 @@ import yaml
 from analysis.read.executions import Execution
 from analysis.read.runs import Folder, Run, Server
 from studies.contract import Tag
-from studies.record import RESULTS_VERSION, content_key
-
-EXECUTION = "execution"
-"""The factor that tells apart what no setting does."""
+from studies.record import EXECUTION, IDENTITY, content_key, is_neutral
 
 NO_SETTING = ("seed", "data.root", "data.path", "engine.threads")
 """What trials of an arm may differ in: data are known by their content."""
+
+UNTAGGED = "5"
+"""The version of the results of executions that were run before they were tagged with it."""
 
 
 def union(store: "Folder | Server", parts: Sequence[Execution], runs: dict[str, Run]) -> Execution:
@@ -44,8 +44,8 @@ def union(store: "Folder | Server", parts: Sequence[Execution], runs: dict[str, 
             factors.append(factor)
             arms = {key: arm | {factor: found[key]} for key, arm in arms.items()}
     first = {key: part.number for part in reversed(parts) for key in part.arms}
-    results = {key: part.tags.get(Tag.RESULTS, str(RESULTS_VERSION)) for part in parts for key in part.arms}
-    if numbers := _told_apart(arms, factors, runs, first, results):
+    results = {key: part.tags.get(Tag.RESULTS, UNTAGGED) for part in parts for key in part.arms}
+    if numbers := _told_apart(store, arms, factors, runs, first, results):
         factors.append(EXECUTION)
         arms = {key: arm | {EXECUTION: numbers[key]} for key, arm in arms.items()}
     latest, study = parts[-1], _design(parts, factors, arms)
@@ -111,26 +111,51 @@ def _arm(levels: Levels, part: Execution, key: str, factors: list[str]) -> dict:
     return {factor: levels.of(factor, part, key) for factor in factors} | (part.arms[key] or {})
 
 
-def _told_apart(arms, factors, runs, first, results) -> dict[str, int]:
+def _told_apart(store, arms, factors, runs, first, results) -> dict[str, int]:
     """Of each trial the number of the first execution that has its arm with its settings; nothing if no arm has two."""
     variants: dict[str, dict] = defaultdict(dict)
     taken: dict[tuple, int] = {}
-    places = {}
-    for key, arm in arms.items():
-        place = _plain([arm[factor] for factor in factors])
-        run = runs.get(key)
-        params = run.params if run else {}
-        settings = [(n, v) for n, v in sorted(params.items()) if n not in (*factors, *NO_SETTING)] if run else None
-        sort = _plain([settings, results[key]])
-        if run:  # two at one seed are of unlike settings, whatever they differ in
-            again = taken[place, sort, run.tags[Tag.SEED]] = taken.get((place, sort, run.tags[Tag.SEED]), -1) + 1
-            sort += str(again)
-        places[key] = place, sort
-        if run:
-            variants[place][sort] = min(first[key], variants[place].get(sort, first[key]))
-    if all(len(sorts) < 2 for sorts in variants.values()):
+    places = {key: _plain([arm[factor] for factor in factors]) for key, arm in arms.items()}
+    sorts = {key: _plain([_settings(runs[key], factors), results[key]]) for key in arms if key in runs}
+    for key, inner in _inner(store, {key: (places[key], sort) for key, sort in sorts.items()}, runs, first).items():
+        sorts[key] += inner
+    for key, sort in sorts.items():  # two at one seed are of unlike settings, whatever they differ in
+        like = places[key], sort, runs[key].tags[Tag.SEED]
+        taken[like] = taken.get(like, -1) + 1
+        sorts[key] = f"{sort}{taken[like]}"
+        mine = variants[places[key]]
+        mine[sorts[key]] = min(first[key], mine.get(sorts[key], first[key]))
+    if all(len(mine) < 2 for mine in variants.values()):
         return {}
-    return {key: variants[place].get(sort, first[key]) for key, (place, sort) in places.items()}
+    return {key: variants[place].get(sorts.get(key), first[key]) for key, place in places.items()}
+
+
+def _inner(store, groups: dict[str, tuple], runs, first) -> dict[str, str]:
+    """What trials have that params do not say: settings within settings, and the user's own code.
+
+    It is read where it may tell apart, in a group that several executions have trials of, and of one trial of each.
+
+    Args:
+        groups: of each trial what it has in common with others that may be one arm.
+    """
+    found: dict[tuple, dict[int, str]] = defaultdict(dict)
+    for key, group in groups.items():
+        found[group].setdefault(first[key], key)
+    texts = {}
+    for group, keys in found.items():
+        for number, key in keys.items() if len(keys) > 1 else ():
+            config = yaml.load(store.content(runs[key], "config.yaml"), yaml.CSafeLoader)
+            parts = {name: config.get(name) or {} for name in (*IDENTITY, "compute")}
+            inner = {name: {n: v for n, v in part.items() if isinstance(v, dict)} for name, part in parts.items()}
+            sources = (config.get("targets") or {}).get("source") or {}
+            texts[group, number] = _plain([{name: part for name, part in inner.items() if part}, sources])
+    return {key: text for key, group in groups.items() if (text := texts.get((group, first[key])))}
+
+
+def _settings(run: Run, factors: list[str]) -> list[tuple[str, str]]:
+    """What a trial has besides its levels; a neutral setting is none, for trials of before it came have not got it."""
+    others = [each for each in sorted(run.params.items()) if each[0] not in (*factors, *NO_SETTING)]
+    return [(name, text) for name, text in others if not is_neutral(name, value(text))]
 
 
 def _design(parts, factors, arms):

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
+from studies.contract import UNSAID
 from studies.record import Trial, short, shown
 
 SHOWN = 20
@@ -53,9 +54,9 @@ def execution_name(study: str, sets: Sequence[str], trials: int) -> str:
 
 
 def sweep_name(overrides: str) -> str:
-    """A sweep's overrides but for the study, which its experiment is called: `sweep optimizer=sgd,adam`."""
+    """A sweep's overrides but for the study, which its experiment is called, and for how it is run."""
     words = overrides.split(" ")
-    others = [word for word in words if not word.lstrip("+").startswith("study=")]
+    others = [word for word in words if not word.lstrip("+").startswith(UNSAID)]
     return " ".join(["sweep", *(others or words)])[:MOST]
 
 

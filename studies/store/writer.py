@@ -315,8 +315,9 @@ class Execution:
                 f"whole config.\n\n{table}"
             )
         tags = {Tag.VERDICT: verdict} if verdict else {}
-        found = [(_key(name), float(value), 0) for name, value in (numbers or {}).items() if abs(value) < math.inf]
-        self.store.end(self.parent, status, tags | {"mlflow.note.content": _whole_lines(note)}, found)
+        found = {_key(name): float(value) for name, value in (numbers or {}).items() if abs(value) < math.inf}
+        charted = [(name, value, 0) for name, value in found.items()]  # MLflow takes a name once
+        self.store.end(self.parent, status, tags | {"mlflow.note.content": _whole_lines(note)}, charted)
 
     def _artifacts(self, run: str) -> Path:
         return artifacts(self.folder, run)
@@ -360,7 +361,12 @@ def trial_files(trial: Trial, epochs: list[EpochRecord], layers: list[LayerRecor
     if counted := [record for record in layers if record.density]:
         files["densities.parquet"] = _parquet(_densities(counted))
     if result.confusions:
-        rows = [(trial.key, name, *row) for name, found in result.confusions.items() for row in found]
+        names = dict(enumerate(result.class_names))
+        rows = [
+            (trial.key, which, label, predicted, count, names.get(label, ""), names.get(predicted, ""))
+            for which, found in result.confusions.items()
+            for label, predicted, count in found
+        ]
         files["confusions.parquet"] = _parquet(dict(zip(CONFUSION_COLUMNS, zip(*rows, strict=True), strict=True)))
     return files
 
