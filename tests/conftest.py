@@ -114,21 +114,36 @@ def cli(monkeypatch, capsys, tmp_path):
 
 
 class Lasting(dict):
-    """Executors by their configs, which a command does not close."""
+    """Executors by their configs, which a command closes only where it ends while a task runs."""
 
-    def values(self):
-        return ()
+    def __init__(self):
+        self.ends = []
+
+    def __setitem__(self, config, executor):
+        def close():
+            if any(worker.tasks for worker in getattr(executor, "crew", ())):
+                end()
+
+        end, executor.close = executor.close, close
+        self.ends.append(end)
+        super().__setitem__(config, executor)
 
     def clear(self):
         pass
 
 
-@pytest.fixture(scope="session")
-def lasting():
+@contextmanager
+def lasting_executors():
     executors = Lasting()
     yield executors
-    for executor in dict.values(executors):
-        executor.close()
+    for end in executors.ends:
+        end()
+
+
+@pytest.fixture(scope="session")
+def lasting():
+    with lasting_executors() as executors:
+        yield executors
 
 
 @pytest.fixture(scope="session")
@@ -158,6 +173,14 @@ def here(cli, lasting, monkeypatch):
     """As `cli`, for studies: their workers, which have imported what they need, live on."""
     monkeypatch.setattr(run, "EXECUTORS", lasting)
     return cli
+
+
+@pytest.fixture
+def own(cli, monkeypatch):
+    """As `here`, for what workers must have from their start: they live on until the test ends."""
+    with lasting_executors() as executors:
+        monkeypatch.setattr(run, "EXECUTORS", executors)
+        yield cli
 
 
 @pytest.fixture(scope="session")
