@@ -2,7 +2,6 @@
 
 import io
 import json
-import shutil
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
@@ -18,7 +17,8 @@ from analysis.estimate.estimands import CLOCKS
 from analysis.estimate.verdicts import Evidence, Verdict
 from analysis.read import cards, runs
 from analysis.show import board
-from studies import contract
+from analysis.show.width import width_here
+from studies import contract, terminal
 from studies.contract import Tag
 from studies.record import PLACE, RESULTS_VERSION, RULES_VERSION, Claim, Study, StudyError, listed
 
@@ -77,7 +77,7 @@ def _text(options) -> str:
     if options.format not in ("terminal", "markdown"):
         return board.board(records, options.format)
     some = any(record["verdict"] != NOT_RUN for record in records)
-    width = shutil.get_terminal_size().columns if options.to is None and sys.stdout.isatty() else None
+    width = width_here() if options.to is None else None
     return "\n\n".join([board.board(records, options.format, width)] * some + remedies(records, options.root))
 
 
@@ -136,7 +136,7 @@ def remedies(records: list[dict], root: str | Path = "mlruns") -> list[str]:
     old = [record for record in records if record["stale"]]
     if len(lacking) == len(records):
         return [
-            f"Nothing is run in {root} yet. make claims runs all {len(records)} claims, or:",
+            f"Nothing is run in {root} yet. To run all {len(records)} claims, in half an hour or so:",
             *_lines(records, root),
         ]
     said = [
@@ -150,7 +150,7 @@ def _lines(records: list[dict], root: str | Path) -> Iterator[str]:
     for profile in dict.fromkeys(profiles):
         some = [r["file"] for r, of in zip(records, profiles, strict=True) if of == profile and r.get("file")]
         if some:
-            yield f"    {cards.command(some, profile, root)}"
+            yield f"    {terminal.spoken('studies.run', *cards.words_of(some, profile, root))}"
 
 
 def _selected(root: str | Path, known: dict[str, cards.Card]) -> dict[tuple[str, str], tuple[dict, load.Execution]]:

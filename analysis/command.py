@@ -1,7 +1,6 @@
 """What the commands of this package have in common."""
 
 import argparse
-import os
 import sys
 from collections.abc import Callable
 
@@ -27,7 +26,7 @@ class Parser(argparse.ArgumentParser):
             super().print_help(file)
             sys.stdout.flush()
         except BrokenPipeError:
-            _read_no_more()
+            sys.exit(terminal.unread())
 
 
 def parser(name: str, description: str, root: str = "a folder, or a server's address") -> argparse.ArgumentParser:
@@ -36,7 +35,7 @@ def parser(name: str, description: str, root: str = "a folder, or a server's add
     Args:
         root: what the store may be.
     """
-    made = Parser(prog=f"python -m analysis.{name}", description=description)
+    made = Parser(prog=terminal.spoken(f"analysis.{name}"), description=description)
     made.add_argument("--root", default="mlruns", help=f"the store: {root} (default: mlruns)")
     return made
 
@@ -92,11 +91,6 @@ def ended(run: Callable[[], None]) -> int:
         except KeyboardInterrupt:
             terminal.say("interrupted")
             return terminal.code()
-        except BrokenPipeError:  # the reader, such as head, has seen enough
-            _read_no_more()
+        except BrokenPipeError:
+            return terminal.unread()
         return 0
-
-
-def _read_no_more() -> None:
-    """What is still to be printed goes nowhere."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 from analysis import command, compare, load
+from analysis.chosen import about, selected
 from analysis.show import tables
 from studies.record import StudyError
 
@@ -22,11 +23,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--since", help="only trials that ended since: 2026-11-01, 2026-11-01T18:30, 12h, 7d, 2w")
     parser.add_argument("--format", default="terminal", choices=tables.FORMATS)
     options = parser.parse_args(arguments)
-    by = options.by.split(",") if options.by else None
-    which = {"where": options.where, "since": options.since, "execution": options.execution or load.LATEST}
-    return command.told(
-        options, lambda: print(confusion(options.study, options.root, options.set, by, options.format, **which))
-    )
+    by, execution = options.by.split(",") if options.by else None, options.execution or load.LATEST
+    how = (options.set, by, options.format, options.where, options.since, execution)
+    return command.told(options, lambda: print(confusion(options.study, options.root, *how)))
 
 
 def confusion(
@@ -49,34 +48,35 @@ def confusion(
         execution: which, as `load.execution` has it.
 
     Raises:
-        StudyError: there is no such study, factor or trial, or none that has kept what its classes are taken for.
+        StudyError: there is no such study, execution, factor or trial, or none that has kept what its classes are taken
+            for.
     """
     from analysis.estimate import classes
     from analysis.show import confusions
 
-    of = load.execution(study, root, execution=execution)
-    design, trials = compare.selected(study, root, where, since, of)
+    found = load.execution(study, root, execution=execution)
+    design, trials = selected(study, root, where, since, found)
     by = list(dict.fromkeys(compare.factor_named(name, design.factors) for name in by or design.compared))
     counts = load.confusions(study, root, list(trials["key"]))
     counts = counts[counts["set"] == which]
     if counts.empty:
         raise StudyError(
             f"--set {which}: none of these {len(trials)} trials of {study} has kept what its classes are taken for: "
-            f"they have no such scores, or were run before these were kept, or have not finished. A study in another "
-            f"store, tracking.root=FOLDER, is trained from the start"
+            f"they have no such scores, or were run before these were kept, or have not finished. The study's command "
+            f"with --force trains them again"
         )
     scores, shares = (estimate(counts, trials, by) for estimate in (classes.scores, classes.shares))
+    source = about(found, root)
     if format == "csv":
         return tables.frame_table(shares, format)
     if format == "json":
         rows = {"classes": tables.rows_of(scores), "pairs": tables.rows_of(shares)}
-        whole = {"study": study, "set": which, "by": by, "of": compare.about(of, root).record, **rows}
-        return json.dumps(whole, indent=2, ensure_ascii=False)
-    lacking = sorted(set(trials["key"]) - set(counts["key"]))
-    notes = [f"{len(lacking)} of {len(trials)} trials have none: they did not finish, or are of an earlier version."]
-    text = confusions.matrices(scores, shares, by, which, format)
-    text = tables.noted(text, [confusions.MEANT, *notes * bool(lacking)], format)
-    return tables.noted(text, compare.about(of, root).lines, format)
+        return json.dumps({"study": study, "set": which, "by": by, "of": source.record, **rows}, indent=2)
+    lacking = len(set(trials["key"]) - set(counts["key"]))
+    lacks = [f"{lacking} of {len(trials)} trials have none: they did not finish, or are of an earlier version."]
+    notes = [confusions.MEANT, *lacks * bool(lacking)]
+    text = tables.noted(confusions.matrices(scores, shares, by, which, format), notes, format)
+    return tables.noted(text, source.lines, format)
 
 
 if __name__ == "__main__":

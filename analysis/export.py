@@ -19,7 +19,7 @@ EPOCH = {
     "examples": "training examples seen so far",
     "learning_rate": "of the epoch's last step; at epoch 0 of the first",
     "running_loss": "mean cross-entropy over the epoch's steps, of the changing network, in training mode and against "
-    "the targets of the step, without penalties, in nats; null at epoch 0",
+    "the targets of the step, with the weights of their classes, without penalties, in nats; null at epoch 0",
     "running_accuracy": "mean over the same steps, a share; null at epoch 0",
     "val_loss": "cross-entropy on the validation images after the epoch, in nats",
     "val_accuracy": "share of the validation images classified correctly after the epoch",

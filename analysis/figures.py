@@ -11,6 +11,7 @@ from analysis.estimate import propagation
 from analysis.read import runs
 from analysis.show import plots
 from analysis.show.style import Figure
+from studies import terminal
 from studies.record import Study, StudyError, listed
 
 FOLDER = "figures"
@@ -71,9 +72,10 @@ def main(arguments: list[str] | None = None) -> int:
         trials = load.trials(options.study, options.root, execution.arms)
         paths = write(execution.study, trials, Path(options.to) if options.to else execution.folder / FOLDER)
         if not paths:
+            again = terminal.spoken("analysis.report", options.study)
             raise StudyError(
                 f"{options.study} asks for no figure of its own: study.figures takes {listed(TABLE)} in a computed "
-                f"study; the figures of one that trains are in its report, python -m analysis.report {options.study}"
+                f"study; the figures of one that trains are in its report, {again}"
             )
         for path in paths:
             print(path)

@@ -16,12 +16,14 @@ from analysis.read import raw, runs
 from analysis.read.executions import LATEST, Execution
 from analysis.read.runs import Run
 from analysis.read.union import together, union, value
+from studies import contract, terminal
 from studies.contract import (
     CIRCUMSTANCES,
     CONFUSION_COLUMNS,
     DENSITY_COLUMNS,
     EPOCH_COLUMNS,
     LAYER_COLUMNS,
+    MODEL,
     STATISTICS,
     TRIAL_COLUMNS,
     Tag,
@@ -40,7 +42,7 @@ OBSERVED = (*STATISTICS, "warning")
 
 DENSITIES, CONFUSIONS = "densities.parquet", "confusions.parquet"
 
-CLAIMS = Path(__file__).parent.parent / "conf" / "study" / "claims"
+CLAIMS = contract.CONF / "study" / "claims"
 
 READERS = 8
 """Files read at a time: a server's answers are waited for, and a folder's are read on two cores 1.7 times faster."""
@@ -229,6 +231,32 @@ def confusions(
     return _joined(store, kept, CONFUSIONS, CONFUSION_COLUMNS)
 
 
+def model_path(study: str, key: str, root: str | Path = "mlruns") -> Path:
+    """The file of a trial's trained model, for `keras.saving.load_model`; it takes images as the dataset has them.
+
+    Args:
+        root: the store's folder.
+
+    Raises:
+        StudyError: there is no such trial, or its model was not kept.
+    """
+    found = _chosen(runs.opened(root).runs(study), [key])
+    if not found:
+        raise StudyError(f"no trial {key} of {study} in {root} has ended: expected a key of load.trials({study!r})")
+    if not (file := found[0].folder / MODEL).is_file():
+        raise StudyError(
+            f"the model of the trial {key} was not kept: run its study with tracking.models=all, which trains again "
+            f"what lacks one"
+        )
+    return file
+
+
+def without_model(study: str, root: str | Path = "mlruns") -> set[str]:
+    """The keys of trials that finished and whose models were not kept."""
+    finished = {run.tags[Tag.KEY]: run for run in ended(study, root) if run.tags[Tag.STATUS] == "finished"}
+    return {key for key, run in finished.items() if not (run.folder / MODEL).is_file()}
+
+
 def raw_runs(csv: str | Path) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Raw runs that others publish, as the trials and the epochs of a store: the same estimates work on both.
 
@@ -276,7 +304,8 @@ def configs(
 
 def finished_keys(study: str, root: str | Path = "mlruns") -> set[str]:
     """The keys of trials that need not run again: all that ended but for crashes."""
-    return {run.tags[Tag.KEY] for run in ended(study, root) if run.tags[Tag.STATUS] != "crashed"}
+    latest = {run.tags[Tag.KEY]: run.tags[Tag.STATUS] for run in ended(study, root)}
+    return {key for key, status in latest.items() if status != "crashed"}
 
 
 def ended_keys(study: str, root: str | Path = "mlruns") -> set[str]:
@@ -294,10 +323,8 @@ def _parents(store, study, found) -> list[Run]:
     if not parents:
         known = store.studies()
         folder = "claims/" * (CLAIMS / f"{study}.yaml").is_file()
-        advice = (
-            f"Run it with python -m studies.run{'' if study == 'single' else f' +study={folder}{study}'}, or name "
-            f"another store with --root FOLDER"
-        )
+        words = [] if study == "single" else [f"+study={folder}{study}"]
+        advice = f"Run it with {terminal.spoken('studies.run', *words)}, or name another store with --root FOLDER"
         if study not in known and (near := nearest(study, known)):
             raise StudyError(f"no study {study!r} in {store}{near} It has {listed(known)}. {advice}")
         raise StudyError(f"no study {study!r} in {store}: it has {listed(known) or 'none yet'}. {advice}")

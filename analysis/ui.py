@@ -65,7 +65,8 @@ def serve(root: str | Path, port: int | None = None) -> NoReturn:
     database = contract.folder(root).resolve() / "mlflow.db"
     if not database.exists():
         raise StudyError(
-            f"--root {root}: there is no store in {database.parent} yet: run a study first (make study), or name "
+            f"--root {root}: there is no store in {database.parent} yet: run a study first "
+            f"({terminal.spoken('studies.run', '+study=init_comparison')}), or name "
             f"another store with --root"
         )
     looked = looks(root)  # first, since it finds what is wrong with the store

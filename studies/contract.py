@@ -11,6 +11,11 @@ from urllib.parse import unquote, urlsplit
 
 from studies.record import METRICS, Result, StudyError, shown
 
+CONF = next(
+    folder for folder in (Path(__file__).parent / "conf", Path(__file__).parent.parent / "conf") if folder.is_dir()
+)
+"""The configs that ship: in this package where it is installed, beside it in a checkout."""
+
 SCHEMAS = ("dc11669786a5",)
 """The versions of MLflow's database whose tables are known; others are gone through MLflow's client."""
 
@@ -84,6 +89,9 @@ DENSITY_COLUMNS = ("key", "epoch", "layer", "tensor", "low", "high", "counts")
 CONFUSION_COLUMNS = ("key", "set", "class", "predicted", "count")
 """Of the confusions frame: how many examples of a class, of the set `val` or `test`, are taken for which."""
 
+MODEL = "model.keras"
+"""A trial's trained model, among its files, where it is kept."""
+
 CIRCUMSTANCES = ("version.tensorflow", "version.keras", "version.numpy", "version.pillow", "processor", "device")
 """Tags of a trial that name what may change its numbers and is no part of its key, or none that others can have."""
 
@@ -109,7 +117,8 @@ class Tag:
     """The names of a run's tags: of a trial's, and of an execution's.
 
     `SET` is the words of a job's own, as JSON, of which a sweep's command has several; `OPTIONS` the option of each
-    group in its config, which the config itself does not name.
+    group in its config, which the config itself does not name; `JOINED` when a sweep last had an earlier execution for
+    a job, and which sweep.
     """
 
     KEY = "trial.key"
@@ -133,6 +142,7 @@ class Tag:
     QUANTITIES = "trial.quantities"
     DESIGN = "study.design"
     ASKED = "execution.asked"
+    JOINED = "execution.joined"
     HASH = "study.hash"
     FITS = "study.fits"
     SET = "study.set"
@@ -140,7 +150,10 @@ class Tag:
     RESULTS = "results.version"
 
 
-NEUTRAL = ("plan=", "executor", "tracking", "hydra", "profile=", "study=", "data.root=", "engine.threads=", "targets")
+NEUTRAL = (
+    *("plan=", "force=", "executor", "tracking", "hydra", "profile=", "study=", "data.root=", "engine.threads="),
+    "targets",
+)
 """Begins of words in a command that make a claim's card no other one."""
 
 
@@ -163,6 +176,19 @@ def card_source(content: dict, profile: str) -> str:
     study = {name: value for name, value in (content.get("study") or {}).items() if name not in ("question", "figures")}
     text = json.dumps(content | {"claim": card, "study": study}, default=str)  # keys are texts then
     return hashlib.sha256(json.dumps(json.loads(text), sort_keys=True).encode()).hexdigest()[:16]
+
+
+def own_conf() -> Path | None:
+    """The user's own options and studies, `conf` of the working folder; None where there are none, or they ship."""
+    folder = Path("conf").resolve()
+    return folder if folder.is_dir() and folder != CONF.resolve() else None
+
+
+def option_file(group: str, option: str) -> Path | None:
+    """The file of a group's option, one that ships or the user's own."""
+    folders = (CONF, own_conf())
+    files = (folder / group / f"{option}.yaml" for folder in folders if folder)
+    return next((file for file in files if file.is_file()), None)
 
 
 STUDY, ROOT = "studies.name", "studies.root"

@@ -34,6 +34,15 @@ IDENTITY = (
 COMPUTED = ("compute", "engine")
 """And of one that computes: nothing is trained, so that what it would be trained by plays no part."""
 
+LATER: dict[str, dict[str, Any]] = {
+    "data": {"resize": "stretch", "unreadable": "refuse", "folds": None, "fold": 0},
+    "training": {"class_weight": None, "class_weight_beta": 0.999},
+    "optimizer": {"weight_decay_on": "all"},
+    "regularizer": {"applies_to": "kernels"},
+}
+"""Settings that came when there were results and cards already, and what they are where all is as it was before: then
+they are no part of what identifies a trial, nor of a card."""
+
 EPOCHS = re.compile(r"(\d+(?:\.\d+)?) epochs?")
 """A length of a schedule in epochs, such as `5 epochs`; as a number it is a share of the run."""
 
@@ -99,16 +108,28 @@ def listed(names: Iterable[object]) -> str:
     return ", ".join(shown(name) for name in names)
 
 
-def nearest(name: str, known: Iterable[str]) -> str:
-    """`. Did you mean model.depth?` for an error, before its list of what is allowed; empty if nothing is like it.
+def near(name: object, known: Iterable[object]) -> str:
+    """The one of some names that is most like a name, or like the last part of one; empty if none is.
 
-    >>> nearest("model.deth", ["model.depth", "seed"]), nearest("depht", ["model.depth"]), nearest("x", [])
-    ('. Did you mean model.depth?', '. Did you mean model.depth?', '')
+    >>> near("model.deth", ["model.depth", "seed"]), near("depht", ["model.depth"]), near("x", [])
+    ('model.depth', 'model.depth', '')
     """
-    known = list(known)
-    ends = {each.rpartition(".")[2]: each for each in known} | {each: each for each in known}
-    near = difflib.get_close_matches(name, ends, 1)
-    return f". Did you mean {ends[near[0]]}?" if near else ""
+    texts = [str(each) for each in known]
+    ends = {each.rpartition(".")[2]: each for each in texts} | {each: each for each in texts}
+    found = difflib.get_close_matches(str(name), ends, 1)
+    return ends[found[0]] if found else ""
+
+
+def meant(name: object, known: Iterable[object]) -> str:
+    """What an error says before its list of what is allowed: `did you mean adam? `; empty if nothing is near."""
+    found = near(name, known)
+    return f"did you mean {found}? " if found else ""
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """The same at a sentence's end: `. Did you mean adam?`."""
+    found = near(name, known)
+    return f". Did you mean {found}?" if found else ""
 
 
 def shown(value: object) -> str:
@@ -302,6 +323,7 @@ class Trial:
         overrides: the Hydra overrides that compose this trial alone.
         graph_key: trials with the same graph key can share one compiled graph.
         nuisance: nuisance factor -> the level tried, or chosen.
+        model: the file that its trained model is to be saved in; empty: it is not kept.
     """
 
     key: str
@@ -313,6 +335,7 @@ class Trial:
     overrides: tuple[str, ...]
     graph_key: str
     nuisance: dict = field(default_factory=dict)
+    model: str = ""
 
     @property
     def levels(self) -> dict:
@@ -380,7 +403,7 @@ class EpochRecord:
     Attributes:
         learning_rate: of its last step.
         running_loss, running_accuracy: means over its steps, while the network changes, in training mode (with dropout)
-            and against the targets of the step (mixed or smoothed).
+            and against the targets of the step (mixed or smoothed), the loss with the weights of their classes.
         train_loss, train_accuracy: of the network after it, in inference mode, on a fixed part of the training
             examples, as many as are held out to validate, with the labels trained by; NaN but at about a dozen
             log-spaced epochs and the last (`studies.contract.charted`).

@@ -3,9 +3,9 @@
 python -m studies.run +study=init_comparison
 """
 
+import functools
 import math
 import os
-import signal
 import sys
 import traceback
 from dataclasses import asdict, replace
@@ -19,7 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
 from studies import contract, terminal
-from studies.command import ahead, compose, driver, explain, job, sweep
+from studies.command import ahead, compose, driver, explain, job, pulse, sweep
 from studies.contract import Tag
 from studies.factors import targets
 from studies.record import StudyError, content_key, listed
@@ -43,18 +43,15 @@ def main() -> int:
         sys.path.append(os.getcwd())  # where a user's own package is, whichever way the command was started
     with terminal.interruptible():
         try:
+            sys.argv[1:] = compose.as_settings(sys.argv[1:])
             return _command(wants_traceback)
+        except StudyError as error:
+            return explain.refused(error, wants_traceback)
         except KeyboardInterrupt:
             terminal.say("interrupted: what had ended is kept; the same command goes on from there")
             return terminal.code()
         except BrokenPipeError:
-            return _unheard()
-
-
-def _unheard() -> int:
-    """The exit code where the reader, such as head, has seen enough; what is still to be printed goes nowhere."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return SIGNALLED + signal.SIGPIPE
+            return terminal.unread()
 
 
 def _command(wants_traceback: bool) -> int:
@@ -64,11 +61,14 @@ def _command(wants_traceback: bool) -> int:
         try:
             with terminal.held():
                 driver.foresee(sys.argv[1:])
-            hydra.main(config_path=str(compose.CONF), config_name="config", version_base="1.3")(task)()
+            with pulse.beating(functools.partial(print, flush=True), "reading the command"):
+                hydra.main(config_path=str(compose.CONF), config_name="config", version_base="1.3")(task)()
             sys.stdout.flush()
             code = 0
         except KeyboardInterrupt:
             code = terminal.code()
+            raise
+        except BrokenPipeError:  # of Hydra's help, say
             raise
         except Exception as error:
             if terminal.received():  # which it was made of
@@ -103,7 +103,7 @@ def task(composed: DictConfig) -> float:
     try:
         outcome = _ended(composed, outcome, jobs, number)
     except BrokenPipeError:
-        outcome = replace(outcome, code=_unheard())
+        outcome = replace(outcome, code=terminal.unread())
     jobs.tell(number, outcome)
     return outcome.objective
 
@@ -189,8 +189,12 @@ def _job(
         jobs: those of the multirun that it belongs to; those in one process share their workers.
         claims: these jobs, if they are claims, of which this is the one with that number.
     """
+    pulse.doing("reading the study")
     if claims:
+        pulse.doing(claims.board.line)
         claims.board.begin(number)
+    if composed.plan == "json":
+        pulse.silence()
     ready = claims and claims.ready[number]
     if not ready:
         found = compose.profiled(composed, outcome.overrides)
@@ -200,13 +204,19 @@ def _job(
     if claims and (before := claims.judged[number]):
         return replace(outcome, verdict=before.tags[Tag.VERDICT], trained=False)
     for remark in ready.remarks:
-        print(f"note: {f'{study.name}: ' * bool(claims)}{remark}", flush=True)
+        heard = sys.stderr if config["plan"] == "json" else sys.stdout
+        print(f"note: {f'{study.name}: ' * bool(claims)}{remark}", file=heard, flush=True)
     driver.check_sizes(trials)
     driver.say_notes(trials)
     executor = _executor(config)
     root = _root(config["tracking"]["root"])
     if config["plan"]:
-        driver.plan(study, trials, executor) if not claims else claims.plan(number, executor)
+        if config["plan"] == "json" and jobs:
+            raise StudyError("plan=json: expected one job: leave out -m, or take plan=true")
+        if claims:
+            claims.plan(number, executor)
+        else:
+            driver.plan(study, trials, executor, root, config)
         return outcome
     database.check_writable(root)
     with terminal.held():
@@ -215,7 +225,10 @@ def _job(
         claims.expect(executor)
     board = claims.board if claims else None
     with database.claimed(root, study.name, jobs.id if jobs else ""):
-        drive = driver.Driver(study, executor, root, ready.text, _Console(), jobs, ready.card, board, ready.tags)
+        drive = driver.Driver(
+            *(study, executor, root, ready.text, _Console(), jobs, ready.card, board, config["force"], ready.tags),
+            models=config["tracking"].get("models", "none"),
+        )
         code, summary = drive.drive(trials, ready.expand)
     verdict = drive.verdict[0].verdict if drive.verdict else ""
     summary |= {"study": study.name, "root": str(root), "metric": study.metric, "verdict": verdict}

@@ -6,6 +6,8 @@ it needs little of the standard library.
 
 import io
 import os
+import shlex
+import shutil
 import signal
 import sys
 import threading
@@ -17,6 +19,10 @@ ENDINGS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 AGAIN = 0.1
 """Seconds after which an interruption that was swallowed is raised once more."""
+
+
+SCRIPT = "weight-studies"
+"""The command of an installed package."""
 
 
 class Interrupted(KeyboardInterrupt):
@@ -49,6 +55,25 @@ def begin() -> None:
         sys.stdout.reconfigure(errors="replace")
     if os.path.expanduser("~") == "~":
         os.environ["HOME"] = os.environ.get("TMPDIR", "/tmp")  # noqa: S108
+
+
+def is_installed_command() -> bool:
+    """Whether this process is the installed command, rather than `python -m …`."""
+    return os.path.basename(sys.argv[0]) == SCRIPT
+
+
+def spoken(module: str, *words: str) -> str:
+    """What calls `studies.run`, or another of our commands, from the shell that has called this one: a line to paste.
+
+    It is called by what was typed: `.venv/bin/python -m analysis.compare`, or `weight-studies compare`.
+    """
+    if is_installed_command():
+        found = shutil.which(SCRIPT)
+        script = SCRIPT if found and found == shutil.which(sys.argv[0]) else sys.argv[0]
+        called = [script, module.rpartition(".")[2]]
+    else:
+        called = [sys.orig_argv[0], "-m", module]
+    return shlex.join([*called, *words])
 
 
 @contextmanager
@@ -105,6 +130,12 @@ def received() -> int | None:
 def code() -> int:
     """The exit code after the signal, as shells have it: 130 after Ctrl-C."""
     return 128 + (_State.received or signal.SIGINT)
+
+
+def unread() -> int:
+    """The exit code where the reader, such as head, has seen enough; what is still to be printed goes nowhere."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 128 + signal.SIGPIPE
 
 
 def say(line: str) -> None:

@@ -165,7 +165,7 @@ def trained(lasting, together):
 def planned(cli, lasting, monkeypatch):
     """As `cli`, for plans: their workers, which build each model that nobody has built yet, live on."""
     monkeypatch.setattr(run, "EXECUTORS", lasting)
-    return lambda *arguments: cli(*arguments, "plan=true")
+    return lambda *arguments: cli("plan=true", *arguments)
 
 
 @pytest.fixture

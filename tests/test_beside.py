@@ -55,3 +55,19 @@ def test_one_that_hangs_is_given_up(monkeypatch):
     here, began = os.getpid(), time.monotonic()
     assert beside.begun(lambda: time.sleep(60) if os.getpid() != here else "made here")() == "made here"
     assert time.monotonic() - began < 30
+
+
+@needs_two_cores
+def test_one_that_is_forgotten_ends_by_itself():
+    """As where an error is met before its result is asked for: what it sends is more than a pipe holds."""
+    seen, told = os.pipe()
+    result = beside.begun(lambda: os.write(told, str(os.getpid()).encode()) and "x" * 10**7)
+    pid = int(os.read(seen, 20))
+    del result
+    for _ in range(600):
+        if os.waitpid(pid, os.WNOHANG) != (0, 0):
+            return
+        time.sleep(0.1)
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+    pytest.fail("it waits for ever")

@@ -240,6 +240,11 @@ def test_the_report_and_a_figure_open_among_the_artifacts(page, address):
     report = page.frame_locator("iframe")
     expect(report.get_by_role("heading", name=QUESTION)).to_be_visible()
     expect(report.get_by_text("has the highest val accuracy")).to_be_visible()
+    expect(report.locator("figure[data-chart=val_accuracy] canvas")).to_be_visible()
+    report.locator(".trials a").first.click()
+    expect(report.get_by_role("heading", name="he_normal, seed 0: finished")).to_be_visible()
+    report.get_by_role("link", name="back to the report").click()
+    expect(report.get_by_role("heading", name=QUESTION)).to_be_visible()
     shot(page, "report-among-artifacts")
     page.get_by_text("figures", exact=True).click()
     page.get_by_text("weights.svg").click()
@@ -276,27 +281,22 @@ def brightness(page, of):
     return sum(map(int, re.findall(r"\d+", colour)[:3])) / 3 / 255
 
 
-def test_a_report_is_light_or_dark_as_its_reader_likes_it(report):
-    for scheme, light in (("light", True), ("dark", False)):
-        page = report(color_scheme=scheme)
-        ink, paper = brightness(page, "color"), brightness(page, "backgroundColor")
-        assert (paper > 0.8 and ink < 0.3) if light else (paper < 0.2 and ink > 0.7)
-        page.screenshot(path=OUTPUT / f"report-{scheme}.png", full_page=True)
-
-
-def test_a_report_is_no_wider_than_a_telephone(report):
-    page = report(viewport={"width": 390, "height": 844}, is_mobile=True, device_scale_factor=2)
-    page.screenshot(path=OUTPUT / "report-telephone.png", full_page=True)
-    assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
-    assert page.evaluate("window.innerWidth") == 390
-
-
-def test_a_report_can_be_printed(report):
+def test_a_report_of_trained_trials_is_explored(report, root):
+    """What else can be done with one: test_explore.py."""
     page = report()
-    pdf = page.pdf(path=OUTPUT / "report.pdf", format="A4")
-    assert pdf.startswith(b"%PDF") and len(pdf) > 20_000
-    page.emulate_media(media="print")
-    assert brightness(page, "backgroundColor") == 1 and brightness(page, "color") == 0
+    trials = load.trials("seen", root)
+    page.locator(f".trials a[href='#trial-{trials['key'].iloc[-1]}']").click()
+    expect(page.get_by_role("heading", name="orthogonal, seed 1: finished")).to_be_visible()
+    expect(page.locator("#trial")).to_contain_text(f"{trials['val_accuracy'].iloc[-1]:.4g}")
+    expect(page.locator("#trial canvas")).to_have_count(6)
+    panel = page.locator("#trial .panel").nth(3)
+    panel.locator(".u-over").hover(position={"x": 5, "y": 60})
+    layers = load.layers("seen", root, [trials["key"].iloc[-1]], ["l2"])
+    drawn = layers[(layers["epoch"] == 0) & (layers["layer"] == "logits") & (layers["tensor"] == "kernel")]["l2"].iloc[
+        0
+    ]
+    expect(panel.locator(".tip")).to_contain_text(f"logits: {drawn:.3g}")
+    page.screenshot(path=OUTPUT / "report-trial.png", full_page=True)
 
 
 TROUBLE = """() => {

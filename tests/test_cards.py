@@ -122,8 +122,8 @@ def test_a_stale_verdict_never_stands_for_a_current_one(kept, tmp_path, capsys):
     assert set(rest) == {card.option for name, card in SHIPPED.items() if name != NAME}
     assert f"quick: 1 not supported; {len(rest)} not run" in out and f"full: 1 stale; {len(rest)} not run" in out
     assert f"{NAME} (full)" in out and f"Stale: {NAME}." in out
-    assert f"python -m studies.run -m +study={','.join(rest)} tracking.root={tmp_path}\n" in out
-    assert f"python -m studies.run +study=claims/{NAME} profile=full tracking.root={tmp_path}\n" in out
+    assert f"-m studies.run -m +study={','.join(rest)} tracking.root={tmp_path}\n" in out
+    assert f"-m studies.run +study=claims/{NAME} profile=full tracking.root={tmp_path}\n" in out
 
 
 def test_a_verdict_whose_file_is_lost_is_named_and_ends_nothing(kept, tmp_path):
@@ -148,7 +148,7 @@ def test_a_board_without_a_store_is_an_error_and_of_an_empty_one_a_word(tmp_path
     (tmp_path / "mlruns" / ".gitkeep").touch()
     assert claims.main([]) == 0
     out = capsys.readouterr().out
-    assert out.startswith(f"Nothing is run in mlruns yet. make claims runs all {len(SHIPPED)} claims, or:")
+    assert out.startswith(f"Nothing is run in mlruns yet. To run all {len(SHIPPED)} claims, in half an hour or so:")
     assert "not run" not in out
     assert claims.main(["--format", "json"]) == 0
     assert len(json.loads(capsys.readouterr().out)) == len(SHIPPED)

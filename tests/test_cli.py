@@ -4,9 +4,9 @@ Most run in this process, which saves two seconds each; those in a process of th
 """
 
 import io
+import json
 import os
 import re
-import shutil
 import subprocess
 import sys
 import zipfile
@@ -94,7 +94,8 @@ def assert_one_paragraph(answer, *words):
         (["model.depth=???"], "model.depth", "mandatory"),
         (["optimizer.learning_rate=abc"], "optimizer.learning_rate=abc", "a number above 0"),
         (["+regularizer.l2=1"], "regularizer is none", "regularizer=NAME"),
-        (["plan=maybe"], "plan=maybe", "true or false"),
+        (["plan=maybe"], "plan=maybe", "false, true, json"),
+        (["force=maybe"], "force=maybe", "true or false"),
         (["tracking.root=null"], "tracking.root=null", "a text"),
         (["model._target_=os.system"], "model._target_='os.system'", "targets.allow=[mypackage.]"),
         (["model._target_=os.system", "targets.allow=os."], "targets.allow=os.", "a list"),
@@ -130,7 +131,24 @@ def assert_one_paragraph(answer, *words):
         ),
         (["study.figures=[loss_by_rate, loss_by_rate]"], "a figure twice", "leave one out"),
         ([STUDY, "study.baseline={initializer: ones}"], "study.baseline.initializer=ones", "glorot_uniform"),
-        (["+study=claims/gpt3_month"], "there is no such option (perhaps claims/gpt3_months)", "claims/gpt3_scale"),
+        (
+            ["+study=claims/gpt3_month"],
+            "did you mean claims/gpt3_months? study has",
+            "claims/gpt3_scale",
+        ),
+        (["+study=gpt3_month"], "did you mean claims/gpt3_months? study has", "claims/gpt3_scale"),
+        (["optimiser=adam"], "did you mean optimizer? there are", "clipping, data"),
+        (["depth=4"], "did you mean model.depth? there are", "clipping, data"),
+        (["model.dpth=4"], "did you mean depth? Options", "mlp: depth, width"),
+        (["training.epoch=4"], "did you mean epochs? training has", "batch_size"),
+        (["+training.epoch=4"], "did you mean epochs? training has", "batch_size"),
+        (["+study.seed=4"], "did you mean seeds? there are", "tuning_seeds"),
+        (["model.activation=rleu"], "did you mean relu? expected one of", "swish, mish"),
+        (["study.metric=val_acuracy"], "did you mean val_accuracy? expected one of", "best_val_loss"),
+        (["+study.factors={model.dept: [1]}"], "did you mean depth? it has", "depth, width"),
+        (["--format", "json"], "--format json: expected it with plan=true", "analysis.compare STUDY --format json"),
+        (["--plan", "--format=xml"], "--format xml", "terminal or json"),
+        (["plan=json", "-m"], "plan=json: expected one job", "plan=true"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
@@ -203,16 +221,64 @@ def test_the_plan_says_how_many_combinations_an_arm_is_tuned_at(planned):
     [
         (b"\xef\xbb\xbf# @package _global_\nstudy: {name: mine}\n", ["begins with a byte-order mark", "without one"]),
         ("# @package _global_\nstudy: {name: mine, question: naïve?}\n".encode("latin-1"), ["not text in UTF-8"]),
-        (b"# @package _global_\nstudy: {name: mine\nx", ["is not YAML", "line 3"]),
+        (b"# @package _global_\nstudy: {name: mine\nx", ["mine.yaml, line 3: is not YAML", "in line 2"]),
+        (b"study:\n\tname: mine\n", ["mine.yaml, line 2: is not YAML", "indent with spaces"]),
+        (b"seeds: 2\nseeds: 3\n", ["mine.yaml, line 2", "duplicate key seeds"]),
         (b"", ["+study=mine: its file", "is empty"]),
+        (b"- seeds\n", ["mine.yaml has a list", "NAME: VALUE"]),
+        (b"training: {epochs: 2}\n", ["mine.yaml has training", "`# @package _global_` as its first line"]),
+        (b"# mine\n# @package _global_\ntraining: {epochs: 2}\n", ["mine.yaml has training", "as its first line"]),
+        (b"defaults:\n  - override /model: cnn\n", ["mine.yaml has defaults", "`# @package _global_`"]),
+        (
+            b"# @package _global_\ndefaults:\n  - model: cnn\n",
+            ["names model: cnn", "`- override /model: cnn`"],
+        ),
     ],
-    ids=["marked", "latin", "broken", "empty"],
+    ids=["marked", "latin", "broken", "tab", "twice", "empty", "list", "unheaded", "late", "defaults", "relative"],
 )
-def test_a_study_file_that_cannot_be_read_is_named(cli, tmp_path, monkeypatch, content, words):
-    shutil.copytree(compose.CONF, tmp_path / "conf")
-    monkeypatch.setattr(compose, "CONF", tmp_path / "conf")
-    (tmp_path / "conf" / "study" / "mine.yaml").write_bytes(content)
+def test_a_study_file_that_cannot_be_read_is_named(cli, own, content, words):
+    (own / "mine.yaml").write_bytes(content)
     assert_one_paragraph(cli("+study=mine", "plan=true"), "mine", *words)
+
+
+@pytest.fixture
+def own(tmp_path):
+    """The folder of the user's own studies, in the working folder."""
+    folder = tmp_path / "conf" / "study"
+    folder.mkdir(parents=True)
+    return folder
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["# @package _global_\nstudy: {factors: {model.depth: [1, 2]}}\n", "factors: {model.depth: [1, 2]}\n"],
+    ids=["of all parts", "of the study alone"],
+)
+def test_a_study_in_the_working_folder_is_found_and_has_its_files_name(planned, own, content):
+    (own / "mine.yaml").write_text(content)
+    code, output, _ = planned("+study=mine")
+    assert code == 0 and output.startswith("mine: How does val accuracy depend on model.depth?\n")
+    assert re.search("^  2 trials, 2 arms, 2 graphs$", output, re.M)
+    assert planned("+study=mine", "study.name=yours")[1].startswith("yours: ")
+
+
+def test_options_in_the_working_folder_are_found_and_hide_none_that_ship(planned, own, tmp_path):
+    (own.parent / "model").mkdir()
+    shipped = (compose.CONF / "model" / "mlp.yaml").read_text()
+    (own.parent / "model" / "tiny.yaml").write_text(shipped.replace("width: 64", "width: 3"))
+    code, output, _ = planned("+study.factors={model: [mlp, tiny]}")
+    assert code == 0 and len(set(re.findall("^  ([0-9a-f]{16})", output, re.M))) == 2
+    assert_one_paragraph(planned("model=tiyn"), "did you mean tiny?", "mlp, pixel_rnn")
+    (own.parent / "model" / "mlp.yaml").write_text(shipped)
+    assert planned("model=mlp")[0] == 0  # a copy
+    (own.parent / "model" / "mlp.yaml").write_text(shipped + "# mine\n")
+    assert_one_paragraph(planned("model=mlp"), "model=mlp: there are two", "my_mlp.yaml")
+    (own.parent / "model" / "old.yml").write_text(shipped)
+    assert_one_paragraph(planned("model=old"), "rename it old.yaml")
+    other = tmp_path / "elsewhere"
+    (tmp_path / "conf").rename(other)
+    assert planned("--config-dir", str(other), "model=tiny")[0] == 0
+    assert_one_paragraph(planned("model=tiny"), "model=tiny")
 
 
 def arrays(**changed):
@@ -343,10 +409,19 @@ def test_a_plan_prints_every_trial_and_creates_nothing(planned, tmp_path):
     trials = re.findall(r"^  ([0-9a-f]{16})  graph ([0-9a-f]{8})  (.*)$", output, re.MULTILINE)
     assert [label for *_, label in trials] == [f"depth={depth} seed={seed}" for depth in (2, 8, 16) for seed in (0, 1)]
     assert len({key for key, *_ in trials}) == 6
-    graphs = re.search(r"^6 trials, 3 arms, 3 graphs: (.*)$", output, re.MULTILINE)[1].split(", ")
-    assert {graph[:8] for graph in graphs} == {graph for _, graph, _ in trials}
-    assert re.search(r"estimated time: about [1-9]\d* s on \d+ worker", output)
+    assert len({graph for _, graph, _ in trials}) == 3
+    summary = output[: output.index(trials[0][0])]
+    assert "  6 trials, 3 arms, 3 graphs\n  0 finished in mlruns, 6 to run\n" in summary
+    assert re.search(r"estimated time: about [1-9]\d* s on \d+ worker", summary)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_plan_is_json_for_a_program(planned, monkeypatch):
+    code, output, _ = planned(STUDY, "study.seeds=2", "initializer=zeros", "--format", "json")
+    whole = json.loads(output)
+    assert code == 0 and (whole["study"], whole["finished"], whole["to_run"]) == ("init_comparison", 0, 6)
+    assert whole["trials"][0]["arm"] == {"model.depth": 2} and whole["seconds"] > 0
+    assert len({trial["key"] for trial in whole["trials"]}) == 6
 
 
 def test_the_plan_of_a_study_that_tunes_shows_the_tuning_trials_and_counts_the_others(planned):

@@ -15,7 +15,7 @@ from analysis.show import quantities as shown
 from studies.command import compose
 from studies.contract import TAG_LENGTH
 from studies.design import grid
-from studies.design.study import read_study
+from studies.design.study import STUDYS, read_study
 from studies.record import METRICS, Result, Study, StudyError
 
 DESCENT = "studies.compute.descent.linear_regression"
@@ -134,7 +134,7 @@ def test_a_wrong_computed_study_is_refused(config, overrides, said):
 def test_inputs_without_a_function_are_refused_by_what_is_meant(config):
     with pytest.raises(StudyError, match=r"compute=.*expected null, or a function and its inputs"):
         read_study(base := config(["+compute.rate=3", "study.metric=agrees"]))
-        compose.settle({name: part for name, part in base.items() if name not in ("study", "seed", "plan", "claim")})
+        compose.settle({name: part for name, part in base.items() if name not in STUDYS})
 
 
 def test_a_computed_study_goes_from_the_command_to_the_store_and_is_not_run_again(here, tmp_path):
@@ -162,6 +162,15 @@ def test_a_computed_study_goes_from_the_command_to_the_store_and_is_not_run_agai
     wanted = [*measured, "key", "seed"]
     serial = load.trials("descent", "serial")[wanted]
     pd.testing.assert_frame_equal(load.trials("descent")[wanted], serial, check_exact=True)
+
+    assert "  6 finished in mlruns, 6 to run again\n" in here(*STUDY, "study.seeds=3", "--force", "--plan")[1]
+    before = {run.run_id for run in load.ended("descent")}
+    code, output, _ = here(*STUDY, "study.seeds=3", "executor=serial", "--force")
+    assert code == 0 and "6 trials, 6 finished before, 6 to run again" in output
+    latest = {run.tags["trial.key"]: run.run_id for run in load.ended("descent")}
+    assert len(latest) == 6 and before.isdisjoint(latest.values())
+    pd.testing.assert_frame_equal(load.trials("descent")[wanted], serial, check_exact=True)
+    assert "6 trials, 6 finished before, 0 to run\n" in here(*STUDY, "study.seeds=3", "executor=serial")[1]
 
     code, _, error = here(*STUDY, "study.metric=nowhere")
     assert code == 2 and "expected one of the quantities that compute gave, threshold" in error

@@ -92,6 +92,10 @@ def test_an_option_builds(composed, tf, tmp_path, group, option):
         from studies.train.parts import build_optimizer
 
         assert build_optimizer(node, []) is not None
+    elif group in ("regularizer", "clipping") and node:
+        from studies.train.steps import option as rule
+
+        assert rule(node, group, []) is not None
     elif "_target_" in node:
         assert targets.build(node, group, [], **arguments) is not None
     else:

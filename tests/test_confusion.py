@@ -60,6 +60,14 @@ def test_shares_are_of_each_class_and_of_every_pair():
     assert np.isnan(own[3]).all()
 
 
+def test_an_arm_whose_level_is_null_is_called_so():
+    shown = [estimate(counted(made_up()), TRIALS, ["initializer"]) for estimate in (classes.scores, classes.shares)]
+    titles = [
+        line for line in confusions.matrices(*shown, ["initializer"], "val", "terminal").splitlines() if ":" in line
+    ]
+    assert titles == ["zeros: validation images, 2 trials", "null: validation images, 1 trial"]
+
+
 def test_a_matrix_is_seen_and_of_many_classes_the_commonest_errors():
     pairs = {"a": (np.array([0] * 200 + [1] * 4), np.array([0] * 199 + [2] + [1, 1, 2, 0]))}
     counts, trials = counted(pairs), TRIALS[:1]

@@ -19,7 +19,7 @@ from omegaconf import OmegaConf
 
 from studies.command import compose
 from studies.design import grid
-from studies.design.study import STUDYS, read_study
+from studies.design.study import STUDYS, _fixed, read_study
 from studies.factors import limits
 from studies.record import IDENTITY, RESULTS_VERSION, Study, StudyError
 
@@ -56,6 +56,7 @@ BASE = {
     "claim": None,
     "seed": None,
     "plan": False,
+    "force": False,
     "profile": {"name": "quick"},
 }
 OPTIONS = {
@@ -696,6 +697,13 @@ def test_a_wrong_rule_is_refused(node, received, allowed):
     with pytest.raises(StudyError) as error:
         arms(**node)
     assert received in str(error.value) and allowed in str(error.value)
+
+
+def test_settings_of_data_that_came_later_leave_a_claims_card_as_it_was():
+    later = {"resize": "stretch", "unreadable": "refuse", "folds": None, "fold": 0}
+    before = _fixed(BASE)
+    assert _fixed(BASE | {"data": BASE["data"] | later}) == before
+    assert _fixed(BASE | {"data": BASE["data"] | later | {"folds": 5}}) != before
 
 
 def folded(**node):

@@ -146,3 +146,37 @@ def test_densities_are_those_of_all_weights_of_an_arm_together():
         np.testing.assert_allclose(cells, expected, atol=0.06)
         assert np.abs(cells - expected).mean() < 0.01
     assert dynamics.densities(trials, counts[:0], ["initializer"]).empty
+
+
+def test_warnings_within_arms_are_of_the_arms_own_trials():
+    frame = pd.DataFrame(
+        {
+            "key": list("abcd"), "initializer": ["he", "he", "zeros", "zeros"], "seed": [0, 1, 0, 1],
+            "status": ["finished", "diverged", "finished", "finished"], "classes": 10,
+            "val_accuracy": [0.9, 0.1, 0.2, 0.4],
+            "warning": ["", "loss rises from epoch 3", "at chance from epoch 2", "at chance from epoch 4"],
+        }
+    )  # fmt: skip
+    rows = dynamics.warnings_within(frame, ["initializer"], "val_accuracy").set_index("initializer")
+    assert rows[["warning", "trials", "of", "epoch", "failed"]].to_numpy().tolist() == [
+        ["loss rises", 1, 2, 3, 1],
+        ["at chance", 2, 2, 3, 0],
+    ]
+    assert rows.loc["he", ["value", "others"]].tolist() == [0.1, 0.9]
+    assert rows.loc["zeros", "value"] == pytest.approx(0.3) and np.isnan(rows.loc["zeros", "others"])
+
+
+def test_a_breakdown_is_the_first_loss_that_was_lost_and_the_last_that_was_not():
+    frame = pd.DataFrame({"key": ["a", "b", "c"], "status": ["diverged", "diverged", "finished"]})
+    rows = [
+        ("a", 0, np.nan, 2.0),
+        ("a", 1, 1.5, 3.0),
+        ("a", 2, 9e9, np.nan),
+        ("b", 0, np.nan, np.inf),
+        ("b", 1, np.inf, np.nan),
+    ]
+    epochs = pd.DataFrame([*rows, ("c", 0, 1.0, 1.0)], columns=["key", "epoch", "running_loss", "val_loss"])
+    found = dynamics.breakdowns(frame, epochs).to_dict("records")
+    assert found[0] == {"key": "a", "loss": "val_loss", "epoch": 2, "last": 3.0, "before": 1}
+    assert (found[1]["loss"], found[1]["epoch"]) == ("running_loss", 1) and np.isnan(found[1]["last"])
+    assert len(found) == 2

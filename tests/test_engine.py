@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from sklearn.utils.class_weight import compute_class_weight
 
 from studies.contract import STATISTICS
 from studies.factors import targets
@@ -18,12 +19,16 @@ PENALTIES = {
     "l2": "regularizer=l2 regularizer.l2=0.05",
     "l1_l2": "regularizer=l1_l2 regularizer.l1=0.02 regularizer.l2=0.03",
     "decoupled": "regularizer=decoupled regularizer.decay=0.5",
+    "l2 of all": "regularizer=l2 regularizer.l2=0.05 regularizer.applies_to=all",
+    "decoupled of all": "regularizer=decoupled regularizer.decay=0.5 regularizer.applies_to=all",
     "max_norm": "regularizer=max_norm regularizer.limit=0.9",
     "unit_norm": "regularizer=unit_norm",
     "clip": "clipping=global_norm clipping.norm=0.2",
     "clip norm": "clipping=norm clipping.norm=0.1",
     "clip value": "clipping=value clipping.limit=0.02",
     "label smoothing": "regularizer=label_smoothing regularizer.smoothing=0.2",
+    "class weights": "training.class_weight=[0.3,2,1.5]",
+    "balanced smoothing": "training.class_weight=balanced regularizer=label_smoothing regularizer.smoothing=0.2",
     "l2 clip": "regularizer=l2 regularizer.l2=0.05 clipping=global_norm clipping.norm=0.2",
 }
 KERAS_CLIPPING = {"global_norm": "global_clipnorm", "norm": "clipnorm", "value": "clipvalue"}
@@ -47,12 +52,12 @@ def course(engine, rates, momenta=None, order=ORDER):
     return Course(order, rates, momenta, engine.rules.draw(random, steps, batch))
 
 
-def network(regularizer=None, last_layers=(), constraint=None):
+def network(regularizer=None, last_layers=(), constraint=None, of_biases=None):
     """The engine gets it without a regularizer and a constraint, plain Keras with them in every layer."""
     from keras import Input, Sequential
     from keras.layers import Dense, Flatten
 
-    added = dict(kernel_regularizer=regularizer, kernel_constraint=constraint)
+    added = dict(kernel_regularizer=regularizer, kernel_constraint=constraint, bias_regularizer=of_biases)
     hidden, logits = Dense(8, "relu", **added, name="dense_1"), Dense(CLASSES, **added, name="logits")
     return Sequential([Input(X.shape[1:]), Flatten(), hidden, logits, *last_layers])
 
@@ -105,13 +110,15 @@ def plain(tf, config):
     def trained(overrides, make=network):
         nodes = config(overrides.split())
         regularizer, constraint, decay = keras_parts(nodes["regularizer"])
-        model = make(regularizer, constraint=constraint) if make is network else make()
+        whole = nodes["regularizer"].get("applies_to") == "all"
+        of_biases = regularizer if whole else None
+        model = make(regularizer, constraint=constraint, of_biases=of_biases) if make is network else make()
         for variable, value in zip(model.variables, initial_values(model), strict=True):
             variable.assign(value)
         kind = nodes["clipping"].get("_target_", "").partition("clip_by_")[2]
         clipping = {KERAS_CLIPPING[kind]: nodes["clipping"].get("norm", nodes["clipping"].get("limit"))} if kind else {}
         optimizer = targets.build(alone(nodes["optimizer"]) | decay, "optimizer", [], **clipping)
-        if decay:
+        if decay and not whole:
             optimizer.exclude_from_weight_decay(var_names=["bias"])
         smoothing = nodes["regularizer"].get("smoothing", 0.0)
         crossentropy = keras.metrics.CategoricalCrossentropy(
@@ -130,8 +137,14 @@ def plain(tf, config):
         order = ORDER.ravel()
         settings = dict(batch_size=BATCH, shuffle=False, verbose=0)
         one_hot = np.eye(CLASSES, dtype=np.float32)[Y[order]]
+        weights = nodes["training"]["class_weight"]
+        if weights == "balanced":
+            weights = compute_class_weight("balanced", classes=np.arange(CLASSES), y=Y)
+        if weights is not None:
+            settings["class_weight"] = dict(enumerate(weights))
         history = model.fit(IMAGES[order], one_hot, callbacks=[set_rate], **settings).history
-        return [v.numpy() for v in model.variables], history["crossentropy"][0], history["accuracy"][0]
+        loss = history["crossentropy" if weights is None else "loss"][0]
+        return [v.numpy() for v in model.variables], loss, history["accuracy"][0]
 
     return trained
 
@@ -156,7 +169,7 @@ def keras_parts(node):
             return None, keras.constraints.UnitNorm(), {}
         case "label_smoothing":
             return None, None, {}
-    return targets.build(node, "regularizer", []), None, {}
+    return targets.build({n: v for n, v in node.items() if n != "applies_to"}, "regularizer", []), None, {}
 
 
 def learning_rates(nodes):
@@ -170,7 +183,7 @@ def assert_equals_fit(config, compiled, plain, optimizer, penalty, schedules, xl
     overrides = f"optimizer={optimizer} {PENALTIES[penalty]}"
     nodes = config([*overrides.split(), *schedules[0].split()])
     optimizer = targets.build(alone(nodes["optimizer"]), "optimizer", [])
-    engine, data = compiled(make(), optimizer, *steps.rules(nodes, []).rules, xla=xla)
+    engine, data = compiled(make(), optimizer, *steps.rules(nodes, [], np.bincount(Y)).rules, xla=xla)
     for schedule in schedules:
         engine.reset(initial_values(engine.model))
         rates = learning_rates(config([*overrides.split(), *schedule.split()]))
@@ -224,6 +237,32 @@ def test_a_regularized_clipped_and_scheduled_epoch_equals_keras_fit(config, comp
 @pytest.mark.parametrize("penalty", [name for name in PENALTIES if name not in ("none", "l2 clip")])
 def test_a_penalty_or_clipping_alone_equals_keras_fit(config, compiled, plain, penalty):
     assert_equals_fit(config, compiled, plain, "sgd", penalty, [COSINE], xla=False)
+
+
+@pytest.mark.parametrize("settings", ["", " optimizer.lookahead=5"])
+def test_an_optimizers_own_decay_of_kernels_alone_is_the_decoupled_one(config, compiled, settings):
+    """Keras decays before its update too."""
+    from studies.factors.optimizers import exempt
+    from studies.train import steps
+    from studies.train.parts import build_optimizer
+
+    decay, ends = "optimizer=momentum +optimizer.weight_decay=0.5", []
+    for overrides in (
+        f"{decay} optimizer.weight_decay_on=kernels",
+        "optimizer=momentum regularizer=decoupled regularizer.decay=0.5",
+        decay,
+    ):
+        nodes, model = config((overrides + settings).split()), network()
+        optimizer = build_optimizer(nodes["optimizer"], [])
+        exempt(optimizer, nodes["optimizer"], model.trainable_variables)
+        engine, data = compiled(model, optimizer, *steps.rules(nodes, []).rules)
+        engine.reset(initial_values(engine.model))
+        engine.run_epoch(*data, course(engine, 0.1))
+        ends.append([v.numpy() for v in model.trainable_variables])
+    kernels, decoupled, all_weights = ends
+    for one, other in zip(kernels, decoupled, strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-6)
+    assert all(np.abs(a - b).max() > 1e-3 for a, b in zip(kernels, all_weights, strict=True) if a.ndim == 1)
 
 
 def test_batch_norm_and_dropout_equal_keras_fit_under_one_schedule_after_another(config, compiled, plain):

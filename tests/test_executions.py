@@ -108,7 +108,8 @@ def test_an_execution_is_named_by_a_word_a_number_or_the_beginning_of_an_id(root
 
 
 def test_what_begins_several_ids_names_none_and_a_word_may_stand_for_nothing():
-    parents = [SimpleNamespace(run_id=f"abcd{n}", tags={Tag.SET: '["training.epochs=3"]'}) for n in range(2)]
+    tags = {Tag.SET: '["training.epochs=3"]'}
+    parents = [SimpleNamespace(run_id=f"abcd{n}", start_time=n, tags=tags) for n in range(2)]
     for which, said in (
         ("abcd", "2 runs of s have ids that begin so"),
         ("own", "none of the 2 executions of s is of its own design"),
@@ -134,6 +135,18 @@ def test_several_executions_as_one_merge_no_arms_of_unlike_settings(root):
         assert set(frame(NAME, root, execution="all")["key"]) == set(trials["key"])
     sweep = load.execution(NAME, root, execution="sweep").study
     assert sweep.factors == {"initializer": INITIALIZERS, "optimizer": ("sgd", "adam")}  # the depth is the same
+
+
+def test_a_sweep_has_the_executions_of_before_that_its_jobs_came_to(fresh, tmp_path):
+    shutil.copy(fresh / "mlflow.db", tmp_path)
+    executed(tmp_path)
+    executed(tmp_path, ["optimizer=adam"], optimizer=ADAM, option="adam", jobs=SimpleNamespace(id="one", name="one"))
+    executed(tmp_path, ["training.epochs=9"], seeds=(9,), jobs=SimpleNamespace(id="two", name="two"))
+    assert load.execution(NAME, tmp_path, execution="sweep").number == 3
+    for number in (1, 2):  # `-m optimizer=sgd,adam` finds both finished
+        writer.join(tmp_path, NAME, load.execution(NAME, tmp_path, execution=number).run_id, "three")
+    joined = load.execution(NAME, tmp_path, execution="sweep")
+    assert [part.number for part in joined.parts] == [1, 2] and joined.study.factors["optimizer"] == ("sgd", "adam")
 
 
 def test_what_no_word_tells_apart_is_told_apart_by_the_execution(fresh, tmp_path):

@@ -99,6 +99,19 @@ def test_a_model_that_fit_would_train_otherwise_is_refused(parts, own, config, n
         parts.build_model({"_target_": f"mine_of_parts.{allowed}"}, dataset, ["mine_of_parts."])
 
 
+def test_an_error_in_a_users_own_model_is_checked_for_with_its_line_and_traceback(parts, config, tmp_path, monkeypatch):
+    (tmp_path / "raising_of_parts.py").write_text("def build(input_shape, classes):\n    return {}['b']\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    names = ("data", "initializer", "engine")
+    own = {"model": {"_target_": "raising_of_parts.build"}, "targets": {"allow": ["raising_of_parts."]}}
+    whole = config()
+    [crash] = parts.check({name: whole[name] for name in names} | {"engine": whole["engine"] | {"device": "cpu"}} | own)
+    said, *traceback = crash.error.splitlines()
+    assert said.startswith("model: raising_of_parts.build raised KeyError: 'b' (")
+    assert "raising_of_parts.py, line 2, in build), which is your own code: mend it there" in said
+    assert any("return {}['b']" in line for line in traceback)
+
+
 def test_what_a_users_own_data_is_has_to_be_a_dataset(parts, own):
     with pytest.raises(StudyError, match=r"data: mine_of_parts.nothing gives a int: expected a studies\..*Dataset"):
         parts.dataset_of({"_target_": "mine_of_parts.nothing"}, ["mine_of_parts."])

@@ -385,10 +385,10 @@ def test_the_same_figure_is_the_same_text():
     assert style.svg(range_test("adam")) == style.svg(range_test("adam"))
 
 
-def test_a_figure_shows_itself_in_a_notebook_as_svg():
+def test_a_figure_shows_itself_in_a_notebook_as_svg_and_png():
     figure = plots.heat(compared(trials()), ["initializer"], ["model.depth"], "val_accuracy")
     shown, _ = DisplayFormatter().format(figure)
-    assert shown["image/svg+xml"] == style.svg(figure) and "image/png" not in shown
+    assert shown["image/svg+xml"] == style.svg(figure) and shown["image/png"] == style.png(figure)
 
 
 def test_a_figure_in_a_page_takes_the_pages_colour_and_says_what_it_shows():

@@ -17,7 +17,7 @@ from studies.record import FIGURES, IDENTITY, METRICS, StudyError
 
 GROUPS = {group: compose.options(group) for group in compose.groups() if group != "study"}
 OPTIONS = [(group, option) for group, options in GROUPS.items() for option in options]
-SETTINGS = [path for path in limits.LIMITS if path != "plan"]
+SETTINGS = [path for path in limits.LIMITS if path not in ("plan", "force")]
 
 names = st.sampled_from(
     [*GROUPS, *SETTINGS, "study", "model", "optimizer._target_", "nosuch", "model.nosuch", "a.b.c", "hydra.nosuch", ""]

@@ -110,6 +110,22 @@ def island(html, name):
     return json.loads(gzip.decompress(base64.b64decode(text)))
 
 
+def write(root, arms, seeds=3, status=lambda arm, seed: "finished", weights=True, missing=0, **settings):
+    """Write a study of made-up trials into a store."""
+    factors = {factor: tuple(dict.fromkeys(arm[factor] for arm in arms)) for factor in arms[0]}
+    study = Study("made up", settings.pop("question", "Does it?"), factors, tuple(range(seeds)), **{
+        "baseline": {}, "metric": "val_accuracy", **settings})  # fmt: skip
+    trials = trials_of(study, arms)
+    execution = writer.Execution(root, study, trials, "model: {depth: 2}\n")
+    tuning = tuning_trials_of(study, arms)
+    execution.keep({"tuning_trials.json": json.dumps([trial.key for trial in tuning])} if tuning else {})
+    for number, trial in enumerate(trials[: len(trials) - missing] + tuning):
+        epochs, layers, result = records(trial, number // seeds, status(trial.arm, trial.seed))
+        epochs = [] if result.status == "crashed" else epochs
+        execution.write(trial, epochs, layers if weights else [], result)
+    execution.close("FINISHED")
+
+
 @pytest.fixture
 def made(fresh, tmp_path, monkeypatch):
     """A function that writes a study of made-up trials and gives its report as a page, from few resamples."""
@@ -117,19 +133,8 @@ def made(fresh, tmp_path, monkeypatch):
     for number in ("RESAMPLES", "PERMUTATIONS"):
         monkeypatch.setattr(foretell, number, 50)
 
-    def make(arms, seeds=3, status=lambda arm, seed: "finished", weights=True, missing=0, **settings):
-        factors = {factor: tuple(dict.fromkeys(arm[factor] for arm in arms)) for factor in arms[0]}
-        study = Study("made up", settings.pop("question", "Does it?"), factors, tuple(range(seeds)), **{
-            "baseline": {}, "metric": "val_accuracy", **settings})  # fmt: skip
-        trials = trials_of(study, arms)
-        execution = writer.Execution(tmp_path, study, trials, "model: {depth: 2}\n")
-        tuning = tuning_trials_of(study, arms)
-        execution.keep({"tuning_trials.json": json.dumps([trial.key for trial in tuning])} if tuning else {})
-        for number, trial in enumerate(trials[: len(trials) - missing] + tuning):
-            epochs, layers, result = records(trial, number // seeds, status(trial.arm, trial.seed))
-            epochs = [] if result.status == "crashed" else epochs
-            execution.write(trial, epochs, layers if weights else [], result)
-        execution.close("FINISHED")
+    def make(arms, **settings):
+        write(tmp_path, arms, **settings)
         assert report.main(["made up", "--root", str(tmp_path), "--to", str(tmp_path / "page.html")]) == 0
         html = (tmp_path / "page.html").read_text()
         return html, Page(html)

@@ -10,6 +10,7 @@ SETTINGS = {
     **{"initializer": "HeNormal", "optimizer": "SGD", "optimizer.learning_rate": 0.02, "optimizer.momentum": [0, 0.9]},
     **{"optimizer.nesterov": True, "optimizer.slow_step": 0.5, "schedule": "cosine", "schedule.warmup": 0.0},
     **{"training.epochs": 20, "training.batch_size": 32, "training.early_stopping": 5, "engine.xla": "auto"},
+    **{"optimizer.weight_decay_on": "all", "training.class_weight": None, "training.class_weight_beta": 0.999},
 }
 
 

@@ -83,7 +83,8 @@ def start(layers):
 EVERYTHING = (
     "data.train_size=500 data.label_noise=0.1 data.imbalance=2 data.standardize=true data.flip=true data.crop=1 "
     "data.cutout=2 model.normalization=batch model.dropout=0.1 optimizer=adamw optimizer.sam=0.05 "
-    "optimizer.lookahead=3 optimizer.ema=0.9 regularizer=cutmix clipping=adaptive training.early_stopping=5"
+    "optimizer.lookahead=3 optimizer.ema=0.9 regularizer=cutmix clipping=adaptive training.early_stopping=5 "
+    "training.class_weight=effective optimizer.weight_decay_on=kernels"
 )
 """One setting of every kind that a trial can have."""
 

@@ -88,7 +88,7 @@ def test_two_who_ask_for_a_port_at_once_get_two(monkeypatch):
 def test_a_store_that_is_not_there_is_one_paragraph_and_nothing_is_made(tmp_path):
     done = command("--root", str(tmp_path / "nowhere"))
     assert done.returncode == 2 and done.stdout == "" and done.stderr.count("\n") == 1
-    assert "there is no store in" in done.stderr and "make study" in done.stderr
+    assert "there is no store in" in done.stderr and "-m studies.run +study=init_comparison" in done.stderr
     assert list(tmp_path.iterdir()) == []
     assert "is a server already" in command("--root", "http://127.0.0.1:1").stderr
 

@@ -9,8 +9,7 @@ import yaml
 from studies import contract
 from studies.record import RESULTS_VERSION, RULES_VERSION, listed
 
-STUDIES = Path(__file__).parent.parent.parent / "conf" / "study"
-SHIPPED = STUDIES / "claims"
+SHIPPED = contract.CONF / "study" / "claims"
 
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 """In C, where there is one: ten times as fast."""
@@ -42,11 +41,15 @@ class Card:
 
 
 def command(options: list[str], profile: str = QUICK, root: str | Path = "mlruns") -> str:
-    """What runs claims, by their options, one line to paste."""
+    """What runs claims, by their options, one line."""
+    return shlex.join(["python", "-m", "studies.run", *words_of(options, profile, root)])
+
+
+def words_of(options: list[str], profile: str = QUICK, root: str | Path = "mlruns") -> list[str]:
+    """The words of what runs claims."""
     words = ["-m"] * (len(options) > 1) + [f"+study={','.join(options)}"]
     words += [f"profile={profile}"] * (profile not in ("", QUICK))
-    words += [f"tracking.root={root}"] * (Path(root) != Path("mlruns"))
-    return shlex.join(["python", "-m", "studies.run", *words])
+    return words + [f"tracking.root={root}"] * (Path(root) != Path("mlruns"))
 
 
 def shipped() -> dict[str, Card]:
@@ -56,8 +59,8 @@ def shipped() -> dict[str, Card]:
 
 
 def _read(option: str) -> Card | None:
-    file = STUDIES / f"{option}.yaml"
-    content = yaml.load(file.read_text(encoding="utf-8"), Loader=LOADER) if file.is_file() else None  # noqa: S506
+    file = contract.option_file("study", option)
+    content = yaml.load(file.read_text(encoding="utf-8"), Loader=LOADER) if file else None  # noqa: S506
     return Card(option, content) if isinstance(content, dict) and content.get("claim") else None
 
 

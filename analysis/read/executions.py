@@ -23,7 +23,7 @@ WORDS = {
 LEAST = 4
 """Signs of a run's id that are enough to name it, if no other begins so."""
 
-UNSAID = ("plan=", "executor", "tracking", "hydra", "study=", "study.name=", "data.root=", "targets")
+UNSAID = ("plan=", "force=", "executor", "tracking", "hydra", "study=", "study.name=", "data.root=", "targets")
 """Begins of a command's words that change neither a design nor what is trained."""
 
 MORE = ("study.seeds=", "study.question=", "study.figures=")
@@ -79,8 +79,8 @@ class Execution:
 
     @property
     def sweep(self) -> str:
-        """What the jobs of its sweep have in common; empty if it is of none."""
-        return self.tags.get("sweep", "")
+        """What the jobs of its sweep have in common, of the last one that had it for a job; empty if it is of none."""
+        return _sweep(self.tags, self.start_time)[1]
 
 
 def settings(tags: dict[str, str]) -> tuple[str, ...]:
@@ -139,9 +139,9 @@ def _places(parents, which: str, study: str) -> list[int]:
             f"something else: run it as it is, or name another, such as latest; --execution list shows them"
         )
     if which == SWEEP:
-        sweeps = [run.tags["sweep"] for run in parents if run.tags.get("sweep")]
-        if sweeps:
-            return [place for place in several if parents[place].tags.get("sweep") == sweeps[-1]]
+        jobs = [_sweep(run.tags, run.start_time) for run in parents]
+        if (last := max(jobs, default=(0, "")))[1]:
+            return [place for place in several if jobs[place][1] == last[1]]
         raise StudyError(
             f"--execution sweep: no execution of {study} is the job of a sweep (python -m studies.run -m …): expected "
             f"{_expected(parents)}"
@@ -161,6 +161,19 @@ def _places(parents, which: str, study: str) -> list[int]:
     if not mine:
         raise StudyError(f"--execution {which}: {study} has no such execution: expected {_expected(parents)}")
     return mine
+
+
+def last_sweep(executions: "Sequence[Execution]") -> str:
+    """The sweep that was run last, of those that had some of these for jobs; empty if none had."""
+    return max((_sweep(each.tags, each.start_time) for each in executions), default=(0, ""))[1]
+
+
+def _sweep(tags: dict[str, str], start: int) -> tuple[int, str]:
+    """When an execution was a job of a sweep for the last time, and of which; 0 and empty if it never was."""
+    when, _, sweep = tags.get(Tag.JOINED, "").partition(" ")
+    if when.isdecimal() and sweep:
+        return int(when), sweep
+    return (start, tags["sweep"]) if tags.get("sweep") else (0, "")
 
 
 def _asked(run) -> int:

@@ -32,6 +32,7 @@ def begun(work: Callable[[], Found]) -> Callable[[], Found]:
         except OSError:  # no memory for it
             return work
     if not pid:
+        here.close()  # else what is sent waits for ever where the first process has ended, or has forgotten it
         _send(work, there)
     there.close()
 

@@ -3,6 +3,7 @@
 import pandas as pd
 from tabulate import tabulate
 
+from analysis.estimate.arms import as_level
 from analysis.show import tables
 from studies.record import arm_label
 
@@ -36,7 +37,9 @@ def matrices(scores: pd.DataFrame, shares: pd.DataFrame, by: list[str], which: s
         format: one of `tables.STYLES`.
     """
     texts = []
-    for arm in scores[by].drop_duplicates().to_dict("records") if by else [{}]:
+    levels = scores[by].drop_duplicates().to_dict("records") if by else [{}]
+    for row in levels:
+        arm = {factor: as_level(level) for factor, level in row.items()}
         own, cells = (_of(frame, arm) for frame in (scores, shares))
         matrix = cells.pivot(index="class", columns="predicted", values="share")
         wide = len(own) > WIDE
@@ -62,8 +65,7 @@ def matrices(scores: pd.DataFrame, shares: pd.DataFrame, by: list[str], which: s
 def _of(frame: pd.DataFrame, arm: dict) -> pd.DataFrame:
     """The rows of an arm."""
     for factor, level in arm.items():
-        none = level is None or level != level
-        frame = frame[frame[factor].isna() if none else [other == level for other in frame[factor]]]
+        frame = frame[[as_level(other) == level for other in frame[factor]]]
     return frame
 
 

@@ -5,7 +5,7 @@ from datetime import datetime
 
 import pandas as pd
 
-from analysis.read.executions import SWEEP, Execution
+from analysis.read.executions import SWEEP, Execution, last_sweep
 from analysis.show import tables
 from analysis.show.width import fitted
 
@@ -67,8 +67,8 @@ def others(execution: Execution, executions: Sequence[Execution], ended: Collect
     more = [f"and {len(found) - MOST} designs more (--execution list)"] * (len(found) > MOST)
     whole = "--execution all has everything in one table"
     if execution.sweep and any(each.sweep == execution.sweep for each, _ in found):
-        last = next(each.sweep for each in reversed(executions) if each.sweep)
-        which = SWEEP if last == execution.sweep else execution.tags.get("mlflow.parentRunId", "")[:ID]
+        jobs = ",".join(str(each.number) for each in executions if each.sweep == execution.sweep)
+        which = SWEEP if last_sweep(executions) == execution.sweep else jobs
         whole = f"--execution {which} has the jobs of this sweep in one table, {whole.removesuffix(' in one table')}"
     return [f"Not in it, but in the store: {', '.join([*said, *more])}; {whole}."]
 

@@ -140,18 +140,18 @@
       }
     }
     const visible = n => ordered[n] && !behind(ordered[n]) && !isOff(spec, ordered[n].arm)
-    const limits = u => {
+    const limits = u => {  // of all panels alike, as in the figures
       let [low, high] = [Infinity, -Infinity]
       const [first, last] = u.series[0].idxs
-      ordered.forEach((line, n) => {
-        if (behind(line) ? isOff(spec, line.arm) : !visible(n)) return
-        for (let at = first; at <= last; at++) {
-          const value = data[own[n]][at]
-          if (value === null) continue
+      for (const line of spec.lines?.flat() ?? ordered) {
+        if (isOff(spec, line.arm)) continue
+        line.x.forEach((x, n) => {
+          const value = line.y[n]
+          if (value === null || x < xs[first] || x > xs[last] || (spec.log && !(value > 0))) return
           low = Math.min(low, value)
           high = Math.max(high, value)
-        }
-      })
+        })
+      }
       const near = guessed && (spec.log ? spec.guess > low / 2 && spec.guess < high * 2
           : spec.guess > low - .3 * (high - low) && spec.guess < high + .3 * (high - low))
       return near ? padded(Math.min(low, spec.guess), Math.max(high, spec.guess), spec.log) : padded(low, high, spec.log)
@@ -332,12 +332,12 @@
         const rows = panel.rows.filter(row => !isOff(spec, row.arm))
         const longest = Math.max(0, ...spec.arms.map(arm => arm.name.length))
         const wide = Math.max(host.clientWidth, 200), left = Math.min(12 + 7.4 * longest, .42 * wide)
-        const tall = 12 + 22 * rows.length, right = wide - 12
+        const tall = 12 + 28 * rows.length, right = wide - 12
         const at = value => left + (right - left) * (spec.log
           ? Math.log(value / low) / Math.log(high / low) : (value - low) / (high - low))
         const svg = draw("svg", {width: wide, height: tall + 36, role: "group",
           "aria-label": [panel.title, alt].filter(Boolean).join(": ")})
-        for (const tick of ticks(low, high, Math.max(2, Math.floor((right - left) / 46)), spec.log)) svg.append(
+        for (const tick of ticks(low, high, Math.max(2, Math.floor((right - left) / 40)), spec.log)) svg.append(
           draw("line", {class: "rule", x1: at(tick), x2: at(tick), y1: 0, y2: tall}),
           draw("text", {x: at(tick), y: tall + 15, "text-anchor": "middle"}, text(tick)))
         svg.append(draw("line", {class: "axis", x1: left, x2: right, y1: tall, y2: tall}),
@@ -346,14 +346,14 @@
           svg.append(draw("line", {class: "guess", x1: at(spec.guess), x2: at(spec.guess), y1: 0, y2: tall},
             draw("title", {}, `chance: ${text(spec.guess)}`)))
         rows.forEach((row, n) => {
-          const arm = spec.arms[row.arm], y = 16 + 22 * n, colour = svgInk(arm.colour)
+          const arm = spec.arms[row.arm], y = 20 + 28 * n, colour = svgInk(arm.colour)
           const most = Math.floor((left - 10) / 7.4)
           const name = arm.name.length > most ? "…" + arm.name.slice(1 - most) : arm.name
           svg.append(draw("text", {x: left - 10, y: y + 4, "text-anchor": "end"}, draw("title", {}, arm.name), name))
           const say = (x, ...words) => tip.show(x, y + 24, ...words.map(each => make("div", {}, each)))
           const told = row.mean === null ? `${arm.name}: no value`
             : `${arm.name}: mean ${text(row.mean)}${row.low === null ? "" : ` [${text(row.low)}, ${text(row.high)}]`}`
-          const strip = draw("rect", {x: 0, y: y - 11, width: wide, height: 22, fill: "transparent"})
+          const strip = draw("rect", {x: 0, y: y - 14, width: wide, height: 28, fill: "transparent"})
           strip.addEventListener("mouseenter", () => say(at(row.mean ?? low), told))
           strip.addEventListener("mouseleave", tip.hide)
           svg.append(strip)
@@ -361,12 +361,15 @@
             y1: y, y2: y, "stroke-width": 2.4, style: `stroke:${colour};pointer-events:none`}))
           if (row.mean !== null) svg.append(draw("path", {d: SHAPES[arm.marker], class: "mean",
             transform: `translate(${at(row.mean)} ${y}) scale(1.25)`, style: `fill:${colour};pointer-events:none`}))
-          row.seeds.forEach(([seed, value, failed, key]) => {
+          // Each seed at a height of its own, so that those of one value can be told apart.
+          const apart = row.seeds.length > 1 ? Math.min(5, 16 / (row.seeds.length - 1)) : 0
+          row.seeds.forEach(([seed, value, failed, key], place) => {
+            const level = y + (place - (row.seeds.length - 1) / 2) * apart
             if (spec.log && !(value > 0)) return
             const words = `${arm.name}${panel.title ? ` ${panel.title}` : ""}, seed ${seed}: ${text(value)}${failed ? ", failed" : ""}`
-            const mark = draw("path", {class: "seed", d: failed ? CROSS : SHAPES.o, transform: `translate(${at(value)} ${y})`,
-              style: `stroke:${colour}`})
-            const target = draw("circle", {cx: at(value), cy: y, r: 9, fill: "transparent"})
+            const mark = draw("path", {class: "seed", d: failed ? CROSS : SHAPES.o, transform: `translate(${at(value)} ${level})`,
+              style: `stroke:${colour};pointer-events:none`})
+            const target = draw("circle", {cx: at(value), cy: level, r: apart ? Math.max(2, .9 * apart) : 9, fill: "transparent"})
             const hold = key ? draw("a", {href: `#trial-${key}`, "aria-label": words}, target, mark) : draw("g", {}, target, mark)
             hold.addEventListener("mouseenter", () => say(at(value), words, ...key ? ["press for this trial's page"] : []))
             hold.addEventListener("focus", () => say(at(value), words))
@@ -400,7 +403,7 @@
   }
 
   const choice = (name, options, heardOf) => {
-    const select = make("select", {onchange: event => heardOf(+event.target.value)},
+    const select = make("select", {"aria-label": name, onchange: event => heardOf(+event.target.value)},
       ...options.map((option, n) => make("option", {value: n}, option)))
     return [make("label", {}, name, select), select]
   }
@@ -595,8 +598,8 @@
   const page = document.getElementById("trial"), title = document.title
   const passing = []
   let height = 0
-  const route = async () => {
-    const key = /^#trial-(\w+)$/.exec(location.hash)?.[1]
+  const route = async hash => {
+    const key = /^#trial-(\w+)$/.exec(hash)?.[1]
     if (key && page.hidden) height = scrollY
     const returned = !key && !page.hidden
     main.hidden = header.hidden = Boolean(key)
@@ -616,6 +619,16 @@
       scrollTo(0, height)
     }
   }
-  addEventListener("hashchange", route)
-  await route()
+  // In a frame that may go nowhere, such as MLflow's, a link still leads where it says.
+  document.addEventListener("click", event => {
+    const hash = event.target.closest("a[href^='#']")?.getAttribute("href")
+    if (!hash || event.button || event.ctrlKey || event.metaKey || event.shiftKey) return
+    event.preventDefault()
+    const returning = !page.hidden
+    try { history.pushState(null, "", hash) } catch { /* no history there */ }
+    route(hash)
+    if (!returning && !hash.startsWith("#trial-")) document.getElementById(hash.slice(1))?.scrollIntoView()
+  })
+  addEventListener("popstate", () => route(location.hash))
+  await route(location.hash)
 })()

@@ -180,5 +180,5 @@ def reason(status: str, error: str, warning: str, seconds: float, breakdown: dic
     of = {"running_loss": "training loss", "val_loss": "validation loss"}.get(breakdown["loss"], "loss")
     last = breakdown["last"]
     before = f"; the validation loss was {last:.3g} after epoch {breakdown['before']:g}" if last == last else ""
-    sign = warning.partition("; ")[0]
+    sign = next((each for each in warning.split("; ") if each and not each.startswith("not finite")), "")
     return f"{of} not finite in epoch {breakdown['epoch']:g}{before}{f'; first sign: {sign}' if sign else ''}"

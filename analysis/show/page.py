@@ -8,6 +8,12 @@ from typing import Any
 from analysis.show import style
 from analysis.show.style import Figure
 
+TELEPHONE = 270
+"""Points of its screen's width."""
+
+LONG = 60
+"""Characters in a cell that is broken into lines."""
+
 
 @dataclass(frozen=True)
 class Block:
@@ -29,6 +35,12 @@ class Block:
     name: str = ""
     alt: str = ""
     chart: dict | None = None
+
+    @property
+    def wide(self) -> bool:
+        """Whether a figure is wider than a telephone."""
+        found = re.search(r' width="([\d.]+)pt"', self.body)
+        return found is not None and float(found[1]) > TELEPHONE
 
 
 @dataclass
@@ -70,4 +82,5 @@ def accessible(html: str, title: str, heads: int) -> str:
     def row(found: re.Match) -> str:
         return re.sub(r"<td([^>]*)>(.*?)</td>", r'<th scope="row"\1>\2</th>', found[0], count=heads, flags=re.DOTALL)
 
+    html = re.sub(rf"<td>([^<]{{{LONG},}}?)\s*</td>", r'<td class="text">\1</td>', html)
     return re.sub(r"<tr><td.*?</tr>", row, html, flags=re.DOTALL) if heads else html

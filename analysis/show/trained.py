@@ -2,11 +2,12 @@
 
 import pandas as pd
 
-from studies.record import listed, shown
+from studies.record import LATER, listed, shown
 
 OFF = (None, "", "none", False, 0)
 """Values that say nothing of a setting; `OFF_TOO` of those whose neutral value is another."""
-OFF_TOO = {"data.imbalance": 1.0, "optimizer.slow_step": 0.5, "data.content": None}
+OFF_TOO = {"data.imbalance": 1.0, "optimizer.slow_step": 0.5}
+OFF_TOO |= {f"{group}.{name}": value for group, later in LATER.items() for name, value in later.items()}
 
 TRAINING = ("initializer", "optimizer", "schedule", "regularizer", "clipping", "pruning")
 KINDS = 3
@@ -31,7 +32,7 @@ def trained(settings: pd.DataFrame, factors: list[str], trials: pd.DataFrame, im
     said = {
         name: text
         for name in settings
-        if name not in ("key", "seed", *factors)
+        if name not in ("key", "seed", "data.content", *factors)
         and (name == "optimizer.learning_rate" or not any(name.startswith(each) for each in own))
         and (text := _text(name, settings[name]))
     }

@@ -57,7 +57,8 @@ def fitted(
     if not gone:
         return text
     named = ", ".join(_named(headers, place) for place in sorted(gone))
-    return f"{text}\n\nLeft out to fit {width} columns: {named}. See all with --wide, or --format csv or json."
+    advice = "The commands of analysis show all with --wide, or --format csv or json"
+    return f"{text}\n\nLeft out to fit {width} columns: {named}. {advice}."
 
 
 def _named(headers: list[str], place: int) -> str:

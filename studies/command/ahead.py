@@ -1,6 +1,5 @@
 """The claims of a multirun, read before the first of them runs, so that it is known how long all of them will take."""
 
-import shlex
 from collections import Counter
 from contextlib import suppress
 from dataclasses import dataclass
@@ -8,7 +7,7 @@ from typing import Any
 
 from rich.console import Console
 
-from studies import contract
+from studies import contract, terminal
 from studies.command import compose, cost, driver, job
 from studies.command.board import Board, duration
 from studies.command.sweep import Outcome
@@ -73,14 +72,14 @@ class Ahead:
             lines.append(
                 "A claim's table: "
                 + "; its report: ".join(
-                    f"python -m analysis.{name} NAME{self._where()}" for name in ("compare", "report")
+                    terminal.spoken(f"analysis.{name}", "NAME", *self._where()) for name in ("compare", "report")
                 )
             )
         return "\n".join(lines)
 
-    def _where(self) -> str:
+    def _where(self) -> list[str]:
         root = str(next(one.config["tracking"]["root"] for one in self.ready if one))
-        return "" if root == "mlruns" else f" --root {shlex.quote(root)}"
+        return [] if root == "mlruns" else ["--root", root]
 
     def _cost(self) -> str:
         extents = [course.extent for course in self.board.courses]
@@ -109,7 +108,8 @@ def read(words: list[list[str]], console: Console) -> Ahead | None:
         with suppress(Exception):  # which is said when its turn comes
             one = job.read(*compose.ahead(overrides), overrides)
             root = contract.folder(one.config["tracking"]["root"])
-            before = None if one.config["plan"] else driver.judged(one.study, one.trials, root, one.card)
+            if not (one.config["plan"] or one.config["force"]):
+                before = driver.judged(one.study, one.trials, root, one.card)
         ready.append(one)
         judged.append(before)
     plans = any(one and one.config["plan"] for one in ready)

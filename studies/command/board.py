@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from rich.table import Column
 
+from studies.command import pulse
 from studies.command.cost import Extent
 from studies.command.sweep import Outcome
 
@@ -99,7 +100,7 @@ class Board:
         else:
             course.seconds += seconds / self.workers
             if not self.console.is_terminal and time.monotonic() - self.spoke > QUIET:
-                self._say(f"{self._at()}, {self._state()}")
+                self._say(self.line())
         self._show()
 
     def ended(self, outcome: Outcome) -> None:
@@ -133,6 +134,10 @@ class Board:
                 rest += course.expected - done
         return rest * passed / expected
 
+    def line(self) -> str:
+        """What it shows, as a line."""
+        return f"{self._at()}, {self._state()}"
+
     def _at(self) -> str:
         return f"claim {self.at + 1} of {len(self.courses)} {self.courses[self.at].name}"
 
@@ -149,6 +154,7 @@ class Board:
 
     def _say(self, line: str) -> None:
         self.spoke = time.monotonic()
+        pulse.heard()
         self.console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 

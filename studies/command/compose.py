@@ -4,7 +4,7 @@ import functools
 import itertools
 import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Set
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -13,18 +13,24 @@ import yaml
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.plugins import Plugins
 from hydra.errors import HydraException
+from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from studies import contract
-from studies.command import provenance
+from studies import contract, terminal
+from studies.command import provenance, sweep
 from studies.contract import Tag
 from studies.design import grid
 from studies.design.claim import profile_values
+from studies.design.study import PARTS, STUDY
 from studies.factors import data, limits, targets
 from studies.record import IDENTITY, RULES_VERSION, StudyError, identity_parts, is_computed, listed, shown
 
-CONF = Path(__file__).parent.parent.parent / "conf"
+CONF = contract.CONF
+GLOBAL = re.compile(r"\s*#\s*@package\s+_global_\s*$", re.M)
+"""The first line by which Hydra takes a file's settings for those of all parts; further down it does not count."""
+
 SELF_REFERENCE = re.compile(r"\$\{(?!oc\.env:)")
 
 Composed: TypeAlias = DictConfig
@@ -34,6 +40,144 @@ IN_TURN = ("basic_sweeper.BasicSweeper", "basic_launcher.BasicLauncher")
 
 MAPPINGS = ("study.factors", "study.nuisance", "study.baseline")
 """Settings of a study that a mapping in the command is merged into."""
+
+
+FLAGS = {"--plan": "plan=true", "--force": "force=true"}
+"""Settings that may be written as other commands have them."""
+
+WITH_VALUE = (
+    *("--config-dir", "-cd", "--config-path", "-cp", "--config-name", "-cn", "--cfg", "-c", "--package", "-p"),
+    *("--info", "-i", "--experimental-rerun"),
+)
+"""Hydra's flags that a word follows."""
+
+
+def as_settings(words: list[str]) -> list[str]:
+    """The command's words with its flags as settings: `--force` is `force=true`, `--plan --format json` is `plan=json`.
+
+    Hydra's own flags go to the front, since it takes none between settings.
+
+    Raises:
+        StudyError: a format without a plan, or one that there is not.
+    """
+    form, flags, rest, waiting = "", [], [], iter(words)
+    for word in waiting:
+        flag, _, value = word.partition("=")
+        if flag == "--format":
+            form = value or next(waiting, "")
+        elif word.startswith("-") and word not in FLAGS:
+            flags.append(word)
+            if flag in WITH_VALUE and not value:
+                flags += [following for following in (next(waiting, ""),) if following]
+        else:
+            rest.append(FLAGS.get(word, word))
+    if not form:
+        return flags + rest
+    if form not in ("terminal", "json"):
+        raise StudyError(f"--format {form}: expected terminal or json")
+    if "plan=true" not in rest:
+        raise StudyError(
+            f"--format {form}: expected it with plan=true; what a study came to is had with "
+            f"{terminal.spoken('analysis.compare', 'STUDY', '--format', form)}"
+        )
+    return flags + ["plan=json" if word == "plan=true" and form == "json" else word for word in rest]
+
+
+class OwnConf(SearchPathPlugin):
+    """Has Hydra find options in `conf` of the working folder too, after those that ship."""
+
+    def manipulate_search_path(self, search_path) -> None:
+        """Add the folder."""
+        if folder := contract.own_conf():
+            search_path.append("own", f"file://{folder}")
+
+
+Plugins.instance().register(OwnConf)
+
+
+def places() -> list[Path]:
+    """The folders that have options: those that ship, the working folder's, that of `--config-dir`."""
+    given = [folder for folder in (contract.own_conf(), _config_dir()) if folder]
+    return list(dict.fromkeys([CONF, *given]))
+
+
+def _config_dir() -> Path | None:
+    """The folder that the command names for Hydra."""
+    words = sweep.words()
+    for place, word in enumerate(words):
+        flag, _, value = word.partition("=")
+        if flag in ("--config-dir", "-cd"):
+            folder = Path(value or "".join(words[place + 1 : place + 2])).resolve()
+            return folder if folder.is_dir() else None
+    return None
+
+
+def file_of(group: str, option: str | None) -> Path | None:
+    """The file of an option, the first there is."""
+    files = (folder / group / f"{option}.yaml" for folder in places())
+    return next((file for file in files if file.is_file()), None)
+
+
+def refuse_hidden(choices: dict[str, str]) -> None:
+    """See that no chosen option has another file of its name, which would not be read.
+
+    Raises:
+        StudyError: one has.
+    """
+    for group, option in choices.items():
+        files = [folder / group / f"{option}.yaml" for folder in places()]
+        first, *others = [file for file in files if file.is_file()] or [CONF]
+        for other in others:
+            if other.read_bytes() != first.read_bytes():
+                raise StudyError(
+                    f"{group}={option}: there are two, and {other} would not be read, since {first} comes first: give "
+                    f"it another name, such as {other.with_stem(f'my_{other.stem}').name}"
+                )
+
+
+def named(composed: Composed, study: str | None, overridden: Set[str]) -> Composed:
+    """A config whose study has a name, that of its file if nothing gives it one.
+
+    Args:
+        study: the option that it comes from, None if it comes from none.
+
+    Raises:
+        StudyError: its file is empty, or has settings of other parts and no line that says so to Hydra.
+    """
+    path = file_of("study", study)
+    if study is None or path is None:
+        return composed
+    content = OmegaConf.to_container(OmegaConf.load(path))
+    if not content or not isinstance(content, dict):
+        raise StudyError(
+            f"+study={study}: its file {path} is empty: expected a study, such as {CONF}/study/init_comparison.yaml"
+        )
+    if said := unheaded(study):
+        raise StudyError(said)
+    own = content.get("study") or {} if _is_global(path) else content
+    if "name" not in own and "study.name" not in overridden:
+        with open_dict(composed):
+            composed.study.name = study.rpartition("/")[2]
+    return composed
+
+
+def _is_global(file: Path) -> bool:
+    return bool(GLOBAL.match(file.read_text(encoding="utf-8")))
+
+
+def unheaded(study: str) -> str:
+    """What is wrong with a study's file that has settings of other parts and no line that says so to Hydra."""
+    path = file_of("study", study)
+    content = OmegaConf.to_container(OmegaConf.load(path)) if path else None
+    if path is None or not isinstance(content, dict) or _is_global(path):
+        return ""
+    others = [name for name in content if name in (*PARTS, "defaults") and name not in STUDY]
+    return (
+        f"{path} has {listed(others)}, and no line that says that it is more than the settings of study: expected "
+        f"`# @package _global_` as its first line"
+        if others
+        else ""
+    )
 
 
 def merged(overrides: list[str], config: dict) -> list[str]:
@@ -212,8 +356,8 @@ def composer(base: dict, overrides: list[str], choices: dict[str, str]) -> grid.
 
 def body(group: str, option: str | None) -> dict | None:
     """An option's own file and what config.yaml gives every option, resolved; None if it speaks of other groups too."""
-    path = CONF / group / f"{option}.yaml"
-    if not path.is_file():
+    path = file_of(group, option)
+    if path is None:
         return None
     text = path.read_text(encoding="utf-8")
     if group == "study":
@@ -230,8 +374,8 @@ def card_tags(option: str | None, profile: str, overrides: list[str]) -> dict[st
         option: the study's, such as `claims/he_for_relu`; None for a claim of the command's own.
     """
     tags = {Tag.SETTINGS: json.dumps(contract.settings(overrides)), Tag.RULES: str(RULES_VERSION)}
-    path = CONF / "study" / f"{option}.yaml"
-    if option is None or not path.is_file():
+    path = file_of("study", option)
+    if option is None or path is None:
         return tags
     content = yaml.safe_load(path.read_text(encoding="utf-8"))
     return tags | {Tag.FILE: option, Tag.SOURCE: contract.card_source(content, profile)}
@@ -249,8 +393,8 @@ def resolved(composed: DictConfig) -> dict:
 
 
 def text(composed: Composed) -> str:
-    """A composed config as YAML."""
-    return OmegaConf.to_yaml(composed)
+    """A composed config as YAML, without what is of the command and not of the study."""
+    return OmegaConf.to_yaml(OmegaConf.masked_copy(composed, [name for name in composed if name != "force"]))
 
 
 def refers_to_itself(composed: DictConfig) -> bool:
@@ -259,10 +403,11 @@ def refers_to_itself(composed: DictConfig) -> bool:
 
 
 def groups() -> list[str]:
-    """The config groups."""
+    """The config groups that ship."""
     return sorted(folder.name for folder in CONF.iterdir() if folder.is_dir())
 
 
 def options(group: str) -> list[str]:
-    """The options of a config group."""
-    return sorted(str(path.relative_to(CONF / group).with_suffix("")) for path in (CONF / group).rglob("*.yaml"))
+    """The options of a config group, the user's own among them."""
+    folders = [folder / group for folder in places()]
+    return sorted({str(path.relative_to(f).with_suffix("")) for f in folders for path in f.rglob("*.yaml")})

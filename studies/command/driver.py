@@ -2,19 +2,21 @@
 
 import json
 import math
-import shlex
+import shutil
 import sys
+import tempfile
 from collections import Counter, defaultdict
+from collections.abc import Callable, Set
 from contextlib import suppress
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
 from rich.console import Console
 
-from studies import contract, terminal
-from studies.command import cost, provenance, sweep
+from studies import terminal
+from studies.command import cost, provenance, pulse, sweep
 from studies.command.board import Board
 from studies.contract import Tag
 from studies.design import arms, search
@@ -36,6 +38,7 @@ from studies.record import (
     content_key,
     listed,
     short,
+    shown,
 )
 from studies.store import database
 
@@ -66,37 +69,143 @@ def count(trials: list[Trial], executor: Executor) -> None:
     checked([t for t in trials if t.computed] or cost.uncounted(trials)[:COUNTED], executor)
 
 
-def plan(study: Study, trials: list[Trial], executor: Executor) -> None:
-    """Print the trials, or those that tune and how many follow, and the time that they should take."""
+@dataclass(frozen=True)
+class Plan:
+    """What a study would train, and what of it is in the store.
+
+    Attributes:
+        trials: all of them, or those that tune.
+        finished: the keys of those that need not run.
+        seconds: about how long each trial takes, by key.
+        workers: processes that there would be.
+        finals: trials that follow those that tune.
+        extended: trials that tune at most besides, if ranges are extended.
+        force: whether what is finished is run again.
+    """
+
+    study: Study
+    root: str
+    trials: list[Trial]
+    finished: Set[str]
+    seconds: dict[str, float]
+    workers: int
+    finals: int = 0
+    extended: int = 0
+    force: bool = False
+
+    @property
+    def left(self) -> list[Trial]:
+        """The trials that would run now."""
+        return [trial for trial in self.trials if self.force or trial.key not in self.finished]
+
+    @property
+    def graphs(self) -> list[str]:
+        """The graphs of those that would run, by their keys, which are compiled once each."""
+        return list(dict.fromkeys(trial.graph_key for trial in self.left if not trial.computed))
+
+    @property
+    def total(self) -> float:
+        """Seconds of all that is left, those that follow tuning among it."""
+        seconds = [self.seconds[trial.key] for trial in self.left]
+        seconds += [fmean(self.seconds.values())] * self.finals
+        return cost.total_seconds(seconds, len(self.graphs), self.workers)
+
+    def summary(self) -> list[str]:
+        """How much it is, what of it is finished, and how long the rest takes, in lines."""
+        study, count, several = self.study, len(self.trials), len(arms.of(self.study))
+        graphs = list(dict.fromkeys(trial.graph_key for trial in self.trials if not trial.computed))
+        compiled = f", {_counted(len(graphs), 'graph')}" * bool(graphs)
+        if study.nuisance:
+            each = Counter(json.dumps(trial.arm) for trial in self.trials).values()
+            fewest, most = (number // len(study.tuning_seeds) for number in (min(each), max(each)))
+            tried = "draw" if study.draws else "combination"
+            lines = [
+                f"{count} tuning trials, {several} arms at {f'{fewest} to ' * (fewest < most)}{most} {tried}s and "
+                f"{len(study.tuning_seeds)} seeds{compiled}",
+                *[f"at most {self.extended} more, if ranges are extended; the time below is without them"]
+                * (self.extended > 0),
+                f"then {self.finals} final trials, each arm at its best {tried} and {len(study.seeds)} seeds",
+            ]
+        else:
+            lines = [f"{_counted(count, 'trial')}, {_counted(several, 'arm')}{compiled}"]
+        if study.claim:
+            looks = f", looked at after {listed(study.looks)} seeds" * bool(study.looks)
+            lines.append(f"a claim{looks}, with the trials of its controls besides; profile {study.claim.profile}")
+        again = " again" * (self.force and bool(self.finished))
+        lines.append(f"{len(self.finished)} finished in {self.root}, {len(self.left)} to run{again}")
+        if self.left or self.finals:
+            lines.append(f"estimated time: about {self.total:.0f} s on {_counted(self.workers, 'worker')}")
+        return lines
+
+    def as_json(self) -> str:
+        """The same for a program."""
+        rows = [
+            {
+                "key": trial.key,
+                "graph": trial.graph_key,
+                "arm": trial.arm,
+                "nuisance": trial.nuisance,
+                "seed": trial.seed,
+                "role": trial.role,
+                "finished": trial.key in self.finished,
+                "seconds": round(self.seconds[trial.key], 3),
+            }
+            for trial in self.trials
+        ]
+        whole = {
+            "study": self.study.name,
+            "question": self.study.question,
+            "root": self.root,
+            "arms": len(arms.of(self.study)),
+            "seeds": self.study.seeds,
+            "finished": len(self.finished),
+            "to_run": len(self.left),
+            "final_trials": self.finals,
+            "extended_at_most": self.extended,
+            "seconds": round(self.total, 1) if self.left or self.finals else 0.0,
+            "workers": self.workers,
+            "trials": rows,
+        }
+        return json.dumps(whole, indent=2, ensure_ascii=False)
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number} {what}{'s' * (number != 1)}"
+
+
+def plan(study: Study, trials: list[Trial], executor: Executor, root: Path, config: dict) -> None:
+    """Print what would be trained: how much that is, what of it is finished, how long the rest takes, each trial.
+
+    Args:
+        trials: all of them, or those that tune.
+        config: with the user's name of the store, whether what is finished is run again, and `plan`: true, or json.
+    """
+    from analysis import load
+
+    named, form = config["tracking"]["root"], config["plan"]
+    if form != "json":
+        print(f"{study.name}: {study.question}", flush=True)
+    if new := cost.uncounted([trial for trial in trials if not trial.computed])[:COUNTED]:
+        say = f"{_counted(len(new), 'model')} never built before: built now, to count the cost"
+        print(say, file=sys.stderr if form == "json" else sys.stdout, flush=True)
     count(trials, executor)
-    graphs = list(dict.fromkeys(trial.graph_key for trial in trials if not trial.computed))
-    print(f"{study.name}: {study.question}")
-    for line in _points(study):
-        print(f"  {line}")
-    for trial in trials:
-        print(f"  {trial.key}  graph {trial.graph_key[:8]}  {study.labelled(trial)} seed={trial.seed}")
-    several = len(arms.of(study))
-    seconds, workers = list(cost.expected_seconds(trials).values()), min(executor.workers, len(trials))
+    finals = more = 0
     if study.nuisance:
-        finals, mean = several * len(study.seeds), sum(seconds) / len(seconds)
-        each = Counter(json.dumps(trial.arm) for trial in trials).values()
-        fewest, most = (number // len(study.tuning_seeds) for number in (min(each), max(each)))
-        tried = "draw" if study.draws else "combination"
-        more = search.most(study) * len({json.dumps(t.arm) for t in trials if t.nuisance}) * len(study.tuning_seeds)
-        print(
-            f"{len(trials)} tuning trials, {several} arms at {f'{fewest} to ' * (fewest < most)}{most} "
-            f"{tried}s and {len(study.tuning_seeds)} seeds, {len(graphs)} graphs: {listed(graphs)}\n"
-            + f"at most {more} more, if ranges are extended; the time below is without them\n" * (more > 0)
-            + f"then {finals} final trials, each arm at its best {tried} and {len(study.seeds)} seeds"
-        )
-        seconds += [mean] * finals
-    else:
-        print(f"{len(trials)} trials, {several} arms" + f", {len(graphs)} graphs: {listed(graphs)}" * bool(graphs))
-    if study.claim:
-        looks = f", looked at after {listed(study.looks)} seeds" * bool(study.looks)
-        print(f"a claim{looks}, with the trials of its controls besides; profile {study.claim.profile}")
-    total = cost.total_seconds(seconds, len(graphs), workers)
-    print(f"estimated time: about {total:.0f} s on {workers} worker{'s' * (workers > 1)}, if none is finished before")
+        finals = len(arms.of(study)) * len(study.seeds)
+        tuned = {json.dumps(trial.arm) for trial in trials if trial.nuisance}
+        more = search.most(study) * len(tuned) * len(study.tuning_seeds)
+    finished = load.finished_keys(study.name, root) & {trial.key for trial in trials}
+    workers = min(executor.workers, len(trials))
+    made = Plan(study, named, trials, finished, cost.expected_seconds(trials), workers, finals, more, config["force"])
+    if form == "json":
+        print(made.as_json())
+        return
+    for line in (*made.summary(), *_points(study)):
+        print(f"  {line}")
+    print()
+    for trial in trials:
+        done = "  finished" * (trial.key in finished)
+        print(f"  {trial.key}  graph {trial.graph_key[:8]}  {study.labelled(trial)} seed={trial.seed}{done}")
 
 
 def _points(study: Study) -> list[str]:
@@ -167,7 +276,9 @@ class Driver:
         jobs: the sweep that this is a job of, if it is.
         card: tags of the claim's card, see `compose.card_tags`.
         board: the display over it, if it is of claims: nothing else is said then but what one has to know.
+        force: whether trials that are finished are run again, each once; the new runs take their places.
         tags: what else its execution is to be tagged with.
+        models: whose trained models are kept: `none`, of each arm's `first` seed, or `all`.
     """
 
     def __init__(
@@ -180,10 +291,13 @@ class Driver:
         jobs: sweep.Sweep | None = None,
         card: dict[str, str] | None = None,
         board: Board | None = None,
+        force: bool = False,
         tags: dict[str, str] | None = None,
+        models: str = "none",
     ):
         self.study, self.executor, self.root, self.config, self.console = study, executor, root, config, console
         self.jobs, self.card, self.board, self.tags = jobs, card or {}, board, tags or {}
+        self.force, self.again, self.kept = force, set[str](), models
         self.counted: set[str] = set()
         self.statuses: Counter[str] = Counter()
         self.files: dict[str, str] = {}
@@ -192,6 +306,7 @@ class Driver:
         self.compared: list[Trial] | None = None
         self.recorded: Any = None  # an execution of `analysis.load`
         self.tuned: Any = None  # a frame, each arm's best levels
+        self.models: Path | None = None  # where workers save them
         self.verdict: Any = None  # a `verdicts.Verdict` and its `Evidence`
 
     def drive(self, trials: list[Trial], expand: Expand) -> tuple[int, dict]:
@@ -239,6 +354,8 @@ class Driver:
             self.executor.close()
             raise
         finally:
+            if self.models:
+                shutil.rmtree(self.models, ignore_errors=True)
             if self.execution:
                 self.execution.close(status, table, self.verdict[0].verdict if self.verdict else "", numbers)
         if not self.board:
@@ -248,7 +365,13 @@ class Driver:
     def _tell(self, line: str) -> None:
         """Say how it gets on, unless the board does."""
         if not self.board:
+            pulse.heard()
             self.console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+    def _doing(self, what: Callable[[], str] | str) -> None:
+        """Say what is being done from now on, unless the board does."""
+        if not self.board:
+            pulse.doing(what)
 
     def _refuse_changed_card(self) -> None:
         """See that the claim's card is the one that earlier executions were judged by, if its version is theirs; others
@@ -328,33 +451,48 @@ class Driver:
             record = claims.record(self.study, found, evidence, self.execution.provenance, main)
             self._keep({claims.FILE: json.dumps(record, indent=2, allow_nan=False)})
 
-    def _train(self, trials, study) -> None:
-        """Check every part of the pending trials in the workers, then train them and write what comes back."""
+    def _pending(self, trials, study) -> tuple[list[Trial], set[str]]:
+        """The trials that are to run now, and the keys of those that need not; told."""
         from analysis import load
 
-        self.trials = trials
-        known = load.finished_keys(study.name, self.root)
+        finished = load.finished_keys(study.name, self.root) & {trial.key for trial in trials}
+        known = finished & self.again if self.force else finished
+        lacking = {trial.key for trial in trials if self._keeps_model(trial)} & known
+        if lacking := lacking and lacking & load.without_model(study.name, self.root):
+            self._tell(f"{len(lacking)} that had finished are trained again, since their models were not kept")
+        known, finished = known - lacking, finished - lacking
         pending = [trial for trial in trials if trial.key not in known]
+        self.again |= {trial.key for trial in pending}
         kind = "tuning trials" if trials[0].role == "nuisance" else "trials"
-        self._tell(f"{len(trials)} {kind}, {len(trials) - len(pending)} finished before, {len(pending)} to run")
+        again = " again" * bool(self.force and finished)
+        self._tell(f"{len(trials)} {kind}, {len(finished)} finished before, {len(pending)} to run{again}")
         if self.board:
             before = [trial for trial in trials if trial.key in known and trial.key not in self.counted]
             self.board.did(len(before), sum(cost.expected_seconds(before).values()), before=True)
         self.counted |= {trial.key for trial in trials}
+        return pending, known
+
+    def _train(self, trials, study) -> None:
+        """Check every part of the pending trials in the workers, then train them and write what comes back."""
+        self.trials = trials
+        pending, known = self._pending(trials, study)
         if not pending:
             return
-        self._warn_of_mixing({trial.key for trial in trials} & known)
+        self._warn_of_mixing(known)
         with terminal.held():
             self.executor.start(TRIAL, len(pending), pending[0].config["engine"]["threads"])
         self._open(pending)
         seconds, compiling = cost.expected_seconds(pending), cost.COMPILE / len(study.seeds)
         tasks = [
-            Task(t.key, t.graph_key, t.config["engine"]["threads"], t, seconds[t.key] + compiling) for t in pending
+            Task(t.key, t.graph_key, t.config["engine"]["threads"], self._sent(t), seconds[t.key] + compiling)
+            for t in pending
         ]
 
         from studies.command import progress
 
-        with progress.Display(study, pending, len(trials) - len(pending), self.console, self.board) as display:
+        shown = progress.Display(study, pending, len(trials) - len(pending), self.console, self.board)
+        with pulse.displayed(self.console.is_terminal), shown as display:
+            self._doing(display.line)
             epochs, layers, computed = {}, {}, defaultdict(list)
             for task, record in self.executor.run(COMPUTED if pending[0].computed else TRIAL, tasks):
                 trial = task.payload
@@ -378,6 +516,20 @@ class Driver:
                         if self.board:
                             self.board.did(1, seconds[trial.key])
         cost.keep_seconds(computed)
+        self._doing("reading the results")
+
+    def _keeps_model(self, trial: Trial) -> bool:
+        """Whether a trial's model is to be kept; never of one that tunes, or of a claim's controls."""
+        wanted = self.kept == "all" or (self.kept == "first" and trial.seed == self.study.seeds[0])
+        return wanted and trial.role == "scientific" and not trial.computed
+
+    def _sent(self, trial: Trial) -> Trial:
+        """A trial as a worker gets it: with the file to save its model in, if that is to be kept."""
+        if not self._keeps_model(trial):
+            return trial
+        if self.models is None:
+            self.models = Path(tempfile.mkdtemp(prefix=".models-", dir=self.root))
+        return replace(trial, model=str((self.models / f"{trial.key}.keras").resolve()))
 
     def _warn_of_mixing(self, finished: set[str]) -> None:
         """Say that what is finished was trained by other versions, or elsewhere, than the rest will be."""
@@ -393,7 +545,9 @@ class Driver:
         from analysis import report  # noqa: F401  a second, which is had while the workers start
         from studies.store import writer  # noqa: F401
 
+        self._doing(f"starting workers, which check the parts of {_counted(len(pending), 'trial')}")
         checked(pending, self.executor)
+        self._doing("opening the store")
         database.make(self.root)
         if self.execution is None:
             self._begin()
@@ -434,7 +588,9 @@ class Driver:
                 self.recorded = execution
         if self.recorded is None:
             self._begin()
-        elif not self.jobs and self.recorded.run_id != load.execution(self.study.name, self.root).run_id:
+        elif self.jobs:
+            writer.join(self.root, self.study.name, self.recorded.run_id, self.jobs.id)
+        elif self.recorded.run_id != load.execution(self.study.name, self.root).run_id:
             writer.ask(self.root, self.study.name, self.recorded.run_id)
 
     def _keep(self, files: dict[str, str]) -> None:
@@ -526,13 +682,14 @@ class Driver:
         Raises:
             StudyError: the metric is none of the quantities.
         """
-        from analysis import compare, load
+        from analysis import chosen, compare, load
         from analysis.show import quantities
         from analysis.show.width import width_here
 
         if not self._computed:
             width = width_here() if format == "terminal" else None
-            return compare.answer(self.study, frame, self.root, format=format, width=width)
+            source = chosen.about(self._stored(), self.root) if self.recorded or self.execution else None
+            return compare.answer(self.study, frame, self.root, format=format, source=source, width=width)
         names = load.quantities(frame, self.study)
         if names and self.study.metric not in names:
             raise StudyError(
@@ -562,6 +719,12 @@ class Driver:
         named = {f"{study.metric} of arms/{arm.replace('/', '_')}": mean for arm, mean in means.items()}
         return numbers | dict(list(named.items())[:MOST_CHARTED])
 
+    def _stored(self) -> Any:
+        """The execution as the store has it: this one, or the earlier one that left nothing to train."""
+        from analysis import load
+
+        return self.recorded or load.execution(self.study.name, self.root, self.execution.parent)
+
     def _print_results(self, frame) -> None:
         study = self.study
         if self.verdict:
@@ -569,29 +732,30 @@ class Driver:
 
             print("\n" + "\n  ".join(board.said(study, self.verdict[0])))
         print(f"\n{self._answer(frame, 'terminal')}\n")
-        where = "" if Path(self.root) == Path("mlruns") else f" --root {shlex.quote(str(self.root))}"
+        where = [] if Path(self.root) == Path("mlruns") else ["--root", str(self.root)]
         print(f"results   {Path(self.root).resolve()}")
         if not self._computed:
+            self._doing("drawing the report")
             print(f"report    {self._report(frame)}")
         elif study.figures:
             for path in self._figures(frame):
                 print(f"figure    {path}")
-        print(f"tables    python -m analysis.compare {shlex.quote(study.name)}{where}")
-        print(f"browse    mlflow ui --backend-store-uri {shlex.quote(contract.uri(self.root))}")
+        print(f"tables    {terminal.spoken('analysis.compare', study.name, *where)}")
+        print(f"browse    {terminal.spoken('analysis.ui', *where)}")
 
     def _figures(self, frame) -> list[Path]:
         """The paths of a computed study's figures, which are drawn at the end of every command."""
-        from analysis import figures, load
+        from analysis import figures
 
-        execution = self.recorded or load.execution(self.study.name, self.root, self.execution.parent)
+        execution = self._stored()
         with terminal.held(), database.guarded(self.root):
             return figures.write(self.study, frame, execution.folder / figures.FOLDER)
 
     def _report(self, frame) -> Path:
         """The path of the report: written at the end of an execution, and for a finished study if it has none."""
-        from analysis import load, report
+        from analysis import report
 
-        execution = self.recorded or load.execution(self.study.name, self.root, self.execution.parent)
+        execution = self._stored()
         written = execution.folder / report.FILE
         if self.recorded and written.exists():
             return written
@@ -668,6 +832,11 @@ def check_sizes(trials: list[Trial]) -> None:
         if batch > sizes[key]:
             raise StudyError(
                 f"training.batch_size={batch}: expected at most {sizes[key]}, the number of training examples"
+            )
+        weights, classes = trial.config["training"].get("class_weight"), data.classes(node)
+        if isinstance(weights, list) and classes not in (None, len(weights)):
+            raise StudyError(
+                f"training.class_weight={shown(weights)}: expected {classes} numbers, one for each class of the data"
             )
         accumulated = trial.config["optimizer"].get("gradient_accumulation_steps") or 1
         batches = sizes[key] // batch * trial.config["training"]["epochs"]

@@ -1,7 +1,6 @@
 """What is wrong with a command, in one paragraph: what was received, what is allowed, what to do."""
 
 import codecs
-import difflib
 import re
 import sys
 import traceback
@@ -11,8 +10,9 @@ from hydra.errors import HydraException, OverrideParseException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from studies.command import compose
-from studies.record import StudyError, listed
+from studies.command import compose, sweep
+from studies.factors import limits
+from studies.record import StudyError, listed, meant
 
 
 def refused(error: Exception, wants_traceback: bool) -> int:
@@ -32,22 +32,32 @@ def paragraph(error: Exception) -> str:
 
 def _unread(error: Exception) -> str:
     """What is wrong with the text of a config file, if Hydra fell over one."""
-    words = {word.lstrip("+") for word in sys.argv[1:]}
+    if said := _is_no_yaml(error):
+        return said
+    words = {word.lstrip("+") for word in sweep.words()}
     named = {
-        path: path.relative_to(compose.CONF).with_suffix("").as_posix().replace("/", "=", 1) in words
-        for path in compose.CONF.rglob("*.yaml")
+        path: path.relative_to(folder).with_suffix("").as_posix().replace("/", "=", 1) in words
+        for folder in compose.places()
+        for path in folder.rglob("*.yaml")
     }
     for path in sorted(named, key=lambda path: named[path], reverse=True):
         if named[path] and path.read_bytes().startswith(codecs.BOM_UTF8):
             return f"{path} begins with a byte-order mark, which hides its first line: save it as UTF-8 without one"
-        if isinstance(error, UnicodeDecodeError | yaml.YAMLError):
+        if isinstance(error, UnicodeDecodeError):
             try:
-                yaml.compose(path.read_text(encoding="utf-8"))
+                path.read_text(encoding="utf-8")
             except UnicodeDecodeError as reason:
                 return f"{path} is not text in UTF-8 ({reason}): save it as that"
-            except yaml.YAMLError as reason:
-                return f"{path} is not YAML: {reason}"
     return ""
+
+
+def _is_no_yaml(error: BaseException) -> str:
+    """Where a file is no YAML, and why."""
+    if not isinstance(error, yaml.MarkedYAMLError) or not (mark := error.problem_mark):
+        return ""
+    began = f", {error.context} in line {error.context_mark.line + 1}" if error.context and error.context_mark else ""
+    remedy = ": indent with spaces, not with tabs" * ("'\\t'" in str(error.problem))
+    return f"{mark.name}, line {mark.line + 1}: is not YAML: {error.problem}{began}{remedy}"
 
 
 def _is_users(error: Exception) -> bool:
@@ -79,10 +89,14 @@ def explained(error: Exception) -> str:
         return f"{match[1]}={match[2]}: expected a value of the same kind as the default, {match[1]}={default}"
     if match := re.search(r"Sweep parameters '(.*)' requires --multirun", text):
         return f"{match[1]}: several values for one setting; to run them one after the other, start with -m"
+    if said := compose.unheaded(_study_named()):
+        return said
     if match := re.search(r"Could not (?:find|load) '(\w+)/([^']*)'", text):
         return _unknown_option(*match.groups())
+    if match := re.search(r"In '([^']*)': .*Cannot merge DictConfig with ListConfig", text):
+        return f"conf/{match[1]}.yaml has a list: expected settings, NAME: VALUE, a line each"
     if "Config group override" in text:  # such as regularizer=null
-        named = (argument.lstrip("+").partition("=") for argument in sys.argv[1:])
+        named = (argument.lstrip("+").partition("=") for argument in sweep.words())
         for group, _, option in named:
             if group in compose.groups() and option not in compose.options(group):
                 return _unknown_option(group, option)
@@ -97,18 +111,31 @@ def explained(error: Exception) -> str:
     if match := re.match(r"(.*?) full_key: (\S+)", text):
         return f"{match[2]}: {match[1]}"
     if not isinstance(error, StudyError | HydraException | OmegaConfBaseException):
-        words = " ".join(sys.argv[1:])
+        words = " ".join(sweep.words())
         return (
             f"{words}: cannot be read ({type(error).__name__}: {text or 'no reason given'}): expected words NAME=VALUE"
         )
     return text.partition(" Config search path:")[0]
 
 
+def _study_named() -> str:
+    """The study that the command names."""
+    words = (word.lstrip("+") for word in sweep.words())
+    return next((word.removeprefix("study=") for word in words if word.startswith("study=")), "")
+
+
 def _unknown_option(group: str, option: str) -> str:
     known = compose.options(group)
-    near = difflib.get_close_matches(option, known, 1)
-    meant = f" (perhaps {near[0]})" if near else ""
-    return f"{group}={option}: there is no such option{meant}; {group} has {listed(known)}"
+    inner, _, name = option.partition("/")
+    if inner in compose.groups():  # Hydra takes it for a path beside the file that names it
+        return (
+            f"conf/{group}/{_study_named() or 'NAME'}.yaml names {inner}: {name} among its defaults: expected "
+            f"`- override /{inner}: {name}`"
+        )
+    if any((folder / group / f"{option}.yml").is_file() for folder in compose.places()):
+        return f"{group}={option}: its file ends in .yml: rename it {option}.yaml"
+    known.sort(key=lambda name: "/" in name)
+    return f"{group}={option}: there is no such option; {meant(option, known)}{group} has {listed(known)}"
 
 
 def _unknown_key(path: str) -> str:
@@ -116,18 +143,21 @@ def _unknown_key(path: str) -> str:
     config = compose.defaults()
     settings = [key for key in config if key not in ("defaults", "hydra", *compose.groups())] + ["study"]
     if name and group in settings and OmegaConf.is_dict(config[group]):
-        return f"{path}: there is no such setting; {group} has {listed(config[group])}"
+        return f"{path}: there is no such setting; {meant(name, config[group])}{group} has {listed(config[group])}"
     if name and group in compose.groups():
-        takes = {option: OmegaConf.load(compose.CONF / group / f"{option}.yaml") for option in compose.options(group)}
+        takes = {o: OmegaConf.load(file) for o in compose.options(group) if (file := compose.file_of(group, o))}
         known = "; ".join(
             f"{option}: {listed(key for key in node if key != '_target_') or 'nothing'}"
             for option, node in takes.items()
         )
         if group in config:
             known += f"; all of them: {listed(config[group])}"
+        near = meant(name, {key for node in takes.values() for key in node} | set(config.get(group, ())))
         return (
-            f"{path}: the chosen {group} has no such setting. Options and what they take: {known}. Another argument of "
-            f"what its _target_ names is given with a plus: +{path}=VALUE"
+            f"{path}: the chosen {group} has no such setting; {near}Options and what they take: {known}. Another "
+            f"argument of what its _target_ names is given with a plus: +{path}=VALUE"
         )
+    ends = [setting for setting in limits.LIMITS if setting.rpartition(".")[2] == path]
+    near = meant(path, [*compose.groups(), *settings, *limits.LIMITS]) if not ends else f"did you mean {ends[0]}? "
     known = f"the groups {listed(compose.groups())} and the settings {listed(settings)}"
-    return f"{path}: there is no such setting; there are {known}"
+    return f"{path}: there is no such setting; {near}there are {known}"

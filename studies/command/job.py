@@ -9,12 +9,12 @@ from studies.design import grid
 from studies.design.controls import Expand
 from studies.design.study import read_study
 from studies.factors import limits
-from studies.record import RESULTS_VERSION, Study, StudyError, Trial, content_key
+from studies.record import RESULTS_VERSION, Study, Trial, content_key
 
 UNCLAIMED = ["claim=null", "study.looks=[]"]
 """What composes a trial of a claim's study alone, which decides nothing."""
 
-NOT_OF_A_TRIAL = ("plan=", "executor", "tracking", "study.seeds=", "study.looks=", "seed=", "hydra.")
+NOT_OF_A_TRIAL = ("plan=", "force=", "executor", "tracking", "study.seeds=", "study.looks=", "seed=", "hydra.")
 
 
 @dataclass(frozen=True)
@@ -57,16 +57,14 @@ def read(composed: compose.Composed, set_by_profile: list[str], choices: dict[st
     Raises:
         StudyError: the config, the study or one of its trials cannot be right.
     """
+    overridden = {override.lstrip("+~").partition("=")[0] for override in words}
+    compose.refuse_hidden(choices)
+    composed = compose.named(composed, choices.get("study"), overridden)
     config = compose.resolved(composed)
     overrides = [o for o in (*words, *set_by_profile) if not o.startswith(NOT_OF_A_TRIAL)]
     overrides += UNCLAIMED if config.get("claim") else []
-    overridden = {override.lstrip("+~").partition("=")[0] for override in words}
     remarks = compose.merged(words, config)
-    if (named := choices.get("study")) and compose.body("study", named) == {}:
-        raise StudyError(
-            f"+study={named}: its file is empty: expected a study, such as {compose.CONF}/study/init_comparison.yaml"
-        )
-    config |= limits.settled({name: config[name] for name in ("seed", "plan") if name in config})
+    config |= limits.settled({name: config[name] for name in ("seed", "plan", "force") if name in config})
     study = read_study(config, overridden, remarks.append)
     composed_by = compose.composer(config, overrides, choices)
     exact = compose.refers_to_itself(composed)

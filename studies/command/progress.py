@@ -7,6 +7,7 @@ from collections import Counter
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
+from studies.command import pulse
 from studies.command.board import Board
 from studies.record import Result, Study, Trial
 
@@ -54,6 +55,15 @@ class Display:
         else:
             self.bar.stop()
 
+    def line(self) -> str:
+        """How far it is, for where nothing is live."""
+        state = f", {self._left()} left" if self.done else ", while graphs are compiled"
+        return f"{self.done} of {self.total} trials{state}"
+
+    def _left(self) -> str:
+        elapsed = time.monotonic() - self.started
+        return _duration(elapsed / self.done * (self.total - self.done))
+
     def epoch(self, trial: Trial, epoch: int) -> None:
         """A trial has got so far: shown while no trial has ended yet, so that long ones can be seen to move."""
         if not self.done:
@@ -76,7 +86,7 @@ class Display:
         if self.board:
             state = f"{self.done} of {self.total}, {state}"
         else:
-            state += f", {_duration(elapsed / self.done * (self.total - self.done))} left"
+            state += f", {self._left()} left"
         if result.status == "crashed":
             reason = result.error.partition("\n")[0]
             self.console.print(
@@ -100,6 +110,7 @@ class Display:
         self.bar.update(self.task, completed=self.done, state=state)
 
     def _say(self, line: str) -> None:
+        pulse.heard()
         self.console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 

@@ -7,6 +7,7 @@ environment names a folder, and the jobs meet there.
 import json
 import math
 import os
+import sys
 import tempfile
 import uuid
 from collections.abc import Iterator
@@ -104,6 +105,11 @@ def begun(command: list[str], wants_traceback: bool) -> Iterator[Sweep]:
             yield current()
         finally:
             del os.environ[FOLDER]
+
+
+def words() -> list[str]:
+    """Those of the command that this process works for."""
+    return current().command if FOLDER in os.environ else sys.argv[1:]
 
 
 def current() -> Sweep:

@@ -10,6 +10,7 @@ from studies.record import (
     BLOCKS,
     FIGURES,
     IDENTITY,
+    LATER,
     METRICS,
     Space,
     Study,
@@ -18,10 +19,11 @@ from studies.record import (
     identity_parts,
     is_computed,
     listed,
+    meant,
     shown,
 )
 
-STUDYS = ("study", "seed", "plan", "claim", "profile")
+STUDYS = ("study", "seed", "plan", "force", "claim", "profile")
 """The parts of a config that a trial has no use for."""
 
 PARTS = (*STUDYS, *IDENTITY, "compute", "executor", "tracking", "targets")
@@ -107,7 +109,7 @@ def _check_blocks(node, factors, zipped, nuisance, claim: bool) -> None:
     for factor in BLOCKS:
         uses = {
             "tuned": factor in nuisance,
-            "a baseline": factor in (node["baseline"] or {}),
+            "a baseline": isinstance(node["baseline"], dict) and factor in node["baseline"],
             "moved along with another factor": any(factor in group for group in zipped),
             "a factor of a claim": claim and factor in factors,
         }
@@ -123,6 +125,10 @@ def _fixed(config) -> str:
     parts = {part: config[part] for part in identity_parts(config) if part not in ("engine", "diagnostics")}
     if "data" in parts:
         parts["data"] = {name: value for name, value in parts["data"].items() if name != "root"}
+    for part, later in LATER.items():
+        if part in parts:
+            neutral = [name for name, value in later.items() if parts[part].get(name) == value]
+            parts[part] = {name: value for name, value in parts[part].items() if name not in neutral}
     return content_key(parts)
 
 
@@ -236,10 +242,13 @@ def _baseline(node, factors, zipped, left_out) -> dict:
     baseline = {factor: level for factor, level in baseline.items() if factor not in left_out}
     for factor, level in baseline.items():
         if factor not in factors:
-            raise StudyError(f"study.baseline names {factor}: expected one of the factors {listed(factors)}")
+            raise StudyError(
+                f"study.baseline names {factor}: {meant(factor, factors)}expected one of the factors {listed(factors)}"
+            )
         if not any(arms.same(level, other) for other in factors[factor]):
             raise StudyError(
-                f"study.baseline.{factor}={shown(level)}: expected one of its levels {listed(factors[factor])}"
+                f"study.baseline.{factor}={shown(level)}: {meant(level, factors[factor])}expected one of its levels "
+                f"{listed(factors[factor])}"
             )
     return baseline | arms.moved_along(baseline, zipped, factors)
 
@@ -263,13 +272,14 @@ def _check_metric(metric, config, nuisance):
         if metric in METRICS or not re.fullmatch(r"[A-Za-z]\w*", str(metric)):
             raise StudyError(f"study.metric={shown(metric)}: expected one of the quantities that compute gives")
     elif metric not in METRICS:
-        raise StudyError(f"study.metric={metric}: expected one of {listed(METRICS)}")
+        raise StudyError(f"study.metric={metric}: {meant(metric, METRICS)}expected one of {listed(METRICS)}")
 
 
 def _check_names(node, prefix, names, what):
     for name in node:
         if name not in names:
-            raise StudyError(f"{prefix}{name}: there is no such {what}; there are {listed(names)}")
+            near = meant(name, names)
+            raise StudyError(f"{prefix}{name}: there is no such {what}; {near}there are {listed(names)}")
     for name in names:
         if name not in node:
             raise StudyError(f"{prefix}{name} is missing: expected all of {listed(names)}")
@@ -286,15 +296,18 @@ def _check_factor(role, factor, config, factors):
     allowed = (*IDENTITY, "compute", "targets") if path else IDENTITY[:-3]
     if group not in allowed:
         raise StudyError(
-            f"{role} names {factor}: expected a group ({listed(IDENTITY[:-3])}) or a path into one or into "
-            f"{listed(IDENTITY[-3:])}, such as model.depth"
+            f"{role} names {factor}: {meant(factor, IDENTITY[:-3])}expected a group ({listed(IDENTITY[:-3])}) or a "
+            f"path into one or into {listed(IDENTITY[-3:])}, such as model.depth"
         )
     if path and group not in factors:
         node = config[group]
         for part in path.split("."):
             if not isinstance(node, dict) or part not in node:
                 keys = [k for k in node if k != "_target_"] if isinstance(node, dict) else []
-                raise StudyError(f"{role} names {factor}, and {group} has no {path}: it has {listed(keys) or 'none'}")
+                raise StudyError(
+                    f"{role} names {factor}, and {group} has no {path}: {meant(part, keys)}it has "
+                    f"{listed(keys) or 'none'}"
+                )
             node = node[part]
 
 

@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from studies import record
 from studies.factors import cache, images
 from studies.record import StudyError, content_key, listed, shown
 
@@ -31,7 +32,7 @@ SETTINGS = (
 PLACES = ("path", "root", "unreadable")
 """Settings that say where a file is, or how strictly it is read: where its content is known, that counts instead."""
 
-LATER = {"test_size": None, "resize": "stretch", "folds": None, "fold": 0}
+LATER = {"test_size": None, **record.LATER["data"]}
 """Settings that came when there were results already, and what they are where nothing is asked of them: then they are
 no part of what identifies data."""
 
@@ -196,6 +197,16 @@ def size(node: dict) -> tuple[int, tuple[int, ...]]:
     if pool is None:
         return node["train_size"] or 10_000, (32, 32, 3)
     return len(_parts(pool, node, np.random.default_rng(0))[0]), pool.shape
+
+
+def classes(node: dict) -> int | None:
+    """How many classes there are, None for data that is not ours.
+
+    Raises:
+        StudyError: the file cannot be used.
+    """
+    pool = _pool(node)
+    return None if pool is None else int(pool.y.max()) + 1
 
 
 def notes(node: dict) -> list[str]:

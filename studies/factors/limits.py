@@ -7,9 +7,31 @@ import math
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from studies.factors import data
-from studies.record import EPOCHS, SEED_STREAMS, StudyError, identity_parts, is_computed, listed, shown
+from studies.record import EPOCHS, LATER, SEED_STREAMS, StudyError, identity_parts, is_computed, listed, meant, shown
+
+
+@dataclass(frozen=True, eq=False)
+class Rule:
+    """What a setting may be: called, it gives a value in its own type, or raises ValueError with what is expected.
+
+    Attributes:
+        schema: the same for editors, as far as JSON Schema can say it.
+    """
+
+    settle: Callable
+    schema: dict
+
+    def __call__(self, value: object) -> Any:
+        """The value in its own type."""
+        return self.settle(value)
+
+
+def schema_of(rule: Callable) -> dict:
+    """A rule for editors; of one that says nothing for them whatever there is."""
+    return rule.schema if isinstance(rule, Rule) else PLAIN_SCHEMAS.get(rule, {})
 
 
 def number(
@@ -30,7 +52,9 @@ def number(
             raise ValueError(expected)
         return float(value)
 
-    return settle
+    bounds = {"minimum": low, "maximum": high, "exclusiveMinimum": above, "exclusiveMaximum": below}
+    given = {name: bound for name, bound in bounds.items() if bound is not None and math.isfinite(bound)}
+    return Rule(settle, {"type": "number", **given})
 
 
 def whole(low: int) -> Callable:
@@ -41,7 +65,7 @@ def whole(low: int) -> Callable:
             raise ValueError(f"a whole number of {low} or more")
         return value
 
-    return settle
+    return Rule(settle, {"type": "integer", "minimum": low})
 
 
 def text(value: object) -> str:
@@ -70,10 +94,11 @@ def one_of(*names: object) -> Callable:
 
     def settle(value):
         if not any(value is name or (value == name and type(value) is type(name)) for name in names):
-            raise ValueError(f"one of {listed(names)}")
+            near = meant(value, names)
+            raise ValueError(f"{near}expected one of {listed(names)}" if near else f"one of {listed(names)}")
         return value
 
-    return settle
+    return Rule(settle, {"enum": list(names)})
 
 
 def length(value: object) -> float | str:
@@ -103,9 +128,23 @@ def long(value: object) -> float | str:
     return read
 
 
+def class_weight(value: object) -> object:
+    """How classes are weighted: by their sizes, by a list, or null for alike."""
+    if value in (None, "balanced", "effective"):
+        return value
+    try:
+        weights = many(number(0), least=2)(value)
+    except ValueError:
+        weights = []
+    if not any(weights):
+        raise ValueError("null, balanced, effective, or a list of a number from 0 on for each class, such as [1, 1, 5]")
+    return weights
+
+
 def optional(rule: Callable) -> Callable:
     """Null, or what `rule` takes."""
-    return lambda value: None if value is None else rule(value)
+    schema = {"anyOf": [{"type": "null"}, schema_of(rule)]}
+    return Rule(lambda value: None if value is None else rule(value), schema)
 
 
 def many(rule: Callable, least: int = 1) -> Callable:
@@ -116,7 +155,19 @@ def many(rule: Callable, least: int = 1) -> Callable:
             raise ValueError(f"a list of {least} or more")
         return [rule(item) for item in value]
 
-    return settle
+    return Rule(settle, {"type": "array", "minItems": least, "items": schema_of(rule)})
+
+
+PLAIN_SCHEMAS: dict[Callable, dict] = {
+    text: {"type": "string", "minLength": 1},
+    prefix: {"type": "string", "pattern": r"\.$"},
+    flag: {"type": "boolean"},
+    **{
+        rule: {"anyOf": [{"type": "number"}, {"type": "string", "pattern": "epochs?$"}]}
+        for rule in (length, moment, long)
+    },
+}
+"""Of the rules that are functions by themselves."""
 
 
 ACTIVATIONS = (
@@ -192,6 +243,11 @@ def _masks(node):
     if not node or not node["_target_"].startswith("studies.pruning."):
         return node
     return {"units": str(node.get("criterion")).startswith("unit_"), "movement": node.get("criterion") == "movement"}
+
+
+def _batches(node):
+    """What a step takes: so many examples, and the weights of their classes if they have some."""
+    return node["batch_size"] if node.get("class_weight") is None else [node["batch_size"], "class_weight"]
 
 
 @dataclass(frozen=True)
@@ -323,7 +379,8 @@ GROUPS: dict[str, Group] = {
         graph=_all_but("learning_rate"),
         built_with=_alone,
         required=("learning_rate", "sam", "lookahead", "slow_step", "ema"),
-        more=OF_ANY_OPTIMIZER,
+        more=OF_ANY_OPTIMIZER | {"weight_decay_on": one_of("all", "kernels")},
+        later=LATER["optimizer"],
         settings={
             "learning_rate": number(above=0),
             "momentum": share,
@@ -405,7 +462,9 @@ GROUPS: dict[str, Group] = {
             "alpha": number(above=0),
             "eta": number(0),
             "gamma": number(0),
+            "applies_to": one_of("kernels", "all"),
         },
+        later=LATER["regularizer"],
     ),
     "clipping": Group(
         targets={"studies.clipping": ("clip_by_value", "clip_by_norm", "clip_by_global_norm", "clip_adaptively")},
@@ -451,13 +510,15 @@ GROUPS: dict[str, Group] = {
     ),
     "training": Group(
         plain=True,
-        graph=lambda node: node["batch_size"],
+        graph=_batches,
         settings={
             "epochs": whole(1),
             "batch_size": whole(1),
             "early_stopping": optional(whole(1)),
             "timeout": optional(number(above=0)),
         },
+        more={"class_weight": class_weight, "class_weight_beta": number(0, below=1)},
+        later=LATER["training"],
     ),
     "engine": Group(
         plain=True,
@@ -501,6 +562,7 @@ GROUPS: dict[str, Group] = {
         settings={
             "root": text,
         },
+        more={"models": one_of("none", "first", "all")},
     ),
     "targets": Group(
         plain=True,
@@ -517,7 +579,8 @@ INNER = ("initializer", "optimizer", "schedule", "regularizer")
 LIMITS: dict[str, Callable] = {
     **{f"{part}.{name}": rule for part, group in GROUPS.items() for name, rule in group.settings.items()},
     "seed": optional(whole(0)),
-    "plan": flag,
+    "plan": one_of(False, True, "json"),
+    "force": flag,
 }
 
 RULES = LIMITS | {f"{part}.{name}": rule for part, group in GROUPS.items() for name, rule in group.more.items()}
@@ -632,8 +695,8 @@ def _check_settings(part, node):
     for name in node if group.plain else ():
         if name not in (*known, *group.more):
             raise StudyError(
-                f"{part}.{name}={shown(node[name])}: there is no such setting; {part} has "
-                f"{listed([*known, *group.more])}"
+                f"{part}.{name}={shown(node[name])}: there is no such setting; "
+                f"{meant(name, [*known, *group.more])}{part} has {listed([*known, *group.more])}"
             )
     for name in known:
         if name not in node and (group.plain or name in group.required):
@@ -649,8 +712,9 @@ def _settled(node, prefix):
         elif path in RULES:
             try:
                 result[name] = RULES[path](value)
-            except ValueError as expected:
-                raise StudyError(f"{path}={shown(value)}: expected {expected}") from None
+            except ValueError as reason:
+                said = f"{'expected ' * ('expected ' not in str(reason))}{reason}"
+                raise StudyError(f"{path}={shown(value)}: {said}") from None
         elif isinstance(value, float) and not math.isfinite(value):
             raise StudyError(f"{path}={value}: expected a finite number")
         else:

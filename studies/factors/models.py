@@ -383,6 +383,7 @@ class Standardized:
         return math.sqrt(2 / (1 - 1 / math.pi)) if self.activation is keras.activations.relu else 1.0
 
 
+@keras.saving.register_keras_serializable("studies")
 class StandardizedDense(Standardized, layers.Dense):
     """A dense layer under weight standardization."""
 
@@ -392,6 +393,7 @@ class StandardizedDense(Standardized, layers.Dense):
         return self.activation(x if self.bias is None else x + self.bias)
 
 
+@keras.saving.register_keras_serializable("studies")
 class StandardizedConv2D(Standardized, layers.Conv2D):
     """A convolution under weight standardization."""
 
@@ -400,6 +402,7 @@ class StandardizedConv2D(Standardized, layers.Conv2D):
         return super().convolution_op(inputs, standardized(kernel, self.gain))
 
 
+@keras.saving.register_keras_serializable("studies")
 class Positions(layers.Layer):
     """Adds a learned vector to each token: N(0, .02²) at first."""
 

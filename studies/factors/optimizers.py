@@ -9,7 +9,7 @@ import tensorflow as tf
 from studies.factors.rules import Rule, Step, joint_norm
 from studies.record import StudyError, shown
 
-AROUND = ("sam", "lookahead", "slow_step", "ema")
+AROUND = ("sam", "lookahead", "slow_step", "ema", "weight_decay_on")
 """Settings of any optimizer that Keras's do not take."""
 
 INSTEAD = {
@@ -46,6 +46,14 @@ def optimizer_of(
             f"twice; leave one out, or have the whole batch in training.batch_size"
         )
     return Lookahead(optimizer, node["lookahead"], node["slow_step"]) if node["lookahead"] else optimizer
+
+
+def exempt(optimizer: "keras.optimizers.Optimizer | Lookahead", node: dict, weights: list[keras.Variable]) -> None:
+    """Leave biases and norms out of the decay of an optimizer that is not built yet, if its node says so."""
+    if node.get("weight_decay_on", "all") == "kernels":
+        own: Any = getattr(optimizer, "optimizer", optimizer)
+        others = [w for w in weights if len(w.shape) < 2 or w.path.endswith("bias")]  # a GRU's bias has two dimensions
+        own.exclude_from_weight_decay(var_list=others)
 
 
 def rules(node: dict) -> list[Rule]:

@@ -30,10 +30,13 @@ class Rule:
     Attributes:
         images: takes images `(batch, height, width, channels)` and what was drawn; gives images.
         examples: takes images, targets `(batch, classes)` and what was drawn; gives images and targets.
+        weigh: takes targets, labels `(batch,)` or shares of the classes, and what was drawn; gives what each example's
+            loss counts, `(batch,)`.
         penalty: takes a kernel; gives what is added to the loss for it.
         gradients: takes the list of gradients and a `Step`; gives the list.
         clip: takes the lists of gradients and of weights; gives the gradients and the share that it changed.
         before, after: the update: take a kernel and the step's learning rate, give the new kernel.
+        applies_to: the weights that these three are of: `kernels`, those of more than one dimension, or `all`.
         draw: takes a generator, a number of steps and the batch size; gives what is random, `(steps, …)`.
         stream: the seed's stream that it draws from.
         gains_from_xla: false for what XLA makes slower on a CPU.
@@ -42,11 +45,13 @@ class Rule:
 
     images: Callable | None = None
     examples: Callable | None = None
+    weigh: Callable | None = None
     penalty: Callable | None = None
     gradients: Callable | None = None
     clip: Callable | None = None
     before: Callable | None = None
     after: Callable | None = None
+    applies_to: str = "kernels"
     draw: Callable | None = None
     stream: str = "noise"
     gains_from_xla: bool = True

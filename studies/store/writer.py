@@ -9,6 +9,7 @@ import math
 import os
 import re
 import shlex
+import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -29,6 +30,7 @@ from studies.contract import (
     DENSITY_COLUMNS,
     EPOCH_COLUMNS,
     LAYER_COLUMNS,
+    MODEL,
     STATISTICS,
     TAG_LENGTH,
     Tag,
@@ -285,6 +287,8 @@ class Execution:
         folder = self._artifacts(run)
         for name, content in trial_files(trial, epochs, layers, result).items():
             (folder / name).write_bytes(content)
+        if trial.model and result.status == "finished":
+            shutil.move(trial.model, folder / MODEL)
         # MLflow's pages take the first metric where they show one.
         found = sorted(metrics(epochs, layers, result), key=lambda metric: metric[0] != self.study.metric)
         dataset = self.datasets.get(content_key(trial.config.get("data")))
@@ -385,6 +389,12 @@ def end_sweep(root: str | Path, study: str, sweep: str, status: str, table: str)
         if run := store.sweep_run(sweep):
             (artifacts(folder_of(store), run) / "sweep.md").write_text(table, encoding="utf-8")
             store.end(run, status, {"mlflow.note.content": table[:TAG_LENGTH]})
+
+
+def join(root: str | Path, study: str, run: str, sweep: str) -> None:
+    """Have an execution that has ended be what a job of a sweep came to, which had nothing left to train."""
+    with guarded(root):
+        opened(root, study).tag(run, {Tag.JOINED: f"{_now()} {sweep}"})
 
 
 def ask(root: str | Path, study: str, run: str) -> None:

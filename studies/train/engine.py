@@ -71,7 +71,7 @@ class Epoch:
     """What an epoch gives.
 
     Attributes:
-        loss: its steps' mean, without penalties, against the targets that they were given.
+        loss: its steps' mean, without penalties, against the targets and with the weights that they were given.
         accuracy: their mean.
         clipped: the share that clipping changed, its updates' mean; 0 without clipping.
         weights: all trainable ones after it, end to end, `(weights,)`.
@@ -231,10 +231,11 @@ class Engine:
             numbers = [of_rule[place] for of_rule in drawn]
             images, labels = _images(tf.gather(x, order[place]), scale, shift), tf.gather(y, order[place])
             images, targets = self.rules.examples(images, labels, self.classes, numbers)
-            loss, outputs, gradients = self._gradients(images, targets)
+            examples = images, targets, self.rules.weights(targets, numbers)
+            loss, outputs, gradients = self._gradients(*examples)
 
             def update(gradients):
-                return self._update(gradients, images, targets, rates[place], momenta[place], numbers)
+                return self._update(gradients, examples, rates[place], momenta[place], numbers)
 
             done = self.waiting.join(gradients, self.accumulated, update) if self.waiting else update(gradients)
             accuracy = tf.reduce_mean(_correct(labels, outputs))
@@ -252,12 +253,12 @@ class Engine:
             squares = self.squares.whole(totals) / tf.cast(updates, tf.float64)
         return loss / steps, accuracy / steps, clipped / updates, self.flat_weights(), squares, *ratios
 
-    def _gradients(self, images, targets):
+    def _gradients(self, images, targets, weights):
         """The loss without penalties, the outputs, and the gradients of the loss with penalties."""
         with tf.GradientTape() as tape:
             outputs = self.model(images, training=True)
-            loss = (self.soft_loss if targets.shape.rank == 2 else self.loss)(targets, outputs)
-            penalties = [*self.model.losses, *self.rules.penalties(self.kernels)]
+            loss = (self.soft_loss if targets.shape.rank == 2 else self.loss)(targets, outputs, weights)
+            penalties = [*self.model.losses, *self.rules.penalties(self.weights)]
             objective = tf.add_n([loss, *penalties]) if penalties else loss
             if self.loss_scale != 1:
                 objective *= self.loss_scale
@@ -266,7 +267,7 @@ class Engine:
             gradients = [None if g is None else g / self.loss_scale for g in gradients]
         return loss, outputs, self.masks.of(gradients, self.weights)
 
-    def _update(self, gradients, images, targets, rate, momentum, drawn):
+    def _update(self, gradients, examples, rate, momentum, drawn):
         """One update of the weights; gives 1 for it, the share clipped, its gradients' and updates' squares, its ratio.
 
         A weight that the loss does not reach has no gradient, and stays as it is, as in Keras's `fit`.
@@ -281,7 +282,7 @@ class Engine:
 
         def gradients_now():
             statistics = [v.value.read_value() for v in self.model.non_trainable_weights]
-            _, _, now = self._gradients(images, targets)
+            _, _, now = self._gradients(*examples)
             for variable, value in zip(self.model.non_trainable_weights, statistics):
                 variable.assign(value)
             return [now[place] for place in reached]
@@ -292,9 +293,9 @@ class Engine:
         self.optimizer.learning_rate.assign(rate)
         if self.cycle:
             self.cycle(momentum)
-        self.rules.change("before", self.kernels, rate)
+        self.rules.change("before", self.weights, rate)
         self.optimizer.apply(gradients, weights)
-        self.rules.change("after", self.kernels, rate)
+        self.rules.change("after", self.weights, rate)
         self.masks.hold()
         updates = [v.value.read_value() - w for v, w in zip(self.kernels, before)]
         squares = self.squares.of(raw, updates) if self.squares else []
@@ -335,7 +336,7 @@ class Engine:
     def objective(self, images, labels):
         """The loss with penalties of images as the network sees them, in inference mode."""
         loss = self.loss(labels, self.model(images, training=False))
-        penalties = [*self.model.losses, *self.rules.penalties(self.kernels)]
+        penalties = [*self.model.losses, *self.rules.penalties(self.weights)]
         return tf.add_n([loss, *penalties]) if penalties else loss
 
     @functools.cached_property

@@ -6,6 +6,7 @@ What several trials can share is built once a process: datasets, and engines by 
 import dataclasses
 import functools
 import json
+import traceback
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -19,11 +20,11 @@ from studies.factors import limits, targets
 from studies.factors.data import Dataset, Split, noisy_labels, scaling, source, split
 from studies.factors.initializers import Drawing
 from studies.factors.models import work
-from studies.factors.optimizers import Cycle, Lookahead, optimizer_of
+from studies.factors.optimizers import Cycle, Lookahead, exempt, optimizer_of
 from studies.factors.pruning import Pruning
 from studies.observe.tensors import weight_name
-from studies.record import SEED_STREAMS, StudyError, Trial, Work
-from studies.train import pruner, steps
+from studies.record import SEED_STREAMS, Result, StudyError, Trial, Work
+from studies.train import pruner, saving, steps
 from studies.train.engine import XLA_STEPS, Course, Engine, Epoch, chunked, ends_in_softmax, wants_xla
 
 ENGINES_KEPT = 4
@@ -52,8 +53,10 @@ def streams(seed: int, pins: dict) -> dict[str, np.random.SeedSequence]:
     }
 
 
-def check(config: dict) -> Iterator[str | Work]:
-    """Build every part of a config once and train nothing: gives a model's work, or why a part is refused."""
+def check(config: dict) -> Iterator[str | Work | Result]:
+    """Build every part of a config once and train nothing: gives a model's work, or why a part is refused; of an error
+    in the user's own code a crash's result, with the traceback.
+    """
     allow = config["targets"]["allow"]
     try:
         for group in ("initializer", "schedule"):
@@ -72,7 +75,8 @@ def check(config: dict) -> Iterator[str | Work]:
             _check_device(config["engine"]["device"])
             yield _check_draws(config, allow)
     except StudyError as error:
-        yield str(error)
+        own = origin.place(error)
+        yield Result("", "crashed", error=f"{error}\n{traceback.format_exc()}") if own else str(error)
 
 
 def _check_device(planned: str) -> None:
@@ -141,6 +145,11 @@ class Examples:
         labels = self.tensors[1].numpy()[getattr(self.split, part)]
         return float(np.bincount(labels).max() / len(labels))
 
+    @property
+    def counts(self) -> np.ndarray:
+        """How many training examples each class has, by the labels trained by, `(classes,)`."""
+        return np.bincount(self.tensors[1].numpy()[self.split.train], minlength=self.dataset.classes)
+
     @functools.cached_property
     def parts(self) -> dict[str, np.ndarray]:
         """Indices of what a network is evaluated on: of the training examples as many as are held out to validate."""
@@ -182,7 +191,7 @@ class Parts:
         self.steps = len(self.examples.split.train) // self.batch
         self.schedule_node = config["schedule"]
         self.schedule = targets.build(self.schedule_node, "schedule", self.allow)
-        self.rules = steps.rules(config, self.allow)
+        self.rules = steps.rules(config, self.allow, self.examples.counts)
         pruning = pruner.pruning_of(config["pruning"], self.allow)
         self.engine, drawing = self._engine(trial, pruning)
         self._start(drawing, config["initializer"], self.seeds["init"])
@@ -223,6 +232,11 @@ class Parts:
         counts = np.zeros((self.engine.classes, self.engine.classes), int)
         np.add.at(counts, (self.examples.dataset.y[examples], predicted), 1)
         return counts
+
+    def save(self, file: str, tried: bool = False) -> None:
+        """Save the network as it is now, see `saving.save`."""
+        _, _, scale, shift = self.data
+        saving.save(self.engine.model, scale.numpy(), shift.numpy(), file, tried)
 
     def hear(self, val_loss: float) -> None:
         """Tell the schedule of an epoch's validation loss: it may have a say in the rates to come."""
@@ -282,6 +296,7 @@ class Parts:
         def make():
             model = build_model(config["model"], self.examples.dataset, self.allow)
             optimizer = build_optimizer(config["optimizer"], self.allow)
+            exempt(optimizer, config["optimizer"], model.trainable_variables)
             engine = Engine(
                 model,
                 optimizer,

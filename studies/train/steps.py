@@ -1,22 +1,35 @@
 """The rules of a step, in the order in which they act: on images, on targets, on gradients, on kernels."""
 
+import functools
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 import tensorflow as tf
 
-from studies.factors import augmentation, optimizers, targets
+from studies.factors import augmentation, class_weights, optimizers, targets
 from studies.factors.rules import Rule, Step
 from studies.record import StudyError
 
 GROUPS = {"clipping": "clip", "regularizer": "penalty"}
 """The config groups whose options act at a step -> the field of `Rule` that a plain function of theirs is."""
 
+SHRINK = (
+    *(f"keras.regularizers.{name}" for name in ("L1", "L2", "L1L2", "l1", "l2", "l1_l2")),
+    *(f"studies.regularizers.{name}" for name in ("decoupled", "proximal_l1")),
+)
+"""The regularizers that may be of all weights, by `applies_to`: each weight is drawn to zero by itself."""
 
-def rules(config: dict, allow: list[str]) -> "Rules":
-    """Those of a trial's config: what is done to any dataset, then what goes around any optimizer, then `GROUPS`."""
+
+def rules(config: dict, allow: list[str], counts: np.ndarray | None = None) -> "Rules":
+    """Those of a trial's config: what is done to any dataset, then what goes around any optimizer, then `GROUPS`.
+
+    Args:
+        counts: how many training examples each class has, `(classes,)`; without them no class is weighted.
+    """
     options = [option(config[group], group, allow) for group in GROUPS if config[group]]
-    return Rules([*augmentation.rules(config["data"]), *optimizers.rules(config["optimizer"]), *options])
+    weights = class_weights.rules(config["training"], counts)
+    return Rules([*augmentation.rules(config["data"]), *weights, *optimizers.rules(config["optimizer"]), *options])
 
 
 def option(node: dict, group: str, allow: list[str]) -> Rule:
@@ -25,15 +38,17 @@ def option(node: dict, group: str, allow: list[str]) -> Rule:
     Raises:
         StudyError: it is refused, or gives what is no rule.
     """
-    built, field = targets.build(node, group, allow), GROUPS[group]
+    shrinks = targets.canonical_name(node["_target_"]) in SHRINK
+    own = {name: value for name, value in node.items() if not (shrinks and name == "applies_to")}
+    built, field = targets.build(own, group, allow), GROUPS[group]
     if isinstance(built, Rule):
-        return built
+        return replace(built, applies_to=node["applies_to"]) if own.keys() < node.keys() else built
     if not callable(built):
         raise StudyError(
             f"{group}._target_={node['_target_']} gives a {type(built).__name__}: expected a "
             f"studies.factors.rules.Rule, or a function as its field {field} takes"
         )
-    return Rule(**{field: built})
+    return Rule(**{field: built}, applies_to=node["applies_to"]) if own.keys() < node.keys() else Rule(**{field: built})
 
 
 class Rules:
@@ -82,9 +97,14 @@ class Rules:
                 images, targets = rule.examples(images, shares, numbers)
         return images, targets
 
-    def penalties(self, kernels: list) -> list:
+    def weights(self, targets: tf.Tensor, drawn: list) -> tf.Tensor | None:
+        """What each example's loss counts, `(batch,)`; None: all alike."""
+        found = [rule.weigh(targets, numbers) for rule, numbers in zip(self.rules, drawn, strict=True) if rule.weigh]
+        return functools.reduce(tf.multiply, found) if found else None
+
+    def penalties(self, weights: list) -> list:
         """What is added to the loss."""
-        return [rule.penalty(kernel.value) for rule in self.rules if rule.penalty for kernel in kernels]
+        return [rule.penalty(w.value) for rule in self.rules if rule.penalty for w in _those(weights, rule)]
 
     def gradients(
         self, gradients: list, weights: list, number: tf.Tensor, gradients_now: Callable[[], list], drawn: list
@@ -98,9 +118,14 @@ class Rules:
                 gradients, share = rule.clip(gradients, [weight.value for weight in weights])
         return gradients, share
 
-    def change(self, when: str, kernels: list, rate: tf.Tensor) -> None:
-        """Change kernels `before` or `after` the update."""
+    def change(self, when: str, weights: list, rate: tf.Tensor) -> None:
+        """Change weights `before` or `after` the update."""
         for rule in self.rules:
             if change := getattr(rule, when):
-                for kernel in kernels:
-                    kernel.assign(change(kernel.value, rate))
+                for weight in _those(weights, rule):
+                    weight.assign(change(weight.value, rate))
+
+
+def _those(weights: list, rule: Rule) -> list:
+    """The weights that a rule is of."""
+    return [weight for weight in weights if rule.applies_to == "all" or len(weight.shape) > 1]

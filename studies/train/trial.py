@@ -27,6 +27,8 @@ def run(trial: Trial, parts: Parts | None = None) -> Iterator[EpochRecord | list
     started = time.perf_counter()
     training, parts = trial.config["training"], parts or Parts(trial)
     observations, stopping = Observations(trial, parts), EarlyStopping(training["early_stopping"], parts.settled)
+    if trial.model:  # so that what cannot be saved is known before it is trained
+        parts.save(trial.model, tried=True)
     observed = ["train"] if observations.some else []
     untrained = scores(parts, "val", *observed) | observations.look(0, ended=False) | parts.left
     yield EpochRecord(trial.key, 0, 0, float(parts.rates[0]), math.nan, math.nan, seconds=0.0, **untrained)
@@ -71,9 +73,16 @@ def run(trial: Trial, parts: Parts | None = None) -> Iterator[EpochRecord | list
 
     times: dict[str, Any] = {"seconds_build": built - started, "seconds_train": time.perf_counter() - built}
     ends = _ends(parts, status, history, stopping) | observations.extremes
+    times["seconds_total"] = time.perf_counter() - started
+    if trial.model and status == "finished":
+        parts.save(trial.model)
+    yield Result(trial.key, status, **ends, **times, memory_mb=_memory())
+
+
+def _memory() -> float:
+    """The peak of this process's memory, in MB of 2^20 bytes."""
     unit = 2**20 if sys.platform == "darwin" else 2**10  # which macOS counts bytes in, Linux kilobytes
-    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
-    yield Result(trial.key, status, **ends, **times, seconds_total=time.perf_counter() - started, memory_mb=memory)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
 
 
 def scores(parts: Parts, *names: str, average: bool = False) -> dict[str, float]:
