@@ -1,6 +1,7 @@
 """What the tests share. TensorFlow is imported by the `tf` fixture alone, so a test without it does not pay for it."""
 
 import functools
+import gc
 import io
 import os
 import shutil
@@ -71,9 +72,12 @@ def signals():
 
 @pytest.fixture(scope="session")
 def tf():
-    """TensorFlow as a worker has it: one thread."""
+    """TensorFlow as a worker has it: one thread. Collections of garbage are spared its objects, as there."""
+    gc.disable()
     import tensorflow
 
+    gc.freeze()
+    gc.enable()
     tensorflow.config.threading.set_intra_op_parallelism_threads(1)
     tensorflow.config.threading.set_inter_op_parallelism_threads(1)
     return tensorflow
