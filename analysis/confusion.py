@@ -70,12 +70,12 @@ def confusion(
     if format == "csv":
         return tables.frame_table(shares, format)
     if format == "json":
-        rows = {"classes": tables.rows_of(scores), "pairs": tables.rows_of(shares)}
+        rows = {"names": classes.names(counts), "classes": tables.rows_of(scores), "pairs": tables.rows_of(shares)}
         return json.dumps({"study": study, "set": which, "by": by, "of": source.record, **rows}, indent=2)
     lacking = len(set(trials["key"]) - set(counts["key"]))
     lacks = [f"{lacking} of {len(trials)} trials have none: they did not finish, or are of an earlier version."]
     notes = [confusions.MEANT, *lacks * bool(lacking)]
-    text = tables.noted(confusions.matrices(scores, shares, by, which, format), notes, format)
+    text = tables.noted(confusions.matrices(scores, shares, by, which, format, classes.names(counts)), notes, format)
     return tables.noted(text, source.lines, format)
 
 

@@ -30,7 +30,7 @@ from studies.contract import (
 )
 from studies.record import METRICS, STATUSES, Result, Study, StudyError, listed, nearest
 
-TEXTS = ("key", "status", "error", "quantities", "confusions")
+TEXTS = ("key", "status", "error", "quantities", "confusions", "class_names")
 NUMBERS = tuple(dict.fromkeys((*METRICS, *(f.name for f in fields(Result) if f.name not in TEXTS))))
 """The numbers of a `Result`, which are columns of the trials frame, the metrics first."""
 

@@ -86,8 +86,9 @@ DENSITY_CELLS = 64
 DENSITY_COLUMNS = ("key", "epoch", "layer", "tensor", "low", "high", "counts")
 """Of the densities frame: how many entries of a tensor lie in each of so many equal cells from `low` to `high`."""
 
-CONFUSION_COLUMNS = ("key", "set", "class", "predicted", "count")
-"""Of the confusions frame: how many examples of a class, of the set `val` or `test`, are taken for which."""
+CONFUSION_COLUMNS = ("key", "set", "class", "predicted", "count", "class_name", "predicted_name")
+"""Of the confusions frame: how many examples of a class, of the set `val` or `test`, are taken for which; the names are
+those of an image folder's classes, else empty."""
 
 MODEL = "model.keras"
 """A trial's trained model, among its files, where it is kept."""

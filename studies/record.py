@@ -103,6 +103,17 @@ class StudyError(Exception):
     """Something a user can put right: says what was received, what is allowed, what to do."""
 
 
+def is_neutral(setting: str, value: object) -> bool:
+    """Whether a setting asks for nothing, so that it is as if it were not there: null, or what `LATER` has of it.
+
+    >>> is_neutral("data.folds", None), is_neutral("data.fold", 0), is_neutral("data.label_noise", 0)
+    (True, True, False)
+    """
+    group, _, name = setting.partition(".")
+    later = LATER.get(group, {})
+    return value is None or (name in later and later[name] == value)
+
+
 def listed(names: Iterable[object]) -> str:
     """Names as `a, b, c`, for an error's list of what is allowed."""
     return ", ".join(shown(name) for name in names)
@@ -483,6 +494,7 @@ class Result:
             those trained on by the labels trained by.
         quantities: what a computed trial measured, by name.
         confusions: of `val` and `test`, how many examples of a class are taken for which: class, predicted, count.
+        class_names: of the classes, where the data has some.
         error: of a crash, its reason in the first line and its traceback; else empty.
     """
 
@@ -523,6 +535,7 @@ class Result:
     memory_mb: float = math.nan
     quantities: dict[str, float] = field(default_factory=dict)
     confusions: dict[str, list[tuple[int, int, int]]] = field(default_factory=dict)
+    class_names: tuple[str, ...] = ()
     error: str = ""
 
     def value(self, metric: str) -> float:

@@ -21,6 +21,7 @@ from test_writer import CONFIG, records
 from analysis import compare, load
 from analysis.estimate import comparison, history
 from analysis.read import runs, selection
+from studies.command import driver
 from studies.record import Study, StudyError, Trial
 from studies.store import writer
 
@@ -250,6 +251,13 @@ def test_null_is_not_the_text_null():
     assert (row["before"], row["after"]) == ("null", "'null'")
 
 
+def test_a_setting_of_before_it_came_is_its_neutral_one():
+    before, after = "data: {size: 1}", "data: {size: 1, folds: null, fold: %d}"
+    assert history.config_changes(before, after % 0).empty and history.config_changes(after % 0, before).empty
+    [row] = history.config_changes(before, after % 2).to_dict("records")
+    assert (row["config key"], row["before"], row["after"]) == ("data.fold", "–", "2")
+
+
 def test_a_reader_that_has_seen_enough_is_no_error(root):
     words = [sys.executable, "-m", "analysis.compare", "first", "--root", str(root)]
     done = subprocess.run(f"{shlex.join(words)} | true", shell=True, capture_output=True, text=True, cwd=ROOT)
@@ -395,6 +403,10 @@ def test_folds_are_averaged_over_within_a_seed_and_are_no_look_at_results(made):
         assert arm["sd"] == pytest.approx(units.loc[arm["optimizer"]].std())
     assert sum("folds are no seeds" in line for line in found["answer"]) == 1
     assert not any("after the fact" in line for line in found["answer"])
+    lacking = load.execution("cv", made).study, frame.drop(index=0)  # as where a fold crashed
+    charted = driver.charted(*lacking)
+    told = {arm["optimizer"]: arm["mean"] for arm in json.loads(compare.answer(*lacking, made, format="json"))["arms"]}
+    assert {name: charted[f"val_accuracy of arms/{name}"] for name in told} == told
     looked = json.loads(compare.table("cv", made, by=["fold"], format="json"))
     assert looked["by"] == ["data.fold"] and not any("folds are no seeds" in line for line in looked["answer"])
     assert any("after the fact: to compare by data.fold" in line for line in looked["answer"])

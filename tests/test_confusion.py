@@ -14,6 +14,7 @@ from studies.contract import CONFUSION_COLUMNS
 from studies.factors.data import DIGITS
 
 CLASSES = 4
+NAMES = {0: "cat", 1: "dog", 2: "a horse", 3: "frog"}
 
 
 def made_up(size=60):
@@ -26,7 +27,7 @@ def counted(pairs, which="val"):
     rows = []
     for key, (labels, predicted) in pairs.items():
         matrix = metrics.confusion_matrix(labels, predicted, labels=range(CLASSES))
-        rows += [(key, which, *pair, matrix[tuple(pair)]) for pair in np.argwhere(matrix)]
+        rows += [(key, which, *pair, matrix[tuple(pair)], *map(NAMES.get, pair)) for pair in np.argwhere(matrix)]
     return pd.DataFrame(rows, columns=CONFUSION_COLUMNS)
 
 
@@ -126,3 +127,11 @@ def test_the_command_shows_each_arm_and_says_what_it_lacks(root, capsys):
     assert len(found["classes"]) == 10 and len(found["pairs"]) == 100 and found["set"] == "test"
     assert confusion.main(["classes", "--root", str(root), "--where", "status == 'diverged'"]) == 2
     assert "has kept what its classes are taken for" in capsys.readouterr().err
+
+
+def test_classes_that_have_names_are_called_by_them():
+    counts = counted(made_up())
+    assert classes.names(counts) == NAMES
+    shown = [estimate(counts, TRIALS, ["initializer"]) for estimate in (classes.scores, classes.shares)]
+    text = confusions.matrices(*shown, ["initializer"], "val", "terminal", classes.names(counts))
+    assert [line.split("  ")[0] for line in text.splitlines()[4:8]] == ["0 cat", "1 dog", "2 a horse", "3 frog"]

@@ -17,7 +17,7 @@ from analysis.read import selection
 from analysis.show import executions as words
 from analysis.show import width
 from studies.contract import Tag
-from studies.record import Study, StudyError, Trial, content_key
+from studies.record import LATER, Study, StudyError, Trial, content_key
 from studies.store import writer
 
 NAME = "asked"
@@ -30,18 +30,20 @@ def executed(root, sets=(), depths=(2, 8), seeds=(0, 1, 2), optimizer=SGD, optio
 
     Args:
         known: whether the execution keeps its words and options, as those of before did not.
-        more: `width` of the model, which no word names; `jobs` of a sweep.
+        more: `width` of the model, which no word names; `jobs` of a sweep; what `training` has besides, which is no
+            part of a trial's key while it is neutral.
     """
     model = {**CONFIG["model"], "depth": depths[0] if len(depths) == 1 else 1, "width": more.get("width", 64)}
     config = CONFIG | {"optimizer": optimizer, "model": model}
+    trained = {**config, "training": {**CONFIG["training"], **more.get("training", {})}}
     factors = {"initializer": INITIALIZERS} | ({"model.depth": depths} if len(depths) > 1 else {})
     study = Study(NAME, "Which is best?", factors, seeds, {"initializer": "he"}, "val_accuracy")
     trials = []
     for initializer in INITIALIZERS:
         for depth in depths:
             arm = {"initializer": initializer, "model.depth": depth}
-            own = config | {"model": model | {"depth": depth}}
-            key = [content_key([own, initializer, seed]) for seed in seeds]
+            own = trained | {"model": model | {"depth": depth}}
+            key = [content_key([own | {"training": CONFIG["training"]}, initializer, seed]) for seed in seeds]
             arm = {factor: arm[factor] for factor in factors}
             trials += [Trial(k, NAME, "scientific", arm, s, own, (), "graph") for k, s in zip(key, seeds, strict=True)]
     line = ["python", "-m", "studies.run", f"+study={NAME}", *more.get("line", sets), f"tracking.root={root}"]
@@ -89,7 +91,10 @@ def test_what_an_execution_sets_is_what_its_words_say_besides_the_study():
     kept = {"mlflow.source.name": line, Tag.SET: json.dumps(["+study=a", "optimizer=sgd", "executor=serial"])}
     assert reading.settings(kept) == ("optimizer=sgd",)
     assert reading.settings({}) == () and reading.settings({"mlflow.source.name": "python 'cut"}) == ()
-    for own, more in ((True, ["study.seeds=9", "study.name=b", "plan=false"]), (False, ["training.epochs=3"])):
+    for own, more in (
+        (True, ["study.seeds=9", "study.name=b", "plan=false", "profile=quick"]),
+        (False, ["profile=full"]),
+    ):
         assert reading.is_own({Tag.SET: json.dumps(["+study=a", *more])}) == own
 
 
@@ -160,6 +165,17 @@ def test_what_no_word_tells_apart_is_told_apart_by_the_execution(fresh, tmp_path
     executed(tmp_path, seeds=(0, 1, 2, 3))  # the first again, with a seed more
     trials = load.trials(NAME, tmp_path, execution="1,3")
     assert "execution" not in trials and len(trials) == 16
+
+
+def test_trials_of_before_a_setting_came_are_one_arm_with_those_that_have_it_neutral(fresh, tmp_path):
+    shutil.copy(fresh / "mlflow.db", tmp_path)
+    executed(tmp_path, known=False)
+    neutral = LATER["training"] | {"one_that_is_null": None}
+    executed(tmp_path, seeds=(0, 1, 2, 3), training=neutral)
+    trials = load.trials(NAME, tmp_path, execution="all")
+    assert "execution" not in trials and len(trials) == 16
+    executed(tmp_path, seeds=(4,), training=neutral | {"class_weight": "balanced"})
+    assert load.execution(NAME, tmp_path, execution="all").study.factors["execution"] == (1, 3)
 
 
 def test_options_that_were_not_kept_are_known_by_their_content_or_by_what_they_build(fresh, tmp_path):

@@ -51,6 +51,16 @@ def test_none_may_hold():
     assert held(dead)[1] == "Each falls short: a and b at chance everywhere."
 
 
+def test_of_a_level_that_was_not_tried_everywhere_no_more_is_said_than_was_seen():
+    arms = {(name, depth): GOOD + RISE / 20 if name == "a" else POOR for name in "ac" for depth in (2, 8, 16)}
+    arms |= {("b", 2): GOOD, ("d", 2): POOR, ("d", 8): POOR}
+    assert held(arms) == [
+        "a is best, or cannot be told from the best, at every depth (2, 8, 16).",
+        "Not tried everywhere, and best or tied where they were: b (depth=2).",
+        "The others fall short: c behind the best everywhere; d behind the best at depth=2 and depth=8.",
+    ]
+
+
 def test_a_loss_is_at_chance_where_it_is_that_of_the_uniform_guess():
     losses = {("a", 1): 0.2 + RISE, ("a", 2): 0.2 + RISE, ("b", 1): 2.3 + RISE / 2, ("b", 2): 0.9 + RISE / 2}
     assert held(losses, metric="val_loss")[1].endswith("b at chance at depth=1 and behind the best at depth=2.")
@@ -88,3 +98,19 @@ def test_tied_with_the_best_and_clearly_worse_than_the_baseline_is_explained():
         "yet clearly worse than a" in line
         for line in answers.answer(compared, ["initializer"], "val_accuracy", {"initializer": "a"})
     )
+
+
+def test_a_baseline_behind_the_best_where_nothing_is_clearly_better_is_explained():
+    """Three pairs of two arms are fewer tests than eleven arms against the baseline."""
+    gain = np.array([0.01, 0.03, 0.02, 0.05, 0.03])
+    values = {("a", 1): GOOD - 0.1, ("b", 1): GOOD - 0.1 + gain}
+    values |= {(name, depth): GOOD + RISE[::-1] / 5 * (name == "b") for name in "ab" for depth in range(2, 12)}
+    rows = [(*arm, seed, value) for arm, several in values.items() for seed, value in enumerate(several)]
+    by = ["initializer", "model.depth"]
+    frame = pd.DataFrame(rows, columns=[*by, "seed", "val_accuracy"]).assign(status="finished", classes=10)
+    compared = comparison.comparison(frame, by, "val_accuracy", {"initializer": "a"})
+    assert compared["standing"][0] == "worse" and compared["p"][1] > 0.05
+    lines = answers.answer(compared, by, "val_accuracy", {"initializer": "a"})
+    assert sum(line.startswith("a is worse than the best at depth=1 and yet nothing is") for line in lines) == 1
+    alone = comparison.comparison(frame[frame["model.depth"] == 1], by, "val_accuracy", {"initializer": "a"})
+    assert not any("and yet" in line for line in answers.answer(alone, by, "val_accuracy", {"initializer": "a"}))

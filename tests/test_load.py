@@ -190,7 +190,7 @@ def test_every_number_of_a_result_is_a_column_that_comes_back(fresh, tmp_path):
     shutil.copy(fresh / "mlflow.db", tmp_path)
     trial = made_up_trials()[0]
     epochs, layers, result = records(trial)
-    texts = ("key", "status", "error", "quantities", "confusions")
+    texts = ("key", "status", "error", "quantities", "confusions", "class_names")
     names = [field.name for field in fields(Result) if field.name not in texts]
     values = {name: float(place + 1) for place, name in enumerate(names)}
     execution = writer.Execution(tmp_path, STUDY, [trial], "")

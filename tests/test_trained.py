@@ -23,11 +23,12 @@ def test_what_is_on_is_said_and_what_differs_from_to():
     assert said() == [
         "Data: digits, test fraction 0.2, 1,120 images an epoch. Model: mlp, depth 2 to 8, width 64, 8,970 to 67,210 "
         "parameters.",
-        "Training: HeNormal; SGD, learning rate 0.02, momentum 0.9, nesterov on; cosine schedule; 20 epochs, batches "
-        "of 32, early stopping 5.",
+        "Training: HeNormal; SGD, learning rate 0.02, momentum 0.9 in some trials, nesterov on; cosine schedule; 20 "
+        "epochs, batches of 32, early stopping 5.",
     ]
     lists = said(model__filters=[[8, 16], [8]], data__label_noise=[0.1, 0.2])
-    assert "label noise 0.1 to 0.2" in lists[0] and "filters [8, 16], [8]" in lists[0]
+    assert "clip_by_norm in some trials" in said(clipping=["none", "clip_by_norm"])[1]
+    assert "label noise 0.1 to 0.2," in lists[0] and "filters [8, 16], [8]" in lists[0]
 
 
 def test_factors_are_left_out_with_what_is_an_options_own_but_for_its_rate():
@@ -35,6 +36,8 @@ def test_factors_are_left_out_with_what_is_an_options_own_but_for_its_rate():
         ["model.depth", "optimizer"], optimizer=["SGD", "Adam"], optimizer__learning_rate=[0.1, 0.001]
     )
     assert "depth" not in data and "momentum" not in training and "learning rate 0.001 to 0.1" in training
+    assert said(["data", "schedule"], images=None, schedule__warmup=0.1)[0].startswith("Model: mlp, depth")
+    assert "cosine schedule, warmup 0.1; 20 epochs" in said(schedule__warmup=0.1)[1]
     assert "SGD" not in training and "learning rate" not in said(["optimizer.learning_rate"])[1]
 
 

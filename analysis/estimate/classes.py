@@ -48,6 +48,14 @@ def scores(confusions: pd.DataFrame, trials: pd.DataFrame, by: list[str]) -> pd.
     return _means(each.reset_index(), by, ["class"], ["examples", "recall", "precision", "f1"])
 
 
+def names(confusions: pd.DataFrame) -> dict[int, str]:
+    """What classes are called, by their labels; empty texts where the data has no names."""
+    named = zip(
+        [*confusions["class"], *confusions["predicted"]], [*confusions["class_name"], *confusions["predicted_name"]]
+    )
+    return dict(sorted({int(label): name for label, name in named}.items()))
+
+
 def _whole(confusions: pd.DataFrame, trials: pd.DataFrame, by: list[str]) -> pd.DataFrame:
     """Each trial's count of every pair of classes, with its levels."""
     some = trials[trials["key"].isin(set(confusions["key"]))]

@@ -12,7 +12,7 @@ import yaml
 
 from analysis import load
 from studies.contract import CIRCUMSTANCES
-from studies.record import Study, StudyError, arm_label, listed
+from studies.record import Study, StudyError, arm_label, is_neutral, listed
 
 COMMIT = "mlflow.source.git.commit"
 
@@ -167,6 +167,8 @@ def level_changes(old: dict[str, dict], new: dict[str, dict]) -> pd.DataFrame:
 def config_changes(old: str, new: str, factors: Collection[str] = ()) -> pd.DataFrame:
     """One row a config key whose value changed, was added or removed (–), from two configs as YAML.
 
+    One that is neutral in a config and not there in the other, which is of before it came, did not change.
+
     Args:
         factors: whose levels are no settings: what a config says of them no trial need have.
     """
@@ -177,9 +179,15 @@ def config_changes(old: str, new: str, factors: Collection[str] = ()) -> pd.Data
             *(_yaml(config[key]) if key in config else "–" for config in (before, after)),
         )
         for key in dict.fromkeys([*before, *after])
-        if (key not in before or key not in after or before[key] != after[key]) and not _is_of(key, factors)
+        if not _is_same(key, before, after) and not _is_of(key, factors)
     ]
     return pd.DataFrame(rows, columns=["config key", "before", "after"])
+
+
+def _is_same(key: str, before: dict, after: dict) -> bool:
+    if key in before and key in after:
+        return before[key] == after[key]
+    return is_neutral(key, before.get(key, after.get(key)))
 
 
 def _is_of(key: str, factors: Collection[str]) -> bool:

@@ -26,8 +26,8 @@ LEAST = 4
 UNSAID = ("plan=", "force=", "executor", "tracking", "hydra", "study=", "study.name=", "data.root=", "targets")
 """Begins of a command's words that change neither a design nor what is trained."""
 
-MORE = ("study.seeds=", "study.question=", "study.figures=")
-"""And those that leave a study's own design what it is."""
+MORE = ("study.seeds=", "study.question=", "study.figures=", "profile=quick")
+"""And those that leave a study's own design what it is; quick is the profile that one has without a word."""
 
 
 @dataclass(frozen=True)

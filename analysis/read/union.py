@@ -11,13 +11,16 @@ import yaml
 from analysis.read.executions import Execution
 from analysis.read.runs import Folder, Run, Server
 from studies.contract import Tag
-from studies.record import RESULTS_VERSION, content_key
+from studies.record import content_key, is_neutral
 
 EXECUTION = "execution"
 """The factor that tells apart what no setting does."""
 
 NO_SETTING = ("seed", "data.root", "data.path", "engine.threads")
 """What trials of an arm may differ in: data are known by their content."""
+
+UNTAGGED = "5"
+"""The version of the results of executions that were run before they were tagged with it."""
 
 
 def union(store: "Folder | Server", parts: Sequence[Execution], runs: dict[str, Run]) -> Execution:
@@ -42,7 +45,7 @@ def union(store: "Folder | Server", parts: Sequence[Execution], runs: dict[str, 
             factors.append(factor)
             arms = {key: arm | {factor: found[key]} for key, arm in arms.items()}
     first = {key: part.number for part in reversed(parts) for key in part.arms}
-    results = {key: part.tags.get(Tag.RESULTS, str(RESULTS_VERSION)) for part in parts for key in part.arms}
+    results = {key: part.tags.get(Tag.RESULTS, UNTAGGED) for part in parts for key in part.arms}
     if numbers := _told_apart(arms, factors, runs, first, results):
         factors.append(EXECUTION)
         arms = {key: arm | {EXECUTION: numbers[key]} for key, arm in arms.items()}
@@ -117,8 +120,7 @@ def _told_apart(arms, factors, runs, first, results) -> dict[str, int]:
     for key, arm in arms.items():
         place = _plain([arm[factor] for factor in factors])
         run = runs.get(key)
-        params = run.params if run else {}
-        settings = [(n, v) for n, v in sorted(params.items()) if n not in (*factors, *NO_SETTING)] if run else None
+        settings = _settings(run, factors) if run else None
         sort = _plain([settings, results[key]])
         if run:  # two at one seed are of unlike settings, whatever they differ in
             again = taken[place, sort, run.tags[Tag.SEED]] = taken.get((place, sort, run.tags[Tag.SEED]), -1) + 1
@@ -129,6 +131,12 @@ def _told_apart(arms, factors, runs, first, results) -> dict[str, int]:
     if all(len(sorts) < 2 for sorts in variants.values()):
         return {}
     return {key: variants[place].get(sort, first[key]) for key, (place, sort) in places.items()}
+
+
+def _settings(run: Run, factors: list[str]) -> list[tuple[str, str]]:
+    """What a trial has besides its levels; a neutral setting is none, for trials of before it came have not got it."""
+    others = [each for each in sorted(run.params.items()) if each[0] not in (*factors, *NO_SETTING)]
+    return [(name, text) for name, text in others if not is_neutral(name, value(text))]
 
 
 def _design(parts, factors, arms):

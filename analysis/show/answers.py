@@ -50,14 +50,14 @@ def answer(compared: pd.DataFrame, by: list[str], metric: str, baseline: dict) -
     frame = compared.assign(is_baseline=is_baseline)
     groups = [frame.iloc[places] for places in _places(frame, contexts)]
     if len(groups) == 1:
-        return [_against(frame, by, against, metric), *_tied_yet_worse(frame, by, against, metric), *notes]
+        return [_against(frame, by, against, metric), *_two_tests(frame, by, against, metric), *notes]
     lines = [f"At {_where(part, contexts)}: {_against(part, anchors, against, metric)}" for part in groups]
     held = holding.held(frame, anchors, contexts, metric)
     counts = _counts(frame, by, against, metric, named=not held)
     return [
         *held,
         counts,
-        *_tied_yet_worse(frame, by, against, metric),
+        *_two_tests(frame, by, against, metric, [(_where(part, contexts), part) for part in groups]),
         *notes,
         *(lines if len(lines) <= MOST_CONTEXTS else []),
     ]
@@ -443,17 +443,31 @@ def _clearly(others, metric) -> tuple[pd.DataFrame, pd.DataFrame]:
     return others[clear & (gain > 0)], others[clear & (gain < 0)]
 
 
-def _tied_yet_worse(frame, by, against, metric) -> list[str]:
-    """Why an arm is tied with the best and clearly worse than the baseline, if one is: two families of tests."""
-    others = frame[~frame["is_baseline"] & (frame["test"] == "t")]
-    _, worse = _clearly(others, metric)
-    both = [_named(row, by) for row in worse[worse["standing"] == "tied"].to_dict("records")]
-    if not both or not measure(metric).better:
+def _two_tests(frame, by, against, metric, groups=()) -> list[str]:
+    """Why standings and comparisons with the baseline seem to contradict each other, if they do: two families of tests.
+
+    Args:
+        groups: the names of the combinations of other levels, if there are several, and the rows of each.
+    """
+    better, worse = _clearly(frame[~frame["is_baseline"] & (frame["test"] == "t")], metric)
+    tied = [_named(row, by) for row in worse[worse["standing"] == "tied"].to_dict("records")]
+    behind = [
+        f" at {where}" * bool(where)
+        for where, part in groups or [("", frame)]
+        if (part["is_baseline"] & (part["standing"] == "worse")).any()
+        and (part.loc[~part["is_baseline"], "test"] == "t").all()
+        and part.index.intersection(better.index).empty
+    ]
+    if not (tied or behind) or not measure(metric).better:
         return []
-    are = "is" if len(both) == 1 else "are"
+    are = "is" if len(tied) == 1 else "are"
+    said = [f"{_some(tied)} {are} tied with the best and yet clearly worse than {against}"] * bool(tied)
+    said += [f"{against} is worse than the best{_some(behind, ',')} and yet nothing is clearly better than it"] * bool(
+        behind
+    )
     return [
-        f"{_some(both)} {are} tied with the best and yet clearly worse than {against}: the first test asks of every "
-        f"pair of arms which one is better, and so needs more than the second, which asks of the baseline alone."
+        f"{'; '.join(said)}: the first test is of all pairs of arms that differ in nothing else, the second of all "
+        f"arms against {against}, and each is held to 5 % over all that it asks."
     ]
 
 

@@ -1,5 +1,7 @@
 """Scores of each class and confusion matrices as tables: renders what `analysis.estimate.classes` gave."""
 
+from collections.abc import Mapping
+
 import pandas as pd
 from tabulate import tabulate
 
@@ -28,15 +30,23 @@ MEANT = (
 )
 
 
-def matrices(scores: pd.DataFrame, shares: pd.DataFrame, by: list[str], which: str, format: str) -> str:
+def matrices(
+    scores: pd.DataFrame,
+    shares: pd.DataFrame,
+    by: list[str],
+    which: str,
+    format: str,
+    names: Mapping[int, str] | None = None,
+) -> str:
     """Each arm's classes as a table under its name: what they are taken for, and how well they are told.
 
     Args:
         scores, shares: what `classes.scores` and `classes.shares` gave.
         which: `val` or `test`.
         format: one of `tables.STYLES`.
+        names: of the classes, where they have some.
     """
-    texts = []
+    texts, called = [], {label: f"{label} {name}" for label, name in (names or {}).items() if name}
     levels = scores[by].drop_duplicates().to_dict("records") if by else [{}]
     for row in levels:
         arm = {factor: as_level(level) for factor, level in row.items()}
@@ -46,15 +56,15 @@ def matrices(scores: pd.DataFrame, shares: pd.DataFrame, by: list[str], which: s
         headers = ["class", *(["examples", "recall"] if wide else map(str, matrix.columns)), "precision", "F1"]
         rows = [
             [
-                str(row["class"]),
+                called.get(row["class"], str(row["class"])),
                 *([f"{row['examples']:g}", _score(row["recall"])] if wide else map(_percent, matrix.loc[row["class"]])),
                 *(_score(row[name]) for name in ("precision", "f1")),
-                *([_errors(matrix.loc[row["class"]])] if wide else []),
+                *([_errors(matrix.loc[row["class"]], called)] if wide else []),
             ]
             for row in own.to_dict("records")
         ]
         headers += ["taken for"] * wide
-        aligned = ["right"] * (len(headers) - wide) + ["left"] * wide
+        aligned = ["left" if called else "right", *["right"] * (len(headers) - wide - 1), *["left"] * wide]
         table = tabulate(rows, headers, tablefmt=tables.STYLES[format], colalign=aligned, disable_numparse=True)
         trials = int(own["trials"].iloc[0])
         title = f"{arm_label(arm) if by else 'all trials'}: {NAMES[which]}, {trials} trial{'s' * (trials > 1)}"
@@ -81,7 +91,9 @@ def _score(value: float) -> str:
     return "–" if value != value else f"{value:.3f}"
 
 
-def _errors(of_class: pd.Series) -> str:
+def _errors(of_class: pd.Series, called: Mapping[int, str]) -> str:
     """What a class is most often taken for besides itself: `8 (4 %), 3 (1 %)`."""
     others = of_class.drop(of_class.name).sort_values(ascending=False, kind="stable")
-    return ", ".join(f"{name} ({_percent(share)} %)" for name, share in others[others > 0].head(ERRORS).items())
+    return ", ".join(
+        f"{called.get(label, label)} ({_percent(share)} %)" for label, share in others[others > 0].head(ERRORS).items()
+    )

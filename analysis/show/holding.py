@@ -16,7 +16,8 @@ def held(compared: pd.DataFrame, anchors: list[str], contexts: list[str], metric
     """Which levels of `anchors` are best, or cannot be told from the best, in every combination of `contexts`.
 
     A level falls short where none of its trials finished, where it fails at some seeds, where its interval reaches
-    what a guess scores, or where it is worse than the best.
+    what a guess scores, or where it is worse than the best. Of one that was not tried in every combination nothing is
+    known in the others: it is named apart.
 
     Args:
         compared: from `comparison.comparison`, of these factors and metric.
@@ -36,12 +37,22 @@ def held(compared: pd.DataFrame, anchors: list[str], contexts: list[str], metric
     if len(where) == 1:
         return []
     names = {level: arm_label(dict(zip(anchors, level, strict=True))) for level in states}
-    holding = [level for level, found in states.items() if not any(found.values())]
+    sound = [level for level, found in states.items() if not any(found.values())]
+    holding = [level for level in sound if len(states[level]) == len(where)]
     broken: dict[str, list[str]] = {}
     for level, found in states.items():
-        if level not in holding:
+        if level not in sound:
             broken.setdefault(_breaks(found, where, contexts), []).append(names[level])
-    return [_holding([names[level] for level in holding], anchors, where, contexts), *_broken(broken, bool(holding))]
+    partly = [
+        f"{names[level]} ({_some([_named(context, contexts) for context in where if context in states[level]])})"
+        for level in sound
+        if level not in holding
+    ]
+    return [
+        _holding([names[level] for level in holding], anchors, where, contexts),
+        *[f"Not tried everywhere, and best or tied where they were: {_some(partly)}."] * bool(partly),
+        *_broken(broken, bool(sound)),
+    ]
 
 
 def _state(row, better: int) -> str:
@@ -80,17 +91,16 @@ def _broken(broken: dict[str, list[str]], others: bool) -> list[str]:
 
 def _breaks(found: dict[tuple, str], where: list[tuple], contexts: list[str]) -> str:
     """`at chance from depth=8 on, behind the best at depth=2`: what is wrong of a level, and where."""
-    tried = [context for context in where if context in found]
     said = []
-    for state in dict.fromkeys(found[context] for context in tried if found[context]):
-        places = [n for n, context in enumerate(tried) if found[context] == state]
-        numbered = len(contexts) == 1 and all(isinstance(level, int | float) for [level] in tried)
-        if len(places) == len(tried):
+    for state in filter(None, dict.fromkeys(found.get(context) for context in where)):
+        places = [n for n, context in enumerate(where) if found.get(context) == state]
+        numbered = len(contexts) == 1 and all(isinstance(level, int | float) for [level] in where)
+        if len(places) == len(where):
             said.append(f"{state} everywhere")
-        elif numbered and len(places) > 1 and places == list(range(places[0], len(tried))):
-            said.append(f"{state} from {_named(tried[places[0]], contexts)} on")
+        elif numbered and len(places) > 1 and places == list(range(places[0], len(where))):
+            said.append(f"{state} from {_named(where[places[0]], contexts)} on")
         else:
-            said.append(f"{state} at {_some([_named(tried[n], contexts) for n in places])}")
+            said.append(f"{state} at {_some([_named(where[n], contexts) for n in places])}")
     return " and ".join(said)
 
 

@@ -2,12 +2,11 @@
 
 import pandas as pd
 
-from studies.record import LATER, listed, shown
+from studies.record import is_neutral, listed, shown
 
 OFF = (None, "", "none", False, 0)
-"""Values that say nothing of a setting; `OFF_TOO` of those whose neutral value is another."""
+"""Values that say nothing of a setting; `OFF_TOO` of those whose neutral value is another, which are not of late."""
 OFF_TOO = {"data.imbalance": 1.0, "optimizer.slow_step": 0.5}
-OFF_TOO |= {f"{group}.{name}": value for group, later in LATER.items() for name, value in later.items()}
 
 TRAINING = ("initializer", "optimizer", "schedule", "regularizer", "clipping", "pruning")
 KINDS = 3
@@ -41,11 +40,14 @@ def trained(settings: pd.DataFrame, factors: list[str], trials: pd.DataFrame, im
     parameters = _ends(trials["parameters"].dropna(), "{:,.0f}")
     data = [_group(said, "data"), f"{images:,.0f} images an epoch" if images else ""]
     model = [_group(said, "model"), f"{parameters} parameters" if parameters else ""]
-    ways = [_group(said, group) + " schedule" * (group == "schedule" and group in said) for group in TRAINING]
+    if "schedule" in said:
+        said["schedule"] += " schedule"
+    ways = [_group(said, group) for group in TRAINING]
     epochs, batch = said.pop("training.epochs", ""), said.pop("training.batch_size", "")
     lengths = [f"{epochs} epochs" * bool(epochs), f"batches of {batch}" * bool(batch), _group(said, "training")]
+    parts = {"Data": _and(data), "Model": _and(model)}
     return [
-        f"Data: {_and(data)}. Model: {_and(model)}.",
+        " ".join(f"{name}: {text}." for name, text in parts.items() if text),
         f"Training: {'; '.join(filter(None, [*ways, _and(lengths)]))}.",
     ]
 
@@ -62,13 +64,21 @@ def _and(parts) -> str:
 
 def _text(name: str, values: pd.Series) -> str:
     """The value that a setting has in all trials, or those that it has; nothing if it is off in all."""
-    there = [value for value in values if value not in OFF and value != OFF_TOO.get(name, "")]
+    there = [value for value in values if not _is_off(name, value)]
     different = list(dict.fromkeys(map(shown, there)))
-    if not different or different == ["true"]:
-        return "" if not different else "on"
-    if len(different) > 1 and all(isinstance(value, int | float) for value in there):
-        return _ends(pd.Series(there, dtype=float), "{:.6g}")
-    return listed(different) if len(different) <= KINDS else f"of {len(different)} kinds"
+    if not different:
+        return ""
+    if different == ["true"]:
+        text = "on"
+    elif len(different) > 1 and all(isinstance(value, int | float) for value in there):
+        text = _ends(pd.Series(there, dtype=float), "{:.6g}")
+    else:
+        text = listed(different) if len(different) <= KINDS else f"of {len(different)} kinds"
+    return text + " in some trials" * (len(there) < len(values))
+
+
+def _is_off(name: str, value: object) -> bool:
+    return value in OFF or is_neutral(name, value) or value == OFF_TOO.get(name, "")
 
 
 def _ends(values: pd.Series, form: str) -> str:

@@ -342,7 +342,7 @@ class Driver:
             self._keep_verdict()
             frame = load.trials(self.study.name, self.root, {trial.key: trial.levels for trial in trials})
             table = "" if self.board and self.recorded else self._answer(frame, "markdown")
-            numbers = self._numbers(frame) if self.execution else {}
+            numbers = charted(self.study, frame) if self.execution else {}
             status = "FAILED" if self.statuses["crashed"] else "FINISHED"
         except KeyboardInterrupt:
             terminal.settle()
@@ -700,25 +700,6 @@ class Driver:
         names.sort(key=lambda name: name != self.study.metric)
         return quantities.table(frame, list(self.study.factors), names, format)
 
-    def _numbers(self, frame) -> dict[str, float]:
-        """What MLflow charts of the execution: its trials, and the mean of each arm."""
-        from analysis.estimate import comparison
-
-        study = self.study
-        numbers = {
-            "trials": len(frame),
-            "trials failed": (frame["status"] != "finished").sum(),
-            "seconds of training": frame["seconds_total"].sum(),
-        }
-        if study.metric not in frame:
-            return numbers
-        compared = comparison.comparison(frame, study.compared, study.metric, {}).to_dict("records")
-        if not study.compared:
-            return numbers | {study.metric: compared[0]["mean"]}
-        means = {arm_label({factor: row[factor] for factor in study.compared}): row["mean"] for row in compared}
-        named = {f"{study.metric} of arms/{arm.replace('/', '_')}": mean for arm, mean in means.items()}
-        return numbers | dict(list(named.items())[:MOST_CHARTED])
-
     def _stored(self) -> Any:
         """The execution as the store has it: this one, or the earlier one that left nothing to train."""
         from analysis import load
@@ -816,6 +797,31 @@ def say_notes(trials: list[Trial]) -> None:
     nodes = {content_key(node): node for trial in trials if (node := trial.config.get("data"))}
     for note in dict.fromkeys(note for node in nodes.values() for note in data.notes(node)):
         print("note:", note, file=sys.stderr)
+
+
+def charted(study: Study, frame: Any) -> dict[str, float]:
+    """What MLflow charts of an execution: its trials, and the mean of each arm, as its table has it.
+
+    Args:
+        frame: the trials, from `load.trials`.
+    """
+    from analysis.estimate import arms as made
+    from analysis.estimate import comparison
+
+    numbers = {
+        "trials": len(frame),
+        "trials failed": (frame["status"] != "finished").sum(),
+        "seconds of training": frame["seconds_total"].sum(),
+    }
+    by = study.compared
+    if study.metric not in frame:
+        return numbers
+    compared = comparison.comparison(frame, by, study.metric, {}, made.averaged_over(study, by)).to_dict("records")
+    if not by:
+        return numbers | {study.metric: compared[0]["mean"]}
+    means = {arm_label({factor: row[factor] for factor in by}): row["mean"] for row in compared}
+    named = {f"{study.metric} of arms/{arm.replace('/', '_')}": mean for arm, mean in means.items()}
+    return numbers | dict(list(named.items())[:MOST_CHARTED])
 
 
 def check_sizes(trials: list[Trial]) -> None:

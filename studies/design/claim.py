@@ -38,7 +38,7 @@ WATCHED = tuple(f.name for f in fields(EpochRecord) if f.name.endswith(("accurac
 CENSORED = ("value", "mean", "difference", "ratio", "ends_ratio")
 """Estimands that know what to do with a time that was cut off."""
 
-TEXTS = ("key", "status", "confusions", "error")
+TEXTS = ("key", "status", "confusions", "class_names", "error")
 """What of a `Result` is no number."""
 
 COLUMNS = (*METRICS, *(f.name for f in fields(Result) if f.name not in (*TEXTS, *METRICS)))

@@ -59,6 +59,7 @@ class Dataset:
         hashes: a number of each image `(examples,)`, uint64, by which the test set is drawn; None: of its pixels.
         notes: what is to be said of it: one line for whatever is neither used nor refused.
         unreadable: images that were to be left out, and why.
+        names: of the classes, where they have some.
     """
 
     x: np.ndarray
@@ -69,6 +70,7 @@ class Dataset:
     hashes: np.ndarray | None = None
     notes: tuple[str, ...] = ()
     unreadable: tuple[str, ...] = ()
+    names: tuple[str, ...] = ()
 
     @property
     def classes(self) -> int:
@@ -593,7 +595,8 @@ def _read_images(path, side, content=None, resize="stretch", unreadable="refuse"
         skipped = arrays["unreadable"].tolist() if unreadable != "refuse" else []
         classes = arrays["classes"].tolist() if "classes" in arrays.files else None  # kept by an earlier version
     said = (*notes, *(f"{path}: {line}" for line in left_out))
-    return replace(_read_npz(decoded, path, classes), hashes=hashes, notes=said, unreadable=tuple(skipped))
+    dataset = _read_npz(decoded, path, classes)
+    return replace(dataset, hashes=hashes, notes=said, unreadable=tuple(skipped), names=tuple(classes or ()))
 
 
 def _read_npz(file: Path, path: Path | None = None, classes: list[str] | None = None) -> Dataset:

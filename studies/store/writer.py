@@ -358,7 +358,12 @@ def trial_files(trial: Trial, epochs: list[EpochRecord], layers: list[LayerRecor
     if counted := [record for record in layers if record.density]:
         files["densities.parquet"] = _parquet(_densities(counted))
     if result.confusions:
-        rows = [(trial.key, name, *row) for name, found in result.confusions.items() for row in found]
+        names = dict(enumerate(result.class_names))
+        rows = [
+            (trial.key, which, label, predicted, count, names.get(label, ""), names.get(predicted, ""))
+            for which, found in result.confusions.items()
+            for label, predicted, count in found
+        ]
         files["confusions.parquet"] = _parquet(dict(zip(CONFUSION_COLUMNS, zip(*rows, strict=True), strict=True)))
     return files
 

@@ -109,7 +109,7 @@ def by_class(parts: Parts, *names: str) -> dict[str, Any]:
     Args:
         names: of `val` and `test`.
     """
-    found: dict[str, Any] = {"confusions": {}}
+    found: dict[str, Any] = {"confusions": {}, "class_names": parts.examples.dataset.names}
     for name in names:
         counts = parts.confusion(name)
         right, of_class, taken = counts.diagonal(), counts.sum(axis=1), counts.sum(axis=0)
