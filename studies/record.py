@@ -73,6 +73,9 @@ METRICS = (
 FIGURES = ("loss_by_rate", "variance_by_layer")
 """What a study can draw at its end."""
 
+EXECUTION = "execution"
+"""The factor of several executions as one that tells apart what no setting does."""
+
 BLOCKS = ("data.fold",)
 """Factors whose levels are not set against each other: a seed's value is the mean over them."""
 
@@ -367,13 +370,13 @@ class Trial:
 
 
 def arm_label(arm: dict, whole: bool = False) -> str:
-    """`{'initializer': 'he_normal', 'model.depth': 8}` as `he_normal depth=8`.
+    """`{'initializer': 'he_normal', 'model.depth': 8}` as `he_normal depth=8`: options by themselves, numbers named.
 
     Args:
         whole: name every factor: `initializer=he_normal depth=8`.
     """
     words = (
-        f"{short(factor, arm)}={shown(level)}" if whole or "." in factor else shown(level)
+        f"{short(factor, arm)}={shown(level)}" if whole or "." in factor or factor == EXECUTION else shown(level)
         for factor, level in arm.items()
     )
     return " ".join(words) or "defaults"

@@ -17,7 +17,7 @@ from analysis.read import selection
 from analysis.show import executions as words
 from analysis.show import width
 from studies.contract import Tag
-from studies.record import LATER, Study, StudyError, Trial, content_key
+from studies.record import LATER, Study, StudyError, Trial, arm_label, content_key
 from studies.store import writer
 
 NAME = "asked"
@@ -30,12 +30,13 @@ def executed(root, sets=(), depths=(2, 8), seeds=(0, 1, 2), optimizer=SGD, optio
 
     Args:
         known: whether the execution keeps its words and options, as those of before did not.
-        more: `width` of the model, which no word names; `jobs` of a sweep; what `training` has besides, which is no
-            part of a trial's key while it is neutral.
+        more: `width` of the model, which no word names; `jobs` of a sweep; the `source` of the user's own code; what
+            `training` has besides, which is no part of a trial's key while it is neutral.
     """
     model = {**CONFIG["model"], "depth": depths[0] if len(depths) == 1 else 1, "width": more.get("width", 64)}
     config = CONFIG | {"optimizer": optimizer, "model": model}
     trained = {**config, "training": {**CONFIG["training"], **more.get("training", {})}}
+    trained |= {"targets": {"source": more["source"]}} if "source" in more else {}
     factors = {"initializer": INITIALIZERS} | ({"model.depth": depths} if len(depths) > 1 else {})
     study = Study(NAME, "Which is best?", factors, seeds, {"initializer": "he"}, "val_accuracy")
     trials = []
@@ -161,10 +162,21 @@ def test_what_no_word_tells_apart_is_told_apart_by_the_execution(fresh, tmp_path
     whole = load.execution(NAME, tmp_path, execution="all")
     trials = load.trials(NAME, tmp_path, execution="all")
     assert whole.study.factors["execution"] == (1, 2) and whole.study.seeds == (0, 1, 2, 3, 4)
+    assert arm_label({"initializer": "he", "execution": 2}) == "he execution=2"
     assert {(row["execution"], row["seed"] > 2) for row in trials.to_dict("records")} == {(1, False), (2, True)}
     executed(tmp_path, seeds=(0, 1, 2, 3))  # the first again, with a seed more
     trials = load.trials(NAME, tmp_path, execution="1,3")
     assert "execution" not in trials and len(trials) == 16
+
+
+def test_settings_within_settings_and_own_code_tell_arms_apart(fresh, tmp_path):
+    shutil.copy(fresh / "mlflow.db", tmp_path)
+    executed(tmp_path, optimizer=SGD | {"inner": {"beta": 0.1}})
+    executed(tmp_path, optimizer=SGD | {"inner": {"beta": 0.1}}, seeds=(3,))
+    executed(tmp_path, optimizer=SGD | {"inner": {"beta": 0.9}}, seeds=(4,))
+    executed(tmp_path, optimizer=SGD | {"inner": {"beta": 0.1}}, seeds=(5,), source={"mine": "a hash"})
+    factors = {which: load.execution(NAME, tmp_path, execution=which).study.factors for which in ("1,2", "all")}
+    assert "execution" not in factors["1,2"] and factors["all"]["execution"] == (1, 3, 4)
 
 
 def test_trials_of_before_a_setting_came_are_one_arm_with_those_that_have_it_neutral(fresh, tmp_path):

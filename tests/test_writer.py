@@ -150,6 +150,13 @@ def test_every_run_has_the_dataset_that_it_trained_on_and_an_execution_the_one_t
     assert len(digests) == 2
 
 
+def test_numbers_whose_names_are_alike_to_mlflow_end_an_execution_as_others_do(root):
+    execution = writer.Execution(root, STUDY, made_up_trials(), "")
+    execution.close("FINISHED", numbers={"path=a+b": 0.5, "path=a:b": 0.5, "c": 2, "none": math.nan})
+    run = MlflowClient(contract.uri(root)).get_run(execution.parent)
+    assert run.info.status == "FINISHED" and run.data.metrics == {"path_a_b": 0.5, "c": 2}
+
+
 def test_descriptions_say_what_is_asked_and_where_the_answer_is(root):
     execution = writer.Execution(root, STUDY, made_up_trials(), "")
     table = "\n".join(f"| row {n:04d} of a long table |" for n in range(1000))

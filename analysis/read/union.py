@@ -11,10 +11,7 @@ import yaml
 from analysis.read.executions import Execution
 from analysis.read.runs import Folder, Run, Server
 from studies.contract import Tag
-from studies.record import content_key, is_neutral
-
-EXECUTION = "execution"
-"""The factor that tells apart what no setting does."""
+from studies.record import EXECUTION, IDENTITY, content_key, is_neutral
 
 NO_SETTING = ("seed", "data.root", "data.path", "engine.threads")
 """What trials of an arm may differ in: data are known by their content."""
@@ -46,7 +43,7 @@ def union(store: "Folder | Server", parts: Sequence[Execution], runs: dict[str, 
             arms = {key: arm | {factor: found[key]} for key, arm in arms.items()}
     first = {key: part.number for part in reversed(parts) for key in part.arms}
     results = {key: part.tags.get(Tag.RESULTS, UNTAGGED) for part in parts for key in part.arms}
-    if numbers := _told_apart(arms, factors, runs, first, results):
+    if numbers := _told_apart(store, arms, factors, runs, first, results):
         factors.append(EXECUTION)
         arms = {key: arm | {EXECUTION: numbers[key]} for key, arm in arms.items()}
     latest, study = parts[-1], _design(parts, factors, arms)
@@ -112,25 +109,45 @@ def _arm(levels: Levels, part: Execution, key: str, factors: list[str]) -> dict:
     return {factor: levels.of(factor, part, key) for factor in factors} | (part.arms[key] or {})
 
 
-def _told_apart(arms, factors, runs, first, results) -> dict[str, int]:
+def _told_apart(store, arms, factors, runs, first, results) -> dict[str, int]:
     """Of each trial the number of the first execution that has its arm with its settings; nothing if no arm has two."""
     variants: dict[str, dict] = defaultdict(dict)
     taken: dict[tuple, int] = {}
-    places = {}
-    for key, arm in arms.items():
-        place = _plain([arm[factor] for factor in factors])
-        run = runs.get(key)
-        settings = _settings(run, factors) if run else None
-        sort = _plain([settings, results[key]])
-        if run:  # two at one seed are of unlike settings, whatever they differ in
-            again = taken[place, sort, run.tags[Tag.SEED]] = taken.get((place, sort, run.tags[Tag.SEED]), -1) + 1
-            sort += str(again)
-        places[key] = place, sort
-        if run:
-            variants[place][sort] = min(first[key], variants[place].get(sort, first[key]))
-    if all(len(sorts) < 2 for sorts in variants.values()):
+    places = {key: _plain([arm[factor] for factor in factors]) for key, arm in arms.items()}
+    sorts = {key: _plain([_settings(runs[key], factors), results[key]]) for key in arms if key in runs}
+    for key, inner in _inner(store, {key: (places[key], sort) for key, sort in sorts.items()}, runs, first).items():
+        sorts[key] += inner
+    for key, sort in sorts.items():  # two at one seed are of unlike settings, whatever they differ in
+        like = places[key], sort, runs[key].tags[Tag.SEED]
+        taken[like] = taken.get(like, -1) + 1
+        sorts[key] = f"{sort}{taken[like]}"
+        mine = variants[places[key]]
+        mine[sorts[key]] = min(first[key], mine.get(sorts[key], first[key]))
+    if all(len(mine) < 2 for mine in variants.values()):
         return {}
-    return {key: variants[place].get(sort, first[key]) for key, (place, sort) in places.items()}
+    return {key: variants[place].get(sorts.get(key), first[key]) for key, place in places.items()}
+
+
+def _inner(store, groups: dict[str, tuple], runs, first) -> dict[str, str]:
+    """What trials have that params do not say: settings within settings, and the user's own code.
+
+    It is read where it may tell apart, in a group that several executions have trials of, and of one trial of each.
+
+    Args:
+        groups: of each trial what it has in common with others that may be one arm.
+    """
+    found: dict[tuple, dict[int, str]] = defaultdict(dict)
+    for key, group in groups.items():
+        found[group].setdefault(first[key], key)
+    texts = {}
+    for group, keys in found.items():
+        for number, key in keys.items() if len(keys) > 1 else ():
+            config = yaml.load(store.content(runs[key], "config.yaml"), yaml.CSafeLoader)
+            parts = {name: config.get(name) or {} for name in (*IDENTITY, "compute")}
+            inner = {name: {n: v for n, v in part.items() if isinstance(v, dict)} for name, part in parts.items()}
+            sources = (config.get("targets") or {}).get("source") or {}
+            texts[group, number] = _plain([{name: part for name, part in inner.items() if part}, sources])
+    return {key: text for key, group in groups.items() if (text := texts.get((group, first[key])))}
 
 
 def _settings(run: Run, factors: list[str]) -> list[tuple[str, str]]:

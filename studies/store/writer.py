@@ -313,8 +313,9 @@ class Execution:
                 f"whole config.\n\n{table}"
             )
         tags = {Tag.VERDICT: verdict} if verdict else {}
-        found = [(_key(name), float(value), 0) for name, value in (numbers or {}).items() if abs(value) < math.inf]
-        self.store.end(self.parent, status, tags | {"mlflow.note.content": _whole_lines(note)}, found)
+        found = {_key(name): float(value) for name, value in (numbers or {}).items() if abs(value) < math.inf}
+        charted = [(name, value, 0) for name, value in found.items()]  # MLflow takes a name once
+        self.store.end(self.parent, status, tags | {"mlflow.note.content": _whole_lines(note)}, charted)
 
     def _artifacts(self, run: str) -> Path:
         return artifacts(self.folder, run)
