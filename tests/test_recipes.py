@@ -20,6 +20,9 @@ PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
 SHORTER = ("study.seeds=1", "study.tuning_seeds=[100]", "training.epochs=1", "model.depth=1")
 """What ends a command that is run here; of a setting that is given twice the later counts."""
 
+OF_OPTIMIZERS = ("study.factors={optimizer:[momentum,adam]}", "study.settings=[]")
+"""What besides ends one of the study that compares them all: each has a graph of its own."""
+
 TESTED = ("analysis.ui", "analysis.notebooks", "analysis.footprint")
 """What has slow tests of its own, which run it as it is written."""
 
@@ -74,7 +77,8 @@ def test_what_is_trained_is_planned_as_it_is_written(planned, mine, mnist_root, 
 )
 def test_the_readmes_studies_run(here, mine, fresh, command):
     shutil.copytree(fresh, mine / "mlruns")
-    code, said, error = here(*shlex.split(command), *SHORTER)
+    words = [*shlex.split(command), *SHORTER, *OF_OPTIMIZERS * ("+study=optimizer_comparison" in command)]
+    code, said, error = here(*words)
     assert code == 0, error
     assert "report    " in said
 
@@ -86,7 +90,7 @@ def store(once, trained):
     def made(folder):
         for words in (
             ("+study=init_comparison", "study.factors={model.depth:[1,8]}", "study.seeds=3", "training.epochs=1"),
-            ("+study=optimizer_comparison", "model.depth=1", "study.seeds=3", "training.epochs=1"),
+            ("+study=optimizer_comparison", *OF_OPTIMIZERS, "study.seeds=3", "training.epochs=1"),
             ("+study=signal_propagation", "study.seeds=2"),
         ):
             trained(*words, f"tracking.root={folder / 'mlruns'}")
