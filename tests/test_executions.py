@@ -189,6 +189,16 @@ def test_data_are_known_by_their_content_else_by_their_place(fresh, tmp_path, co
     assert ("execution" in load.execution(NAME, tmp_path, execution="all").study.factors) == apart
 
 
+def test_images_an_epoch_are_said_where_all_trials_have_as_many(fresh, tmp_path):
+    shutil.copy(fresh / "mlflow.db", tmp_path)
+    executed(tmp_path, depths=(2,))
+    executed(tmp_path, depths=(2,), data={"train_size": 9}, seeds=(3,))  # as of an arm that study.settings gives fewer
+    study = load.execution(NAME, tmp_path, execution=1).study
+    for which, said in ((1, True), (2, True), ("1,2", False)):
+        [data, _] = compare.trained(study, load.trials(NAME, tmp_path, execution=which), tmp_path)
+        assert ("images an epoch" in data) == said
+
+
 def test_trials_of_before_a_setting_came_are_one_arm_with_those_that_have_it_neutral(fresh, tmp_path):
     shutil.copy(fresh / "mlflow.db", tmp_path)
     executed(tmp_path, known=False)
