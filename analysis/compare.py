@@ -11,7 +11,7 @@ import pandas as pd
 from analysis import changes, command, load
 from analysis.chosen import About, about, selected
 from analysis.show import tables
-from studies.record import Study, StudyError, arm_label, listed, nearest
+from studies.record import Study, StudyError, arm_label, is_neutral, listed, nearest
 
 METRIC = (
     "any column of numbers of the trials frame, such as val_accuracy, seconds_train or parameters, or a layer's "
@@ -166,7 +166,9 @@ def trained(study: Study, trials: pd.DataFrame, root: str | Path) -> list[str]:
         return []
     factors, images = [*study.factors, *study.nuisance], None
     settings = load.settings(study.name, root, list(trials["key"]))
-    if "training.epochs" in settings and not any(factor.startswith(("data", "training")) for factor in factors):
+    of_epochs = [name for name in settings if name.startswith(("data", "training"))]
+    kinds = [{str(None if is_neutral(name, each) else each) for each in settings[name]} for name in of_epochs]
+    if "training.epochs" in settings and all(len(kind) == 1 for kind in kinds):
         first = load.epochs(study.name, root, list(trials["key"][:1]))
         images = first["examples"].max() / first["epoch"].max() if len(first) > 1 else None
     return trained.trained(settings, factors, trials, images)

@@ -1,6 +1,7 @@
 """What the tests share. TensorFlow is imported by the `tf` fixture alone, so a test without it does not pay for it."""
 
 import functools
+import gc
 import io
 import os
 import shutil
@@ -38,6 +39,8 @@ LONGEST = (
 settings.register_profile("repeatable", deadline=None, derandomize=True, max_examples=50)
 settings.load_profile("repeatable")
 
+gc.disable()  # until all is imported: collections of garbage take a fifth of that, and a tenth of the tests
+
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config, items):
@@ -48,6 +51,12 @@ def pytest_collection_modifyitems(config, items):
     rest = [item for item in items if item.path.stem not in sum(LONGEST, ())]
     between = max(0, len(items) // 2 - len(one))
     items[:] = [*one, *rest[:between], *other, *rest[between:]]
+
+
+def pytest_collection_finish():
+    """From here on collections are of what the tests make."""
+    gc.freeze()
+    gc.enable()
 
 
 @contextmanager
@@ -71,9 +80,12 @@ def signals():
 
 @pytest.fixture(scope="session")
 def tf():
-    """TensorFlow as a worker has it: one thread."""
+    """TensorFlow as a worker has it: one thread. Collections of garbage are spared its objects, as there."""
+    gc.disable()
     import tensorflow
 
+    gc.freeze()
+    gc.enable()
     tensorflow.config.threading.set_intra_op_parallelism_threads(1)
     tensorflow.config.threading.set_inter_op_parallelism_threads(1)
     return tensorflow
@@ -114,21 +126,36 @@ def cli(monkeypatch, capsys, tmp_path):
 
 
 class Lasting(dict):
-    """Executors by their configs, which a command does not close."""
+    """Executors by their configs, which a command closes only where it ends while a task runs."""
 
-    def values(self):
-        return ()
+    def __init__(self):
+        self.ends = []
+
+    def __setitem__(self, config, executor):
+        def close():
+            if any(worker.tasks for worker in getattr(executor, "crew", ())):
+                end()
+
+        end, executor.close = executor.close, close
+        self.ends.append(end)
+        super().__setitem__(config, executor)
 
     def clear(self):
         pass
 
 
-@pytest.fixture(scope="session")
-def lasting():
+@contextmanager
+def lasting_executors():
     executors = Lasting()
     yield executors
-    for executor in dict.values(executors):
-        executor.close()
+    for end in executors.ends:
+        end()
+
+
+@pytest.fixture(scope="session")
+def lasting():
+    with lasting_executors() as executors:
+        yield executors
 
 
 @pytest.fixture(scope="session")
@@ -158,6 +185,14 @@ def here(cli, lasting, monkeypatch):
     """As `cli`, for studies: their workers, which have imported what they need, live on."""
     monkeypatch.setattr(run, "EXECUTORS", lasting)
     return cli
+
+
+@pytest.fixture
+def own(cli, monkeypatch):
+    """As `here`, for what workers must have from their start: they live on until the test ends."""
+    with lasting_executors() as executors:
+        monkeypatch.setattr(run, "EXECUTORS", executors)
+        yield cli
 
 
 @pytest.fixture(scope="session")

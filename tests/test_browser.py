@@ -77,9 +77,9 @@ def served(root):
         process.communicate(timeout=60)
 
 
-@pytest.fixture
-def page(browser, served):
-    """A new browser's page; nothing on it may go wrong, nor ask another machine for anything."""
+@pytest.fixture(scope="module")
+def window(browser, served):
+    """A browser's page for all tests, since MLflow's take seconds to load; and what went wrong on it, or elsewhere."""
     context = browser.new_context(viewport={"width": 1400, "height": 900})
     errors, elsewhere = [], []
     context.on("console", lambda m: errors.append(f"{m.text} {m.location['url']}") if m.type == "error" else None)
@@ -89,10 +89,23 @@ def page(browser, served):
     )
     opened = context.new_page()
     opened.set_default_timeout(40_000)
-    yield opened
+    yield opened, errors, elsewhere
     context.close()
-    assert [error for error in errors if not any(re.fullmatch(known, error) for known in MLFLOWS_OWN)] == []
-    assert elsewhere == []
+
+
+@pytest.fixture
+def page(window):
+    """The page, as if it were new; nothing on it may go wrong, nor ask another machine for anything."""
+    opened, errors, elsewhere = window
+    yield opened
+    for other in opened.context.pages[1:]:
+        other.close()
+    opened.evaluate("localStorage.clear(), sessionStorage.clear()")
+    found = [error for error in errors if not any(re.fullmatch(known, error) for known in MLFLOWS_OWN)]
+    asked = [*elsewhere]
+    errors.clear()
+    elsewhere.clear()
+    assert found == [] and asked == []
 
 
 @pytest.fixture

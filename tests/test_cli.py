@@ -71,7 +71,7 @@ def assert_one_paragraph(answer, *words):
         (["study.nuisance={model.depth: [2]}"], "study.nuisance", "'+study.nuisance={model.depth: [2]}'"),
         (["study.metric=ema_val_loss"], "study.metric=ema_val_loss", "optimizer.ema=0.99, or compare by val_loss"),
         (["schedule.low_momentum=0.8"], "schedule.low_momentum", "one_cycle: peak, start"),
-        (["optimizer.nosuch=1"], "optimizer.nosuch", "all of them: sam, lookahead, slow_step, weight_decay_on, ema"),
+        (["optimizer.nosuch=1"], "optimizer.nosuch", "all of them: sam, lookahead, slow_step, "),
         (["study.metric=nosuch"], "study.metric=nosuch", "val_accuracy, best_val_loss"),
         (["study.seeds=1000000000"], "study.seeds=1000000000", "100,000 at most"),
         (

@@ -134,7 +134,7 @@ def test_a_metric_that_nothing_has_is_not_a_failures_alone():
 
 def test_an_unknown_metric_is_refused():
     with pytest.raises(
-        StudyError, match=r"metric=accuracy: .*expected one of val_loss, val_accuracy, .*mean val_accuracy"
+        StudyError, match=r"metric=accuracy: .*Did you mean val_accuracy\? Expected one of val_loss, val_accuracy, "
     ):
         comparison.scored(frame(("a", 0, 0.9)), "accuracy")
 

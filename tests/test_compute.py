@@ -137,8 +137,8 @@ def test_inputs_without_a_function_are_refused_by_what_is_meant(config):
         compose.settle({name: part for name, part in base.items() if name not in STUDYS})
 
 
-def test_a_computed_study_goes_from_the_command_to_the_store_and_is_not_run_again(cli, tmp_path):
-    code, output, error = cli(*STUDY, "executor.workers=1")
+def test_a_computed_study_goes_from_the_command_to_the_store_and_is_not_run_again(here, tmp_path):
+    code, output, error = here(*STUDY)
     assert (code, error) == (0, "")
     assert "4 trials, 0 finished before, 4 to run" in output and "report" not in output.split("results")[1]
     frame = load.trials("descent")
@@ -155,24 +155,24 @@ def test_a_computed_study_goes_from_the_command_to_the_store_and_is_not_run_agai
     dictionary = (tmp_path / "exported" / "dictionary.md").read_text()
     assert len(files) == 4 and f"| `threshold` | number | {export.QUANTITY} |" in dictionary
 
-    code, output, _ = cli(*STUDY, "study.seeds=3", "executor=serial")
+    code, output, _ = here(*STUDY, "study.seeds=3", "executor=serial")
     assert code == 0 and "6 trials, 4 finished before, 2 to run" in output
-    again = cli(*STUDY, "study.seeds=3", "tracking.root=serial", "executor=serial")
+    again = here(*STUDY, "study.seeds=3", "tracking.root=serial", "executor=serial")
     assert again[0] == 0
     wanted = [*measured, "key", "seed"]
     serial = load.trials("descent", "serial")[wanted]
     pd.testing.assert_frame_equal(load.trials("descent")[wanted], serial, check_exact=True)
 
-    assert "  6 finished in mlruns, 6 to run again\n" in cli(*STUDY, "study.seeds=3", "--force", "--plan")[1]
+    assert "  6 finished in mlruns, 6 to run again\n" in here(*STUDY, "study.seeds=3", "--force", "--plan")[1]
     before = {run.run_id for run in load.ended("descent")}
-    code, output, _ = cli(*STUDY, "study.seeds=3", "executor=serial", "--force")
+    code, output, _ = here(*STUDY, "study.seeds=3", "executor=serial", "--force")
     assert code == 0 and "6 trials, 6 finished before, 6 to run again" in output
     latest = {run.tags["trial.key"]: run.run_id for run in load.ended("descent")}
     assert len(latest) == 6 and before.isdisjoint(latest.values())
     pd.testing.assert_frame_equal(load.trials("descent")[wanted], serial, check_exact=True)
-    assert "6 trials, 6 finished before, 0 to run\n" in cli(*STUDY, "study.seeds=3", "executor=serial")[1]
+    assert "6 trials, 6 finished before, 0 to run\n" in here(*STUDY, "study.seeds=3", "executor=serial")[1]
 
-    code, _, error = cli(*STUDY, "study.metric=nowhere")
+    code, _, error = here(*STUDY, "study.metric=nowhere")
     assert code == 2 and "expected one of the quantities that compute gave, threshold" in error
 
 

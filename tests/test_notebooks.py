@@ -38,6 +38,8 @@ SHORT = (
     ("your_own_study", '"optimizer=momentum",', '"optimizer=momentum", "training.epochs=2",'),
     ("from_sentence_to_verdict", "training: {epochs: 10}", "training: {epochs: 2}"),
     ("from_sentence_to_verdict", "draws: 6", "draws: 2"),
+    ("from_sentence_to_verdict", "seeds: 12\n  looks: [6, 12]", "seeds: 4\n  looks: [2, 4]"),
+    ("from_sentence_to_verdict", "0.1, 0.2, 0.5})", "0.2})"),
 )
 """What makes those short that train: a notebook, what is in it, and what is in its place."""
 

@@ -17,8 +17,11 @@ from analysis import load
 ROOT = Path(__file__).parent.parent
 PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
 
-SHORTER = ("study.seeds=1", "training.epochs=1")
+SHORTER = ("study.seeds=1", "study.tuning_seeds=[100]", "training.epochs=1", "model.depth=1")
 """What ends a command that is run here; of a setting that is given twice the later counts."""
+
+OF_OPTIMIZERS = ("study.factors={optimizer:[momentum,adam]}", "study.settings=[]")
+"""What besides ends one of the study that compares them all: each has a graph of its own."""
 
 TESTED = ("analysis.ui", "analysis.notebooks", "analysis.footprint")
 """What has slow tests of its own, which run it as it is written."""
@@ -74,7 +77,8 @@ def test_what_is_trained_is_planned_as_it_is_written(planned, mine, mnist_root, 
 )
 def test_the_readmes_studies_run(here, mine, fresh, command):
     shutil.copytree(fresh, mine / "mlruns")
-    code, said, error = here(*shlex.split(command), *SHORTER, "study.tuning_seeds=[100]")
+    words = [*shlex.split(command), *SHORTER, *OF_OPTIMIZERS * ("+study=optimizer_comparison" in command)]
+    code, said, error = here(*words)
     assert code == 0, error
     assert "report    " in said
 
@@ -84,9 +88,12 @@ def store(once, trained):
     """A folder whose mlruns have the studies that the recipes of analysis are about, short ones."""
 
     def made(folder):
-        for study in ("init_comparison", "optimizer_comparison"):
-            trained(f"+study={study}", *SHORTER, "study.seeds=3", f"tracking.root={folder / 'mlruns'}")
-        trained("+study=signal_propagation", "study.seeds=2", f"tracking.root={folder / 'mlruns'}")
+        for words in (
+            ("+study=init_comparison", "study.factors={model.depth:[1,8]}", "study.seeds=3", "training.epochs=1"),
+            ("+study=optimizer_comparison", *OF_OPTIMIZERS, "study.seeds=3", "training.epochs=1"),
+            ("+study=signal_propagation", "study.seeds=2"),
+        ):
+            trained(*words, f"tracking.root={folder / 'mlruns'}")
 
     return once("recipes", made)
 

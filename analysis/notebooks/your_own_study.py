@@ -51,7 +51,7 @@ def run(*overrides):
     if done.returncode:
         raise RuntimeError(done.stderr)
     said = done.stdout.partition("\nresults ")[0].splitlines()
-    print("\n".join(line for line in said if not line.startswith("[")))
+    print("\n".join(line for line in said if not line.startswith(("[", "…")) and folder.name not in line))
 
 
 # %% [markdown]

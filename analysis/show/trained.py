@@ -46,8 +46,11 @@ def trained(settings: pd.DataFrame, factors: list[str], trials: pd.DataFrame, im
     said |= {group: said[group] + word for group, word in AFTER.items() if group in said}
     ways = [_group(said, group) for group in TRAINING]
     epochs, batch = said.pop("training.epochs", ""), said.pop("training.batch_size", "")
-    counted = f"{epochs} epoch{'s' * (epochs != '1')}"
-    lengths = [counted * bool(epochs), f"batches of {batch}" * bool(batch), _group(said, "training")]
+    lengths = [
+        f"{epochs} epoch{'s' * (epochs != '1')}" * bool(epochs),
+        f"batches of {batch}" * bool(batch),
+        _group(said, "training"),
+    ]
     parts = {"Data": _and(data), "Model": _and(model)}
     return [
         " ".join(f"{name}: {text}." for name, text in parts.items() if text),
