@@ -31,12 +31,13 @@ def executed(root, sets=(), depths=(2, 8), seeds=(0, 1, 2), optimizer=SGD, optio
     Args:
         known: whether the execution keeps its words and options, as those of before did not.
         more: `width` of the model, which no word names; `jobs` of a sweep; the `source` of the user's own code; what
-            `training` has besides, which is no part of a trial's key while it is neutral.
+            `data` and `training` have besides, which is no part of a trial's key while it is neutral.
     """
     model = {**CONFIG["model"], "depth": depths[0] if len(depths) == 1 else 1, "width": more.get("width", 64)}
     config = CONFIG | {"optimizer": optimizer, "model": model}
     trained = {**config, "training": {**CONFIG["training"], **more.get("training", {})}}
     trained |= {"targets": {"source": more["source"]}} if "source" in more else {}
+    trained["data"] = {**CONFIG["data"], **more.get("data", {})}
     factors = {"initializer": INITIALIZERS} | ({"model.depth": depths} if len(depths) > 1 else {})
     study = Study(NAME, "Which is best?", factors, seeds, {"initializer": "he"}, "val_accuracy")
     trials = []
@@ -44,7 +45,8 @@ def executed(root, sets=(), depths=(2, 8), seeds=(0, 1, 2), optimizer=SGD, optio
         for depth in depths:
             arm = {"initializer": initializer, "model.depth": depth}
             own = trained | {"model": model | {"depth": depth}}
-            key = [content_key([own | {"training": CONFIG["training"]}, initializer, seed]) for seed in seeds]
+            same = {name: CONFIG[name] for name in ("data", "training")}
+            key = [content_key([own | same, initializer, seed]) for seed in seeds]
             arm = {factor: arm[factor] for factor in factors}
             trials += [Trial(k, NAME, "scientific", arm, s, own, (), "graph") for k, s in zip(key, seeds, strict=True)]
     line = ["python", "-m", "studies.run", f"+study={NAME}", *more.get("line", sets), f"tracking.root={root}"]
@@ -177,6 +179,14 @@ def test_settings_within_settings_and_own_code_tell_arms_apart(fresh, tmp_path):
     executed(tmp_path, optimizer=SGD | {"inner": {"beta": 0.1}}, seeds=(5,), source={"mine": "a hash"})
     factors = {which: load.execution(NAME, tmp_path, execution=which).study.factors for which in ("1,2", "all")}
     assert "execution" not in factors["1,2"] and factors["all"]["execution"] == (1, 3, 4)
+
+
+@pytest.mark.parametrize(("content", "apart"), [("a hash", False), (None, True)])
+def test_data_are_known_by_their_content_else_by_their_place(fresh, tmp_path, content, apart):
+    shutil.copy(fresh / "mlflow.db", tmp_path)
+    executed(tmp_path, depths=(2,), data={"path": "here", "content": content, "unreadable": "refuse"})
+    executed(tmp_path, depths=(2,), data={"path": "there", "content": content, "unreadable": "skip"}, seeds=(3,))
+    assert ("execution" in load.execution(NAME, tmp_path, execution="all").study.factors) == apart
 
 
 def test_trials_of_before_a_setting_came_are_one_arm_with_those_that_have_it_neutral(fresh, tmp_path):

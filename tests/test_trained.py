@@ -38,6 +38,7 @@ def test_factors_are_left_out_with_what_is_an_options_own_but_for_its_rate():
     assert "depth" not in data and "momentum" not in training and "learning rate 0.001 to 0.1" in training
     assert said(["data", "schedule"], images=None, schedule__warmup=0.1)[0].startswith("Model: mlp, depth")
     assert "cosine schedule, warmup 0.1; 20 epochs" in said(schedule__warmup=0.1)[1]
+    assert "; 1 epoch, batches of 32" in said(training__epochs=1)[1]
     assert "SGD" not in training and "learning rate" not in said(["optimizer.learning_rate"])[1]
 
 

@@ -13,8 +13,11 @@ from analysis.read.runs import Folder, Run, Server
 from studies.contract import Tag
 from studies.record import EXECUTION, IDENTITY, content_key, is_neutral
 
-NO_SETTING = ("seed", "data.root", "data.path", "engine.threads")
-"""What trials of an arm may differ in: data are known by their content."""
+NO_SETTING = ("seed", "engine.threads")
+"""What trials of an arm may differ in."""
+
+PLACES = ("data.root", "data.path", "data.unreadable")
+"""And where their data's content is known, which counts instead."""
 
 UNTAGGED = "5"
 """The version of the results of executions that were run before they were tagged with it."""
@@ -152,7 +155,8 @@ def _inner(store, groups: dict[str, tuple], runs, first) -> dict[str, str]:
 
 def _settings(run: Run, factors: list[str]) -> list[tuple[str, str]]:
     """What a trial has besides its levels; a neutral setting is none, for trials of before it came have not got it."""
-    others = [each for each in sorted(run.params.items()) if each[0] not in (*factors, *NO_SETTING)]
+    places = PLACES if value(run.params.get("data.content", "")) else ()
+    others = [each for each in sorted(run.params.items()) if each[0] not in (*factors, *NO_SETTING, *places)]
     return [(name, text) for name, text in others if not is_neutral(name, value(text))]
 
 

@@ -44,7 +44,11 @@ def trained(settings: pd.DataFrame, factors: list[str], trials: pd.DataFrame, im
         said["schedule"] += " schedule"
     ways = [_group(said, group) for group in TRAINING]
     epochs, batch = said.pop("training.epochs", ""), said.pop("training.batch_size", "")
-    lengths = [f"{epochs} epochs" * bool(epochs), f"batches of {batch}" * bool(batch), _group(said, "training")]
+    lengths = [
+        f"{epochs} epoch{'s' * (epochs != '1')}" * bool(epochs),
+        f"batches of {batch}" * bool(batch),
+        _group(said, "training"),
+    ]
     parts = {"Data": _and(data), "Model": _and(model)}
     return [
         " ".join(f"{name}: {text}." for name, text in parts.items() if text),
