@@ -97,7 +97,8 @@ def test_a_study_says_what_it_did(pooled):
     assert f"[{TRIALS}/{TRIALS}]" in printed and "0 failed, 0 skipped" in printed
     table = [line for line in printed.splitlines() if re.match(r"(he_normal|orthogonal) +[13] ", line)]
     assert len(table) == 4
-    assert str(store) in printed and f"mlflow ui --backend-store-uri sqlite:///{store}/mlflow.db" in printed
+    assert re.search(rf"^results +{store}$", printed, re.M)
+    assert re.search(rf"^browse +\S+ -m analysis.ui --root {store}$", printed, re.M)
 
 
 def test_every_trial_is_stored_whole(pooled):
@@ -240,12 +241,12 @@ def test_what_a_command_prints_can_be_run_wherever_the_store_is(tmp_path):
     done = subprocess.run(start, cwd=here, env=bare, capture_output=True, encoding="ascii")
     assert done.returncode == 0, done.stderr
     table = re.search(r"^ +2 +2 +0\.\d+ \? 0\.0", done.stdout, re.M)
-    assert table and re.search(r"^\[2/2\] defaults: val_accuracy failed  \(2 failed", done.stdout, re.M), done.stdout
+    assert table and re.search(r"^\[2/2\] learning_rate=1e30 epochs=1: val_accuracy failed  \(2 failed", done.stdout, re.M), done.stdout
     printed = dict(re.findall(r"^(tables|browse) +(.*)$", done.stdout, re.M))
     again = subprocess.run(printed["tables"], shell=True, cwd=here, env=bare, capture_output=True, encoding="ascii")
     assert again.returncode == 0 and table[0] in again.stdout
     told = subprocess.run(f"printf %s {printed['browse']}", shell=True, env=bare, capture_output=True, text=True)
-    assert f"sqlite:///{place}/mlflow.db" in told.stdout
+    assert told.stdout.endswith(f"-manalysis.ui--root{place}")
     assert list(here.iterdir()) == []
 
 
