@@ -241,7 +241,8 @@ def test_what_a_command_prints_can_be_run_wherever_the_store_is(tmp_path):
     done = subprocess.run(start, cwd=here, env=bare, capture_output=True, encoding="ascii")
     assert done.returncode == 0, done.stderr
     table = re.search(r"^ +2 +2 +0\.\d+ \? 0\.0", done.stdout, re.M)
-    assert table and re.search(r"^\[2/2\] learning_rate=1e30 epochs=1: val_accuracy failed  \(2 failed", done.stdout, re.M), done.stdout
+    ended = re.search(r"^\[2/2\] learning_rate=1e30 epochs=1: val_accuracy failed  \(2 failed", done.stdout, re.M)
+    assert table and ended, done.stdout
     printed = dict(re.findall(r"^(tables|browse) +(.*)$", done.stdout, re.M))
     again = subprocess.run(printed["tables"], shell=True, cwd=here, env=bare, capture_output=True, encoding="ascii")
     assert again.returncode == 0 and table[0] in again.stdout
