@@ -14,6 +14,7 @@ COMMANDS = {
     "list": ("analysis.catalogue", "the studies there are, what they cost, and what is in the store"),
     "compare": ("analysis.compare", "a study's table, or several studies in one, or its executions"),
     "report": ("analysis.report", "a study's report, one HTML file"),
+    "confusion": ("analysis.confusion", "what a study's networks take each class for"),
     "claims": ("analysis.claims", "the board of claims and their verdicts"),
     "ui": ("analysis.ui", "browse the store in MLflow"),
     "export": ("analysis.export", "a study's frames as Parquet, each column explained"),

@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import re
+import shlex
 from collections.abc import Iterable
 from dataclasses import fields
 from pathlib import Path
@@ -292,3 +293,28 @@ def charted(epochs: list[int]) -> set[int]:
         places.add(step)
         step += 1
     return {epochs[place] for place in places}
+
+
+UNSAID = ("plan=", "force=", "executor", "tracking", "hydra", "study=", "study.name=", "data.root=", "targets")
+"""Begins of a command's words that change neither a design nor what is trained."""
+
+
+def set_by_command(tags: dict[str, str]) -> tuple[str, ...]:
+    """What the words of an execution's command set besides the study; of a job those of its own, where they are known.
+
+    >>> set_by_command({"mlflow.source.name": "python -m studies.run +study=init_comparison model.depth=4 plan=false"})
+    ('model.depth=4',)
+    """
+    try:
+        words = json.loads(tags[Tag.SET])
+    except (KeyError, ValueError):
+        words = _words(tags.get("mlflow.source.name", ""))
+    return tuple(word for word in words if not word.lstrip("+~").startswith(UNSAID))
+
+
+def _words(command: str) -> list[str]:
+    try:
+        words = shlex.split(command)
+    except ValueError:  # MLflow has cut it
+        words = command.split()
+    return [word for word in words if "=" in word and not word.startswith("-")]

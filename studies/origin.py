@@ -1,12 +1,19 @@
 """Where an error comes from: a line of a user's own code, if it passed through any. Standard library only."""
 
 import os
+import re
 import sysconfig
 import traceback
 from pathlib import Path
 
 LONGEST = 300
 """So many characters of an error's message are said."""
+
+BOLD = re.compile(r"\x1b\[1m(.*)\x1b\[0m", re.DOTALL)
+"""What Keras has bold in a terminal: the error, between what it says around one."""
+
+WRAPPED = "Error encountered: "
+"""What comes before the error of a layer's own `call`, after what Keras has to say of it."""
 
 OURS = tuple(f"{Path(__file__).parent.parent / package}{os.sep}" for package in ("studies", "analysis"))
 INSTALLED = ("site-packages", "dist-packages")
@@ -15,9 +22,16 @@ INSTALLED = ("site-packages", "dist-packages")
 def summary(error: BaseException) -> str:
     """An error in one line, with its place: `KeyError: 'b' (mine.py, line 12, in build)`."""
     message = error.msg if isinstance(error, SyntaxError) else str(error)  # its text has its place, too
-    said = f"{type(error).__name__}: {' '.join(message.split())[:LONGEST]}".removesuffix(": ")
+    said = f"{type(error).__name__}: {_said(message)}".removesuffix(": ")
     where = place(error)
     return f"{said} ({where})" if where else said
+
+
+def _said(message: str) -> str:
+    """A message in one line; of one that Keras puts around another, that other."""
+    bold = BOLD.search(message)
+    line = " ".join((bold[1] if bold else message).split())
+    return line.rpartition(WRAPPED)[2][:LONGEST]
 
 
 def place(error: BaseException | None) -> str:

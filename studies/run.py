@@ -151,6 +151,7 @@ def _end_sweep(jobs: sweep.Sweep, outcomes: list[sweep.Outcome], code: int, clai
     elif not any(outcome.swept and outcome.seeds for outcome in outcomes):
         return
     from analysis.show import tables
+    from analysis.show.width import width_here
     from studies.store import writer
 
     rows = [
@@ -158,7 +159,7 @@ def _end_sweep(jobs: sweep.Sweep, outcomes: list[sweep.Outcome], code: int, clai
         for outcome in outcomes
     ]
     if len(rows) > 1 and not claims:
-        print(f"\n{tables.sweep_table(rows)}\n")
+        print(f"\n{tables.sweep_table(rows, width=width_here())}\n")
     for same in _alike(outcomes):
         print(f"note: the jobs {same} have the same trials, which read nothing of what sets those jobs apart")
     status = "KILLED" if code > SIGNALLED else "FAILED" if code else "FINISHED"

@@ -454,7 +454,7 @@ def test_a_job_gives_hydra_the_mean_to_optimize_and_a_sweep_ends_in_one_table(cl
     code, output, error = cli("-m", "optimizer=sgd,adam", "model.depth=1,2", "model.width=8")
     assert (code, error, trained) == (0, "", [0.1, 0.2, 0.1, 0.2])
     assert re.findall(r"^(optimizer|sgd|adam) +(\S+) +(\S+) +(\S+)  (.*)$", output, re.M) == [
-        ("optimizer", "model.depth", "seeds", "failed", "val accuracy: mean ± sd over seeds"),
+        ("optimizer", "depth", "seeds", "failed", "val accuracy: mean ± sd over seeds"),
         *((name, depth, "2", "0", f"0.{depth}00 ± 0.010") for name in ("sgd", "adam") for depth in "12"),
     ]
     assert cli("model.depth=2") == (0, "", "") and trained[-1] == 0.2

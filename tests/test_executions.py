@@ -1,5 +1,6 @@
 """Which of a study's executions is meant, several as one, and what is said of it: on a store of four that differ."""
 
+import io
 import json
 import shlex
 import shutil
@@ -16,7 +17,7 @@ from analysis.read import executions as reading
 from analysis.read import selection
 from analysis.show import executions as words
 from analysis.show import width
-from studies.contract import Tag
+from studies.contract import Tag, set_by_command
 from studies.record import LATER, Study, StudyError, Trial, arm_label, content_key
 from studies.store import writer
 
@@ -54,7 +55,7 @@ def executed(root, sets=(), depths=(2, 8), seeds=(0, 1, 2), optimizer=SGD, optio
     if known:
         tags |= {Tag.SET: json.dumps([f"+study={NAME}", *sets, f"tracking.root={root}"])}
         tags |= {Tag.OPTIONS: json.dumps({"optimizer": option, "model": "mlp"})}
-    text = yaml.safe_dump({"study": {"name": NAME, "seeds": list(seeds)}, **config})
+    text = yaml.safe_dump({"study": {"name": NAME, "seeds": list(seeds)}, "seed": seeds[0], **config})
     execution = writer.Execution(root, study, trials, text, more.get("jobs"), tags)
     finished = load.finished_keys(NAME, root)
     for place, trial in enumerate(trials):
@@ -90,10 +91,10 @@ def command(root, capsys):
 
 def test_what_an_execution_sets_is_what_its_words_say_besides_the_study():
     line = "python -m studies.run +study=init_comparison model.depth=4 '+study.factors={a: [1]}' tracking.root=/x"
-    assert reading.settings({"mlflow.source.name": line}) == ("model.depth=4", "+study.factors={a: [1]}")
+    assert set_by_command({"mlflow.source.name": line}) == ("model.depth=4", "+study.factors={a: [1]}")
     kept = {"mlflow.source.name": line, Tag.SET: json.dumps(["+study=a", "optimizer=sgd", "executor=serial"])}
-    assert reading.settings(kept) == ("optimizer=sgd",)
-    assert reading.settings({}) == () and reading.settings({"mlflow.source.name": "python 'cut"}) == ()
+    assert set_by_command(kept) == ("optimizer=sgd",)
+    assert set_by_command({}) == () and set_by_command({"mlflow.source.name": "python 'cut"}) == ()
     for own, more in (
         (True, ["study.seeds=9", "study.name=b", "plan=false", "profile=quick"]),
         (False, ["profile=full"]),
@@ -155,6 +156,18 @@ def test_a_sweep_has_the_executions_of_before_that_its_jobs_came_to(fresh, tmp_p
         writer.join(tmp_path, NAME, load.execution(NAME, tmp_path, execution=number).run_id, "three")
     joined = load.execution(NAME, tmp_path, execution="sweep")
     assert [part.number for part in joined.parts] == [1, 2] and joined.study.factors["optimizer"] == ("sgd", "adam")
+
+
+def test_a_sweep_over_seeds_is_one_table_of_all_its_seeds(fresh, tmp_path, capsys):
+    shutil.copy(fresh / "mlflow.db", tmp_path)
+    jobs = SimpleNamespace(id="sweep-2", name="two seeds")
+    for seed in (0, 1):
+        executed(tmp_path, [f"seed={seed}"], (2,), (seed,), jobs=jobs, line=["-m", "seed=0,1"])
+    found = load.execution(NAME, tmp_path, execution="sweep")
+    assert list(found.study.factors) == ["initializer"] and found.study.seeds == (0, 1)
+    assert compare.main([NAME, "--root", str(tmp_path), "--execution", "sweep", "--format", "csv"]) == 0
+    table = pd.read_csv(io.StringIO(capsys.readouterr().out))
+    assert list(table["seeds"]) == [2, 2]
 
 
 def test_what_no_word_tells_apart_is_told_apart_by_the_execution(fresh, tmp_path):

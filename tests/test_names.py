@@ -5,7 +5,7 @@ from itertools import product
 import pytest
 
 from studies.record import Trial
-from studies.store.names import SHOWN, run_name
+from studies.store.names import MOST, SHOWN, execution_name, run_name, sweep_name
 
 INITIALIZERS = ("zeros", "normal_small", "normal_large", "glorot_uniform", "glorot_normal", "he_normal")
 
@@ -44,3 +44,17 @@ def test_a_trial_without_factors_is_called_by_what_it_is_run_with():
     trial = Trial("k", "", "single", {}, 0, {}, ("initializer=he_normal", "+model.depth=8", "seed=0"), "")
     assert run_name(trial, {}) == "he_normal depth=8 seed=0"
     assert run_name(Trial("k", "", "single", {}, 3, {}, ("seed=3",), ""), {}) == "defaults seed=3"
+
+
+def test_executions_are_named_by_what_they_set():
+    sets = [[], ["optimizer=adam", "training.epochs=2"], ["optimizer=sgd", "training.epochs=2"], ["model.depth=4"]]
+    names = [execution_name("init_comparison", each, 24) for each in sets]
+    assert names[:2] == ["init_comparison (24 trials)", "optimizer=adam epochs=2 (24 trials)"]
+    assert len({name[: SHOWN - 3] for name in names}) == len(names)  # the list of runs shows less than the charts
+    assert execution_name("s", ["+study.factors={" + "x" * 400 + "}"], 1).endswith("xxx (1 trial)")
+    assert len(execution_name("s", ["+study.factors={" + "x" * 400 + "}"], 1)) == MOST
+
+
+def test_a_sweep_is_named_by_what_it_sweeps():
+    assert sweep_name("executor=serial +study=init_comparison optimizer=sgd,adam") == "sweep optimizer=sgd,adam"
+    assert sweep_name("+study=a,b") == "sweep +study=a,b"

@@ -424,12 +424,12 @@ def test_the_jobs_of_a_multirun_run_side_by_side_in_processes_of_a_launchers(her
         runs = dict(connection.execute("SELECT run_uuid, name || ' ' || status FROM runs").fetchall())
         parents = connection.execute("SELECT run_uuid, value FROM tags WHERE key = 'mlflow.parentRunId'").fetchall()
     nested = sorted((runs[parent], runs[run]) for run, parent in parents)
-    whole = f"{' '.join(words[1:])} FAILED"
-    execution = "single (1 trial) FINISHED"
-    trials = [(execution, f"{optimizer} depth=1 epochs=1 seed=0 FINISHED") for optimizer in ("sgd", "adam")]
-    assert nested == sorted([*trials, *[(whole, execution)] * 2])
+    whole = "sweep optimizer=sgd,adam model.depth=1,-1 training.epochs=1 FAILED"
+    jobs = [f"optimizer={optimizer} depth=1 epochs=1 (1 trial) FINISHED" for optimizer in ("sgd", "adam")]
+    trials = [f"{optimizer} depth=1 epochs=1 seed=0 FINISHED" for optimizer in ("sgd", "adam")]
+    assert nested == sorted([*zip(jobs, trials, strict=True), *((whole, job) for job in jobs)])
     assert len(runs) == 5
 
     code, again, _ = here(*(word for word in words if "launcher" not in word))
-    assert code == 2 and again.count("1 trials, 1 finished before, 0 to run") == 2
+    assert code == 2 and again.count("1 trial, 1 finished before, 0 to run") == 2
     assert re.findall(r"^(?:sgd|adam) .*$", again, re.M) == re.findall(r"^(?:sgd|adam) .*$", first.stdout, re.M)

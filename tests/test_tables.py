@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from analysis.estimate import comparison
-from analysis.show import tables
+from analysis.show import quantities, tables
 from studies.record import arm_label
 
 BY = ["initializer", "model.depth"]
@@ -184,3 +184,22 @@ def test_failures_are_shown_with_their_seeds_and_reason():
 def test_what_intervals_are_is_said_by_the_metrics_bounds():
     assert "logit" in tables.interval_note("test_accuracy") and "-1 and 1" in tables.interval_note("test_accuracy")
     assert "cut at 0" in tables.interval_note("val_loss") and "-1 and 1" not in tables.interval_note("val_loss")
+
+
+def test_what_a_run_prints_fits_the_terminal():
+    outcome = {"metric": "val_accuracy", "seeds": 5, "failures": 0, "code": 0, "mean": 0.9, "sd": 0.01, "trials": ""}
+    names = ("optimizer.learning_rate", "training.early_stopping", "a_setting_of_a_long_name")
+    jobs = [dict.fromkeys(names, level) | outcome for level in ("0.1", "0.01")]
+    tuned = pd.DataFrame({"initializer": ["he"], "optimizer.learning_rate": [0.1], "optimizer.weight_decay": [0.1]})
+    tuned = tuned.assign(value=0.9, edge=[("optimizer.learning_rate", "optimizer.weight_decay")])
+    measured = pd.DataFrame({"rate": [0.1], "status": "finished", **{f"quantity_{n}": [n / 7] for n in range(12)}})
+    tried = ["optimizer.learning_rate", "optimizer.weight_decay"]
+    for made in (
+        lambda width: tables.sweep_table(jobs, width=width),
+        lambda width: tables.tuning_table(tuned, ["initializer"], tried, "val_accuracy", width=width),
+        lambda width: quantities.table(measured, ["rate"], list(measured)[2:], width=width),
+    ):
+        assert max(map(len, made(None).splitlines())) > 80
+        table, _, left_out = made(80).partition("\n\n")
+        assert max(map(len, table.splitlines())) <= 80 and "--wide" not in left_out
+    assert "COLUMNS=400" in left_out and "0.1429" in table and "quantity 11" in left_out

@@ -294,7 +294,7 @@ def test_what_cannot_be_found_is_refused_with_what_there_is():
 
 def test_refused_arguments_are_named_with_those_the_target_takes():
     unknown = refusal({"_target_": "mine_of_tests.Thing", "foo": 1})
-    assert "foo=1" in unknown and "(part=None, size=1)" in unknown and "model.NAME=VALUE" in unknown
+    assert "foo=1" in unknown and "(part=None, size=1)" in unknown and "'~model.foo'" in unknown
     missing = refusal({"_target_": "nosuch_of_tests.Thing"}, ["nosuch_of_tests."])
     assert f"in the folder that the command is started in, {Path.cwd()}, in those that PYTHONPATH names" in missing
 
@@ -332,6 +332,27 @@ def test_the_line_of_a_users_own_is_found_behind_other_errors(tmp_path, monkeypa
     with pytest.raises(StudyError) as ours:
         targets.build({"_target_": "keras.Model"}, "model", [])
     assert origin.place(ours.value) == "" and origin.summary(KeyError()) == "KeyError"
+
+
+def test_of_a_layer_that_keras_calls_its_own_error_is_said():
+    import keras
+
+    class Broken(keras.layers.Layer):
+        def call(self, inputs):
+            return inputs / self.nowhere
+
+    for inputs in (keras.Input((3,)), keras.ops.ones((1, 3))):
+        with pytest.raises(AttributeError) as error:
+            Broken()(inputs)
+        assert origin.summary(error.value).startswith("AttributeError: 'Broken' object has no attribute 'nowhere'")
+
+
+def test_settings_that_a_users_own_does_not_take_are_to_be_left_out(monkeypatch, tmp_path):
+    (tmp_path / "bare_of_tests.py").write_text("def build(input_shape, classes): return None\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    node = {"_target_": "bare_of_tests.build", "depth": 2, "width": 64}
+    with pytest.raises(StudyError, match=r"left out with '~model\.depth' '~model\.width', or .* conf/model/NAME\.yaml"):
+        targets.build(node, "model", ["bare_of_tests."], input_shape=(3,), classes=2)
 
 
 def test_settings_without_a_target_are_refused():

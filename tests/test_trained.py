@@ -23,8 +23,8 @@ def test_what_is_on_is_said_and_what_differs_from_to():
     assert said() == [
         "Data: digits, test fraction 0.2, 1,120 images an epoch. Model: mlp, depth 2 to 8, width 64, 8,970 to 67,210 "
         "parameters.",
-        "Training: HeNormal; SGD, learning rate 0.02, momentum 0.9 in some trials, nesterov on; cosine schedule; 20 "
-        "epochs, batches of 32, early stopping 5.",
+        "Training: HeNormal weights; SGD, learning rate 0.02, momentum 0.9 in some trials, nesterov on; "
+        "cosine schedule; 20 epochs, batches of 32, early stopping 5.",
     ]
     lists = said(model__filters=[[8, 16], [8]], data__label_noise=[0.1, 0.2])
     assert "clip_by_norm in some trials" in said(clipping=["none", "clip_by_norm"])[1]

@@ -261,7 +261,7 @@ def test_a_job_leaves_the_runs_of_its_sweeps_other_jobs_alone_and_shares_their_p
         runs = [client.get_run(execution.parent) for execution in executions]
         assert [run.info.status for run in runs] == ["RUNNING", "RUNNING"]
         [parent] = {run.data.tags["mlflow.parentRunId"] for run in runs}
-        assert client.get_run(parent).info.run_name == "seed=0,1"
+        assert client.get_run(parent).info.run_name == "sweep seed=0,1"
         for execution in executions:
             execution.close("FINISHED")
         writer.end_sweep(root, STUDY.name, jobs.id, "FINISHED", "| jobs |")

@@ -1,13 +1,12 @@
 """A study's executions: what each was run by, what it sets, and which of them is meant."""
 
 import json
-import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 
 from analysis.read.runs import Run
-from studies.contract import Tag
+from studies.contract import Tag, set_by_command
 from studies.record import Claim, Space, Study, StudyError
 
 LATEST, OWN, ALL, SWEEP = "latest", "own", "all", "sweep"
@@ -23,11 +22,8 @@ WORDS = {
 LEAST = 4
 """Signs of a run's id that are enough to name it, if no other begins so."""
 
-UNSAID = ("plan=", "force=", "executor", "tracking", "hydra", "study=", "study.name=", "data.root=", "targets")
-"""Begins of a command's words that change neither a design nor what is trained."""
-
 MORE = ("study.seeds=", "study.question=", "study.figures=", "profile=quick")
-"""And those that leave a study's own design what it is; quick is the profile that one has without a word."""
+"""Begins of words that leave a study's own design what it is; quick is the profile that one has without a word."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +66,7 @@ class Execution:
     @property
     def settings(self) -> tuple[str, ...]:
         """What its command sets besides the study: `model.depth=4`."""
-        return settings(self.tags)
+        return set_by_command(self.tags)
 
     @property
     def own(self) -> bool:
@@ -83,30 +79,9 @@ class Execution:
         return _sweep(self.tags, self.start_time)[1]
 
 
-def settings(tags: dict[str, str]) -> tuple[str, ...]:
-    """What the words of an execution's command set besides the study; of a job those of its own, where they are known.
-
-    >>> settings({"mlflow.source.name": "python -m studies.run +study=init_comparison model.depth=4 plan=false"})
-    ('model.depth=4',)
-    """
-    try:
-        words = json.loads(tags[Tag.SET])
-    except (KeyError, ValueError):
-        words = _words(tags.get("mlflow.source.name", ""))
-    return tuple(word for word in words if not word.lstrip("+~").startswith(UNSAID))
-
-
-def _words(command: str) -> list[str]:
-    try:
-        words = shlex.split(command)
-    except ValueError:  # MLflow has cut it
-        words = command.split()
-    return [word for word in words if "=" in word and not word.startswith("-")]
-
-
 def is_own(tags: dict[str, str]) -> bool:
     """Whether an execution trains what its study does by itself, at whichever seeds."""
-    return all(word.startswith(MORE) for word in settings(tags))
+    return all(word.startswith(MORE) for word in set_by_command(tags))
 
 
 def places(parents: Sequence[Run], which: str | int, study: str) -> tuple[list[int], bool]:

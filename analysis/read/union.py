@@ -39,7 +39,9 @@ def union(store: "Folder | Server", parts: Sequence[Execution], runs: dict[str, 
     factors = list(dict.fromkeys(factor for part in parts for factor in part.study.factors))
     arms = {key: _arm(levels, part, key, factors) for part in parts for key in part.arms}
     set_by = dict.fromkeys(_name(word) for part in parts for word in part.settings)
-    for factor in [name for name in set_by if name not in factors and not name.startswith(("study", "claim"))]:
+    for factor in [
+        name for name in set_by if name not in factors and name != "seed" and not name.startswith(("study", "claim"))
+    ]:
         found = {key: levels.of(factor, part, key) for part in parts for key in part.arms}
         if len({_plain(level) for level in found.values()}) > 1:
             factors.append(factor)

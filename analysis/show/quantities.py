@@ -1,16 +1,18 @@
 """What computed trials measured, as a table: an arm a row, a quantity a column."""
 
 import pandas as pd
-from tabulate import tabulate
 
 from analysis.estimate.arms import grouped
 from analysis.show.tables import PLAIN, STYLES, level_text
+from analysis.show.width import OF_A_RUN, fitted
 from studies.record import short
 
 SPAN = ("mean", "least", "greatest")
 
 
-def table(trials: pd.DataFrame, by: list[str], names: list[str], format: str = "terminal") -> str:
+def table(
+    trials: pd.DataFrame, by: list[str], names: list[str], format: str = "terminal", width: int | None = None
+) -> str:
     """Each quantity over the seeds of an arm that finished: its mean, and its least and greatest if they differ.
 
     Args:
@@ -18,6 +20,7 @@ def table(trials: pd.DataFrame, by: list[str], names: list[str], format: str = "
         by: the factors.
         names: the quantities, from `load.quantities`.
         format: one of `tables.FORMATS`; CSV and JSON have mean, least and greatest in full, in columns of their own.
+        width: of the terminal, which the table is to fit: the last quantities are left out first.
     """
     rows = []
     for arm, part in grouped(trials, by):
@@ -31,7 +34,8 @@ def table(trials: pd.DataFrame, by: list[str], names: list[str], format: str = "
         return PLAIN[format](pd.DataFrame(whole, columns=columns))
     cells = [[*map(level_text, arm), *map(str, counts), *map(_span, spans)] for arm, *counts, spans in rows]
     words = [name.replace("_", " ") for name in names]
-    return tabulate(cells, [*headers, *words], tablefmt=STYLES[format], disable_numparse=True)
+    spare = [*reversed(range(len(headers) + 1, len(headers) + len(words))), len(headers) - 1, len(headers) - 2]
+    return fitted(cells, [*headers, *words], STYLES[format], width=width, spare=spare, advice=OF_A_RUN)
 
 
 def _span(span) -> str:

@@ -10,7 +10,7 @@ import pandas as pd
 from tabulate import tabulate
 
 from analysis.estimate.measure import measure
-from analysis.show.width import fitted
+from analysis.show.width import OF_A_RUN, fitted
 from studies.record import arm_label, listed, short, shown
 
 STYLES = {"terminal": "simple", "markdown": "pipe", "latex": "latex_booktabs", "html": "html"}
@@ -159,8 +159,9 @@ def tuning_table(
     metric: str,
     format: str = "terminal",
     notes: Iterable[str] = (),
+    width: int | None = None,
 ) -> str:
-    """What `tuning.tuned` chose, as text: an arm a row; with notes, from `tuning_notes`."""
+    """What `tuning.tuned` chose, as text: an arm a row; with notes, from `tuning_notes`; no wider than `width`."""
     factors = [*by, *nuisance]
     rows = [
         [
@@ -171,7 +172,7 @@ def tuning_table(
         for row in tuned.to_dict("records")
     ]
     headers = [*(short(factor, factors) for factor in factors), f"{words(metric)} (tuning)", "on the edge"]
-    return noted(tabulate(rows, headers, tablefmt=STYLES[format], disable_numparse=True), list(notes), format)
+    return noted(fitted(rows, headers, STYLES[format], width=width), list(notes), format)
 
 
 def tuning_notes(trials: pd.DataFrame, extended: list[tuple[str, str, float, float]]) -> list[str]:
@@ -248,16 +249,22 @@ def failure_table(failures: pd.DataFrame, by: list[str], format: str = "terminal
     return tabulate(rows, headers, tablefmt=STYLES[format], disable_numparse=True)
 
 
-def sweep_table(jobs: list[dict], format: str = "terminal") -> str:
+def sweep_table(jobs: list[dict], format: str = "terminal", width: int | None = None) -> str:
     """The jobs of a multirun as text: a job a row, with what sets it apart.
 
     Args:
         jobs: of each its overrides, name -> value, and the fields of `studies.command.sweep.Outcome`.
+        width: of the terminal, which the table is to fit; None for as wide as it is.
     """
     known = dict.fromkeys(name for job in jobs for name in job)
     names = [name for name in known if name not in JOB and len({job.get(name) for job in jobs} - {""}) > 1]
     metrics = {job["metric"] for job in jobs if job["metric"]}
-    headers = [*names, "seeds", "failed", " / ".join(sorted(metrics)).replace("_", " ") + ": mean ± sd over seeds"]
+    headers = [
+        *(short(name, names) for name in names),
+        "seeds",
+        "failed",
+        " / ".join(sorted(metrics)).replace("_", " ") + ": mean ± sd over seeds",
+    ]
     rows = [
         [
             *(job.get(name, "") for name in names),
@@ -268,7 +275,8 @@ def sweep_table(jobs: list[dict], format: str = "terminal") -> str:
         for job in jobs
     ]
     aligned = ["left"] * len(names) + ["right"] * 2 + ["left"]
-    return tabulate(rows, headers, tablefmt=STYLES[format], colalign=aligned, disable_numparse=True)
+    spare = [len(names), len(names) + 1]
+    return fitted(rows, headers, STYLES[format], aligned, width, spare, OF_A_RUN)
 
 
 def _outcome(job) -> str:

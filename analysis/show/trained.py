@@ -9,6 +9,9 @@ OFF = (None, "", "none", False, 0)
 OFF_TOO = {"data.imbalance": 1.0, "optimizer.slow_step": 0.5}
 
 TRAINING = ("initializer", "optimizer", "schedule", "regularizer", "clipping", "pruning")
+AFTER = {"initializer": " weights", "schedule": " schedule"}
+"""Words for options whose names do not say of what they are."""
+
 KINDS = 3
 """Of the values that a setting has in the trials, those that are listed."""
 
@@ -40,8 +43,7 @@ def trained(settings: pd.DataFrame, factors: list[str], trials: pd.DataFrame, im
     parameters = _ends(trials["parameters"].dropna(), "{:,.0f}")
     data = [_group(said, "data"), f"{images:,.0f} images an epoch" if images else ""]
     model = [_group(said, "model"), f"{parameters} parameters" if parameters else ""]
-    if "schedule" in said:
-        said["schedule"] += " schedule"
+    said |= {group: said[group] + word for group, word in AFTER.items() if group in said}
     ways = [_group(said, group) for group in TRAINING]
     epochs, batch = said.pop("training.epochs", ""), said.pop("training.batch_size", "")
     lengths = [

@@ -17,6 +17,11 @@ LEAST_HEADER = 8
 LEAST = 12
 """Of a column whose cells are broken into lines."""
 
+OF_A_RUN = "COLUMNS=400 before the command shows all, and so does output to a file"
+"""How to see what is left out of a table that no command of analysis makes."""
+
+ADVICE = "The commands of analysis show all with --wide, or --format csv or json"
+
 
 def width_here() -> int | None:
     """The columns of the terminal that stdout is, or that `COLUMNS` says; None where it is none, such as a file."""
@@ -33,6 +38,7 @@ def fitted(
     aligned: Sequence[str] = (),
     width: int | None = None,
     spare: Sequence[str | int] = (),
+    advice: str = ADVICE,
 ) -> str:
     """A table as text, no wider than `width` if that can be done: headers are broken into lines, then columns left
     out, which a line under it says, then texts broken.
@@ -42,6 +48,7 @@ def fitted(
         aligned: `left` or `right` a column; all left if empty.
         width: None for as wide as it is.
         spare: headers of the columns that may be left out, or their places, the first one first.
+        advice: how to see what is left out.
     """
     aligned = list(aligned) or ["left"] * len(headers)
     table = [list(column) for column in zip(headers, *rows, strict=True)] or [[header] for header in headers]
@@ -57,7 +64,6 @@ def fitted(
     if not gone:
         return text
     named = ", ".join(_named(headers, place) for place in sorted(gone))
-    advice = "The commands of analysis show all with --wide, or --format csv or json"
     return f"{text}\n\nLeft out to fit {width} columns: {named}. {advice}."
 
 

@@ -463,9 +463,9 @@ class Driver:
         known, finished = known - lacking, finished - lacking
         pending = [trial for trial in trials if trial.key not in known]
         self.again |= {trial.key for trial in pending}
-        kind = "tuning trials" if trials[0].role == "nuisance" else "trials"
+        kind = "tuning trial" if trials[0].role == "nuisance" else "trial"
         again = " again" * bool(self.force and finished)
-        self._tell(f"{len(trials)} {kind}, {len(finished)} finished before, {len(pending)} to run{again}")
+        self._tell(f"{_counted(len(trials), kind)}, {len(finished)} finished before, {len(pending)} to run{again}")
         if self.board:
             before = [trial for trial in trials if trial.key in known and trial.key not in self.counted]
             self.board.did(len(before), sum(cost.expected_seconds(before).values()), before=True)
@@ -639,14 +639,15 @@ class Driver:
         from analysis import load
         from analysis.estimate import tuning
         from analysis.show import tables
+        from analysis.show.width import width_here
 
         study, by, nuisance = self.study, list(self.study.factors), list(self.study.nuisance)
         frame = load.trials(study.name, self.root, {trial.key: trial.levels for trial in trials})
         tuned = tuning.tuned(frame, by, study.nuisance, study.tuning_metric, study.space)
         notes = tables.tuning_notes(frame, tuning.extended(frame, study.space))
         table, markdown = (
-            tables.tuning_table(tuned, by, nuisance, study.tuning_metric, format, notes)
-            for format in ("terminal", "markdown")
+            tables.tuning_table(tuned, by, nuisance, study.tuning_metric, format, notes, fit)
+            for format, fit in (("terminal", width_here()), ("markdown", None))
         )
         self._keep(
             {
@@ -698,7 +699,8 @@ class Driver:
             )
         names = [name for name in names if SERIES not in name]  # a number for each layer is for figures
         names.sort(key=lambda name: name != self.study.metric)
-        return quantities.table(frame, list(self.study.factors), names, format)
+        width = width_here() if format == "terminal" else None
+        return quantities.table(frame, list(self.study.factors), names, format, width)
 
     def _stored(self) -> Any:
         """The execution as the store has it: this one, or the earlier one that left nothing to train."""

@@ -33,7 +33,7 @@ SOURCED = {
 TRAINING = ("run", "plan")
 """The commands that take settings."""
 
-OF_STUDIES = ("compare", "report", "export", "power", "foretell", "footprint", "figures", "list")
+OF_STUDIES = ("compare", "report", "export", "power", "foretell", "footprint", "figures", "confusion", "list")
 """Those that take the names of studies."""
 
 HYDRAS = ("--help", "--plan", "--force", "--format", "--multirun", "--config-dir", "--cfg", "--info")
@@ -109,7 +109,7 @@ def _settings() -> list[str]:
     groups = [group for group in compose.groups() if group != "study"]
     words = [f"{group}={option}" for group in groups for option in compose.options(group)]
     words += [f"+study={option}" for option in compose.options("study")]
-    return words + [f"{path}=" for path in limits.LIMITS] + [f"study.{name}=" for name in STUDY]
+    return words + [f"{path}=" for path in limits.RULES] + [f"study.{name}=" for name in STUDY]
 
 
 def _flags(module: str) -> list[str]:
@@ -169,7 +169,7 @@ _weight_studies() {{
     candidates+=($own)
     compadd -S '' -- ${{(M)candidates:#*=}}
     compadd -- ${{candidates:#*=}}
-    [[ $words[2] == (run|plan) ]] || _files
+    (( CURRENT == 2 )) || [[ $words[2] == (run|plan) ]] || _files
 }}
 
 compdef _weight_studies weight-studies

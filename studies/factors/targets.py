@@ -151,8 +151,20 @@ def build(node: dict | None, path: str, allow: list[str], **arguments: object) -
         settings = listed(f"{name}={value!r}" for name, value in node.items() if name != "_target_")
         raise StudyError(
             f"{path}: {node['_target_']}({settings}) was refused: {_first_line(error)}. It takes "
-            f"{_arguments(call.func)}; change the setting with {path}.NAME=VALUE"
+            f"{_arguments(call.func)}; {_remedy(node, path, call.func, allow)}"
         ) from error
+
+
+def _remedy(node: dict, path: str, target: Callable, allow: list[str]) -> str:
+    """What to do about arguments that a target refuses: of a user's own those may be another option's."""
+    unknown = [name for name in node if name != "_target_" and not takes(target, name)]
+    if not _is_users(node["_target_"], allow) or not unknown:
+        return f"change the setting with {path}.NAME=VALUE"
+    words = " ".join(f"'~{path}.{name}'" for name in unknown)
+    return (
+        f"what it does not take is left out with {words}, or by an option of your own: conf/{path}/NAME.yaml with "
+        f"_target_: {node['_target_']}, chosen by {path}=NAME"
+    )
 
 
 def own_fault(node: dict, path: str, error: Exception) -> StudyError:

@@ -1,11 +1,15 @@
-"""What MLflow's pages call a trial's run: told from the others of its study within what they show of a name."""
+"""What MLflow's pages call runs: told from the others of its study within what they show of a name."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
+from studies.contract import UNSAID
 from studies.record import Trial, short, shown
 
 SHOWN = 20
 """The characters that MLflow's charts and legends show of a name."""
+
+MOST = 250
+"""And those that it keeps."""
 
 LEAST = 4
 """Those that are left of a level's, at least."""
@@ -33,6 +37,27 @@ def run_name(trial: Trial, factors: Mapping[str, tuple], seeds: tuple[int, ...] 
         words.append(f"{prefixes.get(factor, '')}{cut}")
     name = " ".join([*words, f"s={trial.seed}"])
     return name if len(name) <= SHOWN else f"{trial.key[:LEAST]} {name}"
+
+
+def execution_name(study: str, sets: Sequence[str], trials: int) -> str:
+    """What an execution sets, in short, and its size: `optimizer=adam epochs=5 (24 trials)`.
+
+    The study's name, which its experiment has already, stands for what is run as it comes.
+
+    Args:
+        sets: from `studies.contract.set_by_command`.
+    """
+    words = [word.partition("=") for word in sets]
+    short_words = [f"{name.lstrip('+').rpartition('.')[2]}{sign}{value}" for name, sign, value in words]
+    counted = f"({trials} trial{'s' * (trials != 1)})"
+    return f"{' '.join(short_words)[: MOST - len(counted) - 1] or study} {counted}"
+
+
+def sweep_name(overrides: str) -> str:
+    """A sweep's overrides but for the study, which its experiment is called, and for how it is run."""
+    words = overrides.split(" ")
+    others = [word for word in words if not word.lstrip("+").startswith(UNSAID)]
+    return " ".join(["sweep", *(others or words)])[:MOST]
 
 
 def _widest(tried: dict[str, list[str]], seeds, seed: str) -> int:

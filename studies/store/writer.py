@@ -35,6 +35,7 @@ from studies.contract import (
     TAG_LENGTH,
     Tag,
     charted,
+    set_by_command,
 )
 from studies.record import (
     IDENTITY,
@@ -52,7 +53,7 @@ from studies.record import (
 )
 from studies.store import database
 from studies.store.client import ClientStore
-from studies.store.names import run_name
+from studies.store.names import execution_name, run_name, sweep_name
 from studies.store.sql import Store
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
@@ -188,7 +189,8 @@ class Execution:
             tags[Tag.PROFILE] = claim.profile
         if jobs:
             tags["mlflow.parentRunId"] = self._sweep_run(jobs)
-        self.parent = self.store.begin(f"{study.name} ({len(trials)} trial{'s' * (len(trials) != 1)})", tags, _now())
+        name = execution_name(study.name, set_by_command(tags), len(trials))
+        self.parent = self.store.begin(name, tags, _now())
         self.keep({"study.yaml": config})
         self.keep_design(compared or [trial for trial in trials if trial.role == "scientific"])
         shared = next(iter(self.datasets.values())) if len(self.datasets) == 1 else None
@@ -248,7 +250,7 @@ class Execution:
             run = self.store.sweep_run(jobs.id)
             if run is None:
                 tags = {"study": self.study.name, Tag.ROLE: "sweep", "sweep": jobs.id}
-                run = self.store.begin(jobs.name[:250], tags, _now())
+                run = self.store.begin(sweep_name(jobs.name), tags, _now())
                 self.store.write(run, "RUNNING", None, {}, [])
         return run
 
