@@ -51,6 +51,8 @@ def test_executions_are_named_by_what_they_set():
     names = [execution_name("init_comparison", each, 24) for each in sets]
     assert names[:2] == ["init_comparison (24 trials)", "optimizer=adam epochs=2 (24 trials)"]
     assert len({name[: SHOWN - 3] for name in names}) == len(names)  # the list of runs shows less than the charts
+    mine = ["+study.factors={initializer:[zeros]}", "study.seeds=2", "training.epochs=3"]
+    assert execution_name("s", mine, 2) == "epochs=3 seeds=2 factors={initializer:[zeros]} (2 trials)"
     assert execution_name("s", ["+study.factors={" + "x" * 400 + "}"], 1).endswith("xxx (1 trial)")
     assert len(execution_name("s", ["+study.factors={" + "x" * 400 + "}"], 1)) == MOST
 

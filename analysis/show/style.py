@@ -17,6 +17,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 from matplotlib.lines import TICKDOWN, TICKLEFT, Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator, ScalarFormatter
+from PIL import Image
 
 from analysis.estimate.measure import measure
 
@@ -249,12 +250,13 @@ def svg(figure: Figure) -> str:
 
 
 def png(figure: Figure) -> bytes:
-    """A figure as PNG on white, 144 pixels an inch, the same bytes for the same figure."""
-    image = io.BytesIO()
+    """A figure as PNG on white, 144 pixels an inch, of 256 colours, which is a third of the bytes."""
+    image, small = io.BytesIO(), io.BytesIO()
     with matplotlib.rc_context(STYLE), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing from font")
         figure.savefig(image, format="png", dpi=144, facecolor="white", metadata={"Software": None})
-    return image.getvalue()
+    Image.open(image).convert("RGB").quantize(256).save(small, format="png", optimize=True)
+    return small.getvalue()
 
 
 def _settle(axes: Axes) -> None:

@@ -42,12 +42,14 @@ def run_name(trial: Trial, factors: Mapping[str, tuple], seeds: tuple[int, ...] 
 def execution_name(study: str, sets: Sequence[str], trials: int) -> str:
     """What an execution sets, in short, and its size: `optimizer=adam epochs=5 (24 trials)`.
 
-    The study's name, which its experiment has already, stands for what is run as it comes.
+    What is trained comes before what is compared. The study's name, which its experiment has already, stands for what
+    is run as it comes.
 
     Args:
         sets: from `studies.contract.set_by_command`.
     """
-    words = [word.partition("=") for word in sets]
+    ordered = sorted(sets, key=lambda word: (word.lstrip("+").startswith("study."), "{" in word))
+    words = [word.partition("=") for word in ordered]
     short_words = [f"{name.lstrip('+').rpartition('.')[2]}{sign}{value}" for name, sign, value in words]
     counted = f"({trials} trial{'s' * (trials != 1)})"
     return f"{' '.join(short_words)[: MOST - len(counted) - 1] or study} {counted}"
