@@ -21,6 +21,7 @@ ROOT = Path(__file__).parent.parent
 OUTPUT = ROOT / "tests" / "output"
 STUDY = ["+study.factors={initializer:[he_normal,orthogonal]}", "study.seeds=2", "training.epochs=3", "study.name=seen"]
 QUESTION = "How does val accuracy depend on initializer?"
+EXECUTION = "factors={initializer:[he_normal,orthogonal]} seeds=2 epochs=3 (4 trials)"
 TRIALS = [f"{arm} seed={seed}" for arm in ("he_normal", "orthogonal") for seed in (0, 1)]
 COLUMNS = ("val_accuracy", "initializer", "seed", "trial.status")
 LAYERS = ("dense_1", "dense_2", "logits")
@@ -125,7 +126,7 @@ def row(page, name):
 
 def unfold(page):
     """Show the trials of the execution in the list of runs."""
-    row(page, "seen (4 trials)").get_by_role("gridcell").filter(has_text="seen").get_by_role("button").click()
+    row(page, EXECUTION).get_by_role("gridcell").filter(has_text=EXECUTION).get_by_role("button").click()
 
 
 def run_of(root, name):
@@ -138,7 +139,7 @@ def run_of(root, name):
 
 def test_the_list_of_runs_nests_trials_that_are_named_by_arm_and_seed(page, address):
     page.goto(address("all runs"))
-    expect(row(page, "seen (4 trials)")).to_be_visible()
+    expect(row(page, EXECUTION)).to_be_visible()
     assert not any(row(page, name).count() for name in TRIALS)
     unfold(page)
     for name in TRIALS:
