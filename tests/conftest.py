@@ -14,6 +14,7 @@ from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+os.environ.pop("COLUMNS", None)  # which processes of pytest-xdist have: tables would be cut to fit
 
 import hydra
 import pytest

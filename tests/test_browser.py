@@ -126,7 +126,7 @@ def row(page, name):
 
 def unfold(page):
     """Show the trials of the execution in the list of runs."""
-    row(page, EXECUTION).get_by_role("gridcell").filter(has_text="epochs=3").get_by_role("button").click()
+    row(page, EXECUTION).get_by_role("gridcell").filter(has_text=EXECUTION).get_by_role("button").click()
 
 
 def run_of(root, name):

@@ -157,7 +157,7 @@ def answered(planned, monkeypatch, tmp_path_factory):
         code, output, error = planned(*words)
         assert list(elsewhere.iterdir()) == []
         if code == 0:
-            assert error == "" and re.search(r"^estimated time: about ", output, re.MULTILINE)
+            assert error == "" and re.search(r"^ *estimated time: about ", output, re.MULTILINE)
         else:
             assert code == 2 and re.fullmatch(r"error: \S[^\n]*\n", error), error
         return code, error

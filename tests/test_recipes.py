@@ -10,9 +10,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import lasting_executors
 from PIL import Image
 
 from analysis import load
+from studies import run
 
 ROOT = Path(__file__).parent.parent
 PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
@@ -38,6 +40,25 @@ def commands(module, pages=PAGES):
     """Those of a module, each once, as text and without it."""
     found = dict.fromkeys(shlex.join(words[1:]) for page in pages for words in recipes(page) if words[0] == module)
     return list(found)
+
+
+@pytest.fixture(scope="module")
+def executors():
+    """Their workers start in the folder of a test here, which has `mine`."""
+    with lasting_executors() as made:
+        yield made
+
+
+@pytest.fixture
+def here(cli, executors, mine, monkeypatch):
+    """As elsewhere, with workers of these tests alone."""
+    monkeypatch.setattr(run, "EXECUTORS", executors)
+    return cli
+
+
+@pytest.fixture
+def planned(here):
+    return lambda *arguments: here("plan=true", *arguments)
 
 
 @pytest.fixture
