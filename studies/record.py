@@ -140,6 +140,11 @@ def meant(name: object, known: Iterable[object]) -> str:
     return f"did you mean {found}? " if found else ""
 
 
+def numbered(count: int, noun: str) -> str:
+    """`1 trial`, `3 trials`."""
+    return f"{count} {noun}{'s' * (count != 1)}"
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """The same at a sentence's end: `. Did you mean adam?`."""
     found = near(name, known)

@@ -19,7 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
 from studies import contract, terminal
-from studies.command import ahead, compose, driver, explain, job, pulse, sweep
+from studies.command import ahead, checks, compose, driver, explain, job, plan, pulse, sweep
 from studies.contract import Tag
 from studies.factors import targets
 from studies.record import StudyError, content_key, listed
@@ -207,8 +207,8 @@ def _job(
     for remark in ready.remarks:
         heard = sys.stderr if config["plan"] == "json" else sys.stdout
         print(f"note: {f'{study.name}: ' * bool(claims)}{remark}", file=heard, flush=True)
-    driver.check_sizes(trials)
-    driver.say_notes(trials)
+    checks.check_sizes(trials)
+    checks.say_notes(trials)
     executor = _executor(config)
     root = _root(config["tracking"]["root"])
     if config["plan"]:
@@ -217,7 +217,7 @@ def _job(
         if claims:
             claims.plan(number, executor)
         else:
-            driver.plan(study, trials, executor, root, config)
+            plan.show(study, trials, executor, root, config)
         return outcome
     database.check_writable(root)
     with terminal.held():

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sklearn.utils.class_weight import compute_class_weight
 
-from studies.command import driver
+from studies.command import checks
 from studies.factors import limits
 from studies.record import EpochRecord, StudyError
 
@@ -105,4 +105,4 @@ def test_weights_are_of_a_seeds_own_classes_on_one_graph_for_all(run, trial_of):
 )
 def test_what_are_no_weights_is_refused_before_anything_trains(trial_of, value, expected):
     with pytest.raises(StudyError, match=expected):
-        driver.check_sizes([trial_of((f"training.class_weight={value}",))])
+        checks.check_sizes([trial_of((f"training.class_weight={value}",))])

@@ -54,6 +54,7 @@ MODULES_OWN = {
     },
     "studies.edge.__main__": {"studies.execute"},
     "studies.command.driver": FOLDERS["studies.command"] | {"analysis"},
+    "studies.command.plan": FOLDERS["studies.command"] | {"analysis"},
     "studies.callback": {"studies.train", "studies.observe", "studies.store", "studies.command.provenance"},
 }
 """Modules that may import otherwise than their folder."""

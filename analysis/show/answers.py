@@ -14,7 +14,7 @@ from analysis.estimate.intervals import LEAST_PAIRS, LEVEL, RESOLUTION
 from analysis.estimate.measure import measure
 from analysis.show import holding
 from analysis.show.tables import interval, rounded, success, words
-from studies.record import arm_label, listed
+from studies.record import arm_label, listed, numbered
 
 MOST_CONTEXTS = 8
 """Of the combinations of other levels that are spoken of one by one."""
@@ -121,17 +121,13 @@ def _look(look, now) -> str:
     """An earlier look, by what sets it apart from the present one."""
     same_arms, same_seeds = look.arms == now.arms, look.seeds == now.seeds
     same_question = (look.metric, look.baseline) == (now.metric, now.baseline)
-    said = [f"with {_counted(look.arms, 'arm')}"] * (not same_arms)
-    said += [f"with {_counted(look.seeds, 'seed')}"] * (not same_seeds)
+    said = [f"with {numbered(look.arms, 'arm')}"] * (not same_arms)
+    said += [f"with {numbered(look.seeds, 'seed')}"] * (not same_seeds)
     said += ["with other trials besides"] * (same_arms and same_seeds and same_question)
     said += [f"by {words(look.metric)}"] * (look.metric != now.metric)
     against = arm_label(look.baseline) if look.baseline else "no baseline"
     said += [f"against {against}"] * (look.baseline != now.baseline)
     return f"{', '.join(said)} on {look.day}"
-
-
-def _counted(count, noun) -> str:
-    return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
 def spans(found: list[tuple[list[str], dict | None]]) -> list[str]:

@@ -8,7 +8,7 @@ from typing import Any
 from rich.console import Console
 
 from studies import contract, terminal
-from studies.command import compose, cost, driver, job
+from studies.command import checks, compose, cost, driver, job, plan
 from studies.command.board import Board, duration
 from studies.command.sweep import Outcome
 from studies.execute.task import Executor
@@ -40,18 +40,18 @@ class Ahead:
         left = [(n, j) for n, j in enumerate(self.ready) if j and not self.judged[n]]
         trials = [trial for _, each in left for trial in each.trials if not trial.computed]
         with suppress(StudyError):  # which is said when its turn comes
-            driver.checked(cost.uncounted(trials), executor)
+            checks.checked(cost.uncounted(trials), executor)
         self.board.workers = executor.workers
         for number, each in left:
             with suppress(StudyError):
-                self.board.foresee(number, driver.extent(each.study, each.trials, each.expand, executor.workers))
+                self.board.foresee(number, plan.extent(each.study, each.trials, each.expand, executor.workers))
 
     def plan(self, number: int, executor: Executor) -> None:
         """Print what a claim would train at most, and how long that would take."""
         one = self.ready[number]
         assert one is not None  # noqa: S101
-        driver.count(one.trials, executor)
-        extent = driver.extent(one.study, one.trials, one.expand, executor.workers)
+        plan.count(one.trials, executor)
+        extent = plan.extent(one.study, one.trials, one.expand, executor.workers)
         self.board.workers = executor.workers
         self.board.foresee(number, extent)
         print(f"{one.study.name:<20}  {extent.trials:>6,} trials  {duration(extent.seconds)}", flush=True)

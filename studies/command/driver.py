@@ -3,12 +3,11 @@
 import json
 import math
 import shutil
-import sys
 import tempfile
 from collections import Counter, defaultdict
-from collections.abc import Callable, Set
+from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
@@ -16,14 +15,14 @@ from typing import Any
 from rich.console import Console
 
 from studies import terminal
-from studies.command import cost, provenance, pulse, sweep
+from studies.command import checks, cost, provenance, pulse, sweep
 from studies.command.board import Board
 from studies.contract import Tag
 from studies.design import arms, search
 from studies.design.controls import Expand, controls
 from studies.execute import pool
 from studies.execute.task import Executor, Task
-from studies.factors import data, limits
+from studies.factors import data
 from studies.record import (
     SERIES,
     EpochRecord,
@@ -33,191 +32,20 @@ from studies.record import (
     Study,
     StudyError,
     Trial,
-    Work,
     arm_label,
-    content_key,
     listed,
-    short,
-    shown,
+    numbered,
 )
 from studies.store import database
 
 TRIAL = "studies.train.trial:run"
-CHECK = "studies.train.parts:check"
 COMPUTED = "studies.compute.trial:run"
-COMPUTED_CHECK = "studies.compute.trial:check"
 
 TRAINS_OTHERWISE = ("-", "plan=", "executor", "engine.threads=")
 """Begins of words for something else than single-threaded trials in a pool."""
 
 MOST_CHARTED = 100
 """Arms that MLflow charts the means of, of an execution."""
-
-COUNTED = 12
-"""Of models that are not known, so many are built for a plan: the others are taken for the mean."""
-
-
-def extent(study: Study, trials: list[Trial], expand: Expand, workers: int) -> cost.Extent:
-    """What a study comes to at most, the trials of its claim's controls among it."""
-    return cost.extent(study, trials, sum(map(len, controls(study, expand, None).values())), workers)
-
-
-def count(trials: list[Trial], executor: Executor) -> None:
-    """Have workers build some of the models that none has built yet, to count what they cost; computed trials are
-    checked.
-    """
-    checked([t for t in trials if t.computed] or cost.uncounted(trials)[:COUNTED], executor)
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What a study would train, and what of it is in the store.
-
-    Attributes:
-        trials: all of them, or those that tune.
-        finished: the keys of those that need not run.
-        seconds: about how long each trial takes, by key.
-        workers: processes that there would be.
-        finals: trials that follow those that tune.
-        extended: trials that tune at most besides, if ranges are extended.
-        force: whether what is finished is run again.
-    """
-
-    study: Study
-    root: str
-    trials: list[Trial]
-    finished: Set[str]
-    seconds: dict[str, float]
-    workers: int
-    finals: int = 0
-    extended: int = 0
-    force: bool = False
-
-    @property
-    def left(self) -> list[Trial]:
-        """The trials that would run now."""
-        return [trial for trial in self.trials if self.force or trial.key not in self.finished]
-
-    @property
-    def graphs(self) -> list[str]:
-        """The graphs of those that would run, by their keys, which are compiled once each."""
-        return list(dict.fromkeys(trial.graph_key for trial in self.left if not trial.computed))
-
-    @property
-    def total(self) -> float:
-        """Seconds of all that is left, those that follow tuning among it."""
-        seconds = [self.seconds[trial.key] for trial in self.left]
-        seconds += [fmean(self.seconds.values())] * self.finals
-        return cost.total_seconds(seconds, len(self.graphs), self.workers)
-
-    def summary(self) -> list[str]:
-        """How much it is, what of it is finished, and how long the rest takes, in lines."""
-        study, count, several = self.study, len(self.trials), len(arms.of(self.study))
-        graphs = list(dict.fromkeys(trial.graph_key for trial in self.trials if not trial.computed))
-        compiled = f", {_counted(len(graphs), 'graph')}" * bool(graphs)
-        if study.nuisance:
-            each = Counter(json.dumps(trial.arm) for trial in self.trials).values()
-            fewest, most = (number // len(study.tuning_seeds) for number in (min(each), max(each)))
-            tried = "draw" if study.draws else "combination"
-            lines = [
-                f"{count} tuning trials, {several} arms at {f'{fewest} to ' * (fewest < most)}{most} {tried}s and "
-                f"{len(study.tuning_seeds)} seeds{compiled}",
-                *[f"at most {self.extended} more, if ranges are extended; the time below is without them"]
-                * (self.extended > 0),
-                f"then {self.finals} final trials, each arm at its best {tried} and {len(study.seeds)} seeds",
-            ]
-        else:
-            lines = [f"{_counted(count, 'trial')}, {_counted(several, 'arm')}{compiled}"]
-        if study.claim:
-            looks = f", looked at after {listed(study.looks)} seeds" * bool(study.looks)
-            lines.append(f"a claim{looks}, with the trials of its controls besides; profile {study.claim.profile}")
-        again = " again" * (self.force and bool(self.finished))
-        lines.append(f"{len(self.finished)} finished in {self.root}, {len(self.left)} to run{again}")
-        if self.left or self.finals:
-            lines.append(f"estimated time: about {self.total:.0f} s on {_counted(self.workers, 'worker')}")
-        return lines
-
-    def as_json(self) -> str:
-        """The same for a program."""
-        rows = [
-            {
-                "key": trial.key,
-                "graph": trial.graph_key,
-                "arm": trial.arm,
-                "nuisance": trial.nuisance,
-                "seed": trial.seed,
-                "role": trial.role,
-                "finished": trial.key in self.finished,
-                "seconds": round(self.seconds[trial.key], 3),
-            }
-            for trial in self.trials
-        ]
-        whole = {
-            "study": self.study.name,
-            "question": self.study.question,
-            "root": self.root,
-            "arms": len(arms.of(self.study)),
-            "seeds": self.study.seeds,
-            "finished": len(self.finished),
-            "to_run": len(self.left),
-            "final_trials": self.finals,
-            "extended_at_most": self.extended,
-            "seconds": round(self.total, 1) if self.left or self.finals else 0.0,
-            "workers": self.workers,
-            "trials": rows,
-        }
-        return json.dumps(whole, indent=2, ensure_ascii=False)
-
-
-def _counted(number: int, what: str) -> str:
-    return f"{number} {what}{'s' * (number != 1)}"
-
-
-def plan(study: Study, trials: list[Trial], executor: Executor, root: Path, config: dict) -> None:
-    """Print what would be trained: how much that is, what of it is finished, how long the rest takes, each trial.
-
-    Args:
-        trials: all of them, or those that tune.
-        config: with the user's name of the store, whether what is finished is run again, and `plan`: true, or json.
-    """
-    from analysis import load
-
-    named, form = config["tracking"]["root"], config["plan"]
-    if form != "json":
-        print(f"{study.name}: {study.question}", flush=True)
-    if new := cost.uncounted([trial for trial in trials if not trial.computed])[:COUNTED]:
-        say = f"{_counted(len(new), 'model')} never built before: built now, to count the cost"
-        print(say, file=sys.stderr if form == "json" else sys.stdout, flush=True)
-    count(trials, executor)
-    finals = more = 0
-    if study.nuisance:
-        finals = len(arms.of(study)) * len(study.seeds)
-        tuned = {json.dumps(trial.arm) for trial in trials if trial.nuisance}
-        more = search.most(study) * len(tuned) * len(study.tuning_seeds)
-    finished = load.finished_keys(study.name, root) & {trial.key for trial in trials}
-    workers = min(executor.workers, len(trials))
-    made = Plan(study, named, trials, finished, cost.expected_seconds(trials), workers, finals, more, config["force"])
-    if form == "json":
-        print(made.as_json())
-        return
-    for line in (*made.summary(), *_points(study)):
-        print(f"  {line}")
-    print()
-    for trial in trials:
-        done = "  finished" * (trial.key in finished)
-        print(f"  {trial.key}  graph {trial.graph_key[:8]}  {study.labelled(trial)} seed={trial.seed}{done}")
-
-
-def _points(study: Study) -> list[str]:
-    """Lines of what factors are drawn from, and of the points that were drawn, by their numbers."""
-    from tabulate import tabulate
-
-    if not study.sampled:
-        return []
-    columns = {short(factor, study.factors): study.factors[factor] for factor in study.sampled}
-    rows = [(number, *map(str, row)) for number, row in enumerate(zip(*columns.values(), strict=True), 1)]
-    table = tabulate(rows, ["point", *columns], disable_numparse=True)
-    return [*(f"{factor}: {space}" for factor, space in study.sampled.items()), *table.splitlines()]
 
 
 def foresee(words: list[str]) -> None:
@@ -465,7 +293,7 @@ class Driver:
         self.again |= {trial.key for trial in pending}
         kind = "tuning trial" if trials[0].role == "nuisance" else "trial"
         again = " again" * bool(self.force and finished)
-        self._tell(f"{_counted(len(trials), kind)}, {len(finished)} finished before, {len(pending)} to run{again}")
+        self._tell(f"{numbered(len(trials), kind)}, {len(finished)} finished before, {len(pending)} to run{again}")
         if self.board:
             before = [trial for trial in trials if trial.key in known and trial.key not in self.counted]
             self.board.did(len(before), sum(cost.expected_seconds(before).values()), before=True)
@@ -545,8 +373,8 @@ class Driver:
         from analysis import report  # noqa: F401  a second, which is had while the workers start
         from studies.store import writer  # noqa: F401
 
-        self._doing(f"starting workers, which check the parts of {_counted(len(pending), 'trial')}")
-        checked(pending, self.executor)
+        self._doing(f"starting workers, which check the parts of {numbered(len(pending), 'trial')}")
+        checks.checked(pending, self.executor)
         self._doing("opening the store")
         database.make(self.root)
         if self.execution is None:
@@ -622,8 +450,8 @@ class Driver:
             for point in search.extension(study, factor, side):
                 try:
                     more = [trial for trial in expand(self.study, points=[point]) if trial.key not in known]
-                    check_sizes(more)
-                    checked(more, self.executor)
+                    checks.check_sizes(more)
+                    checks.checked(more, self.executor)
                     points += [point] * (point not in points)
                 except StudyError as error:
                     refusal = f", without what a setting cannot have ({error})"
@@ -790,17 +618,6 @@ def watched(trial: Trial, epochs: list[EpochRecord], layers: list[LayerRecord], 
     return early_warnings.early_warnings(epochs, layers, result.classes, result.chance_train, stable)
 
 
-def say_notes(trials: list[Trial]) -> None:
-    """Print what is to be said of the trials' data, each line once.
-
-    Raises:
-        StudyError: its data cannot be used.
-    """
-    nodes = {content_key(node): node for trial in trials if (node := trial.config.get("data"))}
-    for note in dict.fromkeys(note for node in nodes.values() for note in data.notes(node)):
-        print("note:", note, file=sys.stderr)
-
-
 def charted(study: Study, frame: Any) -> dict[str, float]:
     """What MLflow charts of an execution: its trials, and the mean of each arm, as its table has it.
 
@@ -824,58 +641,3 @@ def charted(study: Study, frame: Any) -> dict[str, float]:
     means = {arm_label({factor: row[factor] for factor in by}): row["mean"] for row in compared}
     named = {f"{study.metric} of arms/{arm.replace('/', '_')}": mean for arm, mean in means.items()}
     return numbers | dict(list(named.items())[:MOST_CHARTED])
-
-
-def check_sizes(trials: list[Trial]) -> None:
-    """See that the data are there, have as many examples as a batch, and as many batches as an update takes.
-
-    Raises:
-        StudyError: they cannot be used, or there are too few of them.
-    """
-    sizes = {}
-    for trial in (trial for trial in trials if not trial.computed):
-        node, batch = trial.config["data"], trial.config["training"]["batch_size"]
-        if (key := content_key(node)) not in sizes:
-            sizes[key] = data.size(node)[0] if data.is_known(node) else math.inf
-        if batch > sizes[key]:
-            raise StudyError(
-                f"training.batch_size={batch}: expected at most {sizes[key]}, the number of training examples"
-            )
-        weights, classes = trial.config["training"].get("class_weight"), data.classes(node)
-        if isinstance(weights, list) and classes not in (None, len(weights)):
-            raise StudyError(
-                f"training.class_weight={shown(weights)}: expected {classes} numbers, one for each class of the data"
-            )
-        accumulated = trial.config["optimizer"].get("gradient_accumulation_steps") or 1
-        batches = sizes[key] // batch * trial.config["training"]["epochs"]
-        if accumulated > batches:
-            raise StudyError(
-                f"optimizer.gradient_accumulation_steps={accumulated}: expected at most {batches:.0f}, the batches of "
-                f"all epochs; no update would be made"
-            )
-
-
-def checked(trials: list[Trial], executor: Executor) -> None:
-    """Have workers build each different part of the trials, or pair of parts, once, and keep what models cost.
-
-    Raises:
-        StudyError: a part is refused.
-    """
-    tasks, function = {}, COMPUTED_CHECK if trials and trials[0].computed else CHECK
-    for trial in trials:
-        for parts in limits.checks(trial.config):
-            key = content_key(parts)
-            # One worker draws all initializers for a model, which it builds once.
-            group = content_key([parts[name] for name in ("model", "data") if name in parts])
-            tasks[key] = Task(key, group, trial.config["engine"]["threads"], parts)
-    for task, record in list(executor.run(function, list(tasks.values()))):
-        match record:
-            case Work():
-                cost.keep(task.payload, record)
-            case str():
-                raise StudyError(record)
-            case Result():
-                reason = record.error.partition("\n")[0]
-                raise StudyError(
-                    f"a part cannot be built: {reason}. HYDRA_FULL_ERROR=1 before the command shows the whole traceback"
-                ) from Exception(record.error)
