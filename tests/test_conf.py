@@ -66,7 +66,7 @@ def test_an_option_keeps_to_the_limits(composed, group, option):
     assert settled == config
     for path, value in leaves(config):
         if not isinstance(value, str):
-            assert path in limits.LIMITS, f"{path}={value} has no rule"
+            assert path in limits.RULES, f"{path}={value} has no rule"
 
 
 def test_every_rule_is_of_a_setting(composed):
