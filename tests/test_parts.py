@@ -200,7 +200,7 @@ def test_a_function_of_a_users_own_is_what_its_group_takes(own, parts):
 
 
 def test_an_update_of_more_batches_than_there_are_is_refused(trial_of):
-    from studies.command.driver import check_sizes
+    from studies.command.checks import check_sizes
 
     settings = ["data.train_size=100", "training.batch_size=10", "training.epochs=3"]
     check_sizes([trial_of([*settings, "+optimizer.gradient_accumulation_steps=30"])])

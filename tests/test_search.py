@@ -352,8 +352,8 @@ def test_an_extension_leaves_out_what_a_setting_cannot_have(tmp_path, monkeypatc
         if trials[0].rate >= rates[1]:  # as a worker finds when it builds the part
             raise StudyError("expected a number below it")
 
-    monkeypatch.setattr(driver, "checked", checked)
-    monkeypatch.setattr(driver, "check_sizes", lambda points: None)
+    monkeypatch.setattr(driver.checks, "checked", checked)
+    monkeypatch.setattr(driver.checks, "check_sizes", lambda points: None)
 
     def extended(side):
         drive = driver.Driver(study, None, tmp_path, "", Console())
