@@ -10,7 +10,7 @@ from test_claims import CARD, FACTORS
 from test_design import BASE, Compose, counted
 
 from analysis.read import executions
-from studies.command import driver
+from studies.command import plan
 from studies.contract import Tag
 from studies.design import arms, controls, grid
 from studies.design.claim import read_claim
@@ -80,11 +80,11 @@ def test_a_trial_of_points_is_called_by_its_point_whose_levels_a_plan_lists(caps
     assert study.labelled(trials[9]) == "Adam point 2"
     held = replace(trials[9], arm=trials[9].arm | {RATE: 0.5})
     assert study.labelled(held) == "Adam learning_rate=0.5 point 2"
-    lines = driver._points(study)
+    lines = plan._points(study)
     assert lines[0] == f"{RATE}: 0.001 to 1, log" and len(lines) == 2 + 2 + 8
     assert lines[5].split() == ["2", str(study.factors[RATE][1]), str(study.factors[WIDTH][1])]
     plain = read(factors={RATE: [0.1, 0.2]})
-    assert plain.labelled(expand(plain)[0]) == "learning_rate=0.1" and driver._points(plain) == []
+    assert plain.labelled(expand(plain)[0]) == "learning_rate=0.1" and plan._points(plain) == []
 
 
 def test_a_factor_of_points_can_be_held_in_all_of_them():
