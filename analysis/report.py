@@ -20,7 +20,8 @@ from analysis.read import runs
 from analysis.show import answers, beside, charts, plots, style
 from analysis.show.findings import Findings
 from analysis.show.page import Section
-from analysis.show.sections import SECTIONS, training, weights
+from analysis.show.sections import SECTIONS, weights
+from analysis.show.sections import comparison as arms_compared
 from studies.record import StudyError
 
 FILE = "report.html"
@@ -175,7 +176,7 @@ def _facts(found: Findings) -> str:
     )
 
 
-ASIDE = (training, weights)
+ASIDE = (arms_compared, weights)
 """Sections that are made in a second process."""
 
 
