@@ -4,7 +4,7 @@ import json
 import re
 import textwrap
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
 
@@ -43,7 +43,7 @@ class Entry:
     finished: int = 0
     executions: int = 0
     latest: str = ""
-    verdict: str = field(default="")
+    verdict: str = ""
 
 
 def main(arguments: list[str] | None = None) -> int:

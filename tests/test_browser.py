@@ -300,12 +300,19 @@ def test_a_report_of_trained_trials_is_explored(report, root):
     page.screenshot(path=OUTPUT / "report-trial.png", full_page=True)
 
 
-TROUBLE = """() => {
+CONTRAST = """
   const found = [], numbers = words => words.match(/[\\d.]+/g).map(Number)
   const light = rgb => {
     const [r, g, b] = rgb.map(v => v / 255).map(v => v <= .04045 ? v / 12.92 : ((v + .055) / 1.055) ** 2.4)
     return .2126 * r + .7152 * g + .0722 * b }
   const paper = light(numbers(getComputedStyle(document.body).backgroundColor).slice(0, 3))
+"""
+"""What tells how light a colour, and the page's paper, are (WCAG 2.2)."""
+
+TROUBLE = (
+    "() => {"
+    + CONTRAST
+    + """
   for (const element of document.querySelectorAll('p, li, dd, dt, h3, figcaption, .chip, .soft, a, svg text')) {
     const style = getComputedStyle(element), svg = element.ownerSVGElement
     const ink = light(numbers(svg ? style.fill : style.color).slice(0, 3))
@@ -329,6 +336,7 @@ TROUBLE = """() => {
   }
   return found
 }"""
+)
 """What is wrong with a page: text that is faint (a contrast below 4.5), small, cut off or over another."""
 
 

@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 from playwright.sync_api import expect
-from test_browser import OUTPUT, brightness, browser  # noqa: F401  a fixture
+from test_browser import CONTRAST, OUTPUT, brightness, browser  # noqa: F401  a fixture
 from test_report import NASTY, grid, write
 
 from analysis import load, report
@@ -74,12 +74,10 @@ def opened(browser, store):  # noqa: F811
     assert {address for address in asked if not address.startswith("data:")} <= {contexts and asked[0]} and said == []
 
 
-TROUBLE = """() => {
-  const found = [], numbers = words => words.match(/[\\d.]+/g).map(Number)
-  const light = rgb => {
-    const [r, g, b] = rgb.map(v => v / 255).map(v => v <= .04045 ? v / 12.92 : ((v + .055) / 1.055) ** 2.4)
-    return .2126 * r + .7152 * g + .0722 * b }
-  const paper = light(numbers(getComputedStyle(document.body).backgroundColor).slice(0, 3))
+TROUBLE = (
+    "() => {"
+    + CONTRAST
+    + """
   const all = 'p, li, dd, dt, h1, h2, h4, figcaption, caption, td, th, a, .chip, label, input, summary, .panel svg text'
   for (const element of document.querySelectorAll(all + ', .still svg text')) {
     if (!element.checkVisibility() || !element.textContent.trim()) continue
@@ -103,6 +101,7 @@ TROUBLE = """() => {
   }
   return found
 }"""
+)
 """What is wrong with a page: text that is faint, below ten pixels or cut off, and boxes that are without saying so."""
 
 
