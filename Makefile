@@ -71,7 +71,7 @@ $(STAMP): requirements.lock
 	touch $(STAMP)
 
 lock: $(STAMP)
-	.venv/bin/uv pip compile pyproject.toml --extra dev --extra edge --extra importance --universal --generate-hashes --no-emit-index-url \
+	.venv/bin/uv pip compile pyproject.toml --extra dev --extra edge --extra importance --extra cluster --universal --generate-hashes --no-emit-index-url \
 		--no-header --no-annotate --quiet --output-file requirements.lock
 
 clean:

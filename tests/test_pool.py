@@ -9,7 +9,8 @@ from contextlib import closing
 
 import pytest
 
-from studies.execute.pool import AHEAD_BYTES, EXPECTED, PIPE_BYTES, Pool, _Queue, expect, expect_no_more
+from studies.execute.pool import EXPECTED, PIPE_BYTES, Pool, expect, expect_no_more
+from studies.execute.queue import AHEAD_BYTES, Queue
 from studies.execute.serial import Serial
 from studies.execute.task import Task
 from studies.execute.worker import environment
@@ -279,7 +280,7 @@ def test_a_task_whose_worker_dies_is_done_by_one_that_has_run_dry(pool, tmp_path
 
 
 def test_no_run_ends_while_tasks_wait(monkeypatch, pool):
-    monkeypatch.setattr(_Queue, "take", lambda *_: None)
+    monkeypatch.setattr(Queue, "take", lambda *_: None)
     with pytest.raises(RuntimeError, match="3 tasks were never given"):
         records(pool, "double", tasks(range(3)))
 
@@ -415,7 +416,7 @@ def test_what_it_takes_to_hand_out_tasks_is_near_linear_in_their_number(known, g
         names = [task.group for task in work]
         crew = [Idle(names if known == "by both" else ()), Idle(names if known != "by nobody" else ())]
         Counted.looks = 0
-        queue, taken = _Queue(work, crew), []
+        queue, taken = Queue(work, crew), []
         while task := queue.take(crew[len(taken) % 2], crew):
             queue.note(crew[len(taken) % 2], task)
             taken.append(task.key)
@@ -428,7 +429,7 @@ def test_what_it_takes_to_hand_out_tasks_is_near_linear_in_their_number(known, g
 def test_a_worker_joins_a_group_only_while_that_ends_it_sooner():
     def joins(waiting, first, later):
         knower, other = Idle(), Idle()
-        queue = _Queue(tasks(range(waiting + 2)), [knower, other])
+        queue = Queue(tasks(range(waiting + 2)), [knower, other])
         for seconds in (first, later):
             knower.done = lambda seconds=seconds: seconds
             queue.note(knower, queue.take(knower, [knower, other]))
@@ -438,7 +439,7 @@ def test_a_worker_joins_a_group_only_while_that_ends_it_sooner():
     assert not joins(waiting=4, first=3.0, later=0.5)
     assert joins(waiting=20, first=3.0, later=0.5)
     assert joins(waiting=1, first=3.0, later=60.0)
-    unknown = _Queue(tasks(range(2)), [Idle(), Idle()])
+    unknown = Queue(tasks(range(2)), [Idle(), Idle()])
     assert unknown.take(Idle(), [Idle()]) and unknown.take(Idle(), [Idle(["g"])])  # nobody knows how long it takes
 
 
@@ -462,7 +463,7 @@ def test_every_task_is_done_once_whoever_dies(seed):
         for i in range(rng.randint(1, 40))
     ]
     crew = [Mortal(rng.sample(groups, rng.randint(0, len(groups)))) for _ in range(rng.randint(1, 4))]
-    queue, done, deaths = _Queue(work, crew), Counter(), rng.randint(0, 12)
+    queue, done, deaths = Queue(work, crew), Counter(), rng.randint(0, 12)
     while True:
         for place, worker in enumerate(crew):
             if not worker.tasks and (task := queue.take(worker, crew)):
