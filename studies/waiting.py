@@ -47,6 +47,11 @@ def patient(seconds: float, tell: Callable[[str], object]) -> Iterator[None]:
         _State.patience, _State.tell = before
 
 
+def is_patient() -> bool:
+    """Whether `asked` waits."""
+    return _State.patience is not None
+
+
 @contextmanager
 def impatient() -> Iterator[None]:
     """Have `asked` wait for nobody in here, such as where the user has waited enough."""

@@ -214,9 +214,9 @@ def _refuse_elsewhere(address, study, location: str) -> None:
     """See that files go through the server, or to where this machine reaches them too."""
     if location.startswith(("file:", "/")):
         raise StudyError(
-            f"{address}: the files of {study} are kept in a folder, {location}, not by the server: the study was begun in "
-            f"the database itself, where tracking.uri=postgresql://USER@HOST/DATABASE goes on with it, or the server was "
-            f"started without --artifacts-destination. Or give the study another name with study.name=NAME"
+            f"{address}: the files of {study} are kept in a folder, {location}, not by the server: the study was begun "
+            f"in the database itself, where tracking.uri=postgresql://USER@HOST/DATABASE goes on with it, or the "
+            f"server was started without --artifacts-destination. Or give the study another name with study.name=NAME"
         )
 
 

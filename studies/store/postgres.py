@@ -100,7 +100,7 @@ class Session:
     def _sign(self, made) -> None:
         """Have our last query say who we are, as long as we live, to others who look at what connections do."""
         for mine in self.held.values():
-            made.execute(f"SELECT 1 /* {_comment(mine)} */")
+            made.execute(f"SELECT 1 /* {_comment(mine)} */", [])
 
     def _take(self, made, study: str, mine: Holder) -> None:
         deadline, known = time.monotonic() + 1, Holder()  # a job that is claiming it for the same sweep is done by then
