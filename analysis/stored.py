@@ -121,7 +121,7 @@ def read(run: Run, root: str | Path) -> Stored:
         StudyError: one is lost or damaged; or it was not trained by `studies.run`.
     """
     store = runs.opened(root)
-    parent = run.tags.get("mlflow.parentRunId")
+    parent = run.tags.get("mlflow.parentRunId", "")
     above = {each.run_id: each.tags for each in store.runs(run.tags["study"], role="execution")}
     try:
         config = yaml.safe_load(store.content(run, "config.yaml"))

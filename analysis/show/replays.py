@@ -45,8 +45,10 @@ def lines(
             f"changed numbers"
         )
     differs = bool(found is None or found.differences)
-    said += [f"  {'differs of the surroundings' if differs else 'though otherwise now'}: {line}" for line in
-             (f"{name}: {a or UNKNOWN} then, {b or UNKNOWN} now" for name, a, b in surroundings)]
+    said += [
+        f"  {'differs of the surroundings' if differs else 'though otherwise now'}: {line}"
+        for line in (f"{name}: {a or UNKNOWN} then, {b or UNKNOWN} now" for name, a, b in surroundings)
+    ]
     if differs and found and not surroundings and then == now:
         said.append(
             "  nothing that is known of the surroundings differs: the record was changed, or the trial has code that "
@@ -122,9 +124,7 @@ def record(
         ],
         "not_compared": list(found.unstored) if found else [],
         "surroundings": [{"name": name, "then": then or None, "now": now or None} for name, then, now in surroundings],
-        "at_the_end": {
-            name: {"then": _number(then), "now": _number(now)} for name, (then, now) in accuracy.items()
-        },
+        "at_the_end": {name: {"then": _number(then), "now": _number(now)} for name, (then, now) in accuracy.items()},
     }
 
 

@@ -1,6 +1,6 @@
 """A stored trial trained once more: its config is taken as data, checked, and what comes out held against the store.
 
-Nothing is written into the store. What may be imported and called is what this command allows, whatever the config says.
+Nothing is written into the store. What may be imported and called is what this command allows, whatever a config says.
 """
 
 import os
@@ -140,8 +140,8 @@ def _refuse_unrepeatable(was: stored.Stored) -> None:
     status = was.run.tags[Tag.STATUS]
     if "engine" not in was.config:
         raise StudyError(
-            f"{was.label} is a fit of your own, which WeightRecorder has recorded: its code and data are not stored, and "
-            f"it cannot be trained again. Expected a trial that python -m studies.run has trained"
+            f"{was.label} is a fit of your own, which WeightRecorder has recorded: its code and data are not stored, "
+            f"and it cannot be trained again. Expected a trial that python -m studies.run has trained"
         )
     if status == "crashed":
         reason = was.run.tags.get(Tag.ERROR, "").partition("\n")[0]
@@ -188,7 +188,7 @@ def _placed(node: dict, place: str | None) -> dict:
 
 
 def _is_folder(path: str | None) -> bool:
-    return bool(path) and Path(path).is_dir()
+    return path is not None and Path(path).is_dir()
 
 
 def _not_here(error: StudyError, was: stored.Stored, allow: list[str]) -> str:
@@ -265,10 +265,10 @@ def _compared(
     # One that the clock has ended has no end that comes out again; up to there it must.
     timed = was.run.tags[Tag.STATUS] == "timeout" or result.status == "timeout"
     until = min(_last(was.frames["epochs"]), max((e.epoch for e in epochs), default=0)) if timed else None
-    found = agreement.agreement(
-        was.frames, load.frames(was.run, files), ({}, {}) if timed else (then, now), until
-    )
-    ends = {name: (then.get(name, float("nan")), now.get(name, float("nan"))) for name in ("val_accuracy", "test_accuracy")}
+    found = agreement.agreement(was.frames, load.frames(was.run, files), ({}, {}) if timed else (then, now), until)
+    ends = {
+        name: (then.get(name, float("nan")), now.get(name, float("nan"))) for name in ("val_accuracy", "test_accuracy")
+    }
     accuracy = {} if asked.trial.computed else ends
     status = was.run.tags[Tag.STATUS] if timed else result.status
     return Replayed(was, status, error, asked.version, found, surroundings, accuracy)
