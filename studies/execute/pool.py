@@ -66,6 +66,7 @@ class Pool:
         self.crew: list[_Worker] = []
         self.servers: dict[int, _Server] = {}
         self.started = 0
+        self.drained = False
 
     @property
     def workers(self) -> int:
@@ -80,10 +81,12 @@ class Pool:
     def run(self, function: str, tasks: list[Task]) -> Iterator[tuple[Task, object]]:
         """Run the tasks; yields `(task, record)` as they come, a `Started` first at each attempt.
 
+        After `drain`, a task whose worker dies is not tried again, and has no `Result`.
+
         Raises:
             RuntimeError: every worker is idle and tasks wait still, which is a fault of this module.
         """
-        if not tasks:
+        if not tasks or self.drained:
             return
         if not self.crew:
             self.start(function, len(tasks), tasks[0].threads)
@@ -94,7 +97,7 @@ class Pool:
             return task, Started(task.key, attempts[task.key])
 
         while True:
-            for place, worker in enumerate(self.crew):
+            for place, worker in enumerate(self.crew if not self.drained else ()):
                 if not worker.tasks and (task := queue.take(worker, self.crew)):
                     if worker.threads != task.threads:
                         worker.stop()
@@ -105,7 +108,7 @@ class Pool:
                     worker.give(function, task)
             busy = [worker for worker in self.crew if worker.tasks]
             if not busy:
-                if lost := queue.count():
+                if (lost := queue.count()) and not self.drained:
                     raise RuntimeError(f"{lost} tasks were never given to a worker")
                 return
             ready = wait([worker.records for worker in busy])
@@ -129,6 +132,10 @@ class Pool:
                         yield started(worker.tasks[0])
                 else:
                     yield task, record
+
+    def drain(self) -> None:
+        """Give no worker anything more; what it has, perhaps a short task beyond the one it is at, it still does."""
+        self.drained = True
 
     def close(self) -> None:
         """Stop every worker, whatever it does."""

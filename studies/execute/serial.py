@@ -21,6 +21,9 @@ class Serial:
 
     workers = 1
 
+    def __init__(self):
+        self.drained = False
+
     def start(self, function: str, count: int, threads: int = 1) -> None:
         """Nothing to start."""
 
@@ -39,6 +42,8 @@ class Serial:
                     "since TensorFlow reads it once; use executor=pool, or a command for each number of threads"
                 )
         for task in tasks:
+            if self.drained:
+                return
             yield task, Started(task.key, attempt=1)
             threads = task.threads
             os.environ |= environment(threads, number=0)
@@ -46,6 +51,10 @@ class Serial:
                 resolve(function)
             for record in attempt(function, task):
                 yield task, record
+
+    def drain(self) -> None:
+        """Begin no other task."""
+        self.drained = True
 
     def close(self) -> None:
         """Nothing to stop."""

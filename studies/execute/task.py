@@ -44,6 +44,12 @@ class Executor(Protocol):
     def run(self, function: str, tasks: list[Task]) -> Iterator[tuple[Task, Any]]:
         """Run the tasks; yields `(task, record)`, a `Started` before a task's others."""
 
+    def drain(self) -> None:
+        """Give out no more tasks: `run` ends when what runs has ended, whose records it yields.
+
+        Only notes it, so that a signal's handler may call it, before `run` too. It holds for good.
+        """
+
     def close(self) -> None:
         """End whatever was started."""
 
