@@ -42,7 +42,7 @@ def pack(value: Any) -> bytes:
         raise TypeError(f"a {type(value).__name__}")
 
     head = json.dumps(plain(value)).encode()
-    entries = [memoryview(array.reshape(-1).view(np.uint8)) for array in arrays]
+    entries = [array.reshape(-1).view(np.uint8).data for array in arrays]
     parts: list[bytes | memoryview] = [len(head).to_bytes(8, "little"), head, *entries]
     digest = hashlib.sha256()
     for part in parts:
