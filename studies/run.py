@@ -254,8 +254,10 @@ def _root(named: str) -> Path:
 
 class _Console(Console):
     def on_broken_pipe(self) -> None:
-        """Rich would end the process here."""
-        raise BrokenPipeError
+        """Rich would end the process here; Ctrl-C ends a reader such as tee too, while what runs is finished."""
+        if not terminal.asked():
+            raise BrokenPipeError
+        terminal.unread()
 
 
 if __name__ == "__main__":

@@ -330,9 +330,15 @@ class Driver:
         from studies.command import progress
 
         shown = progress.Display(study, pending, len(trials) - len(pending), self.console, self.board)
-        with pulse.displayed(self.console.is_terminal), shown as display:
+        epochs, layers, computed = {}, {}, defaultdict(list)
+
+        def ask():
+            self.executor.drain()
+            pulse.tell(lambda: terminal.say(_finishing(len(epochs))))
+            self._doing(lambda: _finishing(len(epochs)))
+
+        with pulse.displayed(self.console.is_terminal), shown as display, terminal.finishing(ask):
             self._doing(display.line)
-            epochs, layers, computed = {}, {}, defaultdict(list)
             for task, record in self.executor.run(COMPUTED if pending[0].computed else TRIAL, tasks):
                 trial = task.payload
                 match record:
@@ -627,6 +633,12 @@ class Driver:
             worst = -math.inf * measure(objective).sign
             return whole | {"mean": math.nan, "sd": math.nan, "objective": worst}
         return whole | {"objective": means[objective]["mean"]}
+
+
+def _finishing(count: int) -> str:
+    """What a signal has come to, while so many trials run."""
+    runs = f"what runs, {numbered(count, 'trial')}, is finished first"
+    return f"interrupted: no other trial is begun, and {runs}; {terminal.asked()} again stops now"
 
 
 def _with(tags: dict[str, str]) -> str:

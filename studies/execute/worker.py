@@ -46,6 +46,8 @@ PR_SET_PDEATHSIG = 1  # prctl(2)
 
 def serve(descriptor: str, function: str, threads: str) -> None:
     """Start a worker, or say how one ended, whenever the driver asks, until the driver is gone."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # which clusters send to all processes at once:
+        signal.signal(number, signal.SIG_IGN)  # workers are to finish what they do, and end with the driver
     end = socket.socket(fileno=int(descriptor))
     requests = Connection(os.dup(int(descriptor)))
     end.set_inheritable(False)
