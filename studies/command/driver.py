@@ -318,14 +318,8 @@ class Driver:
         with terminal.held():
             self.executor.start(TRIAL, len(pending), pending[0].config["engine"]["threads"])
         self._open(pending)
-        seconds, compiling = cost.expected_seconds(pending), cost.COMPILE / len(study.seeds)
-        tasks = [
-            Task(
-                *(t.key, t.graph_key, t.config["engine"]["threads"], self._sent(t), seconds[t.key] + compiling),
-                renewed=None if t.computed else self.checkpoints.given,
-            )
-            for t in pending
-        ]
+        seconds = cost.expected_seconds(pending)
+        tasks = self._tasks(pending, seconds)
 
         from studies.command import progress
 
@@ -369,6 +363,17 @@ class Driver:
                             self.board.did(1, seconds[trial.key])
         cost.keep_seconds(computed)
         self._doing("reading the results")
+
+    def _tasks(self, pending: list[Trial], seconds: dict[str, float]) -> list[Task]:
+        """What workers get; a trial goes on from its newest checkpoint whenever it is given to one."""
+        compiling = cost.COMPILE / len(self.study.seeds)
+        return [
+            Task(
+                *(t.key, t.graph_key, t.config["engine"]["threads"], self._sent(t), seconds[t.key] + compiling),
+                renewed=None if t.computed else self.checkpoints.given,
+            )
+            for t in pending
+        ]
 
     def _note(self, display, trial: Trial, text: str) -> None:
         """Show something of a trial, once."""
