@@ -52,8 +52,13 @@ MODULES_OWN = {
         "analysis",
         *WITHOUT_TENSORFLOW,
     },
+    "studies.replay": {
+        *("studies.replay", "studies.command", "studies.execute", "studies.factors.limits"),
+        *("analysis", "analysis.read", "analysis.show"),
+    },
     "studies.edge.__main__": {"studies.execute"},
     "studies.command.driver": FOLDERS["studies.command"] | {"analysis"},
+    "studies.command.replay": FOLDERS["studies.command"] | {"analysis", "analysis.estimate"},
     "studies.command.plan": FOLDERS["studies.command"] | {"analysis"},
     "studies.callback": {"studies.train", "studies.observe", "studies.store", "studies.command.provenance"},
 }
