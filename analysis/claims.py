@@ -12,13 +12,14 @@ import numpy as np
 import pandas as pd
 
 from analysis import command, load
-from analysis.estimate import columns, estimands, importance, robustness, verdicts
+from analysis.estimate import columns, estimands, history, importance, robustness, verdicts
 from analysis.estimate.estimands import CLOCKS
 from analysis.estimate.verdicts import Evidence, Verdict
-from analysis.read import cards, runs
+from analysis.read import cards
 from analysis.show import board
 from analysis.show.width import width_here
 from studies import contract, terminal
+from studies.address import is_address
 from studies.contract import Tag
 from studies.record import PLACE, RESULTS_VERSION, RULES_VERSION, Claim, Study, StudyError, listed
 
@@ -197,7 +198,7 @@ def _read(execution: load.Execution, root: str | Path) -> dict:
 
 def _refuse_no_store(root: str | Path) -> None:
     """See that a folder is a store, or an empty one that is to be."""
-    if runs.is_server(root):
+    if is_address(root):
         return
     folder = contract.folder(root)
     there = folder.is_dir() and not any(not path.name.startswith(".") for path in folder.iterdir())
@@ -314,6 +315,7 @@ def record(
     main_context = verdicts.deciding(claim, found)
     numbers = {name: getattr(main_context, name) if main_context else np.nan for name in ("estimate", "low", "high")}
     levels = list(study.factors)
+    unlike = history.mixed(pd.concat([used, *sides], ignore_index=True), levels)
     return _plain(
         {
             **_of_card(claim),
@@ -332,6 +334,7 @@ def record(
             "failures": int((used["status"] != "finished").sum()),
             "failed_share": float((used["status"] != "finished").mean()) if len(used) else None,
             "controls": found.controls,
+            **({"unlike": unlike} if unlike else {}),
             "card": study.card,
             **_circumstances(tags),
             "when": datetime.now(UTC).isoformat(timespec="seconds"),

@@ -30,9 +30,7 @@ class Parser(argparse.ArgumentParser):
             sys.exit(terminal.unread())
 
 
-def parser(
-    name: str, description: str, root: str = "a folder, or the address of a server or a database"
-) -> argparse.ArgumentParser:
+def parser(name: str, description: str, root: str = "a folder, or an address") -> argparse.ArgumentParser:
     """A parser for `python -m analysis.NAME`, with `--root`.
 
     Args:

@@ -42,7 +42,8 @@ class Address(str):
 
     Attributes:
         uri: the same, with its password.
-        files: where a database's files are kept of a study that begins there; None if it is only read.
+        files: a folder of this machine: a database's files are kept there, of a study that begins there, and what a
+            driver needs meanwhile; None if it is only read.
     """
 
     uri: str
@@ -99,7 +100,7 @@ def place(root: str | Path, files: Path | None = None) -> Path | Address:
     plain = re.fullmatch(r"\S+", rest) and "@" not in parts.path and not (parts.fragment or "\\" in rest)
     if kind in SERVERS:
         if plain and parts.hostname and not parts.query:
-            return Address(f"{kind}://{rest}".rstrip("/"))
+            return Address(f"{kind}://{rest}".rstrip("/"), files)
         raise StudyError(f"{_told(root, parts)} is no address: expected one such as http://127.0.0.1:5000")
     if plain and parts.path.count("/") == 1 and len(parts.path) > 1:
         return Address(f"postgresql://{rest}", files)
@@ -113,6 +114,14 @@ def _told(root, parts) -> str:
     """What was given, unless it is such that a password in it might be told."""
     whole = str(root)
     return whole if "@" not in whole or not parts.scheme else f"{whole.partition('://')[0]}://…"
+
+
+def folder(root: str | Path) -> Path:
+    """The folder of this machine that a driver has for a store: that of the store, or what its address has for it."""
+    if not isinstance(root, Address):
+        return Path(root)
+    assert root.files is not None  # noqa: S101
+    return root.files
 
 
 def named(root: str) -> str | Path:

@@ -220,6 +220,8 @@ def _job(
         else:
             plan.show(study, trials, executor, root, config)
         return outcome
+    from analysis.read.server import kept
+
     _check(root)
     with terminal.held():
         executor.start(driver.TRIAL, 1, trials[0].config["engine"]["threads"])
@@ -227,10 +229,11 @@ def _job(
         claims.expect(executor)
     board, console, patience = claims.board if claims else None, _Console(), config["tracking"].get("patience", 600)
     tell = functools.partial(console.print, markup=False, highlight=False, soft_wrap=True)
-    with database.claimed(root, study.name, jobs.id if jobs else "", tell), waiting.patient(patience, tell):
+    with database.claimed(root, study.name, jobs.id if jobs else "", tell), waiting.patient(patience, tell), kept():
         drive = driver.Driver(
             *(study, executor, root, ready.text, console, jobs, ready.card, board, config["force"], ready.tags),
             models=config["tracking"].get("models", "none"),
+            checkpoints=config["checkpoints"],
         )
         code, summary = drive.drive(trials, ready.expand)
     verdict = drive.verdict[0].verdict if drive.verdict else ""
@@ -263,8 +266,10 @@ def _check(root: str | Path) -> None:
 
 class _Console(Console):
     def on_broken_pipe(self) -> None:
-        """Rich would end the process here."""
-        raise BrokenPipeError
+        """Rich would end the process here; Ctrl-C ends a reader such as tee too, while what runs is finished."""
+        if not terminal.asked():
+            raise BrokenPipeError
+        terminal.unread()
 
 
 if __name__ == "__main__":

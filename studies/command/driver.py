@@ -3,10 +3,11 @@
 import json
 import math
 import shutil
+import sys
 import tempfile
 from collections import Counter, defaultdict
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 from statistics import fmean, stdev
@@ -14,10 +15,11 @@ from typing import Any
 
 from rich.console import Console
 
-from studies import terminal
+from studies import address, terminal, waiting
 from studies.command import checks, cost, provenance, pulse, sweep
 from studies.command.board import Board
-from studies.contract import Tag
+from studies.command.checkpoints import Checkpoints
+from studies.contract import Tag, run_page
 from studies.design import arms, search
 from studies.design.controls import Expand, controls
 from studies.execute import pool
@@ -25,8 +27,10 @@ from studies.execute.task import Executor, Task
 from studies.factors import data
 from studies.record import (
     SERIES,
+    Checkpoint,
     EpochRecord,
     LayerRecord,
+    Note,
     Result,
     Started,
     Study,
@@ -99,7 +103,7 @@ class Driver:
 
     Args:
         executor: runs the trials; closed when it is left in the middle of something.
-        root: the store's folder.
+        root: the store.
         config: the study's composed config, as text.
         jobs: the sweep that this is a job of, if it is.
         card: tags of the claim's card, see `compose.card_tags`.
@@ -107,6 +111,7 @@ class Driver:
         force: whether trials that are finished are run again, each once; the new runs take their places.
         tags: what else its execution is to be tagged with.
         models: whose trained models are kept: `none`, of each arm's `first` seed, or `all`.
+        checkpoints: how often long trials have one, by the settings of the config's `checkpoints`; None: never.
     """
 
     def __init__(
@@ -122,12 +127,15 @@ class Driver:
         force: bool = False,
         tags: dict[str, str] | None = None,
         models: str = "none",
+        checkpoints: dict | None = None,
     ):
         self.study, self.executor, self.root, self.config, self.console = study, executor, root, config, console
         self.jobs, self.card, self.board, self.tags = jobs, card or {}, board, tags or {}
         self.force, self.again, self.kept = force, set[str](), models
+        self.checkpoints = Checkpoints(root, study.name, checkpoints)
         self.counted: set[str] = set()
         self.statuses: Counter[str] = Counter()
+        self.noted: set[tuple[str, str]] = set()
         self.files: dict[str, str] = {}
         self.design: list[Trial] = []
         self.execution: Any = None  # a `writer.Execution`, whose module is imported while the workers start
@@ -176,7 +184,8 @@ class Driver:
             terminal.settle()
             status = "KILLED"
             self.executor.close()
-            self._say_what_is_kept()
+            with waiting.impatient():
+                self._say_what_is_kept()
             return terminal.code(), {}
         except BaseException:
             self.executor.close()
@@ -185,7 +194,9 @@ class Driver:
             if self.models:
                 shutil.rmtree(self.models, ignore_errors=True)
             if self.execution:
-                self.execution.close(status, table, self.verdict[0].verdict if self.verdict else "", numbers)
+                failing = status == "KILLED" or sys.exception() is not None
+                with waiting.impatient() if failing else nullcontext():
+                    self._close(failing, status, table, self.verdict[0].verdict if self.verdict else "", numbers)
         if not self.board:
             self._print_results(frame)
         return int(self.statuses["crashed"] > 0), {} if self.board else self._summary(frame)
@@ -290,6 +301,7 @@ class Driver:
             self._tell(f"{len(lacking)} that had finished are trained again, since their models were not kept")
         known, finished = known - lacking, finished - lacking
         pending = [trial for trial in trials if trial.key not in known]
+        self.checkpoints.drop({trial.key for trial in pending} - self.again if self.force else known)
         self.again |= {trial.key for trial in pending}
         kind = "tuning trial" if trials[0].role == "nuisance" else "trial"
         again = " again" * bool(self.force and finished)
@@ -302,6 +314,8 @@ class Driver:
 
     def _train(self, trials, study) -> None:
         """Check every part of the pending trials in the workers, then train them and write what comes back."""
+        from analysis import load
+
         self.trials = trials
         pending, known = self._pending(trials, study)
         if not pending:
@@ -310,18 +324,21 @@ class Driver:
         with terminal.held():
             self.executor.start(TRIAL, len(pending), pending[0].config["engine"]["threads"])
         self._open(pending)
-        seconds, compiling = cost.expected_seconds(pending), cost.COMPILE / len(study.seeds)
-        tasks = [
-            Task(t.key, t.graph_key, t.config["engine"]["threads"], self._sent(t), seconds[t.key] + compiling)
-            for t in pending
-        ]
+        seconds = cost.expected_seconds(pending)
+        tasks = self._tasks(pending, seconds)
 
         from studies.command import progress
 
         shown = progress.Display(study, pending, len(trials) - len(pending), self.console, self.board)
-        with pulse.displayed(self.console.is_terminal), shown as display:
+        epochs, layers, computed = {}, {}, defaultdict(list)
+
+        def ask():
+            self.executor.drain()
+            pulse.tell(lambda: terminal.say(_finishing(len(epochs))))
+            self._doing(lambda: _finishing(len(epochs)))
+
+        with pulse.displayed(self.console.is_terminal), shown as display, terminal.finishing(ask):
             self._doing(display.line)
-            epochs, layers, computed = {}, {}, defaultdict(list)
             for task, record in self.executor.run(COMPUTED if pending[0].computed else TRIAL, tasks):
                 trial = task.payload
                 match record:
@@ -332,11 +349,18 @@ class Driver:
                         display.epoch(trial, record.epoch)
                     case list():
                         layers[trial.key] += record
+                    case Checkpoint():
+                        with terminal.held():
+                            self._note(display, trial, self.checkpoints.keep(record))
+                    case Note():
+                        self._note(display, trial, record.text)
                     case Result():
                         course = epochs.pop(trial.key)
                         seen = watched(trial, course, layers.pop(trial.key), record)
                         with terminal.held():
                             self.execution.write(trial, course, seen.layers, record, seen.text)
+                        if record.status != "crashed":  # which the same command tries again
+                            self.checkpoints.drop([trial.key])
                         self.statuses[record.status] += 1
                         if trial.computed and record.status == "finished":
                             computed[cost.function_of(trial.config)].append(record.seconds_total)
@@ -344,7 +368,25 @@ class Driver:
                         if self.board:
                             self.board.did(1, seconds[trial.key])
         cost.keep_seconds(computed)
+        load.forget()
         self._doing("reading the results")
+
+    def _tasks(self, pending: list[Trial], seconds: dict[str, float]) -> list[Task]:
+        """What workers get; a trial goes on from its newest checkpoint whenever it is given to one."""
+        compiling = cost.COMPILE / len(self.study.seeds)
+        return [
+            Task(
+                *(t.key, t.graph_key, t.config["engine"]["threads"], self._sent(t), seconds[t.key] + compiling),
+                renewed=None if t.computed else self.checkpoints.given,
+            )
+            for t in pending
+        ]
+
+    def _note(self, display, trial: Trial, text: str) -> None:
+        """Show something of a trial, once."""
+        if text and (trial.key, text) not in self.noted:
+            self.noted.add((trial.key, text))
+            display.note(trial, text)
 
     def _keeps_model(self, trial: Trial) -> bool:
         """Whether a trial's model is to be kept; never of one that tunes, or of a claim's controls."""
@@ -356,7 +398,9 @@ class Driver:
         if not self._keeps_model(trial):
             return trial
         if self.models is None:
-            self.models = Path(tempfile.mkdtemp(prefix=".models-", dir=self.root))
+            folder = address.folder(self.root)
+            folder.mkdir(parents=True, exist_ok=True)
+            self.models = Path(tempfile.mkdtemp(prefix=".models-", dir=folder))
         return replace(trial, model=str((self.models / f"{trial.key}.keras").resolve()))
 
     def _warn_of_mixing(self, finished: set[str]) -> None:
@@ -493,12 +537,29 @@ class Driver:
             )
         return tuned[nuisance].to_dict("records"), f"\n{table}\n"
 
+    def _close(self, failing: bool, *how) -> None:
+        """End this execution in the store; where the command fails anyway, that may be left to the next one."""
+        try:
+            self.execution.close(*how)
+        except StudyError:
+            if not failing:
+                raise
+
     def _say_what_is_kept(self) -> None:
         from analysis import load
 
-        done = len(load.finished_keys(self.study.name, self.root) & {trial.key for trial in self.trials})
+        keys = {trial.key for trial in self.trials}
+        try:
+            load.forget()
+            finished = load.finished_keys(self.study.name, self.root)
+        except StudyError as error:  # the store is away
+            terminal.say(f"interrupted: {error}; what is finished is kept, and the same command goes on from there")
+            return
+        done = len(keys & finished)
         where = f" in {self.study.name}" * bool(self.board)
         kept = f"{done} of {len(self.trials)} trials are kept{', and what was decided before' * bool(self.board)}"
+        if begun := self.checkpoints.count(keys - finished):
+            kept += f", and {begun} more as far as {'its checkpoint' if begun == 1 else 'their checkpoints'}"
         terminal.say(f"interrupted{where}: {kept}; the same command goes on from there")
 
     @property
@@ -512,7 +573,8 @@ class Driver:
             StudyError: the metric is none of the quantities.
         """
         from analysis import chosen, compare, load
-        from analysis.show import quantities
+        from analysis.estimate import history
+        from analysis.show import quantities, tables
         from analysis.show.width import width_here
 
         if not self._computed:
@@ -527,8 +589,8 @@ class Driver:
             )
         names = [name for name in names if SERIES not in name]  # a number for each layer is for figures
         names.sort(key=lambda name: name != self.study.metric)
-        width = width_here() if format == "terminal" else None
-        return quantities.table(frame, list(self.study.factors), names, format, width)
+        width, by = width_here() if format == "terminal" else None, list(self.study.factors)
+        return tables.noted(quantities.table(frame, by, names, format, width), history.mixed(frame, by), format)
 
     def _stored(self) -> Any:
         """The execution as the store has it: this one, or the earlier one that left nothing to train."""
@@ -543,8 +605,8 @@ class Driver:
 
             print("\n" + "\n  ".join(board.said(study, self.verdict[0])))
         print(f"\n{self._answer(frame, 'terminal')}\n")
-        where = [] if Path(self.root) == Path("mlruns") else ["--root", str(self.root)]
-        print(f"results   {Path(self.root).resolve()}")
+        where = address.where(self.root)
+        print(f"results   {self.root if address.is_address(self.root) else Path(self.root).resolve()}")
         if not self._computed:
             self._doing("drawing the report")
             print(f"report    {self._report(frame)}")
@@ -554,25 +616,30 @@ class Driver:
         print(f"tables    {terminal.spoken('analysis.compare', study.name, *where)}")
         print(f"browse    {terminal.spoken('analysis.ui', *where)}")
 
-    def _figures(self, frame) -> list[Path]:
-        """The paths of a computed study's figures, which are drawn at the end of every command."""
+    def _figures(self, frame) -> list[Path | str]:
+        """Where a computed study's figures are, which are drawn at the end of every command."""
         from analysis import figures
+        from studies.store import writer
+
+        def draw(folder: Path) -> list[Path]:
+            return figures.write(self.study, frame, folder / figures.FOLDER)
+
+        with terminal.held():
+            return writer.filled(self.root, self.study.name, self._stored().run_id, draw)
+
+    def _report(self, frame) -> Path | str:
+        """Where the report is: written at the end of an execution, and for a finished study if it has none."""
+        from analysis import load, report
+        from studies.store import writer
 
         execution = self._stored()
-        with terminal.held(), database.guarded(self.root):
-            return figures.write(self.study, frame, execution.folder / figures.FOLDER)
-
-    def _report(self, frame) -> Path:
-        """The path of the report: written at the end of an execution, and for a finished study if it has none."""
-        from analysis import report
-
-        execution = self._stored()
-        written = execution.folder / report.FILE
-        if self.recorded and written.exists():
-            return written
+        if self.recorded and load.has(execution, report.FILE, self.root):
+            if address.is_server(self.root):
+                return run_page(self.root, execution.experiment_id, execution.run_id, report.FILE)
+            return execution.folder / report.FILE
         page = report.report(execution, frame, self.root)
-        with terminal.held(), database.guarded(self.root):  # a page cut short would be taken for the report from now on
-            return page.write(execution.folder)
+        with terminal.held():  # a page cut short would be taken for the report from now on
+            return writer.filled(self.root, self.study.name, execution.run_id, page.write)
 
     def _summary(self, frame) -> dict:
         """What all trials come to, over the seeds; the objective is of validation data, whatever the metric.
@@ -600,6 +667,12 @@ class Driver:
             worst = -math.inf * measure(objective).sign
             return whole | {"mean": math.nan, "sd": math.nan, "objective": worst}
         return whole | {"objective": means[objective]["mean"]}
+
+
+def _finishing(count: int) -> str:
+    """What a signal has come to, while so many trials run."""
+    runs = f"what runs, {numbered(count, 'trial')}, is finished first"
+    return f"interrupted: no other trial is begun, and {runs}; {terminal.asked()} again stops now"
 
 
 def _with(tags: dict[str, str]) -> str:
