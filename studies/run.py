@@ -22,6 +22,7 @@ from studies import address, terminal, waiting
 from studies.command import ahead, checks, compose, driver, explain, job, plan, pulse, sweep
 from studies.contract import Tag
 from studies.factors import targets
+from studies.masking import masked
 from studies.record import StudyError, content_key, listed
 from studies.store import database
 
@@ -140,7 +141,7 @@ def _refused(error: Exception, outcome: sweep.Outcome, jobs: sweep.Sweep, claims
         return replace(outcome, code=explain.refused(error, jobs.wants_traceback))
     said = explain.paragraph(error)
     if jobs.wants_traceback or not said:
-        traceback.print_exception(error)
+        sys.stderr.write(masked("".join(traceback.format_exception(error))))
     return replace(outcome, code=2 if said else 1, error=said or f"{type(error).__name__}: {error}".splitlines()[0])
 
 

@@ -614,7 +614,7 @@ class Driver:
             for path in self._figures(frame):
                 print(f"figure    {path}")
         print(f"tables    {terminal.spoken('analysis.compare', study.name, *where)}")
-        print(f"browse    {terminal.spoken('analysis.ui', *where)}")
+        print(f"browse    {self.root if address.is_server(self.root) else terminal.spoken('analysis.ui', *where)}")
 
     def _figures(self, frame) -> list[Path | str]:
         """Where a computed study's figures are, which are drawn at the end of every command."""
