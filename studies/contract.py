@@ -292,7 +292,9 @@ def uri(root: str | Path) -> str:
 def run_page(address: object, experiment: object, run: str, artifact: str = "") -> str:
     """The address of a run's page, or of one of its files, among MLflow's pages; not of those for language models."""
     path = f"/artifactPath/{artifact}" if artifact else ""
-    return f"{f'{address}/' if address else ''}#/experiments/{experiment}/runs/{run}{path}?workflowType=machine_learning"
+    return (
+        f"{f'{address}/' if address else ''}#/experiments/{experiment}/runs/{run}{path}?workflowType=machine_learning"
+    )
 
 
 def cache_folder() -> Path:

@@ -8,6 +8,8 @@ import math
 import os
 import sys
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -221,16 +223,13 @@ def _job(
         else:
             plan.show(study, trials, executor, root, config)
         return outcome
-    from analysis.read.server import kept
-
     _check(root)
     with terminal.held():
         executor.start(driver.TRIAL, 1, trials[0].config["engine"]["threads"])
     if claims:
         claims.expect(executor)
-    board, console, patience = claims.board if claims else None, _Console(), config["tracking"].get("patience", 600)
-    tell = functools.partial(console.print, markup=False, highlight=False, soft_wrap=True)
-    with database.claimed(root, study.name, jobs.id if jobs else "", tell), waiting.patient(patience, tell), kept():
+    board, console = claims.board if claims else None, _Console()
+    with _store(root, study.name, jobs.id if jobs else "", config["tracking"]["patience"], console):
         drive = driver.Driver(
             *(study, executor, root, ready.text, console, jobs, ready.card, board, config["force"], ready.tags),
             models=config["tracking"].get("models", "none"),
@@ -248,6 +247,20 @@ def _executor(config: dict) -> Any:
     if wanted not in EXECUTORS:
         EXECUTORS[wanted] = targets.build(config["executor"], "executor", config["targets"]["allow"])
     return EXECUTORS[wanted]
+
+
+@contextmanager
+def _store(root: Path | address.Address, study: str, sweep: str, patience: float, console: Console) -> Iterator[None]:
+    """Have a study in its store for this process alone; in here a store that is away is waited for.
+
+    Raises:
+        StudyError: another process has it.
+    """
+    from analysis.read import server
+
+    tell = functools.partial(console.print, markup=False, highlight=False, soft_wrap=True)
+    with database.claimed(root, study, sweep, tell), waiting.patient(patience, tell), server.kept():
+        yield
 
 
 def _check(root: str | Path) -> None:

@@ -3,6 +3,7 @@
 import json
 from dataclasses import dataclass, field
 
+from studies import address
 from studies.command import compose
 from studies.contract import Tag
 from studies.design import grid
@@ -68,6 +69,7 @@ def read(composed: compose.Composed, set_by_profile: list[str], choices: dict[st
     compose.refuse_hidden(choices)
     composed = compose.named(composed, choices.get("study"), overridden)
     config = compose.resolved(composed)
+    config["tracking"] = address.without_password(config["tracking"])
     overrides = [o for o in (*words, *set_by_profile) if not o.startswith(NOT_OF_A_TRIAL)]
     overrides += UNCLAIMED if config.get("claim") else []
     remarks = compose.merged(words, config)

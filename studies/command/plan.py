@@ -131,7 +131,7 @@ class Plan:
         return json.dumps(whole, indent=2, ensure_ascii=False)
 
 
-def show(study: Study, trials: list[Trial], executor: Executor, root: Path, config: dict) -> None:
+def show(study: Study, trials: list[Trial], executor: Executor, root: str | Path, config: dict) -> None:
     """Print what would be trained: how much that is, what of it is finished, how long the rest takes, each trial.
 
     Args:

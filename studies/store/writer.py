@@ -360,7 +360,7 @@ def trial_files(trial: Trial, epochs: list[EpochRecord], layers: list[LayerRecor
     numbers = dict(zip(STATISTICS, statistics.T.copy(), strict=True))
     columns = {n: numbers[n] if n in numbers else [getattr(record, n) for record in layers] for n in LAYER_COLUMNS}
     files = {
-        "config.yaml": config.encode(),
+        "config.yaml": masked(config).encode(),
         "epochs.parquet": _parquet({n: [getattr(e, n) for e in epochs] for n in EPOCH_COLUMNS}),
         "layers.parquet": _parquet(columns),
     }
