@@ -106,7 +106,7 @@ def pinned(study: str, root: str | Path = "mlruns") -> Execution:
 def shared_levels(executions: Sequence[Execution], root: str | Path = "mlruns") -> list[dict[str, dict]]:
     """Of each of some executions of a study its trials' levels of all the factors that any of them has, by key."""
     store = runs.opened(root)
-    trials = {run.tags[Tag.KEY]: run for run in _ended(store.runs(executions[0].study.name, params=True))}
+    trials = {run.tags[Tag.KEY]: run for run in ended_of(store.runs(executions[0].study.name, params=True))}
     return together(store, executions, trials)
 
 
@@ -281,6 +281,26 @@ def raw_runs(csv: str | Path) -> tuple[pd.DataFrame, pd.DataFrame]:
     return found[[*heads, *ends]], course.reindex(columns=list(dict.fromkeys((*EPOCH_COLUMNS, *course))))
 
 
+def numbers(run: Run) -> dict[str, float]:
+    """A trial's `NUMBERS` as its run has them, without those that were not stored."""
+    return {name: run.metrics[place] for name, place in _places(NUMBERS, run.metrics).items()} | _quantities(run)
+
+
+def frames(run: Run, store) -> dict[str, pd.DataFrame]:
+    """All frames of one trial's run, `epochs`, `layers`, `densities` and `confusions`, as far as it has them.
+
+    Args:
+        store: what has its files, see `analysis.read.runs.opened`.
+
+    Raises:
+        StudyError: a file is lost or damaged.
+    """
+    kept = {"epochs": EPOCH_COLUMNS, "layers": LAYER_COLUMNS}
+    maybe = {"densities": DENSITY_COLUMNS, "confusions": CONFUSION_COLUMNS}
+    kept |= {name: columns for name, columns in maybe.items() if store.has(run, f"{name}.parquet")}
+    return {name: _joined(store, [run], f"{name}.parquet", columns) for name, columns in kept.items()}
+
+
 def settings(
     study: str, root: str | Path = "mlruns", keys: Iterable[str] | None = None, execution: str | int = LATEST
 ) -> pd.DataFrame:
@@ -315,7 +335,7 @@ def ended_keys(study: str, root: str | Path = "mlruns") -> set[str]:
 
 def ended(study: str, root: str | Path = "mlruns") -> list[Run]:
     """A study's ended trials, the latest run of each key last."""
-    return _ended(runs.opened(root).runs(study))
+    return ended_of(runs.opened(root).runs(study))
 
 
 def _parents(store, study, found) -> list[Run]:
@@ -341,11 +361,12 @@ def _asked(store, study, parents, which) -> Execution:
     parts = [_execution(store, parents[place], place + 1) for place in places]
     if len(parts) == 1 or not as_one:
         return parts[-1]
-    trials = {run.tags[Tag.KEY]: run for run in _ended(store.runs(study, params=True))}
+    trials = {run.tags[Tag.KEY]: run for run in ended_of(store.runs(study, params=True))}
     return union(store, parts, trials)
 
 
-def _ended(found) -> list[Run]:
+def ended_of(found: Iterable[Run]) -> list[Run]:
+    """Those of some runs that are of trials that have ended, the latest last."""
     ended = [run for run in found if Tag.KEY in run.tags and run.status != "RUNNING" and _is_whole(run)]
     return sorted(ended, key=lambda run: run.start_time)
 
@@ -372,7 +393,7 @@ def _selected(store, study, keys, execution, **more) -> list[Run]:
 
 
 def _chosen(found: list[Run], keys: Iterable[str]) -> list[Run]:
-    latest = {run.tags[Tag.KEY]: run for run in _ended(found)}
+    latest = {run.tags[Tag.KEY]: run for run in ended_of(found)}
     return [latest[key] for key in keys if key in latest]
 
 
@@ -424,10 +445,16 @@ def _joined(
     from pyarrow import compute, parquet
 
     def table(run):
-        # Not read_table, which takes twice as long for a small file.
-        part = parquet.ParquetFile(pyarrow.BufferReader(store.content(run, file)))
-        places = _places(names, part.schema_arrow.names)
-        stored = part.read(list(places.values()), use_threads=False)
+        content = store.content(run, file)
+        try:  # not read_table, which takes twice as long for a small file
+            part = parquet.ParquetFile(pyarrow.BufferReader(content))
+            places = _places(names, part.schema_arrow.names)
+            stored = part.read(list(places.values()), use_threads=False)
+        except (pyarrow.ArrowException, OSError) as error:
+            raise StudyError(
+                f"{file} of run {run.run_id} in {run.folder} is damaged ({str(error).splitlines()[0]}): restore it "
+                f"from a copy, or delete the run among MLflow's pages and run its study again, which trains it anew"
+            ) from error
         stored = stored.select(list(places.values())).rename_columns(list(places))
         if "warning" in names and "warning" not in places:
             stored = stored.append_column("warning", pyarrow.array([""] * len(stored), pyarrow.string()))

@@ -88,5 +88,8 @@ class Replay:
             for record in self.records:
                 yield task, pickle.loads(record.replace(KEY.encode(), task.key.encode()))
 
+    def drain(self) -> None:
+        """Nothing takes long."""
+
     def close(self) -> None:
         """Nothing to stop."""

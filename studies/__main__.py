@@ -12,6 +12,7 @@ COMMANDS = {
     "run": ("studies.run", "run a study, or one trial: run +study=init_comparison"),
     "plan": ("studies.run", "what that would train, what is finished, how long the rest takes"),
     "list": ("analysis.catalogue", "the studies there are, what they cost, and what is in the store"),
+    "replay": ("studies.replay", "train a stored trial again: do its numbers come out equal?"),
     "compare": ("analysis.compare", "a study's table, or several studies in one, or its executions"),
     "report": ("analysis.report", "a study's report, one HTML file"),
     "confusion": ("analysis.confusion", "what a study's networks take each class for"),

@@ -230,6 +230,7 @@ def _job(
         drive = driver.Driver(
             *(study, executor, root, ready.text, _Console(), jobs, ready.card, board, config["force"], ready.tags),
             models=config["tracking"].get("models", "none"),
+            checkpoints=config["checkpoints"],
         )
         code, summary = drive.drive(trials, ready.expand)
     verdict = drive.verdict[0].verdict if drive.verdict else ""
@@ -254,8 +255,10 @@ def _root(named: str) -> Path:
 
 class _Console(Console):
     def on_broken_pipe(self) -> None:
-        """Rich would end the process here."""
-        raise BrokenPipeError
+        """Rich would end the process here; Ctrl-C ends a reader such as tee too, while what runs is finished."""
+        if not terminal.asked():
+            raise BrokenPipeError
+        terminal.unread()
 
 
 if __name__ == "__main__":

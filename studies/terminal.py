@@ -4,6 +4,7 @@ The packages' `__init__` imports it before anything else, so that Ctrl-C is answ
 it needs little of the standard library.
 """
 
+import errno
 import io
 import os
 import shlex
@@ -11,7 +12,8 @@ import shutil
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
 ENDINGS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -20,6 +22,8 @@ ENDINGS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 AGAIN = 0.1
 """Seconds after which an interruption that was swallowed is raised once more."""
 
+TOGETHER = 0.5
+"""Seconds within which signals are one: `timeout` sends two at once, and so does a terminal that closes."""
 
 SCRIPT = "weight-studies"
 """The command of an installed package."""
@@ -32,6 +36,9 @@ class Interrupted(KeyboardInterrupt):
 class _State:
     received: int | None = None
     held = 0
+    asked: int | None = None
+    when = 0.0
+    ask: Callable[[], None] | None = None
 
 
 def begin() -> None:
@@ -87,7 +94,7 @@ def interruptible() -> Iterator[None]:
         yield
         return
     before, hook = {number: signal.getsignal(number) for number in (*ENDINGS, signal.SIGALRM)}, sys.unraisablehook
-    _State.received, _State.held = None, 0
+    _State.received, _State.asked, _State.held = None, None, 0
     sys.unraisablehook = lambda lost: isinstance(lost.exc_value, Interrupted) or hook(lost)
     for number, handler in before.items():
         if handler is not signal.SIG_IGN:
@@ -112,6 +119,30 @@ def held() -> Iterator[None]:
         _State.held -= 1
     if _State.received is not None and not _State.held and not _is_being_handled():
         raise Interrupted
+
+
+@contextmanager
+def finishing(ask: Callable[[], None]) -> Iterator[None]:
+    """The first signal in here calls `ask`, in its handler, for what runs to be finished; the next interrupts.
+
+    Raises:
+        Interrupted: at the end of it, if there was a signal.
+    """
+    _State.ask = ask
+    try:
+        yield
+    finally:
+        _State.ask = None
+    if _State.asked is not None:
+        _State.received = _State.asked
+        raise Interrupted
+
+
+def asked() -> str:
+    """The signal that asked for what runs to be finished, as one would send it again; empty if there was none."""
+    if _State.asked is None:
+        return ""
+    return "Ctrl-C" if _State.asked == signal.SIGINT else signal.Signals(_State.asked).name
 
 
 def settle() -> None:
@@ -174,12 +205,29 @@ def _leave(number, _frame) -> None:
 
 def _interrupt(number, _frame) -> None:
     if _State.received is None:
-        if number == signal.SIGALRM:
+        if number == signal.SIGALRM or _is_first(number):
             return
         _State.received = number
         signal.setitimer(signal.ITIMER_REAL, AGAIN, AGAIN)
     if not _State.held and not _is_being_handled():
         raise Interrupted
+
+
+def _is_first(number: int) -> bool:
+    """Whether a signal asks for what runs to be finished, or comes with the one that does."""
+    if _State.asked is not None:
+        return time.monotonic() - _State.when < TOGETHER
+    if _State.ask is None:
+        return False
+    _State.asked, _State.when = number, time.monotonic()
+    for stream in (1, 2):
+        try:
+            os.get_terminal_size(stream)
+        except OSError as error:
+            if error.errno == errno.EIO:  # a terminal that has closed: what is printed from now on goes nowhere
+                os.dup2(os.open(os.devnull, os.O_WRONLY), stream)
+    _State.ask()
+    return True
 
 
 def _is_being_handled() -> bool:

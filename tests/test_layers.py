@@ -17,7 +17,7 @@ MODULES = {
     for package in ("studies", "analysis")
     for path in sorted((ROOT / package).rglob("*.py"))
 }
-WORDS = {"studies.record", "studies.contract", "studies.terminal", "studies.origin"}
+WORDS = {"studies.record", "studies.contract", "studies.terminal", "studies.origin", "studies.processor"}
 """They need the standard library alone, so anybody may import them."""
 
 WITHOUT_TENSORFLOW = {f"studies.factors.{name}" for name in ("targets", "limits", "data", "images", "cache")}
@@ -52,8 +52,13 @@ MODULES_OWN = {
         "analysis",
         *WITHOUT_TENSORFLOW,
     },
+    "studies.replay": {
+        *("studies.replay", "studies.command", "studies.execute", "studies.factors.limits"),
+        *("analysis", "analysis.read", "analysis.show"),
+    },
     "studies.edge.__main__": {"studies.execute"},
     "studies.command.driver": FOLDERS["studies.command"] | {"analysis"},
+    "studies.command.replay": FOLDERS["studies.command"] | {"analysis", "analysis.estimate"},
     "studies.command.plan": FOLDERS["studies.command"] | {"analysis"},
     "studies.callback": {"studies.train", "studies.observe", "studies.store", "studies.command.provenance"},
 }

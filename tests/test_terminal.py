@@ -90,6 +90,32 @@ def test_signals_wait_while_they_are_held():
     assert made == ["whole"]
 
 
+def test_the_first_signal_asks_for_what_runs_to_be_finished_and_the_second_interrupts(monkeypatch):
+    monkeypatch.setattr(terminal, "TOGETHER", 0.1)
+    asked, done = [], []
+    with terminal.interruptible():
+        assert not terminal.asked()
+        with pytest.raises(KeyboardInterrupt), terminal.finishing(lambda: asked.append(True)):
+            for number in (signal.SIGTERM, signal.SIGINT):  # at once: they are one
+                signal.raise_signal(number)
+            wait(3 * terminal.AGAIN)
+            assert terminal.received() is None and terminal.asked() == "SIGTERM"
+            done.append("what ran")
+        assert asked == [True] and done and terminal.code() == 143
+    with terminal.interruptible(), pytest.raises(KeyboardInterrupt), terminal.finishing(lambda: None):
+        signal.raise_signal(signal.SIGINT)
+        wait(0.2)
+        assert terminal.asked() == "Ctrl-C"
+        signal.raise_signal(signal.SIGTERM)
+        wait()
+        done.append("more")
+    assert done == ["what ran"] and terminal.code() == 143
+    with terminal.interruptible(), pytest.raises(ZeroDivisionError), terminal.finishing(lambda: None):
+        signal.raise_signal(signal.SIGINT)
+        raise ZeroDivisionError  # what goes wrong meanwhile is not the user's wish
+    assert terminal.received() is None
+
+
 def test_after_it_is_settled_nothing_interrupts():
     with terminal.interruptible():
         with pytest.raises(KeyboardInterrupt):

@@ -6,6 +6,7 @@ draws. A thread of its own then says what is being done, whenever nothing else h
 
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -14,6 +15,10 @@ QUIET = 4.5
 
 
 TICK = 0.25
+
+
+TOLD: deque[Callable[[], object]] = deque()
+"""What says what cannot wait."""
 
 
 class _State:
@@ -32,6 +37,7 @@ def beating(say: Callable[[str], object], first: str) -> Iterator[None]:
     """
     over = threading.Event()
     _State.say, _State.silent, _State.doing = say, False, first
+    TOLD.clear()
     heard()
 
     def beat():
@@ -56,6 +62,11 @@ def doing(what: Callable[[], str] | str) -> None:
     _State.doing = what
 
 
+def tell(say: Callable[[], object]) -> None:
+    """Have the thread say something at once, whatever the command does: a signal's handler must not print."""
+    TOLD.append(say)
+
+
 def heard() -> None:
     """Something was said."""
     _State.spoke = time.monotonic()
@@ -78,7 +89,10 @@ def silence() -> None:
 
 
 def tick() -> None:
-    """Say what is being done, if it is time to."""
+    """Say what is to be told, and what is being done, if it is time to."""
+    while TOLD:
+        TOLD.popleft()()
+        heard()
     if _State.say and not _State.silent and time.monotonic() - _State.spoke > QUIET:
         what = _State.doing if isinstance(_State.doing, str) else _State.doing()
         _State.say(f"… {what}")

@@ -21,6 +21,9 @@ class Serial:
 
     workers = 1
 
+    def __init__(self):
+        self.drained = False
+
     def start(self, function: str, count: int, threads: int = 1) -> None:
         """Nothing to start."""
 
@@ -39,13 +42,19 @@ class Serial:
                     "since TensorFlow reads it once; use executor=pool, or a command for each number of threads"
                 )
         for task in tasks:
+            if self.drained:
+                return
             yield task, Started(task.key, attempt=1)
             threads = task.threads
             os.environ |= environment(threads, number=0)
             with terminal.unheard(), suppress(Exception):  # TensorFlow's log of its import; the task says what fails
                 resolve(function)
-            for record in attempt(function, task):
+            for record in attempt(function, task.given()):
                 yield task, record
+
+    def drain(self) -> None:
+        """Begin no other task."""
+        self.drained = True
 
     def close(self) -> None:
         """Nothing to stop."""

@@ -7,11 +7,14 @@ never imports what a task needs. It is a generator: what it yields comes back.
 import importlib
 import traceback
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from studies import origin
 from studies.record import Result
+
+LESS_MEMORY = "fewer workers (executor.workers=N) or a smaller training.batch_size take less"
+"""What to do where there is none left."""
 
 
 @dataclass(frozen=True)
@@ -22,6 +25,7 @@ class Task:
         group: tasks of one group run on one worker where that is no slower, since they share its compiled graphs.
         threads: of the worker's TensorFlow.
         cost: roughly how long it takes, in any unit; the most costly groups start first.
+        renewed: gives the payload as it is when the task is given out, again or for the first time; None: as it is.
     """
 
     key: str
@@ -29,6 +33,16 @@ class Task:
     threads: int
     payload: Any
     cost: float = 1.0
+    renewed: Callable[[Any], Any] | None = field(default=None, compare=False)
+
+    def given(self) -> "Task":
+        """The task as a worker gets it now."""
+        return replace(self, payload=self.renewed(self.payload), renewed=None) if self.renewed else self
+
+    def __reduce__(self):
+        """Whatever sends a task sends it as it is then given."""
+        given = self.given()
+        return Task, (given.key, given.group, given.threads, given.payload, given.cost)
 
 
 class Executor(Protocol):
@@ -44,8 +58,19 @@ class Executor(Protocol):
     def run(self, function: str, tasks: list[Task]) -> Iterator[tuple[Task, Any]]:
         """Run the tasks; yields `(task, record)`, a `Started` before a task's others."""
 
+    def drain(self) -> None:
+        """Give out no more tasks: `run` ends when what runs has ended, whose records it yields.
+
+        Only notes it, so that a signal's handler may call it, before `run` too. It holds for good.
+        """
+
     def close(self) -> None:
         """End whatever was started."""
+
+
+@dataclass(frozen=True)
+class Begun:
+    """A task's first record: its time runs from now on."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +91,10 @@ def attempt(function: str, task: Task, doubtful: bool = False) -> Iterator[objec
         yield from resolve(function)(task.payload)
     except Exception as error:
         summary = origin.summary(error)
+        if (
+            isinstance(error, MemoryError) or type(error).__name__ == "ResourceExhaustedError"
+        ):  # the latter TensorFlow's
+            summary += f" — memory ran out: {LESS_MEMORY}"
         if doubtful and type(error).__module__.startswith("tensorflow."):
             raise SystemExit(summary) from error
         yield Result(task.key, "crashed", error=f"{summary}\n{traceback.format_exc()}")

@@ -22,7 +22,7 @@ from pathlib import Path
 
 from studies.execute import compiled
 from studies.execute.machine import gpus
-from studies.execute.task import Done, attempt, resolve
+from studies.execute.task import Begun, Done, attempt, resolve
 
 NEEDLESS = ("matplotlib", "pandas", "sklearn")
 """What Keras imports, where it is there, for plots and frames: a third of its import."""
@@ -46,6 +46,8 @@ PR_SET_PDEATHSIG = 1  # prctl(2)
 
 def serve(descriptor: str, function: str, threads: str) -> None:
     """Start a worker, or say how one ended, whenever the driver asks, until the driver is gone."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # which clusters send to all processes at once:
+        signal.signal(number, signal.SIG_IGN)  # workers are to finish what they do, and end with the driver
     end = socket.socket(fileno=int(descriptor))
     requests = Connection(os.dup(int(descriptor)))
     end.set_inheritable(False)
@@ -157,6 +159,7 @@ def work(tasks: str, records: str, function: str, folder: str) -> None:
     with suppress(EOFError, OSError):
         while True:
             function, task = incoming.recv()
+            outgoing.send(Begun())
             for record in attempt(function, task, doubtful=bool(folder)):
                 outgoing.send(record)
             if folder and task.group not in groups:

@@ -556,6 +556,7 @@ GROUPS: dict[str, Group] = {
         settings={
             "workers": optional(whole(1)),
         },
+        more={"timeout": optional(number(above=0))},
     ),
     "tracking": Group(
         plain=True,
@@ -563,6 +564,13 @@ GROUPS: dict[str, Group] = {
             "root": text,
         },
         more={"models": one_of("none", "first", "all")},
+    ),
+    "checkpoints": Group(
+        plain=True,
+        settings={
+            "epochs": optional(whole(1)),
+            "minutes": optional(number(above=0)),
+        },
     ),
     "targets": Group(
         plain=True,
