@@ -43,6 +43,17 @@ settings.load_profile("repeatable")
 gc.disable()  # until all is imported: collections of garbage take a fifth of that, and a tenth of the tests
 
 
+MEMORY, ROOM = Path("/dev/shm"), 8 * 2**30
+"""A folder in memory, and the bytes that must be free there for these tests' stores: on a disk thousands of their
+transactions wait for it.
+"""
+
+
+def pytest_configure():
+    if MEMORY.is_dir() and not os.statvfs(MEMORY).f_flag & os.ST_NOEXEC and shutil.disk_usage(MEMORY).free > ROOM:
+        os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(MEMORY))
+
+
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config, items):
     """Of two processes each starts at the one half of the tests, and then takes from the other's end."""
@@ -230,6 +241,44 @@ def once(together):
         return folder
 
     return made
+
+
+SMALL = {
+    "init_comparison": (
+        "study.factors={initializer: [zeros, normal_small, normal_large, random_uniform, glorot_uniform, he_normal], "
+        "model.depth: [2, 8]}",
+        "study.seeds=2",
+        "training.epochs=3",
+    ),
+    "optimizer_comparison": (
+        "study.factors={optimizer: [sgd, momentum, adam]}",
+        "study.settings=[]",
+        "study.seeds=3",
+        "training.epochs=4",
+    ),
+    "schedule_comparison": (
+        "study.factors={optimizer.learning_rate: [0.03, 0.2], schedule: [constant, cosine, exponential, one_cycle]}",
+        "study.seeds=2",
+        "training.epochs=3",
+    ),
+    "signal_propagation": (
+        "study.factors={compute.activation: [relu], compute.depth: [4], compute.initializer: [normal, he_normal]}",
+        "study.seeds=2",
+    ),
+}
+"""The studies that notebooks and recipes are about with the levels that they name, fewer seeds and epochs."""
+
+
+@pytest.fixture(scope="session")
+def shipped(once, fresh, trained):
+    """A store that has some of the studies that ship, small ones: to be copied, not written."""
+
+    def fill(folder):
+        shutil.copy(fresh / "mlflow.db", folder)
+        for study, overrides in SMALL.items():
+            trained(f"+study={study}", *overrides, f"tracking.root={folder}")
+
+    return once("shipped", fill)
 
 
 @pytest.fixture(scope="session")
