@@ -25,6 +25,7 @@ from omegaconf import OmegaConf
 from studies import run, terminal
 from studies.command import compose
 from studies.design import grid
+from studies.execute import pool
 from studies.record import Study
 from studies.store import database
 
@@ -121,6 +122,8 @@ def exit_code(patch, *arguments):
     patch.setattr("logging.shutdown", lambda handlers: None)
     # Most commands here end before a worker is needed, or have workers: what is begun ahead would import for nothing.
     patch.setattr(run.driver, "foresee", lambda words: None)
+    # Each worker compiles each graph, and two processes of tests have the two cores already.
+    patch.setattr(pool, "default_workers", lambda threads: 1)
     patch.setenv("HYDRA_FULL_ERROR", "0")
     patch.setattr(sys, "argv", ["studies.run", *arguments])
     patch.setattr(sys, "path", [*sys.path])
