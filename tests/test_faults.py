@@ -1,16 +1,157 @@
-"""What happens to machines happens here, for real: to processes that the tests have started."""
+"""What happens to machines happens here, for real, to processes that the tests have started; then the same command
+finishes the study: every trial once, and numbers equal to those of an undisturbed run, to the bit.
 
+What trains here is a stand-in without TensorFlow, which draws a trial's numbers from its key: what is tested is the
+driver, the pool and the store. Whole trials are killed in test_run.py.
+"""
+
+import ctypes
+import os
+import re
+import resource
+import shutil
+import signal
+import sqlite3
 import time
 from contextlib import closing
+from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pytest
 
+from analysis import load
+from studies import run
+from studies.command import checks, driver
+from studies.contract import STATISTICS
 from studies.execute.pool import Pool
 from studies.execute.serial import Serial
 from studies.execute.task import Task
-from studies.record import Started
+from studies.record import EpochRecord, LayerRecord, Result, Started
+from tests.conftest import lasting_executors
 
+ROOT = Path(__file__).parent.parent
 HERE = "tests.test_faults:"
+STUDY = ["+study.factors={initializer:[he_normal,orthogonal]}", "study.name=faulty", "study.seeds=4"]
+STUDY += ["training.epochs=2", "model.width=8", "executor.workers=2"]
+TRIALS = 8
+FAULT = "STUDIES_TEST_FAULT"
+"""The environment variable that names a file: what is to go wrong in the trial that finds it first, which deletes it."""
+
+COMMAND = f"""
+import sys
+from studies import run
+from studies.command import checks, driver
+driver.TRIAL, checks.CHECK = "{HERE}trial", "{HERE}check"
+sys.exit(run.main())
+"""
+
+
+def check(parts):
+    yield from ()
+
+
+def trial(trial):
+    """A trial of a tenth of a second; what a fault leaves half done was half sent."""
+    random = np.random.default_rng(int(trial.key, 16))
+    numbers = random.random((3, 4))
+    for epoch, (rate, loss, accuracy, _) in enumerate(numbers):
+        yield EpochRecord(trial.key, epoch, 0, rate, loss, accuracy, loss, accuracy, 0.1)
+        statistics = tuple(random.random(len(STATISTICS)))
+        yield [LayerRecord(trial.key, epoch, "dense", "kernel", statistics)]
+        time.sleep(0.03)
+        go_wrong()
+    _, loss, accuracy, test = numbers[-1]
+    yield Result(trial.key, "finished", 2, val_loss=loss, val_accuracy=accuracy, test_accuracy=test, classes=10)
+
+
+def go_wrong():
+    """As the file says, if there is one."""
+    file = Path(os.environ.get(FAULT, ""))
+    try:
+        fault = file.read_text()
+        if not fault.endswith("always"):
+            file.unlink()
+    except OSError:
+        return
+    match fault.split():
+        case "die", *_:
+            os.kill(os.getpid(), signal.SIGKILL)
+        case "hang", *_:  # in C, where no exception of Python's reaches it
+            libc = ctypes.PyDLL(None)
+            libc.sleep(600)
+        case "grow", *_:
+            resource.setrlimit(resource.RLIMIT_AS, (2**32, 2**32))
+            np.zeros(2**40)
+        case "linger", seconds:
+            time.sleep(float(seconds))
+
+
+def numbers(store):
+    """Every number that the study gave, in a fixed order; times left out."""
+    without = ["seconds", "seconds_build", "seconds_train", "seconds_total", "memory_mb", "folder"]
+    read = (load.trials("faulty", store), load.epochs("faulty", store), load.layers("faulty", store))
+    return [
+        frame.drop(columns=without, errors="ignore")
+        .sort_values([c for c in ("key", "epoch", "layer", "tensor") if c in frame])
+        .reset_index(drop=True)
+        for frame in read
+    ]
+
+
+def assert_whole(store, undisturbed):
+    """Every trial finished once, the same numbers, nothing half made: no run that runs, no folder without a run."""
+    for ours, theirs in zip(numbers(store), numbers(undisturbed), strict=True):
+        assert len(ours)
+        pd.testing.assert_frame_equal(ours, theirs, check_exact=True)
+    with closing(sqlite3.connect(store / "mlflow.db")) as connection:
+        finished = (
+            "SELECT value, COUNT(*) FROM tags JOIN runs USING (run_uuid) WHERE key = 'trial.key' AND run_uuid IN "
+            "(SELECT run_uuid FROM tags WHERE key = 'trial.status' AND value = 'finished') GROUP BY value"
+        )
+        counts = dict(connection.execute(finished))
+        assert len(counts) == TRIALS and set(counts.values()) == {1}
+        assert connection.execute("SELECT COUNT(*) FROM runs WHERE status = 'RUNNING'").fetchone() == (0,)
+        assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+        runs = {run for (run,) in connection.execute("SELECT run_uuid FROM runs")}
+    assert {folder.name for folder in (store / "artifacts/faulty").iterdir()} <= runs
+    assert not [path for path in store.rglob(".*") if path.suffix == ".new" or path.name.startswith(".models-")]
+
+
+@pytest.fixture(scope="module")
+def executors():
+    with lasting_executors() as executors:
+        yield executors
+
+
+@pytest.fixture
+def study(cli, monkeypatch, executors):
+    """As `cli`, for the study in this process, with workers that live on."""
+    monkeypatch.setattr(driver, "TRIAL", HERE + "trial")
+    monkeypatch.setattr(checks, "CHECK", HERE + "check")
+    monkeypatch.setattr(run, "EXECUTORS", executors)
+    return lambda store, *words: cli(*STUDY, f"tracking.root={store}", *words)
+
+
+@pytest.fixture(scope="module")
+def fault(tmp_path_factory):
+    """A function from what is to go wrong to the file that says so, which the trial that does deletes."""
+    file = tmp_path_factory.mktemp("fault") / "fault"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(FAULT, str(file))
+        yield lambda what: file.write_text(what) and file
+
+
+@pytest.fixture
+def undisturbed(fault, study, once, fresh):
+    """The study's store, not to be changed."""
+
+    def fill(folder):
+        store = shutil.copytree(fresh, folder / "store")
+        code, _, error = study(store)
+        assert code == 0, error
+
+    return once("undisturbed", fill) / "store"
 
 
 def nap(payload):
@@ -32,3 +173,39 @@ def test_an_executor_that_is_drained_ends_what_runs_and_begins_nothing(kind):
                 executor.drain()
         assert sorted(begun) == sorted(done) and 1 <= len(done) <= 3
         assert not list(executor.run(HERE + "nap", tasks(2)))
+
+
+def test_a_worker_that_is_killed(study, fault, undisturbed, made):
+    fault("die")
+    code, printed, error = study(made)
+    assert code == 0 and f"{TRIALS} to run" in printed, error
+    assert_whole(made, undisturbed)
+
+
+def test_a_trial_that_hangs_in_c_is_ended_and_tried_again(study, fault, undisturbed, made):
+    fault("hang")
+    code, _, error = study(made, "executor.timeout=1")
+    assert code == 0, error
+    assert_whole(made, undisturbed)
+
+
+def test_a_trial_that_hangs_twice_has_crashed_and_says_so(study, fault, undisturbed, made):
+    file = fault("hang always")
+    code, printed, _ = study(made, "executor.timeout=0.5", "study.seeds=1", "study.factors.initializer=[he_normal]")
+    file.unlink()
+    said = "its worker died 2 times, the last time killed after executor.timeout=0.5 s; raise it if trials need longer"
+    assert code == 1 and re.search(rf"crashed: {said}$", printed, re.M), printed
+    code, _, error = study(made, "executor.timeout=20")
+    assert code == 0, error
+    assert_whole(made, undisturbed)
+
+
+def test_memory_that_runs_out_says_what_takes_less(study, fault, undisturbed, made):
+    fault("grow")
+    code, printed, _ = study(made)
+    assert code == 1 and re.search(
+        r"crashed: _?\w*MemoryError: .* — memory ran out: fewer workers \(executor.workers=N\) or a smaller", printed
+    ), printed
+    code, printed, error = study(made)
+    assert code == 0 and "1 to run" in printed, error
+    assert_whole(made, undisturbed)

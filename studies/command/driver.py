@@ -550,7 +550,8 @@ class Driver:
             StudyError: the metric is none of the quantities.
         """
         from analysis import chosen, compare, load
-        from analysis.show import quantities
+        from analysis.estimate import history
+        from analysis.show import quantities, tables
         from analysis.show.width import width_here
 
         if not self._computed:
@@ -565,8 +566,8 @@ class Driver:
             )
         names = [name for name in names if SERIES not in name]  # a number for each layer is for figures
         names.sort(key=lambda name: name != self.study.metric)
-        width = width_here() if format == "terminal" else None
-        return quantities.table(frame, list(self.study.factors), names, format, width)
+        width, by = width_here() if format == "terminal" else None, list(self.study.factors)
+        return tables.noted(quantities.table(frame, by, names, format, width), history.mixed(frame, by), format)
 
     def _stored(self) -> Any:
         """The execution as the store has it: this one, or the earlier one that left nothing to train."""

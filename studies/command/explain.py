@@ -152,7 +152,7 @@ def _unknown_key(path: str) -> str:
         )
         if group in config:
             known += f"; all of them: {listed(config[group])}"
-        near = meant(name, {key for node in takes.values() for key in node} | set(config.get(group, ())))
+        near = meant(name, ({key for node in takes.values() for key in node} | set(config.get(group, ()))) - {name})
         return (
             f"{path}: the chosen {group} has no such setting; {near}Options and what they take: {known}. Another "
             f"argument of what its _target_ names is given with a plus: +{path}=VALUE"

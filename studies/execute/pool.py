@@ -2,6 +2,7 @@
 
 import fcntl
 import json
+import math
 import os
 import signal
 import socket
@@ -12,12 +13,13 @@ import time
 from collections import defaultdict, deque
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import dataclass
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection, wait
 
 from studies.execute.machine import default_workers
 from studies.execute.queue import Queue
-from studies.execute.task import Done, Task
+from studies.execute.task import LESS_MEMORY, Begun, Done, Task
 from studies.execute.worker import SERVER, environment
 from studies.record import Result, Started, StudyError
 
@@ -25,6 +27,10 @@ ATTEMPTS = 2
 
 PIPE_BYTES = 2**20
 """What a worker may yield while the driver is busy with something else."""
+
+
+AWAY = 1.0
+"""Seconds; while the driver is at something else for longer, workers may wait for it, and no time runs out for them."""
 
 
 EXPECTED: list["_Server"] = []
@@ -52,21 +58,25 @@ class Pool:
 
     Args:
         workers: how many processes at most; None: what cores, memory and GPUs allow.
+        timeout: seconds after which a worker is killed that is at one task still, whatever that is at; None: never.
 
     Raises:
-        StudyError: `workers` is less than 1.
+        StudyError: `workers` is less than 1, or `timeout` is not above 0.
     """
 
-    def __init__(self, workers: int | None = None):
+    def __init__(self, workers: int | None = None, timeout: float | None = None):
         if workers is not None and workers < 1:
             raise StudyError(
                 f"executor.workers={workers}: expected 1 or more, or null for as many as the machine allows"
             )
-        self.limit = workers
+        if timeout is not None and not timeout > 0:
+            raise StudyError(f"executor.timeout={timeout}: expected seconds above 0, or null for no end to a trial")
+        self.limit, self.timeout = workers, timeout
         self.crew: list[_Worker] = []
         self.servers: dict[int, _Server] = {}
         self.started = 0
         self.drained = False
+        self.waited = time.monotonic()
 
     @property
     def workers(self) -> int:
@@ -111,20 +121,15 @@ class Pool:
                 if (lost := queue.count()) and not self.drained:
                     raise RuntimeError(f"{lost} tasks were never given to a worker")
                 return
-            ready = wait([worker.records for worker in busy])
-            for worker in busy:
-                if worker.records not in ready:
-                    continue
-                task, record = worker.tasks[0], worker.receive()
-                if record is None:
-                    ending = worker.stop()
+            for worker, task, record in self._heard(busy):
+                if isinstance(record, _Death):
                     self.crew[self.crew.index(worker)] = self._hire(function, worker.threads, keeps=False)
                     for unstarted in list(worker.tasks)[1:]:
                         queue.put(unstarted, self.crew)
                     if attempts[task.key] < ATTEMPTS:
                         queue.put(task, self.crew)
                     else:
-                        error = f"its worker died {ATTEMPTS} times, the last time {ending}"
+                        error = f"its worker died {ATTEMPTS} times, the last time {record.how}"
                         yield task, Result(task.key, "crashed", error=error)
                 elif isinstance(record, Done):
                     queue.note(worker, task)
@@ -132,6 +137,28 @@ class Pool:
                         yield started(worker.tasks[0])
                 else:
                     yield task, record
+
+    def _heard(self, busy: "list[_Worker]") -> "Iterator[tuple[_Worker, Task, object]]":
+        """Wait for records: a worker, the task it is at, and the record or its death; of each worker one."""
+        now = time.monotonic()
+        away = max(now - self.waited - AWAY, 0.0)
+        for worker in busy:
+            worker.began += away
+        limit = self.timeout or math.inf
+        left = min(worker.began + limit - now for worker in busy)
+        ready = wait([worker.records for worker in busy], None if left == math.inf else max(left, 0.0))
+        self.waited = time.monotonic()
+        for worker in busy:
+            task = worker.tasks[0]
+            if worker.records in ready:
+                record = worker.receive()
+                if isinstance(record, Begun):
+                    worker.began = time.monotonic()
+                else:
+                    yield worker, task, _Death(worker.stop()) if record is None else record
+            elif self.waited > worker.began + limit:
+                worker.stop(patience=0)
+                yield worker, task, _Death(f"killed after executor.timeout={limit:g} s; raise it if trials need longer")
 
     def drain(self) -> None:
         """Give no worker anything more; what it has, perhaps a short task beyond the one it is at, it still does."""
@@ -161,6 +188,13 @@ def _expected(function: str, threads: int) -> "_Server | None":
             EXPECTED.remove(server)
             return server
     return None
+
+
+@dataclass(frozen=True)
+class _Death:
+    """That a worker has died, and how."""
+
+    how: str
 
 
 class _Server:
@@ -223,12 +257,14 @@ class _Worker:
         groups: those it has taken a task of.
         compiled: those it has done one of.
         open: groups it knows that may have tasks, the next one last; a dictionary without values.
+        since: when its task was given to it or the one before it was done, by the monotonic clock.
+        began: when it began that, later by what does not count, see `AWAY`; infinite while it starts itself.
     """
 
     def __init__(self, server: _Server, threads: int, number: int, keeps: bool):
         self.server, self.threads, self.number = server, threads, number
         self.tasks: deque[Task] = deque()
-        self.groups, self.compiled, self.open, self.since = set(), set(), {}, 0.0
+        self.groups, self.compiled, self.open, self.since, self.began = set(), set(), {}, 0.0, math.inf
         self.stderr = tempfile.TemporaryFile()
         its_tasks, self.connection = Pipe(duplex=False)
         self.records, its_records = Pipe(duplex=False)
@@ -251,7 +287,7 @@ class _Worker:
     def done(self) -> float:
         """Seconds that the task took which it has just done."""
         self.tasks.popleft()
-        before, self.since = self.since, time.monotonic()
+        before, self.since, self.began = self.since, time.monotonic(), math.inf
         return self.since - before
 
     def receive(self) -> object | None:
@@ -261,14 +297,24 @@ class _Worker:
         except (EOFError, OSError):
             return None
 
-    def stop(self) -> str:
-        """Kill the process and say how it ended, with the last it had to say."""
+    def stop(self, patience: float | None = None) -> str:
+        """Kill the process and say how it ended, with the last it had to say.
+
+        Args:
+            patience: seconds that it has to end by itself; None: one, if it is at a task, since it then is dying.
+        """
         self.connection.close()
         self.records.close()
-        code, of_server = self.server.ended(self.number, patience=1 if self.tasks else 0)
+        patience = float(bool(self.tasks)) if patience is None else patience
+        code, of_server = self.server.ended(self.number, patience)
         words = [*of_server.splitlines(), *_last_words(self.stderr).splitlines()]
         self.stderr.close()
-        return "\n".join([f"by {signal.Signals(-code).name}" if code < 0 else f"with exit code {code}", *words])
+        how = f"by {signal.Signals(-code).name}" if code < 0 else f"with exit code {code}"
+        if code == -signal.SIGKILL:
+            how += f", as systems end what takes too much memory: {LESS_MEMORY}"
+        elif any("bad_alloc" in word for word in words):
+            how += f", since memory ran out: {LESS_MEMORY}"
+        return "\n".join([how, *words])
 
     def close(self) -> None:
         """Wait until it is gone, when its server has been killed."""

@@ -13,6 +13,9 @@ from typing import Any, Protocol
 from studies import origin
 from studies.record import Result
 
+LESS_MEMORY = "fewer workers (executor.workers=N) or a smaller training.batch_size take less"
+"""What to do where there is none left."""
+
 
 @dataclass(frozen=True)
 class Task:
@@ -66,6 +69,11 @@ class Executor(Protocol):
 
 
 @dataclass(frozen=True)
+class Begun:
+    """A task's first record: its time runs from now on."""
+
+
+@dataclass(frozen=True)
 class Done:
     """A task's last record: it will yield no more."""
 
@@ -83,6 +91,10 @@ def attempt(function: str, task: Task, doubtful: bool = False) -> Iterator[objec
         yield from resolve(function)(task.payload)
     except Exception as error:
         summary = origin.summary(error)
+        if (
+            isinstance(error, MemoryError) or type(error).__name__ == "ResourceExhaustedError"
+        ):  # the latter TensorFlow's
+            summary += f" — memory ran out: {LESS_MEMORY}"
         if doubtful and type(error).__module__.startswith("tensorflow."):
             raise SystemExit(summary) from error
         yield Result(task.key, "crashed", error=f"{summary}\n{traceback.format_exc()}")

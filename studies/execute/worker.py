@@ -22,7 +22,7 @@ from pathlib import Path
 
 from studies.execute import compiled
 from studies.execute.machine import gpus
-from studies.execute.task import Done, attempt, resolve
+from studies.execute.task import Begun, Done, attempt, resolve
 
 NEEDLESS = ("matplotlib", "pandas", "sklearn")
 """What Keras imports, where it is there, for plots and frames: a third of its import."""
@@ -159,6 +159,7 @@ def work(tasks: str, records: str, function: str, folder: str) -> None:
     with suppress(EOFError, OSError):
         while True:
             function, task = incoming.recv()
+            outgoing.send(Begun())
             for record in attempt(function, task, doubtful=bool(folder)):
                 outgoing.send(record)
             if folder and task.group not in groups:

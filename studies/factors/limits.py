@@ -556,6 +556,7 @@ GROUPS: dict[str, Group] = {
         settings={
             "workers": optional(whole(1)),
         },
+        more={"timeout": optional(number(above=0))},
     ),
     "tracking": Group(
         plain=True,
