@@ -9,8 +9,10 @@ import signal
 import subprocess
 import sys
 import time
+import zipfile
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 
@@ -276,9 +278,13 @@ def stored(root):
     """What a store has of a study's trials, but for what hangs on time, as text."""
     trials = load.trials("single", root).sort_values("key")
     frames = [trials.drop(columns=[*TIMES[1:], "folder"]), load.epochs("single", root), load.layers("single", root)]
-    for which in (load.densities, load.confusions):
-        frames.append(which("single", root))
-    return [frame.drop(columns="seconds", errors="ignore").map(repr).to_csv() for frame in frames]
+    frames += [load.densities("single", root), load.confusions("single", root)]
+    texts = [frame.drop(columns="seconds", errors="ignore").map(repr).to_csv() for frame in frames]
+    weights, [model] = {}, root.rglob("model.keras")
+    with zipfile.ZipFile(model).open("model.weights.h5") as content, h5py.File(content) as file:
+        file.visititems(lambda name, node: weights.update({name: node[()].tobytes()} if hasattr(node, "shape") else {}))
+    assert len(weights) == 6
+    return texts, weights
 
 
 def test_a_command_goes_on_from_what_another_left_unless_it_is_forced(ran, made, here):
@@ -315,6 +321,7 @@ def test_what_cannot_be_kept_is_said_once_and_ends_nothing(made, here):
 LONG = (
     *("study.seeds=1", "data.train_size=320", "model.width=12", "model.dropout=0.2", "data.crop=1", "optimizer=adam"),
     *("training.epochs=500", "diagnostics.observe_every=50", "engine.xla=false", "checkpoints.epochs=20"),
+    "tracking.models=all",
 )
 
 
