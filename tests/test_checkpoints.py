@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 import zipfile
+from contextlib import closing
 from pathlib import Path
 
 import h5py
@@ -18,8 +19,10 @@ import pytest
 
 from analysis import load
 from studies.contract import set_by_command
+from studies.execute.pool import PIPE_BYTES, Pool
+from studies.execute.task import Task
 from studies.factors import criteria
-from studies.record import Checkpoint, EpochRecord, Note
+from studies.record import Checkpoint, EpochRecord, Note, Started
 from studies.train.packed import pack, unpack
 
 ROOT = str(Path(__file__).parent.parent)
@@ -316,6 +319,25 @@ def test_what_cannot_be_kept_is_said_once_and_ends_nothing(made, here):
     (made / ".checkpoints").write_text("no folder")
     code, out, _ = here(f"tracking.root={made}", *SMALL, "checkpoints.epochs=1")
     assert code == 0 and out.count("could not be kept in") == 1
+
+
+def dying(payload):
+    """Gets no further than to its next checkpoint, four times."""
+    yield Checkpoint("k", payload + 1, bytes(PIPE_BYTES))
+    if payload < 3:
+        os.kill(os.getpid(), signal.SIGKILL)
+    yield "done"
+
+
+def test_a_task_is_tried_again_from_its_newest_checkpoint_as_long_as_it_gets_on():
+    kept, ends = [], []
+    with closing(Pool(workers=1)) as pool:
+        for _, record in pool.run(
+            "tests.test_checkpoints:dying", [Task("k", "g", 1, 0, renewed=lambda old: len(kept))]
+        ):
+            (kept if isinstance(record, Checkpoint) else ends).append(record)
+    assert [record.epoch for record in kept] == [1, 2, 3, 4] and ends[-1] == "done"
+    assert sum(isinstance(record, Started) for record in ends) == 4
 
 
 LONG = (
