@@ -156,6 +156,10 @@ def _imported(local: bool) -> Any:
     ray_constants.ENABLE_RAY_CLUSTER = not local  # read when Ray is imported, which may have been before
     if hasattr(of_ray, "print_to_stdstream"):  # what nodes report of themselves
         of_ray.print_to_stdstream = lambda *_, **__: None
+    with suppress(ImportError, AttributeError):  # and what workers print, where `ray://` brings it
+        from ray.util.client.logsclient import LogstreamClient
+
+        LogstreamClient.stdstream = lambda *_, **__: None
     return ray
 
 

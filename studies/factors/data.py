@@ -160,7 +160,7 @@ SENT: dict[str, Dataset] = {}
 
 def is_of_files(node: dict | None) -> bool:
     """Whether a data node's dataset is read from files that one machine may have and another not, by ours."""
-    return bool(node) and node["_target_"] in FILES
+    return node is not None and node["_target_"] in FILES
 
 
 def given(node: dict) -> Dataset:
