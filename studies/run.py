@@ -61,7 +61,8 @@ def _command(wants_traceback: bool) -> int:
         try:
             with terminal.held():
                 driver.foresee(sys.argv[1:])
-            with pulse.beating(functools.partial(print, flush=True), "reading the command"):
+            reading = pulse.beating(functools.partial(print, flush=True), "reading the command")
+            with reading, compose.once(sys.argv[1:]):
                 hydra.main(config_path=str(compose.CONF), config_name="config", version_base="1.3")(task)()
             sys.stdout.flush()
             code = 0
