@@ -159,7 +159,7 @@ def _imported(local: bool) -> Any:
     with suppress(ImportError, AttributeError):  # and what workers print, where `ray://` brings it
         from ray.util.client.logsclient import LogstreamClient
 
-        LogstreamClient.stdstream = lambda *_, **__: None
+        setattr(LogstreamClient, "stdstream", lambda *_, **__: None)  # noqa: B010  its type is not to be checked
     return ray
 
 
