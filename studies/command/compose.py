@@ -340,7 +340,7 @@ def settle(config: dict) -> tuple[dict, dict, dict]:
     if not is_computed(config):
         config["data"] = config["data"] | {"content": data.content(config["data"])}
     config |= {
-        "engine": config["engine"] | provenance.engine(),
+        "engine": config["engine"] | provenance.engine(config.get("executor")),
         "targets": config["targets"] | {"source": sources},
     }
     return config, limits.identity(config), limits.graph(config)
