@@ -21,11 +21,11 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
 from studies import address, terminal, waiting
-from studies.command import ahead, checks, compose, driver, explain, job, plan, pulse, sweep
+from studies.command import ahead, checks, compose, driver, explain, job, plan, provenance, pulse, sweep
 from studies.contract import Tag
 from studies.factors import targets
 from studies.masking import masked
-from studies.record import StudyError, content_key, listed
+from studies.record import StudyError, Trial, content_key, listed
 from studies.store import database
 
 SIGNALLED = 128
@@ -214,7 +214,7 @@ def _job(
         print(f"note: {f'{study.name}: ' * bool(claims)}{remark}", file=heard, flush=True)
     checks.check_sizes(trials)
     checks.say_notes(trials)
-    executor = _executor(config)
+    executor = _executor(config, trials)
     root = address.tracked(config["tracking"])
     if config["plan"]:
         if config["plan"] == "json" and jobs:
@@ -242,11 +242,13 @@ def _job(
     return replace(outcome, code=code, **summary)
 
 
-def _executor(config: dict) -> Any:
+def _executor(config: dict, trials: list[Trial]) -> Any:
     """What runs a job's trials: one for all jobs of this process that ask for the same."""
     wanted = content_key(config["executor"])
     if wanted not in EXECUTORS:
         EXECUTORS[wanted] = targets.build(config["executor"], "executor", config["targets"]["allow"])
+    if bring := getattr(EXECUTORS[wanted], "bring", None):  # what has workers elsewhere
+        bring(provenance.places({name for trial in trials for name in trial.config["targets"]["source"]}))
     return EXECUTORS[wanted]
 
 

@@ -105,11 +105,11 @@ def once(words: list[str]) -> Iterator[None]:
     """
     look = Hydra.get_mode
     if places() == [CONF] and not any("hydra" in word or word.partition("=")[0] in WITH_VALUE for word in words):
-        Hydra.get_mode = lambda self, config_name, overrides: None
+        Hydra.get_mode = lambda self, config_name, overrides: None  # type: ignore[method-assign]
     try:
         yield
     finally:
-        Hydra.get_mode = look
+        Hydra.get_mode = look  # type: ignore[method-assign]
 
 
 def places() -> list[Path]:
@@ -340,7 +340,7 @@ def settle(config: dict) -> tuple[dict, dict, dict]:
     if not is_computed(config):
         config["data"] = config["data"] | {"content": data.content(config["data"])}
     config |= {
-        "engine": config["engine"] | provenance.engine(),
+        "engine": config["engine"] | provenance.engine(config.get("executor")),
         "targets": config["targets"] | {"source": sources},
     }
     return config, limits.identity(config), limits.graph(config)

@@ -285,7 +285,13 @@ class Execution:
 
     @_writing
     def write(
-        self, trial: Trial, epochs: list[EpochRecord], layers: list[LayerRecord], result: Result, warning: str = ""
+        self,
+        trial: Trial,
+        epochs: list[EpochRecord],
+        layers: list[LayerRecord],
+        result: Result,
+        warning: str = "",
+        circumstances: Mapping[str, str] | None = None,
     ) -> None:
         """Write one ended trial.
 
@@ -293,9 +299,11 @@ class Execution:
             epochs, layers: its `EpochRecord`s and `LayerRecord`s.
             result: its `Result`.
             warning: the signs that it went wrong, from `studies.observe`.
+            circumstances: what of them it had that was not the driver's, as tags.
         """
         now = _now()
         tags = trial_tags(trial, result, warning) | {"mlflow.parentRunId": self.parent, **self.versions}
+        tags |= circumstances or {}
         run = self.store.begin(run_name(trial, self.levels, self.study.seeds), tags, now - milliseconds(result))
         files.keep(self.store, run, trial_files(trial, epochs, layers, result))
         if trial.model and result.status == "finished":
