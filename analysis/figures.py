@@ -78,7 +78,7 @@ def main(arguments: list[str] | None = None) -> int:
                 f"study; the figures of one that trains are in its report, {again}"
             )
         for path in paths:
-            print(path)
+            command.say(path)
 
     return command.told(options, run)
 

@@ -61,7 +61,7 @@ def main(arguments: list[str] | None = None) -> int:
             raise StudyError(
                 f"{error.filename}: cannot be written ({error.strerror}): name a file with --to"
             ) from error
-        print(path)
+        command.say(path)
 
     return command.told(options, run)
 
