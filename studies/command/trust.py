@@ -12,7 +12,7 @@ from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from omegaconf import DictConfig, OmegaConf
 
 from studies.command import provenance, sweep
-from studies.record import StudyError, listed, shown
+from studies.record import StudyError, listed
 
 DISABLED = {"version": 1, "root": {"level": "ERROR"}, "disable_existing_loggers": True}
 
@@ -72,7 +72,7 @@ def refuse_reach(composed: DictConfig) -> None:
         named = f"hydra.{setting}"
         if (node or None) != (value or None) and not any(_is_of(word, named) for word in words):
             raise StudyError(
-                f"{named}={shown(node)} is set by a file: it may call, write or set something outside of the study, "
+                f"{named} is set by a file: it may call, write or set something outside of the study, "
                 f"and is taken from the command line alone. Take it out of the file"
             )
 
