@@ -621,7 +621,8 @@ def _arrays(file: Path, path: Path) -> tuple[dict[str, np.ndarray], list[str]]:
         with archive:
             chosen = _chosen(path, archive.files)
             others = sorted(set(archive.files) - set(chosen.values()))
-            _refuse_bomb(path, archive.zip, chosen.values())
+            if archive.zip:
+                _refuse_bomb(path, archive.zip, chosen.values())
             return {name: np.asarray(archive[stored]) for name, stored in chosen.items()}, others
     except (
         OSError, EOFError, ValueError, KeyError, RuntimeError, OverflowError, MemoryError, zipfile.BadZipFile,

@@ -417,7 +417,7 @@ def _of_tar(path, open_stream):
             for member in archive:
                 kind = "folder" if member.isdir() else "file" if member.isreg() else kinds.get(member.type, "device")
                 yield member.name, kind, member.size, partial(_extracted, archive, member)
-                archive.members.clear()  # all that have been read, else
+                archive.members.clear()  # type: ignore[attr-defined]  # all that have been read, else
         if len(bounded.last) != tarfile.BLOCKSIZE or bounded.last.strip(b"\0"):  # tarfile takes it for the end
             raise tarfile.ReadError("it is cut off, or damaged")
         while bounded.read(2**20):  # the checksum comes at the end
