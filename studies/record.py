@@ -431,10 +431,15 @@ class Work:
 
 @dataclass(frozen=True)
 class Started:
-    """A trial begins (again): what came for it before is void."""
+    """A trial begins (again): what came for it before is void.
+
+    Attributes:
+        circumstances: what may change its numbers on the machine that it is on, as tags; nothing: that is this one.
+    """
 
     key: str
     attempt: int
+    circumstances: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -19,10 +19,10 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
 from studies import contract, terminal
-from studies.command import ahead, checks, compose, driver, explain, job, plan, pulse, sweep
+from studies.command import ahead, checks, compose, driver, explain, job, plan, provenance, pulse, sweep
 from studies.contract import Tag
 from studies.factors import targets
-from studies.record import StudyError, content_key, listed, plain
+from studies.record import StudyError, Trial, content_key, listed, plain
 from studies.store import database
 
 SIGNALLED = 128
@@ -61,7 +61,8 @@ def _command(wants_traceback: bool) -> int:
         try:
             with terminal.held():
                 driver.foresee(sys.argv[1:])
-            with pulse.beating(functools.partial(print, flush=True), "reading the command"):
+            reading = pulse.beating(functools.partial(print, flush=True), "reading the command")
+            with reading, compose.once(sys.argv[1:]):
                 hydra.main(config_path=str(compose.CONF), config_name="config", version_base="1.3")(task)()
             sys.stdout.flush()
             code = 0
@@ -209,7 +210,7 @@ def _job(
         print(f"note: {f'{study.name}: ' * bool(claims)}{plain(remark)}", file=heard, flush=True)
     checks.check_sizes(trials)
     checks.say_notes(trials)
-    executor = _executor(config)
+    executor = _executor(config, trials)
     root = _root(config["tracking"]["root"])
     if config["plan"]:
         if config["plan"] == "json" and jobs:
@@ -237,11 +238,13 @@ def _job(
     return replace(outcome, code=code, **summary)
 
 
-def _executor(config: dict) -> Any:
+def _executor(config: dict, trials: list[Trial]) -> Any:
     """What runs a job's trials: one for all jobs of this process that ask for the same."""
     wanted = content_key(config["executor"])
     if wanted not in EXECUTORS:
         EXECUTORS[wanted] = targets.build(config["executor"], "executor", config["targets"]["allow"])
+    if bring := getattr(EXECUTORS[wanted], "bring", None):  # what has workers elsewhere
+        bring(provenance.places({name for trial in trials for name in trial.config["targets"]["source"]}))
     return EXECUTORS[wanted]
 
 

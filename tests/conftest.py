@@ -25,6 +25,7 @@ from omegaconf import OmegaConf
 from studies import run, terminal
 from studies.command import compose
 from studies.design import grid
+from studies.execute import pool
 from studies.record import Study
 from studies.store import database
 
@@ -41,6 +42,17 @@ settings.register_profile("repeatable", deadline=None, derandomize=True, max_exa
 settings.load_profile("repeatable")
 
 gc.disable()  # until all is imported: collections of garbage take a fifth of that, and a tenth of the tests
+
+
+MEMORY, ROOM = Path("/dev/shm"), 8 * 2**30
+"""A folder in memory, and the bytes that must be free there for these tests' stores: on a disk thousands of their
+transactions wait for it.
+"""
+
+
+def pytest_configure():
+    if MEMORY.is_dir() and not os.statvfs(MEMORY).f_flag & os.ST_NOEXEC and shutil.disk_usage(MEMORY).free > ROOM:
+        os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(MEMORY))
 
 
 @pytest.hookimpl(trylast=True)
@@ -110,6 +122,8 @@ def exit_code(patch, *arguments):
     patch.setattr("logging.shutdown", lambda handlers: None)
     # Most commands here end before a worker is needed, or have workers: what is begun ahead would import for nothing.
     patch.setattr(run.driver, "foresee", lambda words: None)
+    # Each worker compiles each graph, and two processes of tests have the two cores already.
+    patch.setattr(pool, "default_workers", lambda threads: 1)
     patch.setenv("HYDRA_FULL_ERROR", "0")
     patch.setattr(sys, "argv", ["studies.run", *arguments])
     patch.setattr(sys, "path", [*sys.path])
@@ -230,6 +244,44 @@ def once(together):
         return folder
 
     return made
+
+
+SMALL = {
+    "init_comparison": (
+        "study.factors={initializer: [zeros, normal_small, normal_large, random_uniform, glorot_uniform, he_normal], "
+        "model.depth: [2, 8]}",
+        "study.seeds=2",
+        "training.epochs=3",
+    ),
+    "optimizer_comparison": (
+        "study.factors={optimizer: [sgd, momentum, adam]}",
+        "study.settings=[]",
+        "study.seeds=3",
+        "training.epochs=4",
+    ),
+    "schedule_comparison": (
+        "study.factors={optimizer.learning_rate: [0.03, 0.2], schedule: [constant, cosine, exponential, one_cycle]}",
+        "study.seeds=2",
+        "training.epochs=3",
+    ),
+    "signal_propagation": (
+        "study.factors={compute.activation: [relu], compute.depth: [4], compute.initializer: [normal, he_normal]}",
+        "study.seeds=2",
+    ),
+}
+"""The studies that notebooks and recipes are about with the levels that they name, fewer seeds and epochs."""
+
+
+@pytest.fixture(scope="session")
+def shipped(once, fresh, trained):
+    """A store that has some of the studies that ship, small ones: to be copied, not written."""
+
+    def fill(folder):
+        shutil.copy(fresh / "mlflow.db", folder)
+        for study, overrides in SMALL.items():
+            trained(f"+study={study}", *overrides, f"tracking.root={folder}")
+
+    return once("shipped", fill)
 
 
 @pytest.fixture(scope="session")

@@ -4,7 +4,7 @@ import math
 import sys
 
 from studies.command import cost
-from studies.execute.task import Executor, Task
+from studies.execute.task import Executor, Reading, Task
 from studies.factors import data, limits
 from studies.record import Result, StudyError, Trial, Work, content_key, plain, shown
 
@@ -52,6 +52,13 @@ def check_sizes(trials: list[Trial]) -> None:
             )
 
 
+def reading(node: dict | None) -> Reading | None:
+    """What workers elsewhere are sent of a data node: its dataset, if that is in files."""
+    if node is None or not data.is_of_files(node):
+        return None
+    return Reading(content_key(data.source(node)), "studies.factors.data:given", "studies.factors.data:take", node)
+
+
 def checked(trials: list[Trial], executor: Executor) -> None:
     """Have workers build each different part of the trials, or pair of parts, once, and keep what models cost.
 
@@ -64,7 +71,8 @@ def checked(trials: list[Trial], executor: Executor) -> None:
             key = content_key(parts)
             # One worker draws all initializers for a model, which it builds once.
             group = content_key([parts[name] for name in ("model", "data") if name in parts])
-            tasks[key] = Task(key, group, trial.config["engine"]["threads"], parts)
+            threads, reads = trial.config["engine"]["threads"], reading(parts.get("data"))
+            tasks[key] = Task(key, group, threads, parts, reads=reads)
     for task, record in list(executor.run(function, list(tasks.values()))):
         match record:
             case Work():

@@ -5,11 +5,13 @@ import itertools
 import json
 import re
 from collections.abc import Iterable, Iterator, Set
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import hydra
 import yaml
+from hydra._internal.hydra import Hydra
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -97,6 +99,21 @@ class OwnConf(SearchPathPlugin):
 
 
 Plugins.instance().register(OwnConf)
+
+
+@contextmanager
+def once(words: list[str]) -> Iterator[None]:
+    """Spare a command the 80 ms in which Hydra composes it to look for `hydra.mode`, and then once more to run it.
+
+    Nothing that ships sets it; a command that names options elsewhere, or speaks of Hydra, is looked through.
+    """
+    look = Hydra.get_mode
+    if places() == [CONF] and not any("hydra" in word or word.partition("=")[0] in WITH_VALUE for word in words):
+        Hydra.get_mode = lambda self, config_name, overrides: None  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        Hydra.get_mode = look  # type: ignore[method-assign]
 
 
 def places() -> list[Path]:
@@ -332,7 +349,7 @@ def settle(config: dict, trusted: bool = False) -> tuple[dict, dict, dict]:
     if not is_computed(config):
         config["data"] = config["data"] | {"content": data.content(config["data"])}
     config |= {
-        "engine": config["engine"] | provenance.engine(),
+        "engine": config["engine"] | provenance.engine(config.get("executor")),
         "targets": config["targets"] | {"source": sources},
     }
     return config, limits.identity(config), limits.graph(config)

@@ -325,7 +325,7 @@ class Driver:
         from studies.command import progress
 
         shown = progress.Display(study, pending, len(trials) - len(pending), self.console, self.board)
-        epochs, layers, computed = {}, {}, defaultdict(list)
+        epochs, layers, there, computed = {}, {}, {}, defaultdict(list)
 
         def ask():
             self.executor.drain()
@@ -339,6 +339,7 @@ class Driver:
                 match record:
                     case Started():
                         epochs[trial.key], layers[trial.key] = [], []
+                        there[trial.key] = record.circumstances
                     case EpochRecord():
                         epochs[trial.key].append(record)
                         display.epoch(trial, record.epoch)
@@ -353,7 +354,7 @@ class Driver:
                         course = epochs.pop(trial.key)
                         seen = watched(trial, course, layers.pop(trial.key), record)
                         with terminal.held():
-                            self.execution.write(trial, course, seen.layers, record, seen.text)
+                            self.execution.write(trial, course, seen.layers, record, seen.text, there[trial.key])
                         if record.status != "crashed":  # which the same command tries again
                             self.checkpoints.drop([trial.key])
                         self.statuses[record.status] += 1
@@ -372,6 +373,7 @@ class Driver:
             Task(
                 *(t.key, t.graph_key, t.config["engine"]["threads"], self._sent(t), seconds[t.key] + compiling),
                 renewed=None if t.computed else self.checkpoints.given,
+                reads=checks.reading(t.config.get("data")),
             )
             for t in pending
         ]

@@ -154,6 +154,32 @@ def published(name: str, root: str | None, **node: object) -> Dataset:
     return _read_npz(file) if file.suffix == ".npz" else _read_images(file, None, **node)
 
 
+SENT: dict[str, Dataset] = {}
+"""Datasets whose files are elsewhere, which came to this process otherwise."""
+
+
+def is_of_files(node: dict | None) -> bool:
+    """Whether a data node's dataset is read from files that one machine may have and another not, by ours."""
+    return node is not None and node["_target_"] in FILES
+
+
+def given(node: dict) -> Dataset:
+    """The dataset of such a node, from its files."""
+    node = source(node)
+    _, read = FILES[node.pop("_target_")]
+    return read(**node)
+
+
+def take(node: dict, dataset: Dataset) -> None:
+    """Have the dataset of such a node, whose files need not be here."""
+    SENT[content_key(source(node))] = dataset
+
+
+def taken(node: dict) -> Dataset | None:
+    """The dataset of a node, if it came so."""
+    return SENT.get(content_key(source(node)))
+
+
 def source(node: dict) -> dict:
     """What of a data node says which images there are: all but what every dataset is asked for."""
     return {name: value for name, value in node.items() if name not in SETTINGS}

@@ -274,7 +274,13 @@ class Execution:
 
     @_writing
     def write(
-        self, trial: Trial, epochs: list[EpochRecord], layers: list[LayerRecord], result: Result, warning: str = ""
+        self,
+        trial: Trial,
+        epochs: list[EpochRecord],
+        layers: list[LayerRecord],
+        result: Result,
+        warning: str = "",
+        circumstances: Mapping[str, str] | None = None,
     ) -> None:
         """Write one ended trial.
 
@@ -282,9 +288,11 @@ class Execution:
             epochs, layers: its `EpochRecord`s and `LayerRecord`s.
             result: its `Result`.
             warning: the signs that it went wrong, from `studies.observe`.
+            circumstances: what of them it had that was not the driver's, as tags.
         """
         now = _now()
         tags = trial_tags(trial, result, warning) | {"mlflow.parentRunId": self.parent, **self.versions}
+        tags |= circumstances or {}
         run = self.store.begin(run_name(trial, self.levels, self.study.seeds), tags, now - milliseconds(result))
         folder = self._artifacts(run)
         for name, content in trial_files(trial, epochs, layers, result).items():
