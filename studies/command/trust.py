@@ -31,6 +31,7 @@ SETTLED = {
 
 PLACES = ("HOME", "USER", "LOGNAME", "HOSTNAME", "PWD", "TMPDIR", "SCRATCH", "WORK")
 OURS = "STUDIES_"
+ADDRESS = re.compile(r"(?!file:|sqlite:)[A-Za-z][\w+.-]*://")
 """Variables that a config may read: those that say where things are, and those whose names begin so."""
 
 
@@ -55,6 +56,23 @@ def _is_commanded(part: str, text: str) -> bool:
     ours = [word.lstrip("+~") for word in sweep.words()]
     given = [word.partition("=")[2] for word in ours if re.match(rf"{part}[.=]", word)]
     return any(text in re.split(r"[\s\[\]{},:'\"]+", value) for value in given)
+
+
+def reach_only_commanded(config: dict) -> None:
+    """See that a cluster's or a server's address in a config is one that the command has to do with.
+
+    Raises:
+        StudyError: a file names one, and no word of the command its part.
+    """
+    for part, name in (("executor", "address"), ("tracking", "uri"), ("tracking", "root")):
+        node = config.get(part)
+        value = node.get(name) if isinstance(node, dict) else None
+        foreign = isinstance(value, str) and (ADDRESS.match(value) or (name == "address" and value != "auto"))
+        if foreign and not any(re.match(rf"{part}[.=]", word.lstrip("+~")) for word in sweep.words()):
+            raise StudyError(
+                f"{part}.{name} is set by a file to an address: whoever is there would be sent what is trained, and a "
+                f"cluster runs code. Whoever trusts it adds {part}.{name}=ADDRESS, or {part}=OPTION, to the command"
+            )
 
 
 def refuse_reach(composed: DictConfig) -> None:
