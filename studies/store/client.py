@@ -5,7 +5,6 @@ same outcome, and the run is none of ours, to whoever reads, until its tags have
 its status has, which is last.
 """
 
-import os
 import tempfile
 import time
 import uuid
@@ -184,7 +183,6 @@ class ClientStore:
 
 
 def _client(place: Path | Address):
-    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     from mlflow.tracking import MlflowClient
 
     if isinstance(place, Path):
