@@ -1,5 +1,6 @@
 """Waiting for a server or a database that is away: in the middle of a study; whatever only reads is told at once."""
 
+import re
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -163,6 +164,8 @@ def reason(error: BaseException) -> str:
     first = lines[0]
     if "FATAL:" in first:
         first = first.rpartition("FATAL:")[2].strip()
+    elif answered := re.search(r"too many (\d+) error responses", str(error)):
+        first = f"it answers {answered[1]}"
     elif "RemoteDisconnected" in first or "ConnectionReset" in first:
         first = "it has ended the connection"
     elif "Errno" in first:
