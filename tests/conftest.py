@@ -33,10 +33,13 @@ ROOT = Path(__file__).parent.parent
 CONF = ROOT / "conf"
 
 LONGEST = (
-    ("test_quickstart", "test_run", "test_claim_run", "test_search"),
-    ("test_notebooks", "test_browser", "test_data", "test_compiled", "test_callback"),
+    ("test_quickstart", "test_ray", "test_run", "test_saving", "test_claim_run", "test_load"),
+    ("test_notebooks", "test_recipes", "test_shared_store", "test_footprint", "test_search", "test_replay"),
+    ("test_browser", "test_explore", "test_data", "test_faults", "test_checkpoints", "test_compiled", "test_callback"),
 )
-"""The modules that two processes begin with, so that none waits long for the other at the end."""
+"""The modules that each process begins with, so that none waits long for the others at the end: those with the longest
+tests, and those that start what all their tests share, which a process that takes over half of them would start again.
+"""
 
 settings.register_profile("repeatable", deadline=None, derandomize=True, max_examples=50)
 settings.load_profile("repeatable")
@@ -57,13 +60,18 @@ def pytest_configure():
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config, items):
-    """Of two processes each starts at the one half of the tests, and then takes from the other's end."""
-    if getattr(config, "workerinput", {}).get("workercount") != 2:
+    """Of as many processes each starts at its part of the tests, and then takes from the others' ends."""
+    if getattr(config, "workerinput", {}).get("workercount") != len(LONGEST):
         return
-    one, other = ([item for name in names for item in items if item.path.stem == name] for names in LONGEST)
+    first = [[item for name in names for item in items if item.path.stem == name] for names in LONGEST]
     rest = [item for item in items if item.path.stem not in sum(LONGEST, ())]
-    between = max(0, len(items) // 2 - len(one))
-    items[:] = [*one, *rest[:between], *other, *rest[between:]]
+    left, ordered = len(items), []
+    for place, own in enumerate(first):
+        share = left // (len(first) - place)  # as pytest-xdist deals them out
+        between = max(0, share - len(own))
+        ordered += [*own, *rest[:between]]
+        rest, left = rest[between:], left - share
+    items[:] = [*ordered, *rest]
 
 
 def pytest_collection_finish():

@@ -60,6 +60,12 @@ def test_a_file_opens_with_a_comment(path):
     assert len(header(path)) > 5
 
 
+def test_no_file_chooses_hydras_mode():
+    """Else `compose.once` would have to look for it."""
+    nodes = [(yaml.safe_load(path.read_text()) or {}).get("hydra") or {} for path in FILES]
+    assert [node for node in nodes if "mode" in node] == [] and any(nodes)
+
+
 @pytest.mark.parametrize(("group", "option"), OPTIONS)
 def test_an_option_keeps_to_the_limits(composed, group, option):
     parts = composed(group, option).items()
