@@ -22,7 +22,7 @@ from studies import contract, terminal
 from studies.command import ahead, checks, compose, driver, explain, job, plan, provenance, pulse, sweep
 from studies.contract import Tag
 from studies.factors import targets
-from studies.record import StudyError, Trial, content_key, listed
+from studies.record import StudyError, Trial, content_key, listed, plain
 from studies.store import database
 
 SIGNALLED = 128
@@ -148,7 +148,7 @@ def _end_sweep(jobs: sweep.Sweep, outcomes: list[sweep.Outcome], code: int, clai
     """Print how the jobs of a multirun compare, or what became of its claims, and end their runs in the stores."""
     if claims:
         claims.board.close()
-        print(f"\n{claims.summary(outcomes, code > SIGNALLED)}\n")
+        print(plain(f"\n{claims.summary(outcomes, code > SIGNALLED)}\n"))
     elif not any(outcome.swept and outcome.seeds for outcome in outcomes):
         return
     from analysis.show import tables
@@ -207,7 +207,7 @@ def _job(
         return replace(outcome, verdict=before.tags[Tag.VERDICT], trained=False)
     for remark in ready.remarks:
         heard = sys.stderr if config["plan"] == "json" else sys.stdout
-        print(f"note: {f'{study.name}: ' * bool(claims)}{remark}", file=heard, flush=True)
+        print(f"note: {f'{study.name}: ' * bool(claims)}{plain(remark)}", file=heard, flush=True)
     checks.check_sizes(trials)
     checks.say_notes(trials)
     executor = _executor(config, trials)

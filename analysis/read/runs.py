@@ -179,7 +179,7 @@ class Folder:
         Those of a run that a user began are where MLflow put them.
         """
         path = _path(artifact_uri)
-        ours = path.parts[-4:-3] == ("artifacts",)
+        ours = path.parts[-4:-3] == ("artifacts",) and ".." not in path.parts[-3:]
         return self._whole.joinpath("artifacts", *path.parts[-3:]) if ours else path
 
 

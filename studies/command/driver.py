@@ -38,6 +38,7 @@ from studies.record import (
     arm_label,
     listed,
     numbered,
+    plain,
 )
 from studies.store import database
 
@@ -201,7 +202,7 @@ class Driver:
         """Say how it gets on, unless the board does."""
         if not self.board:
             pulse.heard()
-            self.console.print(line, markup=False, highlight=False, soft_wrap=True)
+            self.console.print(plain(line), markup=False, highlight=False, soft_wrap=True)
 
     def _doing(self, what: Callable[[], str] | str) -> None:
         """Say what is being done from now on, unless the board does."""
@@ -403,7 +404,7 @@ class Driver:
 
         tags = {run.tags[Tag.KEY]: run.tags for run in load.ended(self.study.name, self.root)} if finished else {}
         if said := history.changed([tags[key] for key in finished], provenance.circumstances()):
-            self.console.print(f"warning: {said}", markup=False, highlight=False, soft_wrap=True)
+            self.console.print(f"warning: {plain(said)}", markup=False, highlight=False, soft_wrap=True)
 
     def _open(self, pending) -> None:
         """Have what is pending checked, and this execution in the store, both while the workers start."""
@@ -523,7 +524,7 @@ class Driver:
         )
         self.tuned = tuned
         if tuned["value"].isna().any():
-            print(f"\n{table}\n")
+            print(plain(f"\n{table}\n"))
             raise StudyError(
                 "at every combination of some arm's nuisance levels a tuning trial crashed: nothing can be chosen for "
                 "it. The same command tries them again; study.skip leaves an arm out"
@@ -582,8 +583,8 @@ class Driver:
         if self.verdict:
             from analysis.show import board
 
-            print("\n" + "\n  ".join(board.said(study, self.verdict[0])))
-        print(f"\n{self._answer(frame, 'terminal')}\n")
+            print(plain("\n" + "\n  ".join(board.said(study, self.verdict[0]))))
+        print(plain(f"\n{self._answer(frame, 'terminal')}\n"))
         where = [] if Path(self.root) == Path("mlruns") else ["--root", str(self.root)]
         print(f"results   {Path(self.root).resolve()}")
         if not self._computed:

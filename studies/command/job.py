@@ -3,7 +3,7 @@
 import json
 from dataclasses import dataclass, field
 
-from studies.command import compose
+from studies.command import compose, trust
 from studies.contract import Tag
 from studies.design import grid
 from studies.design.controls import Expand
@@ -79,6 +79,8 @@ def read(composed: compose.Composed, set_by_profile: list[str], choices: dict[st
         return grid.expand(part, config, choices, overrides, composed_by, compose.settle, exact, chosen, points)
 
     trials = expand(study)
+    trust.reach_only_commanded(config)
+    trust.allow_only_own(limits.settled({"targets": config["targets"]})["targets"]["allow"])  # the executor's
     remarks += grid.remarks(study, trials, limits.drawn)
     if (workers := config["executor"].get("workers") or 0) > len(trials):
         remarks.append(f"executor.workers={workers}: {len(trials)} are started, one a trial")

@@ -181,6 +181,14 @@ def _imported(text: bytes) -> set[str]:
     return {name.partition(".")[0] for name in names}
 
 
+def is_own(module: str) -> bool:
+    """Whether a top-level module is in a folder of the user's own: neither Python's, nor ours, nor installed, but there
+    or nowhere.
+    """
+    spec = _spec(module)
+    return spec is None or _is_beside(spec)
+
+
 def _is_beside(spec: ModuleSpec | None) -> bool:
     """Whether a module is neither Python's own, nor ours, nor installed."""
     if spec is None or spec.name in ("studies", "analysis") or _is_pythons(spec):

@@ -460,7 +460,7 @@ def metrics(epochs: list[EpochRecord], layers: list[LayerRecord], result: Result
     for record in layers:
         if record.epoch in steps and (record.tensor == "output" or record.tensor.endswith("kernel")):
             which = "" if record.tensor in ("kernel", "output") else f"_{record.tensor.removesuffix('_kernel')}"
-            layer = record.layer.replace("(", "").replace(")", "") + which
+            layer = _key(record.layer.replace("(", "").replace(")", "") + which)
             for family, names in (CHARTED_OUTPUTS if record.tensor == "output" else CHARTED).items():
                 metrics += [
                     (
