@@ -104,7 +104,7 @@ def assert_one_paragraph(answer, *words):
         (
             ["executor._target_=studies.pool.Poll"],
             "'studies.pool.Poll'",
-            "(studies.execute.serial.Serial, studies.execute.pool.Pool, studies.execute.ray.Ray)",
+            "(studies.execute.serial.Serial, studies.execute.pool.Pool",
         ),
         (["data=npz"], "data=npz", "data.path=FILE.npz"),
         (["data=npz", "data.path=nosuch.npz"], "data.path=nosuch.npz", ".npz file"),
