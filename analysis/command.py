@@ -4,8 +4,9 @@ import argparse
 import sys
 from collections.abc import Callable
 
-from studies import terminal
-from studies.record import StudyError
+from analysis.read import server
+from studies import address, terminal
+from studies.record import StudyError, plain
 
 LIST = "list"
 """What `--execution` takes for a list of the executions there are."""
@@ -29,14 +30,14 @@ class Parser(argparse.ArgumentParser):
             sys.exit(terminal.unread())
 
 
-def parser(name: str, description: str, root: str = "a folder, or a server's address") -> argparse.ArgumentParser:
+def parser(name: str, description: str, root: str = "a folder, or an address") -> argparse.ArgumentParser:
     """A parser for `python -m analysis.NAME`, with `--root`.
 
     Args:
         root: what the store may be.
     """
     made = Parser(prog=terminal.spoken(f"analysis.{name}"), description=description)
-    made.add_argument("--root", default="mlruns", help=f"the store: {root} (default: mlruns)")
+    made.add_argument("--root", default="mlruns", type=address.named, help=f"the store: {root} (default: mlruns)")
     return made
 
 
@@ -60,6 +61,11 @@ def width(options: argparse.Namespace) -> int | None:
     return None if options.wide else width_here()
 
 
+def say(text: object) -> None:
+    """Print what may have texts of others, none of which steers the terminal."""
+    print(plain(str(text)), flush=True)
+
+
 def told(options: argparse.Namespace, run: Callable[[], None]) -> int:
     """Run a command of a study, or list its executions if that is asked for; gives its exit code, as `ended` does."""
 
@@ -74,7 +80,7 @@ def told(options: argparse.Namespace, run: Callable[[], None]) -> int:
         for study in studies:
             if len(studies) > 1 and format == "terminal":
                 print(f"\n{study}\n")
-            print(changes.listing(study, options.root, format, None if wide else width_here()))
+            say(changes.listing(study, options.root, format, None if wide else width_here()))
 
     return ended(asked)
 
@@ -83,7 +89,8 @@ def ended(run: Callable[[], None]) -> int:
     """Run a command; gives its exit code, 2 with one paragraph for what the user can put right."""
     with terminal.interruptible():
         try:
-            run()
+            with server.kept():
+                run()
             sys.stdout.flush()
         except StudyError as error:
             print(f"error: {error}", file=sys.stderr)

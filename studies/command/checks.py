@@ -6,7 +6,7 @@ import sys
 from studies.command import cost
 from studies.execute.task import Executor, Reading, Task
 from studies.factors import data, limits
-from studies.record import Result, StudyError, Trial, Work, content_key, shown
+from studies.record import Result, StudyError, Trial, Work, content_key, plain, shown
 
 CHECK = "studies.train.parts:check"
 COMPUTED_CHECK = "studies.compute.trial:check"
@@ -20,7 +20,7 @@ def say_notes(trials: list[Trial]) -> None:
     """
     nodes = {content_key(node): node for trial in trials if (node := trial.config.get("data"))}
     for note in dict.fromkeys(note for node in nodes.values() for note in data.notes(node)):
-        print("note:", note, file=sys.stderr)
+        print("note:", plain(note), file=sys.stderr)
 
 
 def check_sizes(trials: list[Trial]) -> None:

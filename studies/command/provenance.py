@@ -19,6 +19,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from studies import processor
+from studies.masking import masked
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -44,7 +45,7 @@ def tags(words: list[str], root: Path = ROOT) -> dict[str, str]:
         root: of the checkout.
     """
     found = {
-        "mlflow.source.name": shlex.join(["python", "-m", "studies.run", *words]),
+        "mlflow.source.name": shlex.join(["python", "-m", "studies.run", *map(masked, words)]),
         "mlflow.source.type": "LOCAL",
         "mlflow.user": _user(),
         "machine": _machine(),
@@ -179,6 +180,14 @@ def _imported(text: bytes) -> set[str]:
     froms = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and not node.level]
     names += [node.module for node in froms if node.module]
     return {name.partition(".")[0] for name in names}
+
+
+def is_own(module: str) -> bool:
+    """Whether a top-level module is in a folder of the user's own: neither Python's, nor ours, nor installed, but there
+    or nowhere.
+    """
+    spec = _spec(module)
+    return spec is None or _is_beside(spec)
 
 
 def _is_beside(spec: ModuleSpec | None) -> bool:

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import zipfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from importlib.metadata import version
@@ -647,8 +647,13 @@ def _arrays(file: Path, path: Path) -> tuple[dict[str, np.ndarray], list[str]]:
         with archive:
             chosen = _chosen(path, archive.files)
             others = sorted(set(archive.files) - set(chosen.values()))
+            if archive.zip:
+                _refuse_bomb(path, archive.zip, chosen.values())
             return {name: np.asarray(archive[stored]) for name, stored in chosen.items()}, others
-    except (OSError, EOFError, ValueError, KeyError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
+    except (
+        OSError, EOFError, ValueError, KeyError, RuntimeError, OverflowError, MemoryError, zipfile.BadZipFile,
+        zlib.error,
+    ) as error:  # fmt: skip
         reason = " ".join(str(error).split()) or type(error).__name__
         if isinstance(error, PermissionError):
             raise StudyError(f"{path} cannot be read ({error.strerror}): make it readable") from error
@@ -660,6 +665,18 @@ def _arrays(file: Path, path: Path) -> tuple[dict[str, np.ndarray], list[str]]:
             f"{path} cannot be read as an .npz archive of plain arrays ({reason}). Write it again with "
             f"np.savez(path, x=..., y=...) and numeric arrays"
         ) from error
+
+
+def _refuse_bomb(path: Path, archive: zipfile.ZipFile, names: Iterable[str]) -> None:
+    """Refuse arrays that unpack to more than this machine could hold: a small file can."""
+    stored = set(archive.namelist())
+    size = sum(archive.getinfo(name if name in stored else f"{name}.npy").file_size for name in names)
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if size > memory:
+        raise StudyError(
+            f"{path} unpacks to {size:,} bytes, and this machine has {memory:,} of memory: leave examples out, or "
+            f"write them with fewer bits, such as np.uint8"
+        )
 
 
 def _chosen(path, names) -> dict[str, str]:
