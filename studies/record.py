@@ -9,6 +9,8 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from studies.masking import masked
+
 RESULTS_VERSION = 5
 """Goes up when a change to the code changes numbers: old and new results then never mix."""
 
@@ -118,10 +120,10 @@ def plain(text: str) -> str:
 
 
 class StudyError(Exception):
-    """Something a user can put right: says what was received, what is allowed, what to do."""
+    """Something a user can put right: says what was received, what is allowed, what to do; and no password."""
 
     def __init__(self, *said: object):
-        super().__init__(*(plain(each) if isinstance(each, str) else each for each in said))
+        super().__init__(*(plain(masked(each)) if isinstance(each, str) else each for each in said))
 
 
 def is_neutral(setting: str, value: object) -> bool:

@@ -8,6 +8,8 @@ import math
 import os
 import sys
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -18,10 +20,11 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
-from studies import contract, terminal
+from studies import address, terminal, waiting
 from studies.command import ahead, checks, compose, driver, explain, job, plan, provenance, pulse, sweep
 from studies.contract import Tag
 from studies.factors import targets
+from studies.masking import masked
 from studies.record import StudyError, Trial, content_key, listed, plain
 from studies.store import database
 
@@ -44,6 +47,7 @@ def main() -> int:
     with terminal.interruptible():
         try:
             sys.argv[1:] = compose.as_settings(sys.argv[1:])
+            address.remember(sys.argv[1:])
             return _command(wants_traceback)
         except StudyError as error:
             return explain.refused(error, wants_traceback)
@@ -140,7 +144,7 @@ def _refused(error: Exception, outcome: sweep.Outcome, jobs: sweep.Sweep, claims
         return replace(outcome, code=explain.refused(error, jobs.wants_traceback))
     said = explain.paragraph(error)
     if jobs.wants_traceback or not said:
-        traceback.print_exception(error)
+        sys.stderr.write(masked("".join(traceback.format_exception(error))))
     return replace(outcome, code=2 if said else 1, error=said or f"{type(error).__name__}: {error}".splitlines()[0])
 
 
@@ -211,7 +215,7 @@ def _job(
     checks.check_sizes(trials)
     checks.say_notes(trials)
     executor = _executor(config, trials)
-    root = _root(config["tracking"]["root"])
+    root = address.tracked(config["tracking"])
     if config["plan"]:
         if config["plan"] == "json" and jobs:
             raise StudyError("plan=json: expected one job: leave out -m, or take plan=true")
@@ -220,15 +224,15 @@ def _job(
         else:
             plan.show(study, trials, executor, root, config)
         return outcome
-    database.check_writable(root)
+    _check(root)
     with terminal.held():
         executor.start(driver.TRIAL, 1, trials[0].config["engine"]["threads"])
     if claims:
         claims.expect(executor)
-    board = claims.board if claims else None
-    with database.claimed(root, study.name, jobs.id if jobs else ""):
+    board, console = claims.board if claims else None, _Console()
+    with _store(root, study.name, jobs.id if jobs else "", config["tracking"]["patience"], console):
         drive = driver.Driver(
-            *(study, executor, root, ready.text, _Console(), jobs, ready.card, board, config["force"], ready.tags),
+            *(study, executor, root, ready.text, console, jobs, ready.card, board, config["force"], ready.tags),
             models=config["tracking"].get("models", "none"),
             checkpoints=config["checkpoints"],
         )
@@ -248,11 +252,33 @@ def _executor(config: dict, trials: list[Trial]) -> Any:
     return EXECUTORS[wanted]
 
 
-def _root(named: str) -> Path:
-    try:
-        return contract.folder(named)
-    except StudyError as error:
-        raise StudyError(f"tracking.root={error}") from error
+@contextmanager
+def _store(root: Path | address.Address, study: str, sweep: str, patience: float, console: Console) -> Iterator[None]:
+    """Have a study in its store for this process alone; in here a store that is away is waited for.
+
+    Raises:
+        StudyError: another process has it.
+    """
+    from analysis.read import server
+
+    tell = functools.partial(console.print, markup=False, highlight=False, soft_wrap=True)
+    with database.claimed(root, study, sweep, tell), waiting.patient(patience, tell), server.kept():
+        yield
+
+
+def _check(root: str | Path) -> None:
+    """Refuse a store that cannot be written, before anything trains.
+
+    Raises:
+        StudyError: it cannot be.
+    """
+    database.check_writable(root)
+    if address.is_server(root):
+        from analysis import load
+
+        load.studies(root)
+    elif not address.is_address(root) and os.environ.get("MLFLOW_TRACKING_URI"):
+        print("note: MLFLOW_TRACKING_URI is set, and is not used here: tracking.uri=ADDRESS names a server", flush=True)
 
 
 class _Console(Console):

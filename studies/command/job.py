@@ -3,12 +3,14 @@
 import json
 from dataclasses import dataclass, field
 
+from studies import address
 from studies.command import compose, trust
 from studies.contract import Tag
 from studies.design import grid
 from studies.design.controls import Expand
 from studies.design.study import read_study
 from studies.factors import limits
+from studies.masking import masked
 from studies.record import RESULTS_VERSION, Study, Trial, content_key
 
 UNCLAIMED = ["claim=null", "study.looks=[]"]
@@ -67,6 +69,7 @@ def read(composed: compose.Composed, set_by_profile: list[str], choices: dict[st
     compose.refuse_hidden(choices)
     composed = compose.named(composed, choices.get("study"), overridden)
     config = compose.resolved(composed)
+    config["tracking"] = address.without_password(config["tracking"])
     overrides = [o for o in (*words, *set_by_profile) if not o.startswith(NOT_OF_A_TRIAL)]
     overrides += UNCLAIMED if config.get("claim") else []
     remarks = compose.merged(words, config)
@@ -86,5 +89,9 @@ def read(composed: compose.Composed, set_by_profile: list[str], choices: dict[st
         remarks.append(f"executor.workers={workers}: {len(trials)} are started, one a trial")
     card = compose.card_tags(choices.get("study"), study.claim.profile, words) if study.claim else {}
     options = {group: option for group, option in choices.items() if group in config and option}
-    tags = {Tag.SET: json.dumps(words), Tag.OPTIONS: json.dumps(options), Tag.RESULTS: str(RESULTS_VERSION)}
-    return Job(compose.text(composed), config, study, trials, expand, remarks, card, tags)
+    tags = {
+        Tag.SET: json.dumps([*map(masked, words)]),
+        Tag.OPTIONS: json.dumps(options),
+        Tag.RESULTS: str(RESULTS_VERSION),
+    }
+    return Job(masked(compose.text(composed)), config, study, trials, expand, remarks, card, tags)
