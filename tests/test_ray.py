@@ -265,7 +265,7 @@ def test_a_module_of_the_users_own_comes_to_the_nodes(ray, tmp_path):
     (package / "__init__.py").write_text("from mine_of_tests.inner import VALUE\n")
     (package / "inner.py").write_text("VALUE = 42\n")
     ray.bring([str(package)])
-    ray.start(HERE + "imported", 1)
+    ray.workers  # noqa: B018  it connects
     package.rename(tmp_path / "moved")
     assert records(ray, "imported", tasks(["mine_of_tests"])) == {"t0": [42]}
     (tmp_path / "moved").rename(package)
@@ -282,7 +282,7 @@ def test_a_node_of_other_versions_is_refused(cluster, monkeypatch):
 def test_where_there_is_no_cluster_it_says_so(monkeypatch):
     for address in ("127.0.0.1:1", "ray://127.0.0.1:1"):
         with pytest.raises(StudyError, match=rf"executor\.address={address}: nobody answers at 127.0.0.1:1\. Expected"):
-            Ray(address).start(HERE + "double", 1)
+            Ray(address).workers  # noqa: B018
     with pytest.raises(StudyError, match=r"executor\.cpus=0: expected more than 0"):
         Ray(cpus=0)
 
