@@ -9,7 +9,7 @@ import pytest
 
 from studies.execute.ray import ATTEMPTS, Ray
 from studies.execute.task import Reading, Task
-from studies.record import Result, Started, StudyError, Trial
+from studies.record import Checkpoint, Result, Started, StudyError, Trial
 
 pytestmark = pytest.mark.skipif(find_spec("ray") is None, reason="Ray is not installed")
 
@@ -41,6 +41,14 @@ def die_once(path):
     if first:
         time.sleep(0.2)
         open(path, "w").close()
+        os.kill(os.getpid(), signal.SIGKILL)
+    yield "done"
+
+
+def die_after_checkpoints(payload):
+    yield Checkpoint("t0", payload + 1, bytes(2**20))
+    time.sleep(0.2)
+    if payload < 2:
         os.kill(os.getpid(), signal.SIGKILL)
     yield "done"
 
@@ -162,6 +170,13 @@ def test_a_trial_says_what_it_ran_on(ray):
 
     started = [r for _, r in ray.run(HERE + "double", tasks([1])) if isinstance(r, Started)]
     assert [s.circumstances for s in started] == [provenance.circumstances()]
+
+
+def test_a_task_is_tried_again_from_its_newest_checkpoint_as_long_as_it_gets_on(ray):
+    kept, ends = [], []
+    for _, record in ray.run(HERE + "die_after_checkpoints", tasks([0], renewed=lambda payload: len(kept))):
+        (kept if isinstance(record, Checkpoint) else ends).append(record)
+    assert [record.epoch for record in kept] == [1, 2, 3] and ends[-1] == "done"
 
 
 def test_a_task_that_kills_its_worker_is_tried_again_and_twice_is_crashed(ray, tmp_path):

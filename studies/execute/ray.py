@@ -21,7 +21,7 @@ from studies.execute.pool import ATTEMPTS, AWAY
 from studies.execute.queue import Queue
 from studies.execute.task import Done, Task, resolve
 from studies.execute.worker import environment
-from studies.record import Result, Started, StudyError, listed
+from studies.record import Checkpoint, Result, Started, StudyError, listed
 
 MOVES = 5
 """Nodes that may die under a task before it is taken for what kills them."""
@@ -151,6 +151,9 @@ class Ray:
                             yield started(worker)
                     elif isinstance(record, Model):
                         record.write(task.payload.model)
+                    elif isinstance(record, Checkpoint):
+                        deaths.pop(task.key, None)  # it gets on, however often its workers die
+                        yield task, record
                     else:
                         yield task, record
 
