@@ -12,8 +12,11 @@ import resource
 import shutil
 import signal
 import sqlite3
+import subprocess
+import sys
 import time
-from contextlib import closing
+from contextlib import closing, contextmanager
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -22,12 +25,13 @@ import pytest
 
 from analysis import load
 from studies import run
-from studies.command import checks, driver
+from studies.command import checks, cost, driver
 from studies.contract import STATISTICS
 from studies.execute.pool import Pool
 from studies.execute.serial import Serial
 from studies.execute.task import Task
-from studies.record import EpochRecord, LayerRecord, Result, Started
+from studies.factors import data
+from studies.record import EpochRecord, LayerRecord, Result, Started, Work
 from tests.conftest import lasting_executors
 
 ROOT = Path(__file__).parent.parent
@@ -36,15 +40,35 @@ STUDY = ["+study.factors={initializer:[he_normal,orthogonal]}", "study.name=faul
 STUDY += ["training.epochs=2", "model.width=8", "executor.workers=2"]
 TRIALS = 8
 FAULT = "STUDIES_TEST_FAULT"
-"""The environment variable that names a file: what is to go wrong in the trial that finds it first, which deletes it."""
+"""The environment variable that names a file: what goes wrong in the trial that finds it first, which deletes it."""
+
+KILL = "STUDIES_TEST_KILL"
+"""After how many of its doings in the store, such as a file that it opens, a driver kills itself."""
 
 COMMAND = f"""
-import sys
+import os, signal, sys
 from studies import run
 from studies.command import checks, driver
 driver.TRIAL, checks.CHECK = "{HERE}trial", "{HERE}check"
+left, root = int(os.environ.pop("{KILL}", 0)), sys.argv[1].partition("=")[2]
+
+def audited(event, arguments):
+    global left
+    if left and event in ("open", "os.mkdir", "os.rename", "sqlite3.connect") and root in str(arguments[0]):
+        left -= 1
+        if not left:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+sys.addaudithook(audited)
 sys.exit(run.main())
 """
+
+
+def started(store, *words, **settings):
+    """The same command as a process."""
+    command = [sys.executable, "-c", COMMAND, f"tracking.root={store}", *STUDY, *words]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    return subprocess.Popen(command, cwd=ROOT, **(pipes | settings))
 
 
 def check(parts):
@@ -154,6 +178,18 @@ def undisturbed(fault, study, once, fresh):
     return once("undisturbed", fill) / "store"
 
 
+@contextmanager
+def disk(place, size):
+    """A small disk of its own at a folder."""
+    place.mkdir(exist_ok=True)
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", place], capture_output=True).returncode:
+        pytest.skip("no disk can be mounted here")
+    try:
+        yield place
+    finally:
+        subprocess.run(["umount", "--lazy", place], check=True)
+
+
 def nap(payload):
     time.sleep(0.2)
     yield payload
@@ -209,3 +245,70 @@ def test_memory_that_runs_out_says_what_takes_less(study, fault, undisturbed, ma
     code, printed, error = study(made)
     assert code == 0 and "1 to run" in printed, error
     assert_whole(made, undisturbed)
+
+
+def test_a_driver_that_is_killed_at_whatever_it_does_in_its_store(study, undisturbed, made):
+    """Before files, renames and transactions: as it opens the store, twice as it writes trials, as it ends."""
+    killed = 0
+    for doings in (9, 49, 58, 67):
+        process = started(made, env=os.environ | {KILL: str(doings)})
+        _, errors = process.communicate(timeout=60)
+        assert process.returncode in (0, -signal.SIGKILL), errors
+        killed += process.returncode < 0
+    assert killed >= 3
+    code, _, error = study(made)
+    assert code == 0, error
+    assert_whole(made, undisturbed)
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    """A folder of 40 images of two classes."""
+    pillow = pytest.importorskip("PIL.Image")
+    for number in range(40):
+        folder = tmp_path / "pictures" / f"class{number % 2}"
+        folder.mkdir(parents=True, exist_ok=True)
+        pixels = np.random.default_rng(number).integers(0, 255, (8, 8, 3), np.uint8)
+        pillow.fromarray(pixels).save(folder / f"{number}.png")
+    return ["data=image_folder", f"data.path={tmp_path / 'pictures'}", "data.test_fraction=0.2"]
+
+
+def test_a_full_or_damaged_cache_costs_time_alone(study, made, tmp_path, pictures, monkeypatch):
+    words = [*pictures, "training.batch_size=4", "study.seeds=1"]
+
+    def asked(folder):
+        monkeypatch.setenv("STUDIES_CACHE", str(folder))
+        data._described.cache_clear()
+        code, printed, errors = study(made, *words)
+        assert code == 0, errors
+        return printed + errors
+
+    with disk(tmp_path / "full", "16k") as full:
+        (full / "filler").write_bytes(bytes(12_000))
+        assert "No space left on device): what is made once is kept there; make room" in asked(full)
+        assert not list(full.glob("*.npz")) and not list(full.glob("*.partial"))
+    read_only = tmp_path / "file"
+    read_only.write_text("no folder")
+    assert "Until then it is made each time, which takes longer" in asked(read_only / "cache")
+    assert "Until then" not in asked(tmp_path / "cache")
+    [kept] = (tmp_path / "cache").glob("*.npz")
+    whole = kept.read_bytes()
+    for content in (whole[: len(whole) // 2], whole[:-900] + bytes(900), b""):
+        kept.write_bytes(content)
+        asked(tmp_path / "cache")
+        with np.load(kept) as ours, np.load(BytesIO(whole)) as theirs:
+            assert all((ours[name] == theirs[name]).all() for name in theirs.files)
+
+
+def test_a_note_of_the_cache_that_is_cut_short_is_written_anew(tmp_path, monkeypatch, config, trial_of):
+    monkeypatch.setenv("STUDIES_CACHE", str(tmp_path))
+    monkeypatch.setattr(cost, "_counted", {})
+    node, work = trial_of().config, Work(layers=2, dense=3, convolution=4)
+    cost.keep(node, work)
+    [note] = tmp_path.glob("work-*.json")
+    note.write_text(note.read_text()[:9])
+    monkeypatch.setattr(cost, "_counted", {})
+    assert cost.known(node) is None and not note.exists()
+    cost.keep(node, work)
+    monkeypatch.setattr(cost, "_counted", {})
+    assert cost.known(node) == work
