@@ -6,7 +6,9 @@ driver, the pool and the store. Whole trials are killed in test_run.py.
 """
 
 import ctypes
+import fcntl
 import os
+import pty
 import re
 import resource
 import shutil
@@ -14,6 +16,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import termios
 import time
 from contextlib import closing, contextmanager
 from io import BytesIO
@@ -256,6 +259,71 @@ def test_a_driver_that_is_killed_at_whatever_it_does_in_its_store(study, undistu
         assert process.returncode in (0, -signal.SIGKILL), errors
         killed += process.returncode < 0
     assert killed >= 3
+    code, _, error = study(made)
+    assert code == 0, error
+    assert_whole(made, undisturbed)
+
+
+def reading(process, pattern):
+    """What a process prints until a line has the pattern."""
+    lines = []
+    for line in process.stdout:
+        lines.append(line)
+        if re.search(pattern, line):
+            return lines
+    raise AssertionError("".join(lines) + process.stderr.read())
+
+
+def family(pid):
+    """A process and all that it has started."""
+    children = [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    return [pid, *(each for child in children for each in family(child))]
+
+
+def when_a_trial_runs(file, process):
+    deadline = time.monotonic() + 60
+    while file.exists() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert not file.exists()
+
+
+def test_what_runs_is_finished_when_a_cluster_asks_all_processes_to_end(study, fault, undisturbed, made):
+    """The reader of the output ends with them."""
+    file = fault("linger 2")
+    process = started(made)
+    reading(process, "to run")
+    when_a_trial_runs(file, process)
+    for each in family(process.pid):
+        os.kill(each, signal.SIGTERM)
+    process.stdout.close()
+    errors = process.stderr.read()
+    assert process.wait(60) == 143
+    said = (
+        r"interrupted: no other trial is begun, and what runs, ([12]) trials?, is finished first; SIGTERM again stops now"
+    )
+    kept = r"interrupted: (\d) of 8 trials are kept; the same command goes on from there"
+    found = re.fullmatch(f"{said}\n{kept}\n", errors)
+    assert found and 0 < int(found[1]) <= int(found[2]) == len(load.finished_keys("faulty", made)) < TRIALS, errors
+    with closing(sqlite3.connect(made / "mlflow.db")) as connection:
+        assert connection.execute("SELECT COUNT(*) FROM runs WHERE status = 'RUNNING'").fetchone() == (0,)
+    code, _, error = study(made)
+    assert code == 0, error
+    assert_whole(made, undisturbed)
+
+
+def test_what_runs_is_finished_when_the_terminal_closes(study, fault, undisturbed, made):
+    file, (ours, theirs) = fault("linger 2"), pty.openpty()
+    terminals = dict.fromkeys(("stdin", "stdout", "stderr"), theirs)
+    controlled = {"preexec_fn": lambda: fcntl.ioctl(0, termios.TIOCSCTTY), "start_new_session": True}
+    process = started(made, **terminals, **controlled)
+    os.close(theirs)
+    printed = b""
+    while b"to run" not in printed:
+        printed += os.read(ours, 1000)
+    when_a_trial_runs(file, process)
+    os.close(ours)
+    assert process.wait(60) == 129
+    assert 0 < len(load.finished_keys("faulty", made)) < TRIALS
     code, _, error = study(made)
     assert code == 0, error
     assert_whole(made, undisturbed)
