@@ -34,7 +34,7 @@ from studies.execute.pool import Pool
 from studies.execute.serial import Serial
 from studies.execute.task import Task
 from studies.factors import data
-from studies.record import EpochRecord, LayerRecord, Result, Started, Work
+from studies.record import EpochRecord, LayerRecord, Result, Started, StudyError, Work
 from tests.conftest import lasting_executors
 
 ROOT = Path(__file__).parent.parent
@@ -380,3 +380,22 @@ def test_a_note_of_the_cache_that_is_cut_short_is_written_anew(tmp_path, monkeyp
     cost.keep(node, work)
     monkeypatch.setattr(cost, "_counted", {})
     assert cost.known(node) == work
+
+
+def test_a_trial_whose_files_are_cut_short_is_trained_again_by_the_same_command(study, undisturbed, made):
+    shutil.copytree(undisturbed, made, dirs_exist_ok=True)
+    runs = [folder for folder in (made / "artifacts/faulty").iterdir() if (folder / "artifacts/layers.parquet").exists()]
+    layers, epochs = runs[0] / "artifacts/layers.parquet", runs[1] / "artifacts/epochs.parquet"
+    layers.write_bytes(layers.read_bytes()[:1000])
+    epochs.write_bytes(b"")  # as after a power cut
+    with pytest.raises(StudyError, match=r"(layers|epochs).parquet of run .* is damaged .* the same command trains"):
+        load.layers("faulty", made), load.epochs("faulty", made)
+    code, printed, error = study(made)
+    assert code == 0 and "2 that had finished are trained again, since files of theirs are cut short" in printed, error
+    for ours, theirs in zip(numbers(made), numbers(undisturbed), strict=True):
+        pd.testing.assert_frame_equal(ours, theirs, check_exact=True)
+    assert "0 to run" in study(made)[1]
+    design = load.execution("faulty", made).folder / "trials.json"
+    design.write_text(design.read_text()[:30])
+    with pytest.raises(StudyError, match="trials.json of run .* is damaged"):
+        load.execution("faulty", made)

@@ -1,0 +1,248 @@
+"""A study of 3,000 tiny trials whose workers, and twice the driver, are killed: `python -m benchmarks.soak`.
+
+Every trial must finish once, memory must not grow from trial 500 on, and the store must be whole. The oldest worker is
+spared, so that one is seen to grow old. Exits with 1 if anything is not as it should be.
+"""
+
+import argparse
+import os
+import random
+import shutil
+import signal
+import sqlite3
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from contextlib import closing, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from analysis import load
+
+ROOT = Path(__file__).parent.parent
+NAME = "soak"
+ARMS = {"initializer": ("he_normal", "orthogonal"), "model.depth": (1, 2), "optimizer": ("sgd", "adam", "rmsprop")}
+WARM, WINDOW = 1 / 6, 1 / 12
+"""Shares of the trials: memory is compared from the first on, as it is in the first window of the second's length and
+in the last."""
+
+GROWTH = 0.10
+"""By how much memory may have grown: its share."""
+
+KILLS_EVERY, RESTARTS = 150, 2
+RECOVERY = 10.0
+"""Seconds that the driver may take from its restart to the first new trial."""
+
+PERIOD = 1.0
+FINISHED = "SELECT COUNT(*) FROM tags WHERE key = 'trial.status' AND value = 'finished'"
+
+KEYS = """
+SELECT value FROM tags JOIN runs USING (run_uuid) WHERE key = 'trial.key' AND lifecycle_stage = 'active'
+AND run_uuid IN (SELECT run_uuid FROM tags WHERE key = 'trial.status' AND value = 'finished')
+"""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Memory at a moment, in MB.
+
+    Attributes:
+        finished: trials until then.
+        driver: the driver's resident memory; worker: that of the oldest worker alone, what it shares left out.
+        started: when that worker was, in clock ticks since boot.
+    """
+
+    finished: int
+    driver: float
+    worker: float
+    started: int
+
+
+def main() -> int:
+    """Run the soak; gives the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.soak", description=__doc__.partition("\n")[0])
+    parser.add_argument("--trials", type=int, default=3000, help="how many, rounded to whole arms (default 3000)")
+    parser.add_argument("--seed", type=int, default=0, help="of who is killed when (default 0)")
+    parser.add_argument("--keep", type=Path, help="a folder for the store, which is kept; else it is deleted")
+    options = parser.parse_args()
+    folder = options.keep or Path(tempfile.mkdtemp(prefix="soak-"))
+    try:
+        return Soak(folder, options.trials, random.Random(options.seed)).run()  # noqa: S311
+    finally:
+        if not options.keep:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+class Soak:
+    """One run of it.
+
+    Args:
+        root: the store's folder.
+        trials: about how many.
+        chance: who is killed when.
+    """
+
+    def __init__(self, root: Path, trials: int, chance: random.Random):
+        arms = 1
+        for levels in ARMS.values():
+            arms *= len(levels)
+        self.root, self.chance, self.seeds = root, chance, max(1, round(trials / arms))
+        self.total = arms * self.seeds
+        self.samples: list[Sample] = []
+        self.killed, self.recovered = 0, list[float]()
+        self.wrong: list[str] = []
+
+    def run(self) -> int:
+        """Run it and print its figures; gives the exit code."""
+        began = time.monotonic()
+        before_warm = range(self.total // 30, int(self.total * WARM))
+        restarts = sorted(self.chance.sample(before_warm, RESTARTS))
+        for number, until in enumerate([*restarts, self.total + 1]):
+            self._drive(until, number)
+        self._judge_store()
+        self._judge_memory()
+        print(
+            f"{self.total} trials in {(time.monotonic() - began) / 60:.1f} min, {self.killed} workers killed, and ",
+            end="",
+        )
+        print(
+            f"the driver at {' and '.join(map(str, restarts))} finished trials; first new trial after its restart: ",
+            end="",
+        )
+        print(", ".join(f"{seconds:.1f} s" for seconds in self.recovered))
+        for line in self.wrong:
+            print(f"wrong: {line}")
+        return int(bool(self.wrong))
+
+    def _drive(self, until: int, number: int) -> None:
+        """Run the command, and kill its workers; the driver, when so many trials have finished."""
+        factors = ",".join(f"{name}:[{','.join(map(str, levels))}]" for name, levels in ARMS.items())
+        words = [f"+study.factors={{{factors}}}", f"study.name={NAME}", f"study.seeds={self.seeds}", "model.width=8"]
+        words += ["training.epochs=1", "data.train_size=200", "executor.workers=2", f"tracking.root={self.root}"]
+        log = open(self.root.with_suffix(f".{number}.log"), "w")  # noqa: SIM115
+        began, first = time.monotonic(), self.finished()
+        driver = subprocess.Popen([sys.executable, "-m", "studies.run", *words], cwd=ROOT, stdout=log, stderr=log)
+        due, known = first + self._wait(), number == 0
+        while driver.poll() is None:
+            time.sleep(0.1 if not known else PERIOD)
+            finished = self.finished()
+            if not known and finished > first:
+                known, seconds = True, time.monotonic() - began
+                self.recovered.append(seconds)
+            self._sample(driver.pid, finished)
+            if finished >= until:
+                self._kill(driver)
+            elif finished >= due:
+                due = finished + self._wait()
+                self._kill_worker(driver.pid)
+        log.close()
+        if driver.returncode != (0 if until > self.total else -signal.SIGKILL):
+            self.wrong.append(f"a driver ended with {driver.returncode}: {Path(log.name).read_text()[-1000:]}")
+        os.unlink(log.name)
+
+    def _wait(self) -> int:
+        return self.chance.randint(KILLS_EVERY // 2, KILLS_EVERY * 3 // 2)
+
+    def finished(self) -> int:
+        """How many trials have finished."""
+        with (
+            suppress(sqlite3.Error),
+            closing(sqlite3.connect(f"file:{self.root}/mlflow.db?mode=ro", uri=True)) as opened,
+        ):
+            return opened.execute(FINISHED).fetchone()[0]
+        return 0
+
+    def _sample(self, pid: int, finished: int) -> None:
+        with suppress(OSError, ValueError, IndexError):  # one that has just died
+            oldest = min(_workers(pid), key=_since)
+            self.samples.append(Sample(finished, _memory(pid, "Rss"), _memory(oldest, "Private"), _since(oldest)))
+
+    def _kill(self, driver: subprocess.Popen) -> None:
+        """The driver; its processes must go with it."""
+        family = [driver.pid, *_descendants(driver.pid)]
+        driver.kill()
+        driver.wait()
+        deadline = time.monotonic() + 10
+        while left := [pid for pid in family if Path(f"/proc/{pid}").exists()]:
+            if time.monotonic() > deadline:
+                self.wrong.append(f"{len(left)} processes outlived their driver by 10 s")
+                return
+            time.sleep(0.05)
+
+    def _kill_worker(self, pid: int) -> None:
+        """Any but the oldest."""
+        with suppress(OSError, IndexError):
+            others = sorted(_workers(pid), key=_since)[1:]
+            os.kill(self.chance.choice(others), signal.SIGKILL)
+            self.killed += 1
+
+    def _judge_store(self) -> None:
+        """See that every trial finished once, and that nothing is half made."""
+        with closing(sqlite3.connect(self.root / "mlflow.db")) as opened:
+            if (found := opened.execute("PRAGMA integrity_check").fetchone()[0]) != "ok":
+                self.wrong.append(f"mlflow.db: {found}")
+            if running := opened.execute("SELECT COUNT(*) FROM runs WHERE status = 'RUNNING'").fetchone()[0]:
+                self.wrong.append(f"{running} runs are RUNNING")
+            counts = Counter(key for (key,) in opened.execute(KEYS))
+            runs = {run for (run,) in opened.execute("SELECT run_uuid FROM runs")}
+        if len(counts) != self.total or set(counts.values()) != {1}:
+            self.wrong.append(
+                f"{len(counts)} of {self.total} trials finished, {counts.total() - len(counts)} more than once"
+            )
+        if orphans := {folder.name for folder in (self.root / "artifacts" / NAME).iterdir()} - runs:
+            self.wrong.append(f"{len(orphans)} folders are of no run")
+        frame = load.epochs(NAME, self.root)
+        if set(frame["key"].value_counts()) != {2} or frame["key"].nunique() != self.total:
+            self.wrong.append("the epochs of some trial are not whole")
+
+    def _judge_memory(self) -> None:
+        """See that memory is as it was when the caches were full."""
+        first, width = int(self.total * WARM), int(self.total * WINDOW)
+        for name in ("driver", "worker"):
+            of = self.samples
+            if name == "worker":  # one worker's life: what it does while it warms up is no growth
+                oldest = statistics.mode(sample.started for sample in of)
+                of = [sample for sample in of if sample.started == oldest]
+            early = [getattr(s, name) for s in of if first <= s.finished < first + width]
+            late = [getattr(s, name) for s in of if s.finished >= self.total - width]
+            if not (early and late):
+                self.wrong.append(f"there are not enough samples of the {name}'s memory")
+                continue
+            before, after = statistics.median(early), statistics.median(late)
+            grown = f"{after / before - 1:+.1%}"
+            print(f"{name}: {before:.0f} MB at trial {first}, {after:.0f} MB at trial {self.total}: {grown}")
+            if after > before * (1 + GROWTH):
+                self.wrong.append(f"the {name}'s memory has grown by more than {GROWTH:.0%}")
+        if [seconds for seconds in self.recovered if seconds > RECOVERY]:
+            self.wrong.append(f"a restart took longer than {RECOVERY:.0f} s")
+
+
+def _children(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def _descendants(pid: int) -> list[int]:
+    return [each for child in _children(pid) for each in (child, *_descendants(child))]
+
+
+def _workers(pid: int) -> list[int]:
+    """A driver's workers: the children of its child."""
+    return [worker for server in _children(pid) for worker in _children(server)]
+
+
+def _since(pid: int) -> int:
+    """When a process was started, in clock ticks since boot."""
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
+
+
+def _memory(pid: int, name: str) -> float:
+    """What of a process is in memory, MB: all (`Rss`), or what it alone has (`Private`)."""
+    lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()[1:]
+    return sum(int(line.split()[1]) for line in lines if line.startswith((f"{name}:", f"{name}_"))) / 1024
+
+
+if __name__ == "__main__":
+    sys.exit(main())
