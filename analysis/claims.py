@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from analysis import command, load
-from analysis.estimate import columns, estimands, importance, robustness, verdicts
+from analysis.estimate import columns, estimands, history, importance, robustness, verdicts
 from analysis.estimate.estimands import CLOCKS
 from analysis.estimate.verdicts import Evidence, Verdict
 from analysis.read import cards, runs
@@ -314,6 +314,7 @@ def record(
     main_context = verdicts.deciding(claim, found)
     numbers = {name: getattr(main_context, name) if main_context else np.nan for name in ("estimate", "low", "high")}
     levels = list(study.factors)
+    unlike = history.mixed(pd.concat([used, *sides], ignore_index=True), levels)
     return _plain(
         {
             **_of_card(claim),
@@ -332,6 +333,7 @@ def record(
             "failures": int((used["status"] != "finished").sum()),
             "failed_share": float((used["status"] != "finished").mean()) if len(used) else None,
             "controls": found.controls,
+            **({"unlike": unlike} if unlike else {}),
             "card": study.card,
             **_circumstances(tags),
             "when": datetime.now(UTC).isoformat(timespec="seconds"),

@@ -130,7 +130,7 @@ def answer(
     lines = answers.chosen(answers.so_far(lines, len(trials), planned), chosen, study.metric)
     ranges = _ranges(study, trials, root, by)
     lines = [*verdict, *([] if ranges is None else answers.rates(ranges, by)), *lines]
-    notes = history.renamed(trials, metric) + history.mixed(trials)
+    notes = history.renamed(trials, metric) + history.mixed(trials, by)
     common = trained(study, trials, root)
     if format == "json":
         return _json(study, by, metric, lines + notes, chosen, compared, common, source)
@@ -258,6 +258,7 @@ def across(
         found = _choices(study, trials, root, asked and by, given, where, since, 0, source)
         caveats = answers.caveats(found, study.metric) + history.renamed(trials, metric)
         lines += [f"{study.name}: {line}" for line in caveats]
+    lines += _unlike(chosen, by)
     if format == "json":
         of = {each.execution.study.name: each.record for each in sources}
         found = {"metric": metric, "chosen_after_the_fact": lines, "of": of, "arms": json.loads(text)}
@@ -265,6 +266,14 @@ def across(
     notes.append(tables.interval_note(metric, bool(baseline), bool(whole["erratic"].any())))
     text = "\n\n".join([tables.noted(text, lines, format), *(notes if format in ("terminal", "markdown") else [])])
     return tables.noted(text, said, format)
+
+
+def _unlike(chosen: list[tuple[Study, pd.DataFrame]], by: list[str]) -> list[str]:
+    """What is said of each study's trials that were not all trained by the same, or of all if only studies differ."""
+    from analysis.estimate import history
+
+    each = [f"{study.name}: {line}" for study, part in chosen for line in history.mixed(part, by or study.compared)]
+    return each or history.mixed(pd.concat([part.assign(study=study.name) for study, part in chosen]), ["study"])
 
 
 def _of_study(study: Study, part: pd.DataFrame, factors: list[str], labelled: bool) -> pd.DataFrame:

@@ -51,7 +51,7 @@ def confusion(
         StudyError: there is no such study, execution, factor or trial, or none that has kept what its classes are taken
             for.
     """
-    from analysis.estimate import classes
+    from analysis.estimate import classes, history
     from analysis.show import confusions
 
     found = load.execution(study, root, execution=execution)
@@ -71,10 +71,12 @@ def confusion(
         return tables.frame_table(shares, format)
     if format == "json":
         rows = {"names": classes.names(counts), "classes": tables.rows_of(scores), "pairs": tables.rows_of(shares)}
-        return json.dumps({"study": study, "set": which, "by": by, "of": source.record, **rows}, indent=2)
+        whole = {"study": study, "set": which, "by": by, "notes": history.mixed(trials, by), "of": source.record}
+        return json.dumps(whole | rows, indent=2)
     lacking = len(set(trials["key"]) - set(counts["key"]))
     lacks = [f"{lacking} of {len(trials)} trials have none: they did not finish, or are of an earlier version."]
     notes = [confusions.MEANT, *lacks * bool(lacking)]
+    notes += history.mixed(trials, by)
     text = tables.noted(confusions.matrices(scores, shares, by, which, format, classes.names(counts)), notes, format)
     return tables.noted(text, source.lines, format)
 

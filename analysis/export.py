@@ -9,6 +9,7 @@ from pathlib import Path
 import pandas as pd
 
 from analysis import chosen, command, load
+from analysis.estimate import history
 from analysis.show import tables
 from studies.contract import QUANTILES, SPARSITY_THRESHOLDS
 from studies.record import Space, StudyError, listed, shown
@@ -197,6 +198,7 @@ def write(
         "epochs": load.epochs(study, root, of.keys),
         "layers": load.layers(study, root, of.keys),
     }
+    lines = [*chosen.about(of, root).lines, *history.mixed(trials, of.study.compared)]
     written = {folder / f"{name}.parquet": len(frame) for name, frame in frames.items()}
     try:
         known = folder / "dictionary.md"
@@ -205,7 +207,7 @@ def write(
         folder.mkdir(parents=True, exist_ok=True)
         for name, frame in frames.items():
             frame.to_parquet(folder / f"{name}.parquet", index=False)
-        (folder / "dictionary.md").write_text(dictionary(of, frames, chosen.about(of, root).lines), encoding="utf-8")
+        (folder / "dictionary.md").write_text(dictionary(of, frames, lines), encoding="utf-8")
     except OSError as error:
         raise StudyError(f"--to {folder}: cannot be written ({error.strerror}); name a folder of your own") from error
     return written | {folder / "dictionary.md": None}

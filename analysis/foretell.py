@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from analysis import command, compare, load
+from analysis.estimate import history
 from analysis.show import foretelling, tables
 from analysis.show.foretelling import MOST, SEED
 from studies.record import Study, StudyError, listed
@@ -65,7 +66,7 @@ def table(
     metric, at = metric or design.metric, chosen(study, trials, root, epochs)
     rows = most or (None if format in tables.PLAIN else MOST)
     found, counts = foretold(design, trials, load.epochs(study, root, list(trials["key"])), root, metric, at, rows)
-    lines = foretelling.foretell_words(found, counts, metric)
+    lines = foretelling.foretell_words(found, counts, metric) + history.mixed(trials, design.compared)
     if format == "json":
         whole: dict = {"study": study, "metric": metric, "epochs": tables.rows_of(counts), "words": lines}
         whole |= {"of": compare.about(of, root).record, "statistics": tables.rows_of(found)}

@@ -48,7 +48,7 @@ def planned(
         StudyError: there is no such study, execution, factor or column, no trial, no two arms, or the margin is not
             above 0.
     """
-    from analysis.estimate import arms, columns, power
+    from analysis.estimate import arms, columns, history, power
     from analysis.estimate.measure import measure
     from analysis.show import plans
 
@@ -63,6 +63,7 @@ def planned(
         margin = 0.01
     found = power.plan(trials, by, metric, design.baseline, margin, over=arms.averaged_over(design, by))
     lines = plans.plan_words(found, metric, margin, power.seconds_a_seed(trials), _workers(chosen, root))
+    lines += history.mixed(trials, by)
     if format == "json":
         whole: dict = {"study": study, "metric": metric, "by": by, "margin": margin, "plan": lines}
         whole |= {"of": compare.about(chosen, root).record, "comparisons": tables.rows_of(found)}

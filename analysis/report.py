@@ -164,7 +164,7 @@ def _answer(found: Findings, source: chosen.About) -> list[str]:
     before = [each for each in source.executions if each.number < last.number or (execution.parts and each == last)]
     choices = history.choices(study, before, execution.keys, found.root)
     answer = answers.chosen(answer, choices, study.metric)
-    answer += history.renamed(trials, study.metric) + history.mixed(trials)
+    answer += history.renamed(trials, study.metric) + history.mixed(trials, found.by)
     return [*claims.told(execution, found.root), *answer]
 
 

@@ -154,7 +154,7 @@ class Tag:
 
 NEUTRAL = (
     *("plan=", "force=", "executor", "tracking", "hydra", "profile=", "study=", "data.root=", "engine.threads="),
-    "targets",
+    *("targets", "checkpoints"),
 )
 """Begins of words in a command that make a claim's card no other one."""
 
@@ -295,7 +295,10 @@ def charted(epochs: list[int]) -> set[int]:
     return {epochs[place] for place in places}
 
 
-UNSAID = ("plan=", "force=", "executor", "tracking", "hydra", "study=", "study.name=", "data.root=", "targets")
+UNSAID = (
+    *("plan=", "force=", "executor", "tracking", "checkpoints", "hydra", "study=", "study.name=", "data.root="),
+    "targets",
+)
 """Begins of a command's words that change neither a design nor what is trained."""
 
 

@@ -343,6 +343,8 @@ class Trial:
         graph_key: trials with the same graph key can share one compiled graph.
         nuisance: nuisance factor -> the level tried, or chosen.
         model: the file that its trained model is to be saved in; empty: it is not kept.
+        checkpoint_every: so many epochs, or minutes, whichever comes first; None: not by these.
+        checkpoint: the newest, which it is to go on from; empty: it begins at its beginning.
     """
 
     key: str
@@ -355,6 +357,8 @@ class Trial:
     graph_key: str
     nuisance: dict = field(default_factory=dict)
     model: str = ""
+    checkpoint_every: tuple[int | None, float | None] = (None, None)
+    checkpoint: bytes = field(default=b"", repr=False)
 
     @property
     def levels(self) -> dict:
@@ -413,6 +417,28 @@ class Started:
 
     key: str
     attempt: int
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """All that a trial needs to go on after an epoch as if nothing had happened, the records of before among it.
+
+    Attributes:
+        epoch: the one that it was taken after.
+        content: what `studies.train.checkpoints` makes: data, no code.
+    """
+
+    key: str
+    epoch: int
+    content: bytes = field(repr=False)
+
+
+@dataclass(frozen=True)
+class Note:
+    """Something of a trial that who waits for it should know; no part of its results."""
+
+    key: str
+    text: str
 
 
 @dataclass(frozen=True)

@@ -229,6 +229,7 @@ def _job(
         drive = driver.Driver(
             *(study, executor, root, ready.text, _Console(), jobs, ready.card, board, config["force"], ready.tags),
             models=config["tracking"].get("models", "none"),
+            checkpoints=config["checkpoints"],
         )
         code, summary = drive.drive(trials, ready.expand)
     verdict = drive.verdict[0].verdict if drive.verdict else ""

@@ -17,7 +17,7 @@ MODULES = {
     for package in ("studies", "analysis")
     for path in sorted((ROOT / package).rglob("*.py"))
 }
-WORDS = {"studies.record", "studies.contract", "studies.terminal", "studies.origin"}
+WORDS = {"studies.record", "studies.contract", "studies.terminal", "studies.origin", "studies.processor"}
 """They need the standard library alone, so anybody may import them."""
 
 WITHOUT_TENSORFLOW = {f"studies.factors.{name}" for name in ("targets", "limits", "data", "images", "cache")}

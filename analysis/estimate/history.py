@@ -2,7 +2,7 @@
 
 import itertools
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -18,6 +18,10 @@ COMMIT = "mlflow.source.git.commit"
 
 TABLE = "comparison.md"
 """Among an execution's files if it showed its table."""
+
+
+MOST_NAMED = 6
+"""Arms that are named of those that were trained by one alone."""
 
 
 @dataclass(frozen=True)
@@ -221,19 +225,59 @@ def mean_changes(old: pd.DataFrame, new: pd.DataFrame, by: list[str]) -> pd.Data
     return pd.DataFrame(rows, columns=["arm", "before", "after", "change"])
 
 
-def mixed(trials: pd.DataFrame) -> list[str]:
-    """Says what was not the same for all trials of a frame though it may change their numbers; nothing if all was."""
-    unlike = []
+def mixed(trials: pd.DataFrame, by: Sequence[str] = ()) -> list[str]:
+    """Says what was not the same for all trials of a frame though it may change their numbers, and whether arms differ
+    by it too; nothing if all was.
+
+    Args:
+        by: the factors that make arms.
+    """
+    unlike, kinds = [], []
     for name in CIRCUMSTANCES:
         known = trials[name][trials[name] != ""] if name in trials else pd.Series()
         if len(counts := known.value_counts()) > 1:
             unlike.append(f"{_called(name)} " + " and ".join(f"{value} ({n})" for value, n in counts.items()))
+            kinds.append(name)
     if not unlike:
         return []
     return [
         f"The trials were not all trained by the same, {'; '.join(unlike)}: that alone changes last bits, and after "
-        f"some epochs scores."
+        f"some epochs scores.{_confounded(trials, by, kinds)}"
     ]
+
+
+def _confounded(trials: pd.DataFrame, by: Sequence[str], kinds: list[str]) -> str:
+    """Whether what sets arms apart may be what they were trained by, as a sentence to follow; empty for a single arm.
+
+    Args:
+        kinds: the columns of what is not the same.
+    """
+    if not by or not {"seed", *by} <= set(trials):
+        return ""
+    rows = trials.to_dict("records")
+    where = [tuple(row[name] for name in kinds) for row in rows]
+    arms: dict[str, set] = {}
+    seeds: dict[int, set] = {}
+    for row, kind in zip(rows, where, strict=True):
+        arms.setdefault(_arm(row, by), set()).add(kind)
+        seeds.setdefault(row["seed"], set()).add(kind)
+    if len(arms) < 2:
+        return ""
+    if all(len(each) == 1 for each in seeds.values()):
+        return " At each seed all arms were trained by the same, so that differences at a seed are not of that."
+    alone = {arm: next(iter(each)) for arm, each in arms.items() if len(each) == 1}
+    if len(set(alone.values())) > 1 or (alone and len(alone) < len(arms)):
+        named = [f"{arm} by {' and '.join(kind)} alone" for arm, kind in alone.items()]
+        more = f" and {len(named) - MOST_NAMED} arms more" * (len(named) > MOST_NAMED)
+        return (
+            f" Arms are confounded with it, {', '.join(named[:MOST_NAMED])}{more}: what sets these apart from others "
+            f"may be what they were trained by."
+        )
+    apart = sum(len(each) > 1 for each in seeds.values())
+    return (
+        f" At {apart} of {len(seeds)} seeds the arms were not all trained by the same, so that differences are of it "
+        f"too."
+    )
 
 
 def renamed(trials: pd.DataFrame, metric: str) -> list[str]:

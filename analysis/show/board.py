@@ -121,7 +121,8 @@ def board(records: list[dict], format: str, width: int | None = None) -> str:
     frame = pd.DataFrame([_row(record) for record in records], columns=list(COLUMNS))
     table = _table(frame, width) if format == "terminal" else frame.to_markdown(index=False, tablefmt="github")
     parts = [table]
-    for head, tell in {"It depends": sentences.disagreement, "Open": _open, "Stale": _old}.items():
+    heads = {"It depends": sentences.disagreement, "Open": _open, "Stale": _old, "Unlike machines": _unlike}
+    for head, tell in heads.items():
         lines = [f"- {_named(record)}: {told}" for record in records if (told := tell(record))]
         parts += ["\n".join((f"{head}:", "", *lines))] * bool(lines)
     return "\n\n".join((*parts, counted(records)))
@@ -251,6 +252,11 @@ def _named(record: dict) -> str:
 def _open(record: dict) -> str:
     """Why a current verdict is inconclusive, and what it would take."""
     return "" if record.get("stale") or record["verdict"] != INCONCLUSIVE else record.get("because", "")
+
+
+def _unlike(record: dict) -> str:
+    """That a verdict's trials were not all trained by the same."""
+    return " ".join(record.get("unlike", ()))
 
 
 def _old(record: dict) -> str:

@@ -145,6 +145,7 @@ def noted(text: str, lines: list[str], format: str) -> str:
     """A table with notes: under it, in LaTeX as comments above it; CSV and JSON have none."""
     if not lines or format in PLAIN:
         return text
+    lines = [" ".join(line.splitlines()) for line in lines]  # in LaTeX the next would be no comment
     if format == "html":
         return text + "".join(f"\n<p>{html.escape(line)}</p>" for line in lines)
     if format == "latex":

@@ -17,6 +17,7 @@ from rich.console import Console
 from studies import terminal
 from studies.command import checks, cost, provenance, pulse, sweep
 from studies.command.board import Board
+from studies.command.checkpoints import Checkpoints
 from studies.contract import Tag
 from studies.design import arms, search
 from studies.design.controls import Expand, controls
@@ -25,8 +26,10 @@ from studies.execute.task import Executor, Task
 from studies.factors import data
 from studies.record import (
     SERIES,
+    Checkpoint,
     EpochRecord,
     LayerRecord,
+    Note,
     Result,
     Started,
     Study,
@@ -107,6 +110,7 @@ class Driver:
         force: whether trials that are finished are run again, each once; the new runs take their places.
         tags: what else its execution is to be tagged with.
         models: whose trained models are kept: `none`, of each arm's `first` seed, or `all`.
+        checkpoints: how often long trials have one, by the settings of the config's `checkpoints`; None: never.
     """
 
     def __init__(
@@ -122,12 +126,15 @@ class Driver:
         force: bool = False,
         tags: dict[str, str] | None = None,
         models: str = "none",
+        checkpoints: dict | None = None,
     ):
         self.study, self.executor, self.root, self.config, self.console = study, executor, root, config, console
         self.jobs, self.card, self.board, self.tags = jobs, card or {}, board, tags or {}
         self.force, self.again, self.kept = force, set[str](), models
+        self.checkpoints = Checkpoints(root, study.name, checkpoints)
         self.counted: set[str] = set()
         self.statuses: Counter[str] = Counter()
+        self.noted: set[tuple[str, str]] = set()
         self.files: dict[str, str] = {}
         self.design: list[Trial] = []
         self.execution: Any = None  # a `writer.Execution`, whose module is imported while the workers start
@@ -293,6 +300,7 @@ class Driver:
             self._tell(f"{len(lacking)} that had finished are trained again, since their models were not kept")
         known, finished = known - lacking, finished - lacking
         pending = [trial for trial in trials if trial.key not in known]
+        self.checkpoints.drop({trial.key for trial in pending} - self.again if self.force else known)
         self.again |= {trial.key for trial in pending}
         kind = "tuning trial" if trials[0].role == "nuisance" else "trial"
         again = " again" * bool(self.force and finished)
@@ -313,11 +321,8 @@ class Driver:
         with terminal.held():
             self.executor.start(TRIAL, len(pending), pending[0].config["engine"]["threads"])
         self._open(pending)
-        seconds, compiling = cost.expected_seconds(pending), cost.COMPILE / len(study.seeds)
-        tasks = [
-            Task(t.key, t.graph_key, t.config["engine"]["threads"], self._sent(t), seconds[t.key] + compiling)
-            for t in pending
-        ]
+        seconds = cost.expected_seconds(pending)
+        tasks = self._tasks(pending, seconds)
 
         from studies.command import progress
 
@@ -341,11 +346,18 @@ class Driver:
                         display.epoch(trial, record.epoch)
                     case list():
                         layers[trial.key] += record
+                    case Checkpoint():
+                        with terminal.held():
+                            self._note(display, trial, self.checkpoints.keep(record))
+                    case Note():
+                        self._note(display, trial, record.text)
                     case Result():
                         course = epochs.pop(trial.key)
                         seen = watched(trial, course, layers.pop(trial.key), record)
                         with terminal.held():
                             self.execution.write(trial, course, seen.layers, record, seen.text)
+                        if record.status != "crashed":  # which the same command tries again
+                            self.checkpoints.drop([trial.key])
                         self.statuses[record.status] += 1
                         if trial.computed and record.status == "finished":
                             computed[cost.function_of(trial.config)].append(record.seconds_total)
@@ -354,6 +366,23 @@ class Driver:
                             self.board.did(1, seconds[trial.key])
         cost.keep_seconds(computed)
         self._doing("reading the results")
+
+    def _tasks(self, pending: list[Trial], seconds: dict[str, float]) -> list[Task]:
+        """What workers get; a trial goes on from its newest checkpoint whenever it is given to one."""
+        compiling = cost.COMPILE / len(self.study.seeds)
+        return [
+            Task(
+                *(t.key, t.graph_key, t.config["engine"]["threads"], self._sent(t), seconds[t.key] + compiling),
+                renewed=None if t.computed else self.checkpoints.given,
+            )
+            for t in pending
+        ]
+
+    def _note(self, display, trial: Trial, text: str) -> None:
+        """Show something of a trial, once."""
+        if text and (trial.key, text) not in self.noted:
+            self.noted.add((trial.key, text))
+            display.note(trial, text)
 
     def _keeps_model(self, trial: Trial) -> bool:
         """Whether a trial's model is to be kept; never of one that tunes, or of a claim's controls."""
@@ -505,9 +534,12 @@ class Driver:
     def _say_what_is_kept(self) -> None:
         from analysis import load
 
-        done = len(load.finished_keys(self.study.name, self.root) & {trial.key for trial in self.trials})
+        keys = {trial.key for trial in self.trials}
+        done = len(keys & (finished := load.finished_keys(self.study.name, self.root)))
         where = f" in {self.study.name}" * bool(self.board)
         kept = f"{done} of {len(self.trials)} trials are kept{', and what was decided before' * bool(self.board)}"
+        if begun := self.checkpoints.count(keys - finished):
+            kept += f", and {begun} more as far as {'its checkpoint' if begun == 1 else 'their checkpoints'}"
         terminal.say(f"interrupted{where}: {kept}; the same command goes on from there")
 
     @property
@@ -521,7 +553,8 @@ class Driver:
             StudyError: the metric is none of the quantities.
         """
         from analysis import chosen, compare, load
-        from analysis.show import quantities
+        from analysis.estimate import history
+        from analysis.show import quantities, tables
         from analysis.show.width import width_here
 
         if not self._computed:
@@ -536,8 +569,8 @@ class Driver:
             )
         names = [name for name in names if SERIES not in name]  # a number for each layer is for figures
         names.sort(key=lambda name: name != self.study.metric)
-        width = width_here() if format == "terminal" else None
-        return quantities.table(frame, list(self.study.factors), names, format, width)
+        width, by = width_here() if format == "terminal" else None, list(self.study.factors)
+        return tables.noted(quantities.table(frame, by, names, format, width), history.mixed(frame, by), format)
 
     def _stored(self) -> Any:
         """The execution as the store has it: this one, or the earlier one that left nothing to train."""

@@ -14,7 +14,13 @@ from studies.record import RESULTS_VERSION, Study, Trial, content_key
 UNCLAIMED = ["claim=null", "study.looks=[]"]
 """What composes a trial of a claim's study alone, which decides nothing."""
 
-NOT_OF_A_TRIAL = ("plan=", "force=", "executor", "tracking", "study.seeds=", "study.looks=", "seed=", "hydra.")
+NOT_OF_A_TRIAL = (
+    *("plan=", "force=", "executor", "tracking", "checkpoints"),
+    *("study.seeds=", "study.looks=", "seed=", "hydra."),
+)
+
+OF_A_COMMAND = ("seed", "plan", "force", "checkpoints")
+"""Parts that are in no trial's config."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +70,7 @@ def read(composed: compose.Composed, set_by_profile: list[str], choices: dict[st
     overrides = [o for o in (*words, *set_by_profile) if not o.startswith(NOT_OF_A_TRIAL)]
     overrides += UNCLAIMED if config.get("claim") else []
     remarks = compose.merged(words, config)
-    config |= limits.settled({name: config[name] for name in ("seed", "plan", "force") if name in config})
+    config |= limits.settled({name: config[name] for name in OF_A_COMMAND if name in config})
     study = read_study(config, overridden, remarks.append)
     composed_by = compose.composer(config, overrides, choices)
     exact = compose.refers_to_itself(composed)

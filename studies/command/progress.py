@@ -69,6 +69,10 @@ class Display:
         if not self.done:
             self.bar.update(self.task, state=f"{self.study.labelled(trial)} seed={trial.seed}: epoch {epoch}")
 
+    def note(self, trial: Trial, text: str) -> None:
+        """Something of a trial that is none of its results."""
+        self._say(f"{self.study.labelled(trial)} seed={trial.seed} {text}")
+
     def ended(self, trial: Trial, result: Result, warning: str = "") -> None:
         """A trial has ended: after an arm's last the mean of those that finished is shown, and how many failed.
 

@@ -17,14 +17,9 @@ from importlib.machinery import ModuleSpec
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-ROOT = Path(__file__).parent.parent.parent
+from studies import processor
 
-INSTRUCTIONS = (
-    *("avx2", "fma", "avx_vnni", "avx512f", "avx512_vnni", "avx512_bf16", "avx512_fp16"),
-    *("amx_tile", "amx_bf16", "amx_int8", "amx_fp16"),
-    *("asimddp", "bf16", "i8mm", "sve", "sve2"),
-)
-"""The instruction sets by which TensorFlow's libraries choose their code, as Linux calls them."""
+ROOT = Path(__file__).parent.parent.parent
 
 BITS = (
     *("TF_ENABLE_ONEDNN_OPTS", "TF_DISABLE_MKL", "TF_SET_ONEDNN_FPMATH_MODE"),
@@ -63,7 +58,7 @@ def circumstances() -> dict[str, str]:
     """What may change a trial's last bits besides its config, as tags: versions, the processor, the device."""
     versions = {f"version.{name}": _version(name) for name in ("tensorflow", "keras", "numpy", "pillow")}
     model = _gpu_model() if device() == "gpu" else ""
-    return versions | {"processor": _processor_kind(), "device": f"{device()} ({model})" if model else device()}
+    return versions | {"processor": processor.kind(), "device": f"{device()} ({model})" if model else device()}
 
 
 def engine() -> dict:
@@ -215,32 +210,8 @@ def _user() -> str:
 
 def _machine() -> str:
     """`node x86_64, AMD EPYC 7B13, 2 cores, 8 GB`."""
-    facts = [f"{platform.node()} {platform.machine()}", _processor(), f"{os.cpu_count()} cores", _memory()]
+    facts = [f"{platform.node()} {platform.machine()}", processor.name(), f"{os.cpu_count()} cores", _memory()]
     return ", ".join(fact for fact in facts if fact)
-
-
-def _processor() -> str:
-    return _cpuinfo().get("model name", "")
-
-
-def _processor_kind() -> str:
-    """`AMD EPYC 7B13 (avx2 fma)`: the model, and its instruction sets that matter."""
-    facts = _cpuinfo()
-    flags = facts.get("flags", facts.get("Features", "")).split()
-    sets = " ".join(name for name in INSTRUCTIONS if name in flags)
-    name = facts.get("model name") or platform.processor() or platform.machine()
-    return f"{name} ({sets})" if sets else name
-
-
-@functools.cache
-def _cpuinfo() -> dict[str, str]:
-    """What Linux says of the first processor."""
-    try:
-        text = Path("/proc/cpuinfo").read_text().partition("\n\n")[0]
-    except OSError:
-        return {}
-    pairs = (line.partition(":") for line in text.splitlines())
-    return {name.strip(): value.strip() for name, _, value in pairs}
 
 
 def _version(package: str) -> str:

@@ -23,7 +23,7 @@ from studies.record import (
     shown,
 )
 
-STUDYS = ("study", "seed", "plan", "force", "claim", "profile")
+STUDYS = ("study", "seed", "plan", "force", "claim", "profile", "checkpoints")
 """The parts of a config that a trial has no use for."""
 
 PARTS = (*STUDYS, *IDENTITY, "compute", "executor", "tracking", "targets")

@@ -49,7 +49,7 @@ class Serial:
             os.environ |= environment(threads, number=0)
             with terminal.unheard(), suppress(Exception):  # TensorFlow's log of its import; the task says what fails
                 resolve(function)
-            for record in attempt(function, task):
+            for record in attempt(function, task.given()):
                 yield task, record
 
     def drain(self) -> None:

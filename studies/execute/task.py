@@ -7,7 +7,7 @@ never imports what a task needs. It is a generator: what it yields comes back.
 import importlib
 import traceback
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from studies import origin
@@ -25,6 +25,7 @@ class Task:
         group: tasks of one group run on one worker where that is no slower, since they share its compiled graphs.
         threads: of the worker's TensorFlow.
         cost: roughly how long it takes, in any unit; the most costly groups start first.
+        renewed: gives the payload as it is when the task is given out, again or for the first time; None: as it is.
     """
 
     key: str
@@ -32,6 +33,16 @@ class Task:
     threads: int
     payload: Any
     cost: float = 1.0
+    renewed: Callable[[Any], Any] | None = field(default=None, compare=False)
+
+    def given(self) -> "Task":
+        """The task as a worker gets it now."""
+        return replace(self, payload=self.renewed(self.payload), renewed=None) if self.renewed else self
+
+    def __reduce__(self):
+        """Whatever sends a task sends it as it is then given."""
+        given = self.given()
+        return Task, (given.key, given.group, given.threads, given.payload, given.cost)
 
 
 class Executor(Protocol):

@@ -565,6 +565,13 @@ GROUPS: dict[str, Group] = {
         },
         more={"models": one_of("none", "first", "all")},
     ),
+    "checkpoints": Group(
+        plain=True,
+        settings={
+            "epochs": optional(whole(1)),
+            "minutes": optional(number(above=0)),
+        },
+    ),
     "targets": Group(
         plain=True,
         settings={

@@ -171,6 +171,13 @@ class Engine:
         waiting = self.waiting.variables if self.waiting else []
         return [*self.model.variables, *self.optimizer.variables, *waiting, *self.masks.variables]
 
+    @functools.cached_property
+    def unseen(self) -> list:
+        """What steps use that is no part of the state, such as a `tf.Variable` of the user's own."""
+        ours = {id(getattr(variable, "value", variable)) for variable in self.variables}
+        ours |= {id(variable) for variable in self.variables}
+        return [variable for variable in self.epoch.variables if id(variable) not in ours]
+
     def reset(self, values: list) -> None:
         """Start over from `values`, one array for each of `model.variables`, with a fresh optimizer."""
         _assign(self.model.variables, values)

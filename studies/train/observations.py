@@ -10,6 +10,7 @@ import numpy as np
 
 from studies.contract import STATISTICS, charted
 from studies.observe import activations, spectra
+from studies.observe.activations import Measured
 from studies.observe.tensors import NOT_FINITE, Watched, running
 from studies.record import SEED_STREAMS, LayerRecord, Trial
 from studies.train.parts import Parts
@@ -42,6 +43,7 @@ class Observations:
         self.every, self.ends = node["observe_every"], node["ends"]
         self.charted: set[int] = set()
         self.ratios: list[np.ndarray] = []
+        self.given: list[LayerRecord] = []
         if not self.some:
             return
         self.rng = np.random.default_rng(np.random.SeedSequence(trial.seed, spawn_key=(len(SEED_STREAMS),)))
@@ -120,8 +122,39 @@ class Observations:
             entries = self.untrained if weights is None else self._entries(weights)
             self.kept.append((epoch, entries, math.nan if squares is None else squares.numpy()))
         if ended or sum(entries.nbytes for _, entries, _ in self.kept) > OBSERVATION_BYTES:
-            yield self._records(ended)
+            records = self._records(ended)
+            self.given += records
             self.kept, self.looks = [], []
+            yield records
+
+    def state(self) -> dict:
+        """All that is remembered between epochs."""
+        if not self.some:
+            return {"ratios": self.ratios}
+        return {
+            "ratios": self.ratios,
+            "random": self.rng.bit_generator.state,
+            "kept": self.kept,
+            "looks": [(epoch, [(m.row, m.sample) for m in looked], norms) for epoch, looked, norms in self.looks],
+            "ends": [(*name, end) for name, end in self.watched.ends.items()],
+            "named": [(r.epoch, r.layer, r.tensor, r.warning, r.density) for r in self.given],
+            "statistics": np.array([r.statistics for r in self.given]),
+        }
+
+    def restore(self, state: dict) -> None:
+        """Go back to what `state` gave."""
+        self.ratios = state["ratios"]
+        if not self.some:
+            return
+        self.rng.bit_generator.state = state["random"]
+        self.kept = [tuple(entry) for entry in state["kept"]]
+        self.looks = [(epoch, [Measured(*m) for m in looked], norms) for epoch, looked, norms in state["looks"]]
+        self.watched.ends = {(layer, tensor): end for layer, tensor, end in state["ends"]}
+        rows = zip(state["named"], state["statistics"].tolist(), strict=True)
+        self.given = [
+            LayerRecord(self.key, epoch, layer, tensor, tuple(row), warning, tuple(density))
+            for (epoch, layer, tensor, warning, density), row in rows
+        ]
 
     def _entries(self, weights) -> np.ndarray:
         """All that is observed of the weights, end to end."""

@@ -206,7 +206,7 @@ class Parts:
         )
         self.pruner.after(0)
         self.rates, self.momenta = self._rates(config["optimizer"]["learning_rate"])
-        self.kept = 1.0
+        self.kept, self.heard = 1.0, list[float]()
 
     @property
     def data(self) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]:
@@ -242,12 +242,13 @@ class Parts:
         """Tell the schedule of an epoch's validation loss: it may have a say in the rates to come."""
         if hasattr(self.schedule, "feedback"):
             self.kept *= self.schedule.feedback(val_loss)
+            self.heard.append(val_loss)
 
     def after(self, epoch: int, done: Epoch) -> Epoch:
         """Do what comes after an epoch and before it is evaluated; gives the epoch with the weights that are left."""
         if not self.pruner.after(epoch):
             return done
-        self.schedule = targets.build(self.schedule_node, "schedule", self.allow)  # of the losses before it knows none
+        self._renew_schedule()
         return dataclasses.replace(done, weights=self.engine.flat_weights())
 
     @property
@@ -260,13 +261,38 @@ class Parts:
         """The first epoch whose network is as the last one's, but for training."""
         return self.pruner.plan.settled
 
-    def courses(self) -> Iterator[Course]:
-        """What the steps of one epoch after the other get."""
-        train, node = self.examples.split.train, self.schedule_node
-        epochs = zip(np.split(self.rates, self.epochs), np.split(self.momenta, self.epochs), strict=True)
-        for epoch, (rates, momenta) in enumerate(epochs, start=1):
+    def state(self) -> dict:
+        """All that is not as it was at their start, between epochs."""
+        return {
+            "engine": self.engine.state(),
+            "pruner": self.pruner.state(),
+            "random": {name: rng.bit_generator.state for name, rng in self.random.items()},
+            "heard": self.heard,
+            "kept": self.kept,
+        }
+
+    def restore(self, state: dict) -> None:
+        """Go back to what `state` gave; they are at their start."""
+        self.pruner.restore(state["pruner"])
+        for name, rng in self.random.items():
+            rng.bit_generator.state = state["random"][name]
+        for val_loss in state["heard"]:
+            self.hear(val_loss)
+        self.kept = state["kept"]
+        self.engine.restore(state["engine"])
+
+    def courses(self, after: int = 0) -> Iterator[Course]:
+        """What the steps of one epoch after the other get.
+
+        Args:
+            after: epochs that were trained before.
+        """
+        train = self.examples.split.train
+        epochs = list(zip(np.split(self.rates, self.epochs), np.split(self.momenta, self.epochs), strict=True))
+        for epoch, (rates, momenta) in enumerate(epochs[after:], start=after + 1):
             if self.pruner.before(epoch):
-                self.schedule, self.kept = targets.build(node, "schedule", self.allow), 1.0
+                self._renew_schedule()
+                self.kept = 1.0
             shuffled = self.random["order"].permutation(train)[: self.steps * self.batch]
             yield Course(
                 shuffled.reshape(self.steps, self.batch).astype(np.int32),
@@ -274,6 +300,10 @@ class Parts:
                 momenta.astype(np.float32),
                 self.rules.draw(self.random, self.steps, self.batch),
             )
+
+    def _renew_schedule(self) -> None:
+        """Have a schedule that knows nothing of the losses before."""
+        self.schedule, self.heard = targets.build(self.schedule_node, "schedule", self.allow), []
 
     def _examples(self, node: dict) -> Examples:
         dataset, x = dataset_of(node, self.allow)

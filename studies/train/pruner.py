@@ -140,6 +140,16 @@ class Pruner:
             self.engine.mask(masks)
         return True
 
+    def state(self) -> dict:
+        """All that it remembers and the engine does not."""
+        random = self.rng.bit_generator.state
+        return {"early": self.early, "kept": self.kept, "sparsity": self.sparsity, "random": random}
+
+    def restore(self, state: dict) -> None:
+        """Go back to what `state` gave."""
+        self.early, self.kept, self.sparsity = state["early"], state["kept"], state["sparsity"]
+        self.rng.bit_generator.state = state["random"]
+
     @property
     def shares(self) -> dict[str, float]:
         """The share of the prunable weights that is gone, and of all the model's parameters that is left."""

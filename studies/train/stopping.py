@@ -12,7 +12,7 @@ class EarlyStopping:
     """
 
     def __init__(self, patience: int | None, first: int = 1):
-        self.patience, self.lowest, self.waited, self.state = patience, math.inf, 0, None
+        self.patience, self.lowest, self.waited, self.best = patience, math.inf, 0, None
         self.coming = max(first, 1) - 1
 
     def hear(self, val_loss: float, engine) -> None:
@@ -22,7 +22,15 @@ class EarlyStopping:
             return
         self.waited += 1
         if val_loss < self.lowest:
-            self.lowest, self.waited, self.state = val_loss, 0, engine.state()
+            self.lowest, self.waited, self.best = val_loss, 0, engine.state()
+
+    def state(self) -> dict:
+        """All that it remembers."""
+        return {"lowest": self.lowest, "waited": self.waited, "coming": self.coming, "best": self.best}
+
+    def restore(self, state: dict) -> None:
+        """Go back to what `state` gave."""
+        self.lowest, self.waited, self.coming, self.best = (state[n] for n in ("lowest", "waited", "coming", "best"))
 
     @property
     def due(self) -> bool:
@@ -31,7 +39,7 @@ class EarlyStopping:
 
     def go_back(self, engine) -> bool:
         """Restore the weights of the lowest validation loss; whether they are others than the last."""
-        if self.state is None or not self.waited:
+        if self.best is None or not self.waited:
             return False
-        engine.restore(self.state)
+        engine.restore(self.best)
         return True

@@ -6,37 +6,48 @@ import resource
 import sys
 import time
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
-from studies.record import EpochRecord, LayerRecord, Result, Trial
+from studies.record import Checkpoint, EpochRecord, LayerRecord, Note, Result, Trial
+from studies.train.checkpoints import Journal
+from studies.train.engine import Course, Epoch
 from studies.train.observations import Observations
 from studies.train.parts import Parts
 from studies.train.stopping import EarlyStopping
 
+Record: TypeAlias = EpochRecord | list[LayerRecord] | Checkpoint | Note | Result
+
 gc.freeze()  # a full collection that walks through all that TensorFlow's import made takes as long as a short trial
 
 
-def run(trial: Trial, parts: Parts | None = None) -> Iterator[EpochRecord | list[LayerRecord] | Result]:
+def run(trial: Trial, parts: Parts | None = None) -> Iterator[Record]:
     """Train one trial and give its records as they come, layers' ones many at a time, its result last.
 
     Args:
+        trial: goes on from its checkpoint, if it has one: the records of before come again.
         parts: the trial's, at their start, for who wants its network when it has ended; None makes them.
     """
     started = time.perf_counter()
     training, parts = trial.config["training"], parts or Parts(trial)
     observations, stopping = Observations(trial, parts), EarlyStopping(training["early_stopping"], parts.settled)
+    journal = Journal(trial, parts, observations, stopping)
     if trial.model:  # so that what cannot be saved is known before it is trained
         parts.save(trial.model, tried=True)
-    observed = ["train"] if observations.some else []
-    untrained = scores(parts, "val", *observed) | observations.look(0, ended=False) | parts.left
-    yield EpochRecord(trial.key, 0, 0, float(parts.rates[0]), math.nan, math.nan, seconds=0.0, **untrained)
-    yield from observations.take(0, ended=False)
+    yield from journal.go_on()
+    if not journal.history:
+        yield journal.add(_untrained(trial, parts, observations))
+        yield from observations.take(0, ended=False)
     built = time.perf_counter()
 
-    status, history = "finished", []
-    for epoch, course in enumerate(parts.courses(), start=1):
+    def times() -> dict[str, float]:
+        now, before = time.perf_counter(), journal.seconds
+        spent = {"seconds_build": built - started, "seconds_train": now - built, "seconds_total": now - started}
+        return {name: before[name] + seconds for name, seconds in spent.items()}
+
+    status, first = "finished", len(journal.history)
+    for epoch, course in enumerate(parts.courses(first - 1), start=first):
         began = time.perf_counter()
         done = parts.after(epoch, parts.engine.run_epoch(*parts.data, course))
         observed = ["train"] if epoch in observations.charted or epoch == parts.epochs else []
@@ -47,36 +58,46 @@ def run(trial: Trial, parts: Parts | None = None) -> Iterator[EpochRecord | list
         if not math.isfinite(float(done.loss) + found["val_loss"]):
             status = "diverged"
         over = epoch == parts.epochs or stopping.due
-        if status == "finished" and not over and time.perf_counter() - started > (training["timeout"] or math.inf):
+        if status == "finished" and not over and times()["seconds_total"] > (training["timeout"] or math.inf):
             status = "timeout"
         ended = status != "finished" or over
         if ended and not observed:
             found |= scores(parts, "train")
         found |= observations.hear(done.ratios) | observations.look(epoch, ended) | parts.left
-        history.append(
-            EpochRecord(
-                trial.key,
-                epoch,
-                epoch * parts.steps * parts.batch,
-                float(course.rates[-1]),
-                float(done.loss),
-                float(done.accuracy),
-                seconds=seconds,
-                clipped=float(done.clipped) if parts.rules.clip else math.nan,
-                **found,
-            )
-        )
-        yield history[-1]
+        yield journal.add(_trained(trial, parts, epoch, course, done, seconds, found))
         yield from observations.take(epoch, ended, done.weights, done.squares)
         if ended:
             break
+        yield from journal.checkpoint(times())
 
-    times: dict[str, Any] = {"seconds_build": built - started, "seconds_train": time.perf_counter() - built}
-    ends = _ends(parts, status, history, stopping) | observations.extremes
-    times["seconds_total"] = time.perf_counter() - started
+    spent: dict[str, Any] = times()
+    ends = _ends(parts, status, journal.history[1:], stopping) | observations.extremes
+    spent["seconds_total"] = times()["seconds_total"]
     if trial.model and status == "finished":
         parts.save(trial.model)
-    yield Result(trial.key, status, **ends, **times, memory_mb=_memory())
+    yield Result(trial.key, status, **ends, **spent, memory_mb=_memory())
+
+
+def _untrained(trial: Trial, parts: Parts, observations: Observations) -> EpochRecord:
+    observed = ["train"] if observations.some else []
+    found = scores(parts, "val", *observed) | observations.look(0, ended=False) | parts.left
+    return EpochRecord(trial.key, 0, 0, float(parts.rates[0]), math.nan, math.nan, seconds=0.0, **found)
+
+
+def _trained(
+    trial: Trial, parts: Parts, epoch: int, course: Course, done: Epoch, seconds: float, found: dict[str, float]
+) -> EpochRecord:
+    return EpochRecord(
+        trial.key,
+        epoch,
+        epoch * parts.steps * parts.batch,
+        float(course.rates[-1]),
+        float(done.loss),
+        float(done.accuracy),
+        seconds=seconds,
+        clipped=float(done.clipped) if parts.rules.clip else math.nan,
+        **found,
+    )
 
 
 def _memory() -> float:
