@@ -292,7 +292,9 @@ class Driver:
 
         finished = load.finished_keys(study.name, self.root) & {trial.key for trial in trials}
         if broken := load.damaged(study.name, self.root, finished):
-            self._tell(f"{len(broken)} that had finished are trained again, since files of theirs are cut short or lost")
+            self._tell(
+                f"{len(broken)} that had finished are trained again, since files of theirs are cut short or lost"
+            )
             finished -= broken
         known = finished & self.again if self.force else finished
         lacking = {trial.key for trial in trials if self._keeps_model(trial)} & known
