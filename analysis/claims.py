@@ -15,10 +15,11 @@ from analysis import command, load
 from analysis.estimate import columns, estimands, history, importance, robustness, verdicts
 from analysis.estimate.estimands import CLOCKS
 from analysis.estimate.verdicts import Evidence, Verdict
-from analysis.read import cards, runs
+from analysis.read import cards
 from analysis.show import board
 from analysis.show.width import width_here
 from studies import contract, terminal
+from studies.address import is_address
 from studies.contract import Tag
 from studies.record import PLACE, RESULTS_VERSION, RULES_VERSION, Claim, Study, StudyError, listed
 
@@ -197,7 +198,7 @@ def _read(execution: load.Execution, root: str | Path) -> dict:
 
 def _refuse_no_store(root: str | Path) -> None:
     """See that a folder is a store, or an empty one that is to be."""
-    if runs.is_server(root):
+    if is_address(root):
         return
     folder = contract.folder(root)
     there = folder.is_dir() and not any(not path.name.startswith(".") for path in folder.iterdir())

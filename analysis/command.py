@@ -4,7 +4,8 @@ import argparse
 import sys
 from collections.abc import Callable
 
-from studies import terminal
+from analysis.read import server
+from studies import address, terminal
 from studies.record import StudyError
 
 LIST = "list"
@@ -29,14 +30,14 @@ class Parser(argparse.ArgumentParser):
             sys.exit(terminal.unread())
 
 
-def parser(name: str, description: str, root: str = "a folder, or a server's address") -> argparse.ArgumentParser:
+def parser(name: str, description: str, root: str = "a folder, or an address") -> argparse.ArgumentParser:
     """A parser for `python -m analysis.NAME`, with `--root`.
 
     Args:
         root: what the store may be.
     """
     made = Parser(prog=terminal.spoken(f"analysis.{name}"), description=description)
-    made.add_argument("--root", default="mlruns", help=f"the store: {root} (default: mlruns)")
+    made.add_argument("--root", default="mlruns", type=address.named, help=f"the store: {root} (default: mlruns)")
     return made
 
 
@@ -83,7 +84,8 @@ def ended(run: Callable[[], None]) -> int:
     """Run a command; gives its exit code, 2 with one paragraph for what the user can put right."""
     with terminal.interruptible():
         try:
-            run()
+            with server.kept():
+                run()
             sys.stdout.flush()
         except StudyError as error:
             print(f"error: {error}", file=sys.stderr)

@@ -13,7 +13,7 @@ import pandas as pd
 import yaml
 
 from analysis.read import executions as reading
-from analysis.read import raw, runs
+from analysis.read import raw, runs, server
 from analysis.read.executions import LATEST, Execution
 from analysis.read.runs import Run
 from analysis.read.union import together, union, value
@@ -56,10 +56,15 @@ def studies(root: str | Path = "mlruns") -> list[str]:
     """The names of the studies in a store.
 
     Args:
-        root: here and below, the store's folder, by path or URI, or an `http://` or `https://` address of an MLflow
-            tracking server.
+        root: here and below, the store's folder, by path or URI; or the address of an MLflow tracking server,
+            `http://HOST:PORT`, or of a PostgreSQL database, `postgresql://USER@HOST/DATABASE`.
     """
     return runs.opened(root).studies()
+
+
+def forget() -> None:
+    """Have what was read of a server's trials be read again, since there are others now."""
+    server.forget()
 
 
 def executions(study: str, root: str | Path = "mlruns") -> list[Execution]:
@@ -121,6 +126,11 @@ def text(execution: Execution, name: str, root: str | Path = "mlruns") -> str:
         StudyError: it is not there.
     """
     return runs.opened(root).content(execution, name).decode()
+
+
+def has(execution: Execution, name: str, root: str | Path = "mlruns") -> bool:
+    """Whether a file is among an execution's own."""
+    return runs.opened(root).has(execution, name)
 
 
 def tuning_trials(execution: Execution, root: str | Path = "mlruns") -> pd.DataFrame:
@@ -247,18 +257,20 @@ def model_path(study: str, key: str, root: str | Path = "mlruns") -> Path:
     found = _chosen(runs.opened(root).runs(study), [key])
     if not found:
         raise StudyError(f"no trial {key} of {study} in {root} has ended: expected a key of load.trials({study!r})")
-    if not (file := found[0].folder / MODEL).is_file():
+    store = runs.opened(root)
+    if not store.has(found[0], MODEL):
         raise StudyError(
             f"the model of the trial {key} was not kept: run its study with tracking.models=all, which trains again "
             f"what lacks one"
         )
-    return file
+    return store.path(found[0], MODEL)
 
 
 def without_model(study: str, root: str | Path = "mlruns") -> set[str]:
     """The keys of trials that finished and whose models were not kept."""
+    store = runs.opened(root)
     finished = {run.tags[Tag.KEY]: run for run in ended(study, root) if run.tags[Tag.STATUS] == "finished"}
-    return {key for key, run in finished.items() if not (run.folder / MODEL).is_file()}
+    return {key for key, run in finished.items() if not store.has(run, MODEL)}
 
 
 def damaged(study: str, root: str | Path, keys: set[str]) -> set[str]:

@@ -16,7 +16,7 @@ from typing import IO, NoReturn
 
 from analysis import command, load
 from analysis.read import runs
-from studies import contract, terminal
+from studies import address, contract, terminal
 from studies.record import StudyError
 
 HOST = "127.0.0.1"
@@ -40,7 +40,7 @@ FILTERS = (
 
 def main(arguments: list[str] | None = None) -> int:
     """Serve MLflow's pages until they are interrupted; gives the exit code, 2 for what the user can put right."""
-    parser = command.parser("ui", "Browse a store's studies in MLflow.", root="a folder")
+    parser = command.parser("ui", "Browse a store's studies in MLflow.", root="a folder, or a database's address")
     parser.add_argument("--port", type=int, help=f"(default: {PORT}, or another where that is taken)")
     options = parser.parse_args(arguments)
 
@@ -62,27 +62,20 @@ def serve(root: str | Path, port: int | None = None) -> NoReturn:
     """
     if runs.is_server(root):
         raise StudyError(f"--root {root} is a server already: open that address in a browser")
-    database = contract.folder(root).resolve() / "mlflow.db"
-    if not database.exists():
-        raise StudyError(
-            f"--root {root}: there is no store in {database.parent} yet: run a study first "
-            f"({terminal.spoken('studies.run', '+study=init_comparison')}), or name "
-            f"another store with --root"
-        )
+    shown, surroundings = _backend(root)
     looked = looks(root)  # first, since it finds what is wrong with the store
     port, claim = free_port(port)
     words = [sys.executable, "-m", "mlflow", "ui", "--workers", "1", "--host", HOST, "--port", str(port)]
-    words += ["--backend-store-uri", contract.uri(database.parent)]
     with claim, tempfile.TemporaryFile("w+") as log:
         # In a session of its own, so that Ctrl-C reaches it through here, once, with all its processes.
         server = subprocess.Popen(
-            words, env=os.environ | LIGHT, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
+            words, env=os.environ | LIGHT | surroundings, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
         )
         try:
             while server.poll() is None and not _answers(port):
                 time.sleep(0.1)
             if server.poll() is None:
-                print(guide(f"http://{HOST}:{port}", database.parent, looked), flush=True)
+                print(guide(f"http://{HOST}:{port}", shown, looked), flush=True)
                 server.wait()
         finally:
             _end(server)
@@ -91,6 +84,25 @@ def serve(root: str | Path, port: int | None = None) -> NoReturn:
         raise StudyError(
             f"MLflow's server ended by itself (exit code {server.returncode}): {last or 'it said nothing'}"
         )
+
+
+def _backend(root: str | Path) -> tuple[str | Path, dict[str, str]]:
+    """What is shown, and the variables by which MLflow's server finds it: whoever lists processes sees its words.
+
+    Raises:
+        StudyError: there is no store.
+    """
+    place = address.place(root)
+    if isinstance(place, address.Address):
+        return place, {"MLFLOW_BACKEND_STORE_URI": place.uri.replace("postgresql://", "postgresql+psycopg://", 1)}
+    database = place.resolve() / "mlflow.db"
+    if not database.exists():
+        raise StudyError(
+            f"--root {root}: there is no store in {database.parent} yet: run a study first "
+            f"({terminal.spoken('studies.run', '+study=init_comparison')}), or name "
+            f"another store with --root"
+        )
+    return database.parent, {"MLFLOW_BACKEND_STORE_URI": contract.uri(database.parent)}
 
 
 def looks(root: str | Path) -> list[load.Execution]:
@@ -104,11 +116,11 @@ def looks(root: str | Path) -> list[load.Execution]:
     return found
 
 
-def guide(address: str, root: Path, executions: list[load.Execution]) -> str:
+def guide(server: str, root: str | Path, executions: list[load.Execution]) -> str:
     """What there is to see at a server's address, and how."""
-    lines = [f"MLflow shows {root} at {address}/#/experiments?{TRAINING}", ""]
+    lines = [f"MLflow shows {root} at {server}/#/experiments?{TRAINING}", ""]
     for execution in executions:
-        experiment = f"{address}/#/experiments/{execution.experiment_id}/runs"
+        experiment = f"{server}/#/experiments/{execution.experiment_id}/runs"
         # Executions that left no view did not name their source either; MLflow gets lost where there is none.
         view = f"{COLUMNS}&" if "mlflow.source.name" in execution.tags else ""
         run = f"{experiment}/{execution.run_id}"

@@ -115,6 +115,35 @@ TAG_LENGTH = 8000
 """What MLflow keeps of a tag."""
 
 
+PART = "/part "
+"""What the names of a tag's further parts end in, with their numbers from 2 on."""
+
+
+def parted(tags: dict[str, str]) -> dict[str, str]:
+    """Tags of which none is longer than MLflow keeps it: a longer one is several, which `whole` puts together.
+
+    >>> whole(parted({"a": "b" * 20000})) == {"a": "b" * 20000}
+    True
+    """
+    found = {}
+    for name, value in tags.items():
+        pieces = [value[start : start + TAG_LENGTH] for start in range(0, len(value), TAG_LENGTH)] or [""]
+        found |= {f"{name}{PART}{number}" if number > 1 else name: piece for number, piece in enumerate(pieces, 1)}
+    return found
+
+
+def whole(tags: dict[str, str]) -> dict[str, str]:
+    """Tags as they were before they were `parted`."""
+    parts = [name for name in tags if PART in name]
+    if not parts:
+        return tags
+    found = {name: value for name, value in tags.items() if name not in parts}
+    for name in sorted(parts, key=lambda name: int(name.rpartition(" ")[2])):
+        if (of := name.rpartition(PART)[0]) in found:
+            found[of] += tags[name]
+    return found
+
+
 class Tag:
     """The names of a run's tags: of a trial's, and of an execution's.
 
@@ -209,11 +238,13 @@ SELECT experiment_id, study, artifact_location, root, name = study AS named FROM
              AND roles.key = 'trial.role' LIMIT 1)
         ) AS study
     FROM experiments
-) WHERE study IS NOT NULL
+) AS known WHERE study IS NOT NULL
 """
 """Our experiments: those that are tagged, and those of before there were tags, by the tags of their runs."""
 
-EXPERIMENT = f"SELECT experiment_id, artifact_location FROM ({OURS}) WHERE study = ? ORDER BY root IS NULL, named DESC"
+EXPERIMENT = (
+    f"SELECT experiment_id, artifact_location FROM ({OURS}) AS ours WHERE study = ? ORDER BY root IS NULL, named DESC"
+)
 """The experiment of a study first."""
 
 
@@ -241,7 +272,8 @@ def folder(root: str | Path) -> Path:
         return Path(unquote(parts.path)[1:]).parent
     raise StudyError(
         f"{root} is no folder. A store is written in a folder on this machine, such as mlruns, file:///FOLDER or "
-        f"sqlite:///FOLDER/mlflow.db. A server's is only read: --root http://HOST:PORT"
+        f"sqlite:///FOLDER/mlflow.db. A server, or a PostgreSQL database, is named with "
+        f"tracking.uri=http://HOST:PORT or tracking.uri=postgresql://USER@HOST/DATABASE"
     )
 
 
@@ -255,6 +287,12 @@ def uri(root: str | Path) -> str:
     for sign in "%?#":  # SQLAlchemy takes them for a URI's own
         path = path.replace(sign, f"%{ord(sign):X}")
     return f"sqlite:///{path}"
+
+
+def run_page(address: object, experiment: object, run: str, artifact: str = "") -> str:
+    """The address of a run's page, or of one of its files, among MLflow's pages; not of those for language models."""
+    path = f"/artifactPath/{artifact}" if artifact else ""
+    return f"{f'{address}/' if address else ''}#/experiments/{experiment}/runs/{run}{path}?workflowType=machine_learning"
 
 
 def cache_folder() -> Path:

@@ -9,6 +9,8 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from studies.masking import masked
+
 RESULTS_VERSION = 5
 """Goes up when a change to the code changes numbers: old and new results then never mix."""
 
@@ -103,7 +105,10 @@ def identity_parts(config: dict) -> tuple[str, ...]:
 
 
 class StudyError(Exception):
-    """Something a user can put right: says what was received, what is allowed, what to do."""
+    """Something a user can put right: says what was received, what is allowed, what to do; and no password."""
+
+    def __init__(self, message: str):
+        super().__init__(masked(message))
 
 
 def is_neutral(setting: str, value: object) -> bool:

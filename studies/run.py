@@ -18,10 +18,11 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
-from studies import contract, terminal
+from studies import address, terminal, waiting
 from studies.command import ahead, checks, compose, driver, explain, job, plan, pulse, sweep
 from studies.contract import Tag
 from studies.factors import targets
+from studies.masking import masked
 from studies.record import StudyError, content_key, listed
 from studies.store import database
 
@@ -44,6 +45,7 @@ def main() -> int:
     with terminal.interruptible():
         try:
             sys.argv[1:] = compose.as_settings(sys.argv[1:])
+            address.remember(sys.argv[1:])
             return _command(wants_traceback)
         except StudyError as error:
             return explain.refused(error, wants_traceback)
@@ -139,7 +141,7 @@ def _refused(error: Exception, outcome: sweep.Outcome, jobs: sweep.Sweep, claims
         return replace(outcome, code=explain.refused(error, jobs.wants_traceback))
     said = explain.paragraph(error)
     if jobs.wants_traceback or not said:
-        traceback.print_exception(error)
+        sys.stderr.write(masked("".join(traceback.format_exception(error))))
     return replace(outcome, code=2 if said else 1, error=said or f"{type(error).__name__}: {error}".splitlines()[0])
 
 
@@ -210,7 +212,7 @@ def _job(
     checks.check_sizes(trials)
     checks.say_notes(trials)
     executor = _executor(config)
-    root = _root(config["tracking"]["root"])
+    root = address.tracked(config["tracking"])
     if config["plan"]:
         if config["plan"] == "json" and jobs:
             raise StudyError("plan=json: expected one job: leave out -m, or take plan=true")
@@ -219,15 +221,18 @@ def _job(
         else:
             plan.show(study, trials, executor, root, config)
         return outcome
-    database.check_writable(root)
+    from analysis.read.server import kept
+
+    _check(root)
     with terminal.held():
         executor.start(driver.TRIAL, 1, trials[0].config["engine"]["threads"])
     if claims:
         claims.expect(executor)
-    board = claims.board if claims else None
-    with database.claimed(root, study.name, jobs.id if jobs else ""):
+    board, console, patience = claims.board if claims else None, _Console(), config["tracking"].get("patience", 600)
+    tell = functools.partial(console.print, markup=False, highlight=False, soft_wrap=True)
+    with database.claimed(root, study.name, jobs.id if jobs else "", tell), waiting.patient(patience, tell), kept():
         drive = driver.Driver(
-            *(study, executor, root, ready.text, _Console(), jobs, ready.card, board, config["force"], ready.tags),
+            *(study, executor, root, ready.text, console, jobs, ready.card, board, config["force"], ready.tags),
             models=config["tracking"].get("models", "none"),
             checkpoints=config["checkpoints"],
         )
@@ -245,11 +250,19 @@ def _executor(config: dict) -> Any:
     return EXECUTORS[wanted]
 
 
-def _root(named: str) -> Path:
-    try:
-        return contract.folder(named)
-    except StudyError as error:
-        raise StudyError(f"tracking.root={error}") from error
+def _check(root: str | Path) -> None:
+    """Refuse a store that cannot be written, before anything trains.
+
+    Raises:
+        StudyError: it cannot be.
+    """
+    database.check_writable(root)
+    if address.is_server(root):
+        from analysis import load
+
+        load.studies(root)
+    elif not address.is_address(root) and os.environ.get("MLFLOW_TRACKING_URI"):
+        print("note: MLFLOW_TRACKING_URI is set, and is not used here: tracking.uri=ADDRESS names a server", flush=True)
 
 
 class _Console(Console):

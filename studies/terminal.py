@@ -60,8 +60,19 @@ def begin() -> None:
             setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")
+    sys.excepthook = _print_exception
     if os.path.expanduser("~") == "~":
         os.environ["HOME"] = os.environ.get("TMPDIR", "/tmp")  # noqa: S108
+
+
+def _print_exception(kind, error, trace) -> None:
+    """Print an error that nobody has met, as Python does; libraries' words may have an address with a password."""
+    import traceback
+
+    from studies.masking import masked
+
+    with suppress(OSError, ValueError, AttributeError):
+        sys.stderr.write(masked("".join(traceback.format_exception(kind, error, trace))))
 
 
 def is_installed_command() -> bool:

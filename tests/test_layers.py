@@ -17,7 +17,10 @@ MODULES = {
     for package in ("studies", "analysis")
     for path in sorted((ROOT / package).rglob("*.py"))
 }
-WORDS = {"studies.record", "studies.contract", "studies.terminal", "studies.origin", "studies.processor"}
+WORDS = {
+    *("studies.record", "studies.contract", "studies.terminal", "studies.origin", "studies.processor"),
+    *("studies.masking", "studies.address", "studies.waiting"),
+}
 """They need the standard library alone, so anybody may import them."""
 
 WITHOUT_TENSORFLOW = {f"studies.factors.{name}" for name in ("targets", "limits", "data", "images", "cache")}
@@ -69,6 +72,7 @@ IN_THE_GRAPH = {"studies.observe.activations", "studies.observe.curvature"}
 
 ONLY_IN = {
     "mlflow": {"studies.store", "analysis.read"},
+    "psycopg": {"studies.store", "analysis.read"},
     "optuna": {"analysis.estimate.importance"},
     "hydra": {"studies.run", "studies.command.compose", "studies.command.explain"},
     "omegaconf": {"studies.run", "studies.command.compose", "studies.command.explain"},

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import yaml
 
-from studies import contract
+from studies import address, contract
 from studies.record import RESULTS_VERSION, RULES_VERSION, listed
 
 SHIPPED = contract.CONF / "study" / "claims"
@@ -49,7 +49,7 @@ def words_of(options: list[str], profile: str = QUICK, root: str | Path = "mlrun
     """The words of what runs claims."""
     words = ["-m"] * (len(options) > 1) + [f"+study={','.join(options)}"]
     words += [f"profile={profile}"] * (profile not in ("", QUICK))
-    return words + [f"tracking.root={root}"] * (Path(root) != Path("mlruns"))
+    return words + address.setting(root)
 
 
 def shipped() -> dict[str, Card]:

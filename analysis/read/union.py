@@ -9,7 +9,7 @@ from dataclasses import replace
 import yaml
 
 from analysis.read.executions import Execution
-from analysis.read.runs import Folder, Run, Server
+from analysis.read.runs import Run, Store
 from studies.contract import Tag
 from studies.record import EXECUTION, IDENTITY, content_key, is_neutral
 
@@ -23,7 +23,7 @@ UNTAGGED = "5"
 """The version of the results of executions that were run before they were tagged with it."""
 
 
-def union(store: "Folder | Server", parts: Sequence[Execution], runs: dict[str, Run]) -> Execution:
+def union(store: "Store", parts: Sequence[Execution], runs: dict[str, Run]) -> Execution:
     """Executions as one.
 
     Its factors are those that any of them has, and what their commands set otherwise. An arm that would still merge
@@ -66,7 +66,7 @@ def union(store: "Folder | Server", parts: Sequence[Execution], runs: dict[str, 
     )
 
 
-def together(store: "Folder | Server", executions: Sequence[Execution], runs: dict[str, Run]) -> list[dict[str, dict]]:
+def together(store: "Store", executions: Sequence[Execution], runs: dict[str, Run]) -> list[dict[str, dict]]:
     """Of each execution its trials' levels of all the factors that any of them has, by key; `runs` as in `union`."""
     levels = Levels(store, executions, runs)
     factors = list(dict.fromkeys(factor for each in executions for factor in each.study.factors))
@@ -76,7 +76,7 @@ def together(store: "Folder | Server", executions: Sequence[Execution], runs: di
 class Levels:
     """What trials have of factors, those too that their own design does not vary."""
 
-    def __init__(self, store: "Folder | Server", parts: Sequence[Execution], runs: dict[str, Run]):
+    def __init__(self, store: "Store", parts: Sequence[Execution], runs: dict[str, Run]):
         self.runs = runs
         self.configs = {part.run_id: yaml.safe_load(store.content(part, "study.yaml")) or {} for part in parts}
         self.options = {part.run_id: json.loads(part.tags.get(Tag.OPTIONS, "{}")) for part in parts}

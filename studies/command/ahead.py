@@ -7,7 +7,7 @@ from typing import Any
 
 from rich.console import Console
 
-from studies import contract, terminal
+from studies import address, terminal
 from studies.command import checks, compose, cost, driver, job, plan
 from studies.command.board import Board, duration
 from studies.command.sweep import Outcome
@@ -78,8 +78,7 @@ class Ahead:
         return "\n".join(lines)
 
     def _where(self) -> list[str]:
-        root = str(next(one.config["tracking"]["root"] for one in self.ready if one))
-        return [] if root == "mlruns" else ["--root", root]
+        return address.where(next(address.tracked(one.config["tracking"]) for one in self.ready if one))
 
     def _cost(self) -> str:
         extents = [course.extent for course in self.board.courses]
@@ -107,7 +106,7 @@ def read(words: list[list[str]], console: Console) -> Ahead | None:
         one = before = None
         with suppress(Exception):  # which is said when its turn comes
             one = job.read(*compose.ahead(overrides), overrides)
-            root = contract.folder(one.config["tracking"]["root"])
+            root = address.tracked(one.config["tracking"])
             if not (one.config["plan"] or one.config["force"]):
                 before = driver.judged(one.study, one.trials, root, one.card)
         ready.append(one)

@@ -5,6 +5,7 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
+from studies import address
 from studies.record import Checkpoint, Trial
 
 FOLDER = ".checkpoints"
@@ -14,13 +15,13 @@ class Checkpoints:
     """Those of one study.
 
     Args:
-        root: the store's folder.
+        root: the store; of an address they are in its folder on this machine.
         study: its name.
         every: how often a trial has one, by the settings of the config's `checkpoints`; nothing: never.
     """
 
     def __init__(self, root: str | Path, study: str, every: dict | None = None):
-        self.folder, self.study = Path(root) / FOLDER, study
+        self.folder, self.study = address.folder(root) / FOLDER, study
         self.every = (every or {}).get("epochs"), (every or {}).get("minutes")
 
     def given(self, trial: Trial) -> Trial:
@@ -36,7 +37,7 @@ class Checkpoints:
         file = self._file(record.key)
         new = file.with_suffix(".new")
         try:
-            self.folder.mkdir(exist_ok=True)
+            self.folder.mkdir(parents=True, exist_ok=True)
             new.write_bytes(record.content)
             new.replace(file)
         except OSError as error:  # no room, say: what is written besides is worth more

@@ -3,10 +3,11 @@
 import json
 import math
 import shutil
+import sys
 import tempfile
 from collections import Counter, defaultdict
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 from statistics import fmean, stdev
@@ -14,11 +15,11 @@ from typing import Any
 
 from rich.console import Console
 
-from studies import terminal
+from studies import address, terminal, waiting
 from studies.command import checks, cost, provenance, pulse, sweep
 from studies.command.board import Board
 from studies.command.checkpoints import Checkpoints
-from studies.contract import Tag
+from studies.contract import Tag, run_page
 from studies.design import arms, search
 from studies.design.controls import Expand, controls
 from studies.execute import pool
@@ -102,7 +103,7 @@ class Driver:
 
     Args:
         executor: runs the trials; closed when it is left in the middle of something.
-        root: the store's folder.
+        root: the store.
         config: the study's composed config, as text.
         jobs: the sweep that this is a job of, if it is.
         card: tags of the claim's card, see `compose.card_tags`.
@@ -183,7 +184,8 @@ class Driver:
             terminal.settle()
             status = "KILLED"
             self.executor.close()
-            self._say_what_is_kept()
+            with waiting.impatient():
+                self._say_what_is_kept()
             return terminal.code(), {}
         except BaseException:
             self.executor.close()
@@ -192,7 +194,9 @@ class Driver:
             if self.models:
                 shutil.rmtree(self.models, ignore_errors=True)
             if self.execution:
-                self.execution.close(status, table, self.verdict[0].verdict if self.verdict else "", numbers)
+                failing = status == "KILLED" or sys.exception() is not None
+                with waiting.impatient() if failing else nullcontext():
+                    self._close(failing, status, table, self.verdict[0].verdict if self.verdict else "", numbers)
         if not self.board:
             self._print_results(frame)
         return int(self.statuses["crashed"] > 0), {} if self.board else self._summary(frame)
@@ -315,6 +319,8 @@ class Driver:
 
     def _train(self, trials, study) -> None:
         """Check every part of the pending trials in the workers, then train them and write what comes back."""
+        from analysis import load
+
         self.trials = trials
         pending, known = self._pending(trials, study)
         if not pending:
@@ -367,6 +373,7 @@ class Driver:
                         if self.board:
                             self.board.did(1, seconds[trial.key])
         cost.keep_seconds(computed)
+        load.forget()
         self._doing("reading the results")
 
     def _tasks(self, pending: list[Trial], seconds: dict[str, float]) -> list[Task]:
@@ -396,7 +403,9 @@ class Driver:
         if not self._keeps_model(trial):
             return trial
         if self.models is None:
-            self.models = Path(tempfile.mkdtemp(prefix=".models-", dir=self.root))
+            folder = address.folder(self.root)
+            folder.mkdir(parents=True, exist_ok=True)
+            self.models = Path(tempfile.mkdtemp(prefix=".models-", dir=folder))
         return replace(trial, model=str((self.models / f"{trial.key}.keras").resolve()))
 
     def _warn_of_mixing(self, finished: set[str]) -> None:
@@ -533,11 +542,25 @@ class Driver:
             )
         return tuned[nuisance].to_dict("records"), f"\n{table}\n"
 
+    def _close(self, failing: bool, *how) -> None:
+        """End this execution in the store; where the command fails anyway, that may be left to the next one."""
+        try:
+            self.execution.close(*how)
+        except StudyError:
+            if not failing:
+                raise
+
     def _say_what_is_kept(self) -> None:
         from analysis import load
 
         keys = {trial.key for trial in self.trials}
-        done = len(keys & (finished := load.finished_keys(self.study.name, self.root)))
+        try:
+            load.forget()
+            finished = load.finished_keys(self.study.name, self.root)
+        except StudyError as error:  # the store is away
+            terminal.say(f"interrupted: {error}; what is finished is kept, and the same command goes on from there")
+            return
+        done = len(keys & finished)
         where = f" in {self.study.name}" * bool(self.board)
         kept = f"{done} of {len(self.trials)} trials are kept{', and what was decided before' * bool(self.board)}"
         if begun := self.checkpoints.count(keys - finished):
@@ -587,8 +610,8 @@ class Driver:
 
             print("\n" + "\n  ".join(board.said(study, self.verdict[0])))
         print(f"\n{self._answer(frame, 'terminal')}\n")
-        where = [] if Path(self.root) == Path("mlruns") else ["--root", str(self.root)]
-        print(f"results   {Path(self.root).resolve()}")
+        where = address.where(self.root)
+        print(f"results   {self.root if address.is_address(self.root) else Path(self.root).resolve()}")
         if not self._computed:
             self._doing("drawing the report")
             print(f"report    {self._report(frame)}")
@@ -596,27 +619,32 @@ class Driver:
             for path in self._figures(frame):
                 print(f"figure    {path}")
         print(f"tables    {terminal.spoken('analysis.compare', study.name, *where)}")
-        print(f"browse    {terminal.spoken('analysis.ui', *where)}")
+        print(f"browse    {self.root if address.is_server(self.root) else terminal.spoken('analysis.ui', *where)}")
 
-    def _figures(self, frame) -> list[Path]:
-        """The paths of a computed study's figures, which are drawn at the end of every command."""
+    def _figures(self, frame) -> list[Path | str]:
+        """Where a computed study's figures are, which are drawn at the end of every command."""
         from analysis import figures
+        from studies.store import writer
+
+        def draw(folder: Path) -> list[Path]:
+            return figures.write(self.study, frame, folder / figures.FOLDER)
+
+        with terminal.held():
+            return writer.filled(self.root, self.study.name, self._stored().run_id, draw)
+
+    def _report(self, frame) -> Path | str:
+        """Where the report is: written at the end of an execution, and for a finished study if it has none."""
+        from analysis import load, report
+        from studies.store import writer
 
         execution = self._stored()
-        with terminal.held(), database.guarded(self.root):
-            return figures.write(self.study, frame, execution.folder / figures.FOLDER)
-
-    def _report(self, frame) -> Path:
-        """The path of the report: written at the end of an execution, and for a finished study if it has none."""
-        from analysis import report
-
-        execution = self._stored()
-        written = execution.folder / report.FILE
-        if self.recorded and written.exists():
-            return written
+        if self.recorded and load.has(execution, report.FILE, self.root):
+            if address.is_server(self.root):
+                return run_page(self.root, execution.experiment_id, execution.run_id, report.FILE)
+            return execution.folder / report.FILE
         page = report.report(execution, frame, self.root)
-        with terminal.held(), database.guarded(self.root):  # a page cut short would be taken for the report from now on
-            return page.write(execution.folder)
+        with terminal.held():  # a page cut short would be taken for the report from now on
+            return writer.filled(self.root, self.study.name, execution.run_id, page.write)
 
     def _summary(self, frame) -> dict:
         """What all trials come to, over the seeds; the objective is of validation data, whatever the metric.

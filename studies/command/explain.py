@@ -12,6 +12,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from studies.command import compose, sweep
 from studies.factors import limits
+from studies.masking import masked
 from studies.record import StudyError, listed, meant
 
 
@@ -27,7 +28,7 @@ def refused(error: Exception, wants_traceback: bool) -> int:
 def paragraph(error: Exception) -> str:
     """What the user can put right, in one paragraph; empty for another error."""
     unread = _unread(error)
-    return " ".join((unread or explained(error)).split()) if unread or _is_users(error) else ""
+    return masked(" ".join((unread or explained(error)).split())) if unread or _is_users(error) else ""
 
 
 def _unread(error: Exception) -> str:

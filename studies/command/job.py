@@ -9,6 +9,7 @@ from studies.design import grid
 from studies.design.controls import Expand
 from studies.design.study import read_study
 from studies.factors import limits
+from studies.masking import masked
 from studies.record import RESULTS_VERSION, Study, Trial, content_key
 
 UNCLAIMED = ["claim=null", "study.looks=[]"]
@@ -84,5 +85,9 @@ def read(composed: compose.Composed, set_by_profile: list[str], choices: dict[st
         remarks.append(f"executor.workers={workers}: {len(trials)} are started, one a trial")
     card = compose.card_tags(choices.get("study"), study.claim.profile, words) if study.claim else {}
     options = {group: option for group, option in choices.items() if group in config and option}
-    tags = {Tag.SET: json.dumps(words), Tag.OPTIONS: json.dumps(options), Tag.RESULTS: str(RESULTS_VERSION)}
-    return Job(compose.text(composed), config, study, trials, expand, remarks, card, tags)
+    tags = {
+        Tag.SET: json.dumps([*map(masked, words)]),
+        Tag.OPTIONS: json.dumps(options),
+        Tag.RESULTS: str(RESULTS_VERSION),
+    }
+    return Job(masked(compose.text(composed)), config, study, trials, expand, remarks, card, tags)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 
+from studies import address
 from studies.command import checks, cost
 from studies.design import arms, search
 from studies.design.controls import Expand, controls
@@ -139,7 +140,7 @@ def show(study: Study, trials: list[Trial], executor: Executor, root: Path, conf
     """
     from analysis import load
 
-    named, form = config["tracking"]["root"], config["plan"]
+    named, form = str(root) if address.is_address(root) else config["tracking"]["root"], config["plan"]
     if form != "json":
         print(f"{study.name}: {study.question}", flush=True)
     if new := cost.uncounted([trial for trial in trials if not trial.computed])[:COUNTED]:

@@ -18,6 +18,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from studies import processor
+from studies.masking import masked
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -43,7 +44,7 @@ def tags(words: list[str], root: Path = ROOT) -> dict[str, str]:
         root: of the checkout.
     """
     found = {
-        "mlflow.source.name": shlex.join(["python", "-m", "studies.run", *words]),
+        "mlflow.source.name": shlex.join(["python", "-m", "studies.run", *map(masked, words)]),
         "mlflow.source.type": "LOCAL",
         "mlflow.user": _user(),
         "machine": _machine(),

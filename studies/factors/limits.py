@@ -563,7 +563,7 @@ GROUPS: dict[str, Group] = {
         settings={
             "root": text,
         },
-        more={"models": one_of("none", "first", "all")},
+        more={"uri": optional(text), "patience": number(0), "models": one_of("none", "first", "all")},
     ),
     "checkpoints": Group(
         plain=True,

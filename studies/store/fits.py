@@ -21,6 +21,7 @@ from studies import contract
 from studies.contract import CIRCUMSTANCES, Tag
 from studies.record import EpochRecord, LayerRecord, Result, Study, StudyError, Trial, content_key
 from studies.store import database, writer
+from studies.store import files as kept
 from studies.store.client import ClientStore
 from studies.store.names import run_name
 from studies.store.sql import Store
@@ -155,13 +156,12 @@ class Folder(Place):
             yield writer.opened(self.root, self.study)
 
     def _keep(self, store, run: str, files: dict[str, bytes]) -> None:
-        for name, content in files.items():
-            new = writer.artifacts(writer.folder_of(store), run) / f".{name}.new"
-            new.write_bytes(content)
-            new.replace(new.with_name(name))  # whole, whoever reads meanwhile
+        kept.keep(store, run, files)
 
     def _kept(self, store, run: str) -> bytes:
-        return (writer.artifacts(writer.folder_of(store), run) / FITS).read_bytes()
+        folder = kept.folder_of(store)
+        assert folder is not None  # noqa: S101
+        return (kept.artifacts(folder, run) / FITS).read_bytes()
 
 
 class ActiveRun(Place):
@@ -245,7 +245,7 @@ class _Experiment(ClientStore):
     """An experiment of the user's own."""
 
     def __init__(self, client, experiment: str):
-        self.client, self.experiment = client, experiment
+        self._open(client, "MLflow", experiment)
 
     def write(self, run, status, end, params, metrics, dataset=None) -> None:
         """What is there already, such as by `mlflow.autolog`, stays: its params, and the curves of its metrics."""

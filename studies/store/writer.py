@@ -9,7 +9,6 @@ import math
 import os
 import re
 import shlex
-import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -17,13 +16,13 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
+from typing import Any
 
 import numpy as np
 import yaml
-from filelock import FileLock
 
-from studies import contract
+from studies import address, contract, waiting
+from studies.address import Address
 from studies.contract import (
     CIRCUMSTANCES,
     CONFUSION_COLUMNS,
@@ -35,8 +34,10 @@ from studies.contract import (
     TAG_LENGTH,
     Tag,
     charted,
+    run_page,
     set_by_command,
 )
+from studies.masking import masked
 from studies.record import (
     IDENTITY,
     METRICS,
@@ -51,8 +52,9 @@ from studies.record import (
     listed,
     shown,
 )
-from studies.store import database
+from studies.store import database, files
 from studies.store.client import ClientStore
+from studies.store.files import artifacts
 from studies.store.names import execution_name, run_name, sweep_name
 from studies.store.sql import Store
 
@@ -73,6 +75,9 @@ LEARNING = "accuracy and loss"
 """The section of a trial's page that its curves come in again, before those of its layers: MLflow sorts sections by
 name, and has metrics of no section last."""
 LEARNED = ("train_accuracy", "val_accuracy", "train_loss", "val_loss")
+
+EXPERIMENT_TAG_LENGTH = 5000
+"""What MLflow's client takes for an experiment's tag."""
 
 PARAM_LENGTH, METRIC_LENGTH = 6000, 250
 """What MLflow keeps of a parameter's value and of a metric's name."""
@@ -115,9 +120,10 @@ def guarded(root: str | Path, setting: str = "tracking.root") -> Iterator[None]:
         if mlflow is None or not isinstance(error, mlflow.MlflowException):
             raise
         reason = next(iter(str(error).strip().splitlines()), type(error).__name__)[:300]
+        other = "tracking.uri=ADDRESS" if isinstance(root, Address) else f"{setting}=FOLDER"
         raise StudyError(
             f"{root}: MLflow refuses to write ({reason}). The same command goes on when that is put right; or name "
-            f"another store with {setting}=FOLDER"
+            f"another store with {other}"
         ) from error
 
 
@@ -136,7 +142,7 @@ class Execution:
     """One invocation of a study in the store: opened, given each trial's records, closed.
 
     Args:
-        root: the store's folder; its database is there.
+        root: the store's folder, or its address; its database is there.
         study: the study.
         trials: every trial of the design, finished ones too; of one that tunes, the tuning trials.
         config: the study's composed config, as text.
@@ -158,7 +164,8 @@ class Execution:
         entry: Callable[[dict], dict] | None = None,
         compared=None,
     ):
-        self.study, self.root, self.provenance = study, Path(root).resolve(), provenance or {}
+        self.study, self.provenance = study, provenance or {}
+        self.root = root if isinstance(root, Address) else Path(root).resolve()
         self.levels = study.factors | study.nuisance
         self.reported = not all(trial.computed for trial in trials)
         nodes = {content_key(node): node for trial in trials if (node := trial.config.get("data"))}
@@ -169,7 +176,6 @@ class Execution:
     def _begin(self, trials, config, jobs, provenance, compared) -> None:
         study = self.study
         self.store = opened(self.root, study.name)
-        self.folder = folder_of(self.store)
         self.store.end_leftovers(jobs.id if jobs else "")
         self.versions = {f"version.{name}": version(name) for name in ("tensorflow", "keras", "mlflow", "numpy")}
         self.versions |= {name: tag for name, tag in (provenance or {}).items() if name in CIRCUMSTANCES}
@@ -230,23 +236,29 @@ class Execution:
             f"Tables in a terminal: `python -m analysis.compare {shlex.quote(study.name)}`, and `--root` for a store "
             f"that is not in `mlruns`.",
         ]
-        return _whole_lines("\n".join(lines))
+        return _whole_lines("\n".join(lines), self._room)
+
+    @property
+    def _room(self) -> int:
+        """What is kept of an experiment's tag."""
+        return min(TAG_LENGTH, EXPERIMENT_TAG_LENGTH) if isinstance(self.root, Address) else TAG_LENGTH
 
     def _view(self) -> dict[str, str]:
         """The list of runs with the columns that matter, which MLflow's pages show under `viewStateShareKey=study`."""
         params = (*self.study.factors, *self.study.nuisance, "seed")
         columns = [f"metrics.`{self.study.metric}`", *(f"params.`{name}`" for name in params)]
         columns += ["tags.`trial.status`", "tags.`trial.warning`"]
-        return {"mlflow.sharedViewState.study": json.dumps({"selectedColumns": columns})}
+        while len(view := json.dumps({"selectedColumns": columns})) > self._room:
+            columns.pop(1)
+        return {"mlflow.sharedViewState.study": view}
 
     def _page(self, artifact: str = "") -> str:
-        """The address of the execution's page, within MLflow's pages; not of those for language models."""
-        path = f"/artifactPath/{artifact}" if artifact else ""
-        return f"#/experiments/{self.store.experiment}/runs/{self.parent}{path}?workflowType=machine_learning"
+        """The address of the execution's page, within MLflow's pages."""
+        return run_page("", self.store.experiment, self.parent, artifact)
 
     def _sweep_run(self, jobs) -> str:
         """The run of the sweep, made by the first of its jobs."""
-        with FileLock(self.root / ".mlflow.lock"):
+        with database.alone(self.root):
             run = self.store.sweep_run(jobs.id)
             if run is None:
                 tags = {"study": self.study.name, Tag.ROLE: "sweep", "sweep": jobs.id}
@@ -256,8 +268,10 @@ class Execution:
 
     @property
     def artifacts(self) -> Path:
-        """The folder of the execution's own files."""
-        return self._artifacts(self.parent)
+        """The folder of the execution's own files, which a server has none of here."""
+        folder = files.folder_of(self.store)
+        assert folder is not None  # noqa: S101
+        return artifacts(folder, self.parent)
 
     @_writing
     def keep_design(self, trials: list[Trial]) -> None:
@@ -265,12 +279,9 @@ class Execution:
         self.keep({"trials.json": json.dumps({trial.key: trial.levels for trial in trials})})
 
     @_writing
-    def keep(self, files: dict[str, str]) -> None:
+    def keep(self, texts: dict[str, str]) -> None:
         """Keep files, name -> text, with the execution."""
-        for name, text in files.items():
-            new = self.artifacts / f".{name}.new"
-            new.write_text(text, encoding="utf-8")
-            new.replace(self.artifacts / name)  # whole, whoever reads meanwhile
+        files.keep(self.store, self.parent, texts)
 
     @_writing
     def write(
@@ -286,11 +297,9 @@ class Execution:
         now = _now()
         tags = trial_tags(trial, result, warning) | {"mlflow.parentRunId": self.parent, **self.versions}
         run = self.store.begin(run_name(trial, self.levels, self.study.seeds), tags, now - milliseconds(result))
-        folder = self._artifacts(run)
-        for name, content in trial_files(trial, epochs, layers, result).items():
-            (folder / name).write_bytes(content)
+        files.keep(self.store, run, trial_files(trial, epochs, layers, result))
         if trial.model and result.status == "finished":
-            shutil.move(trial.model, folder / MODEL)
+            files.take(self.store, run, Path(trial.model), MODEL)
         # MLflow's pages take the first metric where they show one.
         found = sorted(metrics(epochs, layers, result), key=lambda metric: metric[0] != self.study.metric)
         dataset = self.datasets.get(content_key(trial.config.get("data")))
@@ -308,7 +317,7 @@ class Execution:
         """
         note = f"{self.study.question}\n\n**{verdict}**" if verdict else self.study.question
         if table:
-            (self.artifacts / "comparison.md").write_text(table, encoding="utf-8")
+            files.keep(self.store, self.parent, {"comparison.md": table})
             report = f"[report.html]({self._page('report.html')}), the answer; `figures/`, its figures; "
             note += (
                 f"\n\nAmong the artifacts: {report * self.reported}`comparison.md`, this table; `study.yaml`, the "
@@ -318,9 +327,6 @@ class Execution:
         found = {_key(name): float(value) for name, value in (numbers or {}).items() if abs(value) < math.inf}
         charted = [(name, value, 0) for name, value in found.items()]  # MLflow takes a name once
         self.store.end(self.parent, status, tags | {"mlflow.note.content": _whole_lines(note)}, charted)
-
-    def _artifacts(self, run: str) -> Path:
-        return artifacts(self.folder, run)
 
 
 def trial_tags(trial: Trial, result: Result, warning: str) -> dict[str, str]:
@@ -343,7 +349,7 @@ def trial_tags(trial: Trial, result: Result, warning: str) -> dict[str, str]:
         found = {n: value if math.isfinite(value) else str(value) for n, value in result.quantities.items()}
         tags[Tag.QUANTITIES] = json.dumps(found)
     if result.error:
-        tags[Tag.ERROR] = result.error[:TAG_LENGTH]
+        tags[Tag.ERROR] = masked(result.error).replace("\0", "\ufffd")[:TAG_LENGTH]
     return tags
 
 
@@ -390,12 +396,13 @@ def _key(name: str) -> str:
 
 def end_sweep(root: str | Path, study: str, sweep: str, status: str, table: str) -> None:
     """End a sweep's run among a study's, if it has one, and keep the table of its jobs in Markdown."""
-    if not database.has_content(Path(root) / "mlflow.db"):  # it was ended before there was any
+    root = address.place(root)
+    if isinstance(root, Path) and not database.has_content(root / "mlflow.db"):  # it was ended before there was any
         return
     with guarded(root):
         store = opened(root, study)
         if run := store.sweep_run(sweep):
-            (artifacts(folder_of(store), run) / "sweep.md").write_text(table, encoding="utf-8")
+            files.keep(store, run, {"sweep.md": table})
             store.end(run, status, {"mlflow.note.content": table[:TAG_LENGTH]})
 
 
@@ -411,28 +418,26 @@ def ask(root: str | Path, study: str, run: str) -> None:
         opened(root, study).tag(run, {Tag.ASKED: str(_now())})
 
 
+def filled(root: str | Path, study: str, run: str, fill: Callable[[Path], Any]) -> Any:
+    """What `fill` gives, which puts files into a folder that a run keeps them in: paths, or their addresses."""
+    with guarded(root):
+        return files.filled(opened(root, study), run, fill)
+
+
 def opened(root: str | Path, study: str) -> Store | ClientStore:
-    """The experiment of a study in a store's folder, made if it is not there."""
-    file = Path(root).resolve() / "mlflow.db"
-    kind = Store if database.version(file) in contract.SCHEMAS else ClientStore
-    return kind(file, study)
+    """The experiment of a study in a store, made if it is not there."""
+    place = address.place(root)
+    if isinstance(place, Address):
+        known = not place.is_server and waiting.asked(place, lambda: database.version(place)) in contract.SCHEMAS
+    else:
+        place = place.resolve()
+        known = database.version(place / "mlflow.db") in contract.SCHEMAS
+    return (Store if known else ClientStore)(place, study)
 
 
-def _whole_lines(text: str) -> str:
+def _whole_lines(text: str, most: int = TAG_LENGTH) -> str:
     """As many whole lines of a text as MLflow keeps of a tag, so that a table is not cut within a row."""
-    return text if len(text) <= TAG_LENGTH else text[:TAG_LENGTH].rpartition("\n")[0] or text[:TAG_LENGTH]
-
-
-def folder_of(store: Store | ClientStore) -> Path:
-    """The folder of an experiment's files."""
-    return Path(unquote(urlsplit(store.location).path))
-
-
-def artifacts(folder: Path, run: str) -> Path:
-    """The folder of a run's files, in that of its experiment; made if it is not there."""
-    path = folder / run / "artifacts"
-    path.mkdir(parents=True, exist_ok=True)
-    return path
+    return text if len(text) <= most else text[:most].rpartition("\n")[0] or text[:most]
 
 
 def metrics(epochs: list[EpochRecord], layers: list[LayerRecord], result: Result) -> list[tuple[str, float, int]]:
