@@ -181,6 +181,16 @@ class Tag:
     RESULTS = "results.version"
 
 
+def moment(said: str) -> int:
+    """What the tags `ASKED` and `JOINED` begin with, milliseconds since 1970; 0 for something else.
+
+    >>> moment("1764000000000 studies-5f"), moment("")
+    (1764000000000, 0)
+    """
+    word = said.partition(" ")[0]
+    return int(word) if word.isdecimal() else 0
+
+
 NEUTRAL = (
     *("plan=", "force=", "executor", "tracking", "hydra", "profile=", "study=", "data.root=", "engine.threads="),
     *("targets", "checkpoints"),
@@ -292,7 +302,9 @@ def uri(root: str | Path) -> str:
 def run_page(address: object, experiment: object, run: str, artifact: str = "") -> str:
     """The address of a run's page, or of one of its files, among MLflow's pages; not of those for language models."""
     path = f"/artifactPath/{artifact}" if artifact else ""
-    return f"{f'{address}/' if address else ''}#/experiments/{experiment}/runs/{run}{path}?workflowType=machine_learning"
+    return (
+        f"{f'{address}/' if address else ''}#/experiments/{experiment}/runs/{run}{path}?workflowType=machine_learning"
+    )
 
 
 def cache_folder() -> Path:

@@ -2,6 +2,7 @@
 
 import math
 import sys
+from collections.abc import Sequence
 
 from studies.command import cost
 from studies.execute.task import Executor, Task
@@ -52,8 +53,11 @@ def check_sizes(trials: list[Trial]) -> None:
             )
 
 
-def checked(trials: list[Trial], executor: Executor) -> None:
+def checked(trials: list[Trial], executor: Executor, ended: Sequence[Trial] = ()) -> None:
     """Have workers build each different part of the trials, or pair of parts, once, and keep what models cost.
+
+    Args:
+        ended: trials of the same study whose parts were built before: a study that goes on does so at once.
 
     Raises:
         StudyError: a part is refused.
@@ -65,6 +69,11 @@ def checked(trials: list[Trial], executor: Executor) -> None:
             # One worker draws all initializers for a model, which it builds once.
             group = content_key([parts[name] for name in ("model", "data") if name in parts])
             tasks[key] = Task(key, group, trial.config["engine"]["threads"], parts)
+    for trial in ended:
+        if not tasks:
+            return
+        for parts in limits.checks(trial.config):
+            tasks.pop(content_key(parts), None)
     for task, record in list(executor.run(function, list(tasks.values()))):
         match record:
             case Work():

@@ -175,7 +175,7 @@ def work(tasks: str, records: str, function: str, folder: str) -> None:
 
 
 def _delete_sources() -> None:
-    """Delete what TensorFlow wrote of the functions that it traced, and loaded: it would at an exit that never comes."""
+    """Delete what TensorFlow wrote of the functions that it traced, and loaded: it would at exit, which never comes."""
     for name in [name for name in sys.modules if name.startswith(TRACED)]:
         with suppress(OSError, TypeError):
             file = sys.modules[name].__file__

@@ -190,6 +190,24 @@ class Store:
         )
         return self._one(query, self.experiment, Tag.ROLE, fits, Tag.FITS)
 
+    def runs(self) -> set[str]:
+        """The ids of all runs in the database, of whatever study."""
+        return {
+            run for (run,) in self._do(lambda connection: connection.execute("SELECT run_uuid FROM runs").fetchall())
+        }
+
+    def latest(self) -> int:
+        """When the last of the study's runs began, or was asked for, by the clocks of then: milliseconds since 1970."""
+        started = "SELECT MAX(start_time) FROM runs WHERE experiment_id = ?"
+        asked = "SELECT value FROM tags JOIN runs USING (run_uuid) WHERE experiment_id = ? AND key IN (?, ?)"
+
+        def whole(connection):
+            [(last,)] = connection.execute(started, (self.experiment,)).fetchall()
+            moments = connection.execute(asked, (self.experiment, Tag.ASKED, Tag.JOINED)).fetchall()
+            return max([last or 0, *(contract.moment(said) for (said,) in moments)])
+
+        return self._do(whole)
+
     def _one(self, query, *values) -> str | None:
         found = self._do(lambda connection: connection.execute(query, values).fetchone())
         return found and found[0]
