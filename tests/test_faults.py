@@ -17,6 +17,7 @@ import sqlite3
 import subprocess
 import sys
 import termios
+import threading
 import time
 from contextlib import closing, contextmanager
 from io import BytesIO
@@ -35,6 +36,7 @@ from studies.execute.serial import Serial
 from studies.execute.task import Task
 from studies.factors import data
 from studies.record import EpochRecord, LayerRecord, Result, Started, StudyError, Work
+from studies.store import database
 from tests.conftest import lasting_executors
 
 ROOT = Path(__file__).parent.parent
@@ -298,7 +300,9 @@ def test_what_runs_is_finished_when_a_cluster_asks_all_processes_to_end(study, f
     process.stdout.close()
     errors = process.stderr.read()
     assert process.wait(60) == 143
-    said = r"interrupted: no other trial is begun, and what runs, ([12]) trials?, is finished first; SIGTERM again stop.*"
+    said = (
+        r"interrupted: no other trial is begun, and what runs, ([12]) trials?, is finished first; SIGTERM again stop.*"
+    )
     kept = r"interrupted: (\d) of 8 trials are kept; the same command goes on from there"
     found = re.fullmatch(f"{said}\n{kept}\n", errors)
     assert found and 0 < int(found[1]) <= int(found[2]) == len(load.finished_keys("faulty", made)) < TRIALS, errors
@@ -399,3 +403,70 @@ def test_a_trial_whose_files_are_cut_short_is_trained_again_by_the_same_command(
     design.write_text(design.read_text()[:30])
     with pytest.raises(StudyError, match=r"trials.json of run .* is damaged"):
         load.execution("faulty", made)
+
+
+@pytest.mark.parametrize(("place", "room"), [(".", 300_000), ("artifacts", 60_000)], ids=["store", "artifacts"])
+def test_a_disk_that_fills_up_stops_the_study_and_with_room_made_the_same_command_finishes(
+    study, undisturbed, fresh, tmp_path, place, room
+):
+    store = tmp_path / "store"
+    full = store / place
+    store.mkdir()
+    with disk(full, room + (fresh / "mlflow.db").stat().st_size * (place == ".")):
+        shutil.copy(fresh / "mlflow.db", store)
+        code, printed, error = study(store)
+        assert code == 2 and "there is no room left on the disk" in error and error.count("\n") == 1, error
+        assert "the same command goes on" in error and "Traceback" not in printed
+        subprocess.run(["mount", "-o", "remount,size=100M", full], check=True)
+        code, printed, error = study(store)
+        assert code == 0, error
+        assert_whole(store, undisturbed)
+
+
+@contextmanager
+def locked(store, file, seconds):
+    """Another program that has the database locked, from when a trial lingers, for so long."""
+
+    def hold():
+        with closing(sqlite3.connect(store / "mlflow.db", isolation_level=None)) as connection:
+            while file.exists():
+                time.sleep(0.02)
+            connection.execute("BEGIN EXCLUSIVE")
+            time.sleep(seconds)
+            connection.execute("ROLLBACK")
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    yield
+    thread.join()
+
+
+def test_a_locked_database_is_waited_for_and_not_for_ever(study, fault, undisturbed, made, monkeypatch):
+    monkeypatch.setattr(database, "LOCKED", 0.5)
+    with locked(made, fault("linger 0.3"), seconds=4):
+        code, printed, error = study(made, "tracking.patience=1")
+        assert code == 2 and "for longer than tracking.patience=1 s: what is finished is kept" in error, error
+    with locked(made, fault("linger 0.3"), seconds=2):
+        code, printed, error = study(made)
+    assert code == 0, error
+    assert re.search(r"is away since .* \(database is locked\): the study waits and loses nothing", printed)
+    assert re.search(r"is back after \d s: the study goes on", printed)
+    assert_whole(made, undisturbed)
+
+
+def test_the_execution_that_was_begun_last_is_the_latest_though_the_clock_has_stepped_back(study, made, monkeypatch):
+    """What is there was written a day ahead of the clock that is right now."""
+    assert study(made, "study.seeds=1")[0] == 0
+    with closing(sqlite3.connect(made / "mlflow.db")) as connection, connection:
+        connection.execute("UPDATE runs SET start_time = start_time + 86400000, end_time = end_time + 86400000")
+    assert study(made, "study.seeds=2")[0] == 0
+    assert len(load.execution("faulty", made).keys) == 4
+    assert study(made, "study.seeds=1")[0] == 0  # all is there: it is asked for
+    assert len(load.execution("faulty", made).keys) == 2
+    runs = {run.tags["trial.key"]: run.run_id for run in load.ended("faulty", made)}
+    assert study(made, "study.seeds=2", "force=true")[0] == 0
+    again = {run.tags["trial.key"]: run.run_id for run in load.ended("faulty", made)}
+    assert again.keys() == runs.keys() and not set(again.values()) & set(runs.values())
+    assert [len(each.keys) for each in load.executions("faulty", made)] == [2, 4, 4]
+    with closing(sqlite3.connect(made / "mlflow.db")) as connection:
+        assert connection.execute("SELECT COUNT(*) FROM runs WHERE end_time < start_time").fetchone() == (0,)

@@ -23,6 +23,9 @@ TAG = (
     "ON CONFLICT (key, run_uuid) DO UPDATE SET value = excluded.value"
 )
 
+ENDED = "end_time = CASE WHEN start_time > ? THEN start_time ELSE ? END"
+"""Now, unless the clock has stepped back since."""
+
 
 class Store:
     """Runs of a study's experiment, written by SQL.
@@ -158,7 +161,7 @@ class Store:
         now, entries = _now(), list(metrics)
 
         def whole(connection):
-            connection.execute("UPDATE runs SET status = ?, end_time = ? WHERE run_uuid = ?", (status, now, run))
+            connection.execute(f"UPDATE runs SET status = ?, {ENDED} WHERE run_uuid = ?", (status, now, now, run))
             self._add_tags(connection, run, tags)
             self._add_metrics(connection, run, entries, now)
 
@@ -166,11 +169,12 @@ class Store:
 
     def end_leftovers(self, sweep: str) -> None:
         """Say of runs that a killed driver left RUNNING that they were killed; those of this sweep may live."""
+        now = _now()
         killed = (
-            "UPDATE runs SET status = 'KILLED', end_time = ? WHERE status = 'RUNNING' AND experiment_id = ? "
+            f"UPDATE runs SET status = 'KILLED', {ENDED} WHERE status = 'RUNNING' AND experiment_id = ? "
             "AND run_uuid NOT IN (SELECT run_uuid FROM tags WHERE key = 'sweep' AND value = ?)"
         )
-        self._do(lambda connection: connection.execute(killed, (_now(), self.experiment, sweep)) and None)
+        self._do(lambda connection: connection.execute(killed, (now, now, self.experiment, sweep)) and None)
 
     def sweep_run(self, sweep: str) -> str | None:
         """The run that the executions of a sweep are nested in, if there is one yet."""
