@@ -3,7 +3,7 @@ PYTHON ?= python3
 RUN := .venv/bin/python
 STAMP := .venv/.from-lock
 
-.PHONY: study claims claims-cost test test-fast lint ui notebooks readme bench validate lock clean
+.PHONY: study claims claims-cost test test-fast tests style types lint ui notebooks readme bench validate lock clean
 
 study: $(STAMP)
 	$(RUN) -m studies.run +study=init_comparison
@@ -25,18 +25,27 @@ claims-cost: $(STAMP)
 	@$(RUN) -m studies.run -m +study=$(CLAIMS) profile=$(PROFILE) plan=true
 
 # Whatever PYTHONDONTWRITEBYTECODE says: the tests start some hundred processes, and each would compile all of our code.
-PYTEST = env -u PYTHONDONTWRITEBYTECODE $(RUN) -m pytest -n 2 --dist worksteal
+# Of two cores a quarter is idle with two processes of tests: they wait for other processes, servers and a browser.
+PYTEST = env -u PYTHONDONTWRITEBYTECODE $(RUN) -m pytest -n 3 --dist worksteal
 
-test: lint
-	$(PYTEST)
+test: style
+	@$(MAKE) --no-print-directory -j 2 types tests
 
-test-fast: lint
-	$(PYTEST) -m "not slow"
+test-fast: MARKED = -m "not slow"
+test-fast: style
+	@$(MAKE) --no-print-directory -j 2 types tests MARKED='$(MARKED)'
 
-lint: $(STAMP)
+tests: $(STAMP)
+	$(PYTEST) $(MARKED)
+
+style: $(STAMP)
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
+
+types: $(STAMP)
 	$(RUN) -m mypy
+
+lint: style types
 
 ui: $(STAMP)
 	$(RUN) -m analysis.ui

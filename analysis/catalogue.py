@@ -56,7 +56,7 @@ def main(arguments: list[str] | None = None) -> int:
 
     def run():
         found = chosen(entries(options.root), options.studies)
-        print(json.dumps([asdict(e) for e in found], indent=2) if options.format == "json" else told(found))
+        command.say(json.dumps([asdict(e) for e in found], indent=2) if options.format == "json" else told(found))
 
     return command.ended(run)
 

@@ -9,6 +9,7 @@ import pandas as pd
 
 from analysis import load
 from analysis.show import executions as words
+from studies import contract
 from studies.contract import Tag
 from studies.record import Study, StudyError
 
@@ -38,6 +39,24 @@ class About:
     def record(self) -> dict:
         """That as JSON has it."""
         return words.record(self.execution, self.executions, self.ended)
+
+
+def folder_of(execution: load.Execution, root: str | Path) -> Path:
+    """The folder of an execution's files, to be written into.
+
+    Raises:
+        StudyError: it is not in the store's folder, as where a database says anything.
+    """
+    try:
+        place = contract.folder(root).resolve()
+    except StudyError:  # a store that is no folder
+        return execution.folder
+    if not execution.folder.resolve().is_relative_to(place):
+        raise StudyError(
+            f"{root} says that the files of this execution are in {execution.folder}, which is outside of it: nothing "
+            f"is written there; add --to"
+        )
+    return execution.folder
 
 
 def about(execution: load.Execution, root: str | Path) -> About:

@@ -55,7 +55,7 @@ def main(arguments: list[str] | None = None) -> int:
     def run():
         text = _text(options)
         if options.to is None:
-            print(text)
+            command.say(text)
         else:
             try:
                 options.to.write_text(f"{text}\n", encoding="utf-8")
@@ -63,7 +63,7 @@ def main(arguments: list[str] | None = None) -> int:
                 raise StudyError(
                     f"--to {options.to}: {error.strerror}: name a file in a folder that there is"
                 ) from error
-            print(options.to)
+            command.say(options.to)
 
     return command.ended(run)
 

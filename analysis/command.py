@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from analysis.read import server
 from studies import address, terminal
-from studies.record import StudyError
+from studies.record import StudyError, plain
 
 LIST = "list"
 """What `--execution` takes for a list of the executions there are."""
@@ -61,6 +61,11 @@ def width(options: argparse.Namespace) -> int | None:
     return None if options.wide else width_here()
 
 
+def say(text: object) -> None:
+    """Print what may have texts of others, none of which steers the terminal."""
+    print(plain(str(text)), flush=True)
+
+
 def told(options: argparse.Namespace, run: Callable[[], None]) -> int:
     """Run a command of a study, or list its executions if that is asked for; gives its exit code, as `ended` does."""
 
@@ -75,7 +80,7 @@ def told(options: argparse.Namespace, run: Callable[[], None]) -> int:
         for study in studies:
             if len(studies) > 1 and format == "terminal":
                 print(f"\n{study}\n")
-            print(changes.listing(study, options.root, format, None if wide else width_here()))
+            say(changes.listing(study, options.root, format, None if wide else width_here()))
 
     return ended(asked)
 

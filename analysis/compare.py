@@ -37,7 +37,7 @@ def main(arguments: list[str] | None = None) -> int:
     )
     command.add_format(parser)
     options = parser.parse_args(arguments)
-    return command.told(options, lambda: print(_asked(options)))
+    return command.told(options, lambda: command.say(_asked(options)))
 
 
 def _asked(options) -> str:

@@ -25,7 +25,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     by, execution = options.by.split(",") if options.by else None, options.execution or load.LATEST
     how = (options.set, by, options.format, options.where, options.since, execution)
-    return command.told(options, lambda: print(confusion(options.study, options.root, *how)))
+    return command.told(options, lambda: command.say(confusion(options.study, options.root, *how)))
 
 
 def confusion(

@@ -10,7 +10,7 @@ import pandas as pd
 
 from analysis import chosen, command, load
 from analysis.estimate import history
-from analysis.show import tables
+from analysis.show import escaped, tables
 from studies.contract import QUANTILES, SPARSITY_THRESHOLDS
 from studies.record import Space, StudyError, listed, shown
 
@@ -164,10 +164,10 @@ def main(arguments: list[str] | None = None) -> int:
         written = write(options.study, options.to, options.root, options.execution or load.LATEST)
         if options.format in tables.PLAIN:
             rows = pd.Series([*written.values()], dtype=object)
-            print(tables.PLAIN[options.format](pd.DataFrame({"file": [*map(str, written)], "rows": rows})))
+            command.say(tables.PLAIN[options.format](pd.DataFrame({"file": [*map(str, written)], "rows": rows})))
             return
         for path, rows in written.items():
-            print(f"{path}  {rows:,} rows" if rows is not None else path)
+            command.say(f"{path}  {rows:,} rows" if rows is not None else path)
 
     return command.told(options, run)
 
@@ -224,11 +224,11 @@ def dictionary(execution: load.Execution, frames: dict[str, pd.DataFrame], of: S
     lines = [
         f"# {study.name}",
         "",
-        study.question,
+        escaped.markdown(study.question),
         "",
         f"- Metric: `{study.metric}`; seeds: {listed(study.seeds)}.",
         f"- Execution: `{execution.run_id}`, {when:%Y-%m-%d %H:%M} UTC; study hash `{execution.hash}`.",
-        *(f"- {line}" for line in of),
+        *(f"- {escaped.markdown(line)}" for line in of),
         f"- Versions: {listed(_versions(execution.tags))}.",
         "- Join the frames by `key`. A number that does not exist is null.",
     ]
@@ -237,7 +237,7 @@ def dictionary(execution: load.Execution, frames: dict[str, pd.DataFrame], of: S
         lines += ["| column | type | meaning |", "| --- | --- | --- |"]
         for column in frame:
             meaning = _factor(study, column) or COLUMNS[name].get(column, QUANTITY)
-            lines.append(f"| `{column}` | {_type(frame[column])} | {meaning.replace('|', chr(92) + '|')} |")
+            lines.append(f"| `{escaped.piped(column)}` | {_type(frame[column])} | {escaped.piped(meaning)} |")
     return "\n".join(lines) + "\n"
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from analysis import command, load
+from analysis import chosen, command, load
 from analysis.estimate import propagation
 from analysis.read import runs
 from analysis.show import plots
@@ -69,8 +69,9 @@ def main(arguments: list[str] | None = None) -> int:
             raise StudyError(
                 f"--execution {options.execution}: several executions have no folder of their own: add --to FOLDER"
             )
+        folder = Path(options.to) if options.to else chosen.folder_of(execution, options.root) / FOLDER
         trials = load.trials(options.study, options.root, execution.arms)
-        paths = write(execution.study, trials, Path(options.to) if options.to else execution.folder / FOLDER)
+        paths = write(execution.study, trials, folder)
         if not paths:
             again = terminal.spoken("analysis.report", options.study)
             raise StudyError(
@@ -78,7 +79,7 @@ def main(arguments: list[str] | None = None) -> int:
                 f"study; the figures of one that trains are in its report, {again}"
             )
         for path in paths:
-            print(path)
+            command.say(path)
 
     return command.told(options, run)
 

@@ -9,6 +9,7 @@ import re
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ import pandas as pd
 
 from analysis import command, compare, load
 from analysis.show import footprints, tables
-from studies.record import Study, StudyError, arm_label, is_computed, listed
+from studies.record import Study, StudyError, arm_label, is_computed, listed, plain
 
 PROCESS = """
 import json, sys
@@ -49,11 +50,14 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--seeds", type=int, default=1, help="so many of each arm are trained again (default: 1)")
     command.add_format(parser)
     parser.add_argument("--to", metavar="FOLDER", help="keep the exported files there")
+    parser.add_argument(
+        "--allow", action="append", default=[], metavar="PREFIX", help="a package of yours that may be called: mine."
+    )
     options = parser.parse_args(arguments)
 
     def run():
         how = (options.seeds, options.where, options.format, options.to, options.execution or load.LATEST)
-        print(footprint(options.study, options.root, *how, command.width(options)))
+        command.say(footprint(options.study, options.root, *how, command.width(options), options.allow))
 
     return command.told(options, run)
 
@@ -67,17 +71,19 @@ def footprint(
     to: str | Path | None = None,
     execution: str | int = load.LATEST,
     width: int | None = None,
+    allow: Sequence[str] = (),
 ) -> str:
     """The footprint of a study's arms as text: a table, and what is to be said of it.
 
     Args:
         width: of the terminal that it is for, which the table is to fit; None for as wide as it is.
+        allow: see `measured`.
 
     Raises:
         StudyError: see `measured`.
     """
     of = load.execution(study, root, execution=execution)
-    design, found = measured(study, root, seeds, where, to, of)
+    design, found = measured(study, root, seeds, where, to, of, allow)
     by = list(design.factors)
     lines = footprints.notes(found, by)
     if format == "json":
@@ -95,6 +101,7 @@ def measured(
     where: str | None = None,
     to: str | Path | None = None,
     execution: str | int | load.Execution = load.LATEST,
+    allow: Sequence[str] = (),
 ) -> tuple[Study, pd.DataFrame]:
     """A study, and one row for each network and kind of file of its arms, the mean over seeds.
 
@@ -103,6 +110,8 @@ def measured(
         where: which trials, see `selection.Condition`.
         to: a folder in which the exported files are kept.
         execution: whose trials, as `load.execution` has it, or itself.
+        allow: prefixes of one's own packages that may be called, each ending in a dot; what a stored config allows
+            itself does not count.
 
     Returns:
         the factors, null where a dense reference has none; network, file, seeds; parameters, kept, flops,
@@ -123,10 +132,12 @@ def measured(
             "key": row["key"],
             "seed": row["seed"],
             "arm": {factor: row[factor] for factor in design.factors},
-            "config": configs[row["key"]],
+            "config": configs[row["key"]] | {"targets": {"allow": list(allow)}},
         }
         for row in tables.rows_of(chosen[["key", "seed", *design.factors]])
     ]
+    if wrong := [prefix for prefix in allow if not prefix.strip(".") or not prefix.endswith(".")]:
+        raise StudyError(f"--allow {listed(wrong)}: expected prefixes that end in a dot, such as mine.")
     found = pd.DataFrame(_answered(asked, to))
     return design, _of_dense(_over_seeds(_as_frame(found, chosen, list(design.factors)), list(design.factors)))
 
@@ -181,7 +192,7 @@ def _answered(asked: list[dict], to: str | Path | None) -> list[dict]:
             arm = None
             try:
                 for line in process.stdout or ():
-                    print(line.rstrip(), file=sys.stderr, flush=True)
+                    print(plain(line.rstrip()), file=sys.stderr, flush=True)
                     arm = TRAINING.match(line) or (None if line.startswith("timing ") else arm)
             except BaseException:
                 process.kill()
@@ -196,7 +207,11 @@ def _answered(asked: list[dict], to: str | Path | None) -> list[dict]:
             )
         answer = json.loads(files[1].read_text(encoding="utf-8"))
     if "error" in answer:
-        raise StudyError(answer["error"])
+        outside = "._target_=" in answer["error"]
+        raise StudyError(
+            answer["error"]
+            + ". What a stored config allows does not count: --allow PREFIX does, for a package that is yours" * outside
+        )
     return answer["found"]
 
 

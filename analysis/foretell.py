@@ -32,7 +32,7 @@ def main(arguments: list[str] | None = None) -> int:
 
     def run():
         how = (options.epoch, options.metric, options.most, options.format, options.execution or load.LATEST)
-        print(table(options.study, options.root, *how, command.width(options)))
+        command.say(table(options.study, options.root, *how, command.width(options)))
 
     return command.told(options, run)
 

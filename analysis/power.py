@@ -25,7 +25,9 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     by, execution = options.by.split(",") if options.by else None, options.execution or load.LATEST
     how = (by, options.metric, options.margin, options.format, execution)
-    return command.told(options, lambda: print(planned(options.study, options.root, *how, command.width(options))))
+    return command.told(
+        options, lambda: command.say(planned(options.study, options.root, *how, command.width(options)))
+    )
 
 
 def planned(

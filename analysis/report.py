@@ -56,12 +56,12 @@ def main(arguments: list[str] | None = None) -> int:
         _, trials = chosen.selected(options.study, options.root, execution=execution)
         made = report(execution, trials, options.root)
         try:
-            path = made.copy(Path(options.to)) if options.to else made.write(execution.folder)
+            path = made.copy(Path(options.to)) if options.to else made.write(chosen.folder_of(execution, options.root))
         except OSError as error:
             raise StudyError(
                 f"{error.filename}: cannot be written ({error.strerror}): name a file with --to"
             ) from error
-        print(path)
+        command.say(path)
 
     return command.told(options, run)
 

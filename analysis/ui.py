@@ -75,7 +75,7 @@ def serve(root: str | Path, port: int | None = None) -> NoReturn:
             while server.poll() is None and not _answers(port):
                 time.sleep(0.1)
             if server.poll() is None:
-                print(guide(f"http://{HOST}:{port}", shown, looked), flush=True)
+                command.say(guide(f"http://{HOST}:{port}", shown, looked))
                 server.wait()
         finally:
             _end(server)

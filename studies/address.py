@@ -153,6 +153,12 @@ def tracked(tracking: dict) -> Path | Address:
     return found
 
 
+def without_password(tracking: dict) -> dict:
+    """A config's `tracking` as it may go anywhere: the password in its address stays with this process."""
+    named_so = tracking.get("uri")
+    return tracking | {"uri": str.__str__(named(named_so))} if isinstance(named_so, str) else tracking
+
+
 def is_usual(root: str | Path) -> bool:
     """Whether a root is the folder that needs no word."""
     return not is_address(root) and Path(root) == Path(USUAL)

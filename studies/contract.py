@@ -13,9 +13,10 @@ from urllib.parse import unquote, urlsplit
 from studies.record import METRICS, Result, StudyError, shown
 
 CONF = next(
-    folder for folder in (Path(__file__).parent / "conf", Path(__file__).parent.parent / "conf") if folder.is_dir()
+    (folder for folder in (Path(__file__).parent / "conf", Path(__file__).parent.parent / "conf") if folder.is_dir()),
+    Path(__file__).parent / "conf",
 )
-"""The configs that ship: in this package where it is installed, beside it in a checkout."""
+"""The configs that ship: in this package where installed, beside it in a checkout. Workers elsewhere need none."""
 
 SCHEMAS = ("dc11669786a5",)
 """The versions of MLflow's database whose tables are known; others are gone through MLflow's client."""

@@ -17,6 +17,12 @@ RESULTS_VERSION = 5
 RULES_VERSION = 2
 """Goes up when a change to the code changes what is concluded from the same numbers: verdicts are then made anew."""
 
+STEERING = {
+    code: f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}"
+    for code in (*range(9), *range(11, 32), *range(127, 160), *range(0x202A, 0x202F), *range(0x2066, 0x206A))
+}
+"""Control signs but for tabs and new lines, and those of Unicode that turn the direction: how they are shown."""
+
 IDENTITY = (
     "data",
     "model",
@@ -104,11 +110,20 @@ def identity_parts(config: dict) -> tuple[str, ...]:
     return COMPUTED if is_computed(config) else IDENTITY
 
 
+def plain(text: str) -> str:
+    """A text whose signs that steer a terminal, or turn the direction of writing, are shown as their escapes.
+
+    >>> plain("a\\x1b[2Jb")
+    'a\\\\x1b[2Jb'
+    """
+    return text.translate(STEERING)
+
+
 class StudyError(Exception):
     """Something a user can put right: says what was received, what is allowed, what to do; and no password."""
 
-    def __init__(self, message: str):
-        super().__init__(masked(message))
+    def __init__(self, *said: object):
+        super().__init__(*(plain(masked(each)) if isinstance(each, str) else each for each in said))
 
 
 def is_neutral(setting: str, value: object) -> bool:
@@ -159,7 +174,7 @@ def nearest(name: str, known: Iterable[str]) -> str:
 def shown(value: object) -> str:
     """A value as YAML has it: `null`, `true` and `[8, 16]`, not `None`, `True` and `(8, 16)`, NumPy's too."""
     value = list(value) if isinstance(value, tuple) else getattr(value, "item", lambda: value)()
-    return json.dumps(value) if value is None or isinstance(value, bool) else str(value)
+    return json.dumps(value) if value is None or isinstance(value, bool) else plain(str(value))
 
 
 def content_key(value: object) -> str:
@@ -418,10 +433,15 @@ class Work:
 
 @dataclass(frozen=True)
 class Started:
-    """A trial begins (again): what came for it before is void."""
+    """A trial begins (again): what came for it before is void.
+
+    Attributes:
+        circumstances: what may change its numbers on the machine that it is on, as tags; nothing: that is this one.
+    """
 
     key: str
     attempt: int
+    circumstances: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

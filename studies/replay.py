@@ -14,7 +14,7 @@ from studies.command import replay
 from studies.contract import Tag
 from studies.execute.pool import Pool
 from studies.factors import limits
-from studies.record import RESULTS_VERSION, StudyError, numbered
+from studies.record import RESULTS_VERSION, StudyError, numbered, plain
 
 FORMATS = ("terminal", "json")
 
@@ -51,10 +51,10 @@ def _run(options: argparse.Namespace) -> int:
     ready = [replay.ready(stored.read(run, options.root), allow, options.data) for run in asked]
     found, pool = [], Pool(options.workers)
     try:
-        for each in replay.replayed(ready, pool, lambda line: print(line, file=sys.stderr, flush=True)):
+        for each in replay.replayed(ready, pool, lambda line: print(plain(line), file=sys.stderr, flush=True)):
             found.append(each)
             if options.format == "terminal":
-                print("\n".join(replays.lines(each.stored.label, each.stored.run.run_id, *_parts(each))), flush=True)
+                command.say("\n".join(replays.lines(each.stored.label, each.stored.run.run_id, *_parts(each))))
     finally:
         with suppress(OSError):
             pool.close()

@@ -8,6 +8,8 @@ import math
 import os
 import sys
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -19,11 +21,11 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
 from studies import address, terminal, waiting
-from studies.command import ahead, checks, compose, driver, explain, job, plan, pulse, sweep
+from studies.command import ahead, checks, compose, driver, explain, job, plan, provenance, pulse, sweep
 from studies.contract import Tag
 from studies.factors import targets
 from studies.masking import masked
-from studies.record import StudyError, content_key, listed
+from studies.record import StudyError, Trial, content_key, listed, plain
 from studies.store import database
 
 SIGNALLED = 128
@@ -63,7 +65,8 @@ def _command(wants_traceback: bool) -> int:
         try:
             with terminal.held():
                 driver.foresee(sys.argv[1:])
-            with pulse.beating(functools.partial(print, flush=True), "reading the command"):
+            reading = pulse.beating(functools.partial(print, flush=True), "reading the command")
+            with reading, compose.once(sys.argv[1:]):
                 hydra.main(config_path=str(compose.CONF), config_name="config", version_base="1.3")(task)()
             sys.stdout.flush()
             code = 0
@@ -149,7 +152,7 @@ def _end_sweep(jobs: sweep.Sweep, outcomes: list[sweep.Outcome], code: int, clai
     """Print how the jobs of a multirun compare, or what became of its claims, and end their runs in the stores."""
     if claims:
         claims.board.close()
-        print(f"\n{claims.summary(outcomes, code > SIGNALLED)}\n")
+        print(plain(f"\n{claims.summary(outcomes, code > SIGNALLED)}\n"))
     elif not any(outcome.swept and outcome.seeds for outcome in outcomes):
         return
     from analysis.show import tables
@@ -208,10 +211,10 @@ def _job(
         return replace(outcome, verdict=before.tags[Tag.VERDICT], trained=False)
     for remark in ready.remarks:
         heard = sys.stderr if config["plan"] == "json" else sys.stdout
-        print(f"note: {f'{study.name}: ' * bool(claims)}{remark}", file=heard, flush=True)
+        print(f"note: {f'{study.name}: ' * bool(claims)}{plain(remark)}", file=heard, flush=True)
     checks.check_sizes(trials)
     checks.say_notes(trials)
-    executor = _executor(config)
+    executor = _executor(config, trials)
     root = address.tracked(config["tracking"])
     if config["plan"]:
         if config["plan"] == "json" and jobs:
@@ -221,16 +224,13 @@ def _job(
         else:
             plan.show(study, trials, executor, root, config)
         return outcome
-    from analysis.read.server import kept
-
     _check(root)
     with terminal.held():
         executor.start(driver.TRIAL, 1, trials[0].config["engine"]["threads"])
     if claims:
         claims.expect(executor)
-    board, console, patience = claims.board if claims else None, _Console(), config["tracking"].get("patience", 600)
-    tell = functools.partial(console.print, markup=False, highlight=False, soft_wrap=True)
-    with database.claimed(root, study.name, jobs.id if jobs else "", tell), waiting.patient(patience, tell), kept():
+    board, console = claims.board if claims else None, _Console()
+    with _store(root, study.name, jobs.id if jobs else "", config["tracking"]["patience"], console):
         drive = driver.Driver(
             *(study, executor, root, ready.text, console, jobs, ready.card, board, config["force"], ready.tags),
             models=config["tracking"].get("models", "none"),
@@ -242,12 +242,28 @@ def _job(
     return replace(outcome, code=code, **summary)
 
 
-def _executor(config: dict) -> Any:
+def _executor(config: dict, trials: list[Trial]) -> Any:
     """What runs a job's trials: one for all jobs of this process that ask for the same."""
     wanted = content_key(config["executor"])
     if wanted not in EXECUTORS:
         EXECUTORS[wanted] = targets.build(config["executor"], "executor", config["targets"]["allow"])
+    if bring := getattr(EXECUTORS[wanted], "bring", None):  # what has workers elsewhere
+        bring(provenance.places({name for trial in trials for name in trial.config["targets"]["source"]}))
     return EXECUTORS[wanted]
+
+
+@contextmanager
+def _store(root: Path | address.Address, study: str, sweep: str, patience: float, console: Console) -> Iterator[None]:
+    """Have a study in its store for this process alone; in here a store that is away is waited for.
+
+    Raises:
+        StudyError: another process has it.
+    """
+    from analysis.read import server
+
+    tell = functools.partial(console.print, markup=False, highlight=False, soft_wrap=True)
+    with database.claimed(root, study, sweep, tell), waiting.patient(patience, tell), server.kept():
+        yield
 
 
 def _check(root: str | Path) -> None:

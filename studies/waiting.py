@@ -166,6 +166,8 @@ def reason(error: BaseException) -> str:
     first = lines[0]
     if "FATAL:" in first:
         first = first.rpartition("FATAL:")[2].strip()
+    elif "RemoteDisconnected" in first or "ConnectionReset" in first:
+        first = "it has ended the connection"
     elif "Errno" in first:
         first = first.rpartition("] ")[2].rstrip(")'\"")
     elif "refused" in first.lower():

@@ -4,6 +4,7 @@ import functools
 import gc
 import io
 import os
+import pickle
 import shutil
 import signal
 import subprocess
@@ -18,6 +19,7 @@ os.environ.pop("COLUMNS", None)  # which processes of pytest-xdist have: tables 
 
 import hydra
 import pytest
+import yaml
 from filelock import FileLock
 from hypothesis import settings
 from omegaconf import OmegaConf
@@ -25,6 +27,7 @@ from omegaconf import OmegaConf
 from studies import run, terminal
 from studies.command import compose
 from studies.design import grid
+from studies.execute import pool
 from studies.record import Study
 from studies.store import database
 
@@ -32,10 +35,13 @@ ROOT = Path(__file__).parent.parent
 CONF = ROOT / "conf"
 
 LONGEST = (
-    ("test_quickstart", "test_run", "test_claim_run", "test_search"),
-    ("test_notebooks", "test_browser", "test_data", "test_compiled", "test_callback"),
+    ("test_quickstart", "test_ray", "test_run", "test_saving", "test_claim_run", "test_load"),
+    ("test_notebooks", "test_recipes", "test_shared_store", "test_footprint", "test_search", "test_replay"),
+    ("test_browser", "test_explore", "test_data", "test_faults", "test_checkpoints", "test_compiled", "test_callback"),
 )
-"""The modules that two processes begin with, so that none waits long for the other at the end."""
+"""The modules that each process begins with, so that none waits long for the others at the end: those with the longest
+tests, and those that start what all their tests share, which a process that takes over half of them would start again.
+"""
 
 settings.register_profile("repeatable", deadline=None, derandomize=True, max_examples=50)
 settings.load_profile("repeatable")
@@ -43,15 +49,31 @@ settings.load_profile("repeatable")
 gc.disable()  # until all is imported: collections of garbage take a fifth of that, and a tenth of the tests
 
 
+MEMORY, ROOM = Path("/dev/shm"), 8 * 2**30
+"""A folder in memory, and the bytes that must be free there for these tests' stores: on a disk thousands of their
+transactions wait for it.
+"""
+
+
+def pytest_configure():
+    if MEMORY.is_dir() and not os.statvfs(MEMORY).f_flag & os.ST_NOEXEC and shutil.disk_usage(MEMORY).free > ROOM:
+        os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(MEMORY))
+
+
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config, items):
-    """Of two processes each starts at the one half of the tests, and then takes from the other's end."""
-    if getattr(config, "workerinput", {}).get("workercount") != 2:
+    """Of as many processes each starts at its part of the tests, and then takes from the others' ends."""
+    if getattr(config, "workerinput", {}).get("workercount") != len(LONGEST):
         return
-    one, other = ([item for name in names for item in items if item.path.stem == name] for names in LONGEST)
+    first = [[item for name in names for item in items if item.path.stem == name] for names in LONGEST]
     rest = [item for item in items if item.path.stem not in sum(LONGEST, ())]
-    between = max(0, len(items) // 2 - len(one))
-    items[:] = [*one, *rest[:between], *other, *rest[between:]]
+    left, ordered = len(items), []
+    for place, own in enumerate(first):
+        share = left // (len(first) - place)  # as pytest-xdist deals them out
+        between = max(0, share - len(own))
+        ordered += [*own, *rest[:between]]
+        rest, left = rest[between:], left - share
+    items[:] = [*ordered, *rest]
 
 
 def pytest_collection_finish():
@@ -71,6 +93,25 @@ def signals_as_before():
     yield
     for number, handler in before.items():
         signal.signal(number, handler)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def parsed_once():
+    """Each text of a config file is parsed once, which takes PyYAML a third of the time that Hydra composes in."""
+    parse, kept = yaml.load, {}
+
+    def load(stream, Loader):
+        if Loader.__name__ != "OmegaConfLoader" or not hasattr(stream, "seek"):
+            return parse(stream, Loader)
+        text = stream.read()
+        if text not in kept:
+            stream.seek(0)
+            kept[text] = pickle.dumps(parse(stream, Loader))
+        return pickle.loads(kept[text])
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(yaml, "load", load)
+        yield
 
 
 @pytest.fixture(autouse=True)
@@ -110,6 +151,8 @@ def exit_code(patch, *arguments):
     patch.setattr("logging.shutdown", lambda handlers: None)
     # Most commands here end before a worker is needed, or have workers: what is begun ahead would import for nothing.
     patch.setattr(run.driver, "foresee", lambda words: None)
+    # Each worker compiles each graph, and two processes of tests have the two cores already.
+    patch.setattr(pool, "default_workers", lambda threads: 1)
     patch.setenv("HYDRA_FULL_ERROR", "0")
     patch.setattr(sys, "argv", ["studies.run", *arguments])
     patch.setattr(sys, "path", [*sys.path])
@@ -230,6 +273,44 @@ def once(together):
         return folder
 
     return made
+
+
+SMALL = {
+    "init_comparison": (
+        "study.factors={initializer: [zeros, normal_small, normal_large, random_uniform, glorot_uniform, he_normal], "
+        "model.depth: [2, 8]}",
+        "study.seeds=2",
+        "training.epochs=3",
+    ),
+    "optimizer_comparison": (
+        "study.factors={optimizer: [sgd, momentum, adam]}",
+        "study.settings=[]",
+        "study.seeds=3",
+        "training.epochs=4",
+    ),
+    "schedule_comparison": (
+        "study.factors={optimizer.learning_rate: [0.03, 0.2], schedule: [constant, cosine, exponential, one_cycle]}",
+        "study.seeds=2",
+        "training.epochs=3",
+    ),
+    "signal_propagation": (
+        "study.factors={compute.activation: [relu], compute.depth: [4], compute.initializer: [normal, he_normal]}",
+        "study.seeds=2",
+    ),
+}
+"""The studies that notebooks and recipes are about with the levels that they name, fewer seeds and epochs."""
+
+
+@pytest.fixture(scope="session")
+def shipped(once, fresh, trained):
+    """A store that has some of the studies that ship, small ones: to be copied, not written."""
+
+    def fill(folder):
+        shutil.copy(fresh / "mlflow.db", folder)
+        for study, overrides in SMALL.items():
+            trained(f"+study={study}", *overrides, f"tracking.root={folder}")
+
+    return once("shipped", fill)
 
 
 @pytest.fixture(scope="session")

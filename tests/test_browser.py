@@ -1,5 +1,6 @@
 """What a user sees: MLflow's pages of a real store, and the report, in a real browser. Screenshots: tests/output/."""
 
+import http.client
 import os
 import re
 import shutil
@@ -366,6 +367,18 @@ def test_the_board_reads_on_a_telephone_a_screen_and_paper_in_light_and_dark(bro
     assert page.url.endswith("#idle")
     context.close()
     assert {address.partition("#")[0] for address in asked} == {file.as_uri()} and said == []
+
+
+def test_a_foreign_host_is_refused_and_nobody_else_is_listened_to(served):
+    """As a page elsewhere would ask whose name has been made to lead here."""
+    port = int(re.search(r"http://127\.0\.0\.1:(\d+)", served[1])[1])
+    for host, expected in ((f"127.0.0.1:{port}", 200), ("evil.example.com", 403), (f"evil.example.com:{port}", 403)):
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+        connection.request("GET", "/api/2.0/mlflow/experiments/search?max_results=1", headers={"Host": host})
+        assert connection.getresponse().status == expected, host
+        connection.close()
+    with pytest.raises(OSError):
+        socket.create_connection(("127.0.0.2", port), timeout=2)
 
 
 def test_the_server_is_two_processes_and_ctrl_c_leaves_none(served):

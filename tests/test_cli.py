@@ -7,6 +7,7 @@ import io
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -16,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from hydra._internal.hydra import Hydra
 from PIL import Image
 from rich.console import Console
 
@@ -102,7 +104,7 @@ def assert_one_paragraph(answer, *words):
         (
             ["executor._target_=studies.pool.Poll"],
             "'studies.pool.Poll'",
-            "(studies.execute.serial.Serial, studies.execute.pool.Pool)",
+            "(studies.execute.serial.Serial, studies.execute.pool.Pool",
         ),
         (["data=npz"], "data=npz", "data.path=FILE.npz"),
         (["data=npz", "data.path=nosuch.npz"], "data.path=nosuch.npz", ".npz file"),
@@ -260,6 +262,22 @@ def test_a_study_in_the_working_folder_is_found_and_has_its_files_name(planned, 
     assert code == 0 and output.startswith("mine: How does val accuracy depend on model.depth?\n")
     assert re.search("^  2 trials, 2 arms, 2 graphs$", output, re.M)
     assert planned("+study=mine", "study.name=yours")[1].startswith("yours: ")
+
+
+def test_a_command_is_composed_once_and_twice_where_a_file_may_choose_hydras_mode(planned, own, monkeypatch):
+    composed, compose_config = [], Hydra.compose_config
+    monkeypatch.setattr(
+        Hydra, "compose_config", lambda *args, **named: composed.append(1) or compose_config(*args, **named)
+    )
+    (own / "mine.yaml").write_text(
+        "# @package _global_\nhydra: {mode: MULTIRUN, sweeper: {params: {model.depth: '1,2'}}}\n"
+    )
+    code, output, _ = planned("+study=mine")
+    assert code == 0 and re.findall("^  [0-9a-f]{16} .*depth=([0-9])", output, re.M) == ["1", "2"]
+    assert "1 trial" in planned("+study=mine", "hydra.mode=RUN")[1]
+    shutil.rmtree(own.parent)
+    composed.clear()
+    assert planned()[0] == 0 and len(composed) == 1
 
 
 def test_options_in_the_working_folder_are_found_and_hide_none_that_ship(planned, own, tmp_path):

@@ -5,9 +5,11 @@ import itertools
 import re
 from pathlib import Path
 
+import hydra
 import numpy as np
 import pytest
 import yaml
+from omegaconf import OmegaConf
 from PIL import Image
 
 from studies.command import compose
@@ -56,6 +58,12 @@ def header(path: Path) -> str:
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(CONF)))
 def test_a_file_opens_with_a_comment(path):
     assert len(header(path)) > 5
+
+
+def test_no_file_chooses_hydras_mode():
+    """Else `compose.once` would have to look for it."""
+    nodes = [(yaml.safe_load(path.read_text()) or {}).get("hydra") or {} for path in FILES]
+    assert [node for node in nodes if "mode" in node] == [] and any(nodes)
 
 
 @pytest.mark.parametrize(("group", "option"), OPTIONS)
@@ -124,11 +132,14 @@ def test_every_optimizer_of_keras_is_an_option(tf):
 
 
 @pytest.mark.parametrize("name", STUDIES)
-def test_a_study_is_what_its_header_says(config, name):
+def test_a_study_is_what_its_header_says(name):
     overrides = [f"+study={name}"]
-    base = config(overrides)
-    study = read_study(base)
-    trials = grid.expand(study, base, {}, overrides, config, compose.settle, exact=False)
+    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+        composed = hydra.compose("config", overrides, return_hydra_config=True)
+        choices = OmegaConf.to_container(composed.hydra.runtime.choices)
+        base = compose.resolved(OmegaConf.masked_copy(composed, [part for part in composed if part != "hydra"]))
+        study, composed_by = read_study(base), compose.composer(base, overrides, choices)
+        trials = grid.expand(study, base, choices, overrides, composed_by, compose.settle, exact=False)
     says = header(CONF / "study" / f"{name}.yaml")
     assert study.name == name.rpartition("/")[2]
     assert study.question in says

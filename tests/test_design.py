@@ -51,6 +51,7 @@ BASE = {
     "engine": {"threads": 1, "xla": "auto"},
     "targets": {"allow": []},
     "executor": {"_target_": "Pool", "workers": None},
+    "checkpoints": {"epochs": None, "minutes": 10},
     "tracking": {"root": "mlruns"},
     "compute": None,
     "claim": None,

@@ -74,8 +74,8 @@ ONLY_IN = {
     "mlflow": {"studies.store", "analysis.read"},
     "psycopg": {"studies.store", "analysis.read"},
     "optuna": {"analysis.estimate.importance"},
-    "hydra": {"studies.run", "studies.command.compose", "studies.command.explain"},
-    "omegaconf": {"studies.run", "studies.command.compose", "studies.command.explain"},
+    "hydra": {"studies.run", "studies.command.compose", "studies.command.explain", "studies.command.trust"},
+    "omegaconf": {"studies.run", "studies.command.compose", "studies.command.explain", "studies.command.trust"},
     "tensorflow": {"studies.train", "studies.factors", "studies.compute", "studies.edge", *IN_THE_GRAPH},
     "keras": {"studies.callback", "studies.train", "studies.factors", "studies.compute", "studies.edge", *IN_THE_GRAPH},
 }

@@ -13,37 +13,22 @@ from analysis.notebooks.__main__ import FOLDER, METADATA, executed
 ROOT = Path(__file__).parent.parent
 NAMES = sorted(script.stem for script in FOLDER.glob("[!_]*.py"))
 
-SMALL = {
-    "init_comparison": (
-        "study.factors={initializer: [zeros, normal_small, normal_large, random_uniform, glorot_uniform, he_normal], "
-        "model.depth: [2, 8]}",
-        "study.seeds=2",
-        "training.epochs=3",
-    ),
-    "optimizer_comparison": (
-        "study.factors={optimizer: [sgd, momentum, adam]}",
-        "study.settings=[]",
-        "study.seeds=3",
-        "training.epochs=4",
-    ),
-    "schedule_comparison": (
-        "study.factors={optimizer.learning_rate: [0.03, 0.2], schedule: [constant, cosine, exponential, one_cycle]}",
-        "study.seeds=2",
-        "training.epochs=3",
-    ),
-}
-"""The notebooks' studies with the levels that they name, fewer seeds and epochs."""
-
 SHORT = (
     ("your_own_study", '"optimizer=momentum",', '"optimizer=momentum", "training.epochs=2",'),
     ("from_sentence_to_verdict", "training: {epochs: 10}", "training: {epochs: 2}"),
     ("from_sentence_to_verdict", "draws: 6", "draws: 2"),
     ("from_sentence_to_verdict", "seeds: 12\n  looks: [6, 12]", "seeds: 4\n  looks: [2, 4]"),
     ("from_sentence_to_verdict", "0.1, 0.2, 0.5})", "0.2})"),
+    (
+        "from_sentence_to_verdict",
+        '"+study=cyclical", *overrides',
+        '"+study=cyclical", *overrides, "executor.workers=1"',
+    ),
+    ("your_own_study", '"studies.run", *overrides', '"studies.run", *overrides, "executor.workers=1"'),
 )
-"""What makes those short that train: a notebook, what is in it, and what is in its place."""
+"""What makes those short that train: a notebook, what is in it, and what is in its place; every worker compiles."""
 
-MACHINE = re.compile(r"/tmp/|/home/|/root/|/Users/|site-packages|\x1b|a minute|s left")
+MACHINE = re.compile(r"/tmp/|/dev/shm/|/home/|/root/|/Users/|site-packages|\x1b|a minute|s left")
 """Its paths, its terminal and its speed."""
 
 
@@ -119,11 +104,9 @@ def test_a_notebook_reads_the_execution_that_it_has_named(name):
 
 
 @pytest.fixture(scope="module")
-def project(copy, fresh, trained):
+def project(copy, shipped):
     """A copy of the project, with the notebooks' studies cut small in its store, and the one in a notebook too."""
-    shutil.copy(fresh / "mlflow.db", copy / "mlruns")
-    for study, overrides in SMALL.items():
-        trained(f"+study={study}", *overrides, f"tracking.root={copy / 'mlruns'}")
+    shutil.copytree(shipped, copy / "mlruns", dirs_exist_ok=True)
     for name, long, short in SHORT:
         script = copy / "analysis" / "notebooks" / f"{name}.py"
         text = script.read_text()

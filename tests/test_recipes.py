@@ -104,21 +104,6 @@ def test_the_readmes_studies_run(here, mine, fresh, command):
     assert "report    " in said
 
 
-@pytest.fixture(scope="module")
-def store(once, trained):
-    """A folder whose mlruns have the studies that the recipes of analysis are about, short ones."""
-
-    def made(folder):
-        for words in (
-            ("+study=init_comparison", "study.factors={model.depth:[1,8]}", "study.seeds=3", "training.epochs=1"),
-            ("+study=optimizer_comparison", *OF_OPTIMIZERS, "study.seeds=3", "training.epochs=1"),
-            ("+study=signal_propagation", "study.seeds=2"),
-        ):
-            trained(*words, f"tracking.root={folder / 'mlruns'}")
-
-    return once("recipes", made)
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("module", "command"),
@@ -129,10 +114,11 @@ def store(once, trained):
         for command in commands(module)
     ],
 )
-def test_what_is_read_is_run_as_it_is_written(store, monkeypatch, tmp_path, capsys, module, command):
+def test_what_is_read_is_run_as_it_is_written(shipped, monkeypatch, tmp_path, capsys, module, command):
     words = shlex.split(command)
-    if named := [word for word in words[:1] if not word.startswith("-") and word not in load.studies(store / "mlruns")]:
+    if named := [word for word in words[:1] if not word.startswith("-") and word not in load.studies(shipped)]:
         pytest.skip(f"{named[0]} is a study of a page's own, which its tests make")
-    monkeypatch.chdir(shutil.copytree(store, tmp_path / "here"))
+    shutil.copytree(shipped, tmp_path / "mlruns")
+    monkeypatch.chdir(tmp_path)
     assert importlib.import_module(module).main(words) == 0, capsys.readouterr().err
     assert capsys.readouterr().out.strip()

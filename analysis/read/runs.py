@@ -169,7 +169,7 @@ class Folder:
         Those of a run that a user began are where MLflow put them.
         """
         path = path_of(artifact_uri)
-        ours = path.parts[-4:-3] == ("artifacts",)
+        ours = path.parts[-4:-3] == ("artifacts",) and ".." not in path.parts[-3:]
         return self._whole.joinpath("artifacts", *path.parts[-3:]) if ours else path
 
 

@@ -7,7 +7,7 @@ import pandas as pd
 from markupsafe import escape
 
 from analysis.estimate.verdicts import INCONCLUSIVE, INVALID, NOT_SUPPORTED, SUPPORTED, Judged, Verdict
-from analysis.show import sentences
+from analysis.show import escaped, sentences
 from studies.record import Claim, Study, arm_label, listed, short
 
 FORMATS = ("terminal", "markdown", "html", "json")
@@ -119,11 +119,12 @@ def board(records: list[dict], format: str, width: int | None = None) -> str:
 
         return story.page(records)
     frame = pd.DataFrame([_row(record) for record in records], columns=list(COLUMNS))
-    table = _table(frame, width) if format == "terminal" else frame.to_markdown(index=False, tablefmt="github")
+    table = _table(frame, width) if format == "terminal" else escaped.frame(frame, "github")
     parts = [table]
     heads = {"It depends": sentences.disagreement, "Open": _open, "Stale": _old, "Unlike machines": _unlike}
     for head, tell in heads.items():
         lines = [f"- {_named(record)}: {told}" for record in records if (told := tell(record))]
+        lines = [*map(escaped.markdown if format == "markdown" else escaped.line, lines)]
         parts += ["\n".join((f"{head}:", "", *lines))] * bool(lines)
     return "\n\n".join((*parts, counted(records)))
 
@@ -132,7 +133,7 @@ def _table(frame: pd.DataFrame, width: int | None) -> str:
     """The rows, without the columns that there is no room for."""
     gone: list[str] = []
     while True:
-        table = frame.drop(columns=gone).to_markdown(index=False, tablefmt="simple")
+        table = escaped.frame(frame.drop(columns=gone), "simple")
         if width is None or len(gone) == len(SPARED) or max(map(len, table.splitlines())) <= width:
             break
         gone.append(SPARED[len(gone)])
@@ -170,7 +171,7 @@ def counted(records: list[dict]) -> str:
 
 
 def _piped(cells: Iterable[object]) -> str:
-    return f"| {' | '.join(str(cell).replace('|', '&#124;') for cell in cells)} |"
+    return f"| {' | '.join(escaped.markdown(str(cell)).replace('|', '&#124;') for cell in cells)} |"
 
 
 def _standing(record: dict) -> str:
@@ -201,7 +202,7 @@ def _stressed(claim: dict, format: str) -> str:
     if not rows:
         return f"{title}: nothing can be changed"
     style = {"markdown": "github", "html": "html"}.get(format, "simple")
-    table = pd.DataFrame(rows, columns=["change", "verdict", "estimate"]).to_markdown(index=False, tablefmt=style)
+    table = escaped.frame(pd.DataFrame(rows, columns=["change", "verdict", "estimate"]), style)
     return f"{title}\n\n{table}"
 
 

@@ -3,11 +3,10 @@
 from collections.abc import Mapping
 
 import pandas as pd
-from tabulate import tabulate
 
 from analysis.estimate.arms import as_level
-from analysis.show import tables
-from studies.record import arm_label
+from analysis.show import escaped, tables
+from studies.record import arm_label, plain
 
 WIDE = 10
 """So many classes make a matrix that a terminal of 80 columns shows; of more each class's commonest errors are."""
@@ -65,10 +64,10 @@ def matrices(
         ]
         headers += ["taken for"] * wide
         aligned = ["left" if called else "right", *["right"] * (len(headers) - wide - 1), *["left"] * wide]
-        table = tabulate(rows, headers, tablefmt=tables.STYLES[format], colalign=aligned, disable_numparse=True)
+        table = escaped.table(rows, headers, tables.STYLES[format], aligned)
         trials = int(own["trials"].iloc[0])
         title = f"{arm_label(arm) if by else 'all trials'}: {NAMES[which]}, {trials} trial{'s' * (trials > 1)}"
-        texts.append(TITLES[format].format(title, table))
+        texts.append(TITLES[format].format(escaped.TITLES.get(format, plain)(title), table))
     return "\n\n".join(texts)
 
 

@@ -7,9 +7,9 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 import pandas as pd
-from tabulate import tabulate
 
 from analysis.estimate.measure import measure
+from analysis.show import escaped
 from analysis.show.width import OF_A_RUN, fitted
 from studies.record import arm_label, listed, short, shown
 
@@ -145,7 +145,7 @@ def noted(text: str, lines: list[str], format: str) -> str:
     """A table with notes: under it, in LaTeX as comments above it; CSV and JSON have none."""
     if not lines or format in PLAIN:
         return text
-    lines = [" ".join(line.splitlines()) for line in lines]  # in LaTeX the next would be no comment
+    lines = [escaped.markdown(line) if format == "markdown" else escaped.line(line) for line in lines]
     if format == "html":
         return text + "".join(f"\n<p>{html.escape(line)}</p>" for line in lines)
     if format == "latex":
@@ -230,7 +230,7 @@ def warning_table(warnings: pd.DataFrame, metric: str, format: str = "terminal",
         ]
         for row in warnings.to_dict("records")
     ]
-    return tabulate(rows, headers, tablefmt=STYLES[format], disable_numparse=True)
+    return escaped.table(rows, headers, STYLES[format])
 
 
 def failure_table(failures: pd.DataFrame, by: list[str], format: str = "terminal") -> str:
@@ -247,7 +247,7 @@ def failure_table(failures: pd.DataFrame, by: list[str], format: str = "terminal
         ]
         for row in failures.to_dict("records")
     ]
-    return tabulate(rows, headers, tablefmt=STYLES[format], disable_numparse=True)
+    return escaped.table(rows, headers, STYLES[format])
 
 
 def sweep_table(jobs: list[dict], format: str = "terminal", width: int | None = None) -> str:

@@ -6,7 +6,8 @@ import sys
 import textwrap
 from collections.abc import Sequence
 
-from tabulate import tabulate
+from analysis.show import escaped
+from studies.record import plain
 
 GAP = 2
 """Signs between columns, and those that tabulate adds to the longest line of a header."""
@@ -51,6 +52,7 @@ def fitted(
         advice: how to see what is left out.
     """
     aligned = list(aligned) or ["left"] * len(headers)
+    rows, headers = [[plain(cell) for cell in row] for row in rows], [plain(header) for header in headers]
     table = [list(column) for column in zip(headers, *rows, strict=True)] or [[header] for header in headers]
     gone: list[int] = []
     if width is not None and style == "simple" and _wide(table) > width:
@@ -60,7 +62,7 @@ def fitted(
         aligned = [each for place, each in enumerate(aligned) if place not in gone]
         table = _narrowed(table, width)
     made = [list(row) for row in zip(*table, strict=True)]
-    text = tabulate(made[1:], made[0], tablefmt=style, colalign=aligned if rows else None, disable_numparse=True)
+    text = escaped.table(made[1:], made[0], style, aligned if rows else None)
     if not gone:
         return text
     named = ", ".join(_named(headers, place) for place in sorted(gone))

@@ -11,6 +11,7 @@ from rich.table import Column
 from studies.command import pulse
 from studies.command.cost import Extent
 from studies.command.sweep import Outcome
+from studies.record import plain
 
 MARKS = {"supported": "✓", "not supported": "✗", "inconclusive": "?"}
 """Of verdicts; of others, and of claims that could not be judged, `!`."""
@@ -155,7 +156,7 @@ class Board:
     def _say(self, line: str) -> None:
         self.spoke = time.monotonic()
         pulse.heard()
-        self.console.print(line, markup=False, highlight=False, soft_wrap=True)
+        self.console.print(plain(line), markup=False, highlight=False, soft_wrap=True)
 
 
 def duration(seconds: float) -> str:

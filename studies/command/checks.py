@@ -5,9 +5,9 @@ import sys
 from collections.abc import Sequence
 
 from studies.command import cost
-from studies.execute.task import Executor, Task
+from studies.execute.task import Executor, Reading, Task
 from studies.factors import data, limits
-from studies.record import Result, StudyError, Trial, Work, content_key, shown
+from studies.record import Result, StudyError, Trial, Work, content_key, plain, shown
 
 CHECK = "studies.train.parts:check"
 COMPUTED_CHECK = "studies.compute.trial:check"
@@ -21,7 +21,7 @@ def say_notes(trials: list[Trial]) -> None:
     """
     nodes = {content_key(node): node for trial in trials if (node := trial.config.get("data"))}
     for note in dict.fromkeys(note for node in nodes.values() for note in data.notes(node)):
-        print("note:", note, file=sys.stderr)
+        print("note:", plain(note), file=sys.stderr)
 
 
 def check_sizes(trials: list[Trial]) -> None:
@@ -53,6 +53,13 @@ def check_sizes(trials: list[Trial]) -> None:
             )
 
 
+def reading(node: dict | None) -> Reading | None:
+    """What workers elsewhere are sent of a data node: its dataset, if that is in files."""
+    if node is None or not data.is_of_files(node):
+        return None
+    return Reading(content_key(data.source(node)), "studies.factors.data:given", "studies.factors.data:take", node)
+
+
 def checked(trials: list[Trial], executor: Executor, ended: Sequence[Trial] = ()) -> None:
     """Have workers build each different part of the trials, or pair of parts, once, and keep what models cost.
 
@@ -68,7 +75,8 @@ def checked(trials: list[Trial], executor: Executor, ended: Sequence[Trial] = ()
             key = content_key(parts)
             # One worker draws all initializers for a model, which it builds once.
             group = content_key([parts[name] for name in ("model", "data") if name in parts])
-            tasks[key] = Task(key, group, trial.config["engine"]["threads"], parts)
+            threads, reads = trial.config["engine"]["threads"], reading(parts.get("data"))
+            tasks[key] = Task(key, group, threads, parts, reads=reads)
     for trial in ended:
         if not tasks:
             return

@@ -5,11 +5,13 @@ import itertools
 import json
 import re
 from collections.abc import Iterable, Iterator, Set
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import hydra
 import yaml
+from hydra._internal.hydra import Hydra
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -19,7 +21,7 @@ from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from studies import contract, terminal
-from studies.command import provenance, sweep
+from studies.command import provenance, sweep, trust
 from studies.contract import Tag
 from studies.design import grid
 from studies.design.claim import profile_values
@@ -45,9 +47,11 @@ MAPPINGS = ("study.factors", "study.nuisance", "study.baseline")
 FLAGS = {"--plan": "plan=true", "--force": "force=true"}
 """Settings that may be written as other commands have them."""
 
+RERUN = "--experimental-rerun"
+
 WITH_VALUE = (
     *("--config-dir", "-cd", "--config-path", "-cp", "--config-name", "-cn", "--cfg", "-c", "--package", "-p"),
-    *("--info", "-i", "--experimental-rerun"),
+    *("--info", "-i"),
 )
 """Hydra's flags that a word follows."""
 
@@ -65,6 +69,8 @@ def as_settings(words: list[str]) -> list[str]:
         flag, _, value = word.partition("=")
         if flag == "--format":
             form = value or next(waiting, "")
+        elif flag == RERUN:
+            raise StudyError(f"{RERUN}: it reads a pickle, which is code: give the command that made it")
         elif word.startswith("-") and word not in FLAGS:
             flags.append(word)
             if flag in WITH_VALUE and not value:
@@ -93,6 +99,21 @@ class OwnConf(SearchPathPlugin):
 
 
 Plugins.instance().register(OwnConf)
+
+
+@contextmanager
+def once(words: list[str]) -> Iterator[None]:
+    """Spare a command the 80 ms in which Hydra composes it to look for `hydra.mode`, and then once more to run it.
+
+    Nothing that ships sets it; a command that names options elsewhere, or speaks of Hydra, is looked through.
+    """
+    look = Hydra.get_mode
+    if places() == [CONF] and not any("hydra" in word or word.partition("=")[0] in WITH_VALUE for word in words):
+        Hydra.get_mode = lambda self, config_name, overrides: None  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        Hydra.get_mode = look  # type: ignore[method-assign]
 
 
 def places() -> list[Path]:
@@ -309,21 +330,26 @@ def _leaves(path: str, value) -> Iterator[tuple[str, object]]:
         yield path, value
 
 
-def settle(config: dict) -> tuple[dict, dict, dict]:
+def settle(config: dict, trusted: bool = False) -> tuple[dict, dict, dict]:
     """A trial's config checked, its values in their types, all that it names identified; its identity; its graph.
 
     What plays no part in a trial is not of its config: of a computed one, what a network would be trained by.
+
+    Args:
+        trusted: whether what it allows is from the command line, and from no file.
     """
     parts = identity_parts(config)
     config = limits.settled({p: node for p, node in config.items() if p in parts or p not in (*IDENTITY, "compute")})
     allow = config["targets"]["allow"]
+    if not trusted:
+        trust.allow_only_own(allow)
     targets.refuse_unlisted(config, allow)
     config = targets.canonical(config)
     sources = {name: provenance.source(name) for name in targets.users({p: config[p] for p in parts}, allow)}
     if not is_computed(config):
         config["data"] = config["data"] | {"content": data.content(config["data"])}
     config |= {
-        "engine": config["engine"] | provenance.engine(),
+        "engine": config["engine"] | provenance.engine(config.get("executor")),
         "targets": config["targets"] | {"source": sources},
     }
     return config, limits.identity(config), limits.graph(config)

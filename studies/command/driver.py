@@ -40,6 +40,7 @@ from studies.record import (
     arm_label,
     listed,
     numbered,
+    plain,
 )
 from studies.store import database
 
@@ -206,7 +207,7 @@ class Driver:
         """Say how it gets on, unless the board does."""
         if not self.board:
             pulse.heard()
-            self.console.print(line, markup=False, highlight=False, soft_wrap=True)
+            self.console.print(plain(line), markup=False, highlight=False, soft_wrap=True)
 
     def _doing(self, what: Callable[[], str] | str) -> None:
         """Say what is being done from now on, unless the board does."""
@@ -336,7 +337,7 @@ class Driver:
         from studies.command import progress
 
         shown = progress.Display(study, pending, len(trials) - len(pending), self.console, self.board)
-        epochs, layers, computed = {}, {}, defaultdict(list)
+        epochs, layers, there, computed = {}, {}, {}, defaultdict(list)
 
         def ask():
             self.executor.drain()
@@ -350,6 +351,7 @@ class Driver:
                 match record:
                     case Started():
                         epochs[trial.key], layers[trial.key] = [], []
+                        there[trial.key] = record.circumstances
                     case EpochRecord():
                         epochs[trial.key].append(record)
                         display.epoch(trial, record.epoch)
@@ -364,7 +366,7 @@ class Driver:
                         course = epochs.pop(trial.key)
                         seen = watched(trial, course, layers.pop(trial.key), record)
                         with terminal.held():
-                            self.execution.write(trial, course, seen.layers, record, seen.text)
+                            self.execution.write(trial, course, seen.layers, record, seen.text, there[trial.key])
                         if record.status != "crashed":  # which the same command tries again
                             self.checkpoints.drop([trial.key])
                         self.statuses[record.status] += 1
@@ -384,6 +386,7 @@ class Driver:
             Task(
                 *(t.key, t.graph_key, t.config["engine"]["threads"], self._sent(t), seconds[t.key] + compiling),
                 renewed=None if t.computed else self.checkpoints.given,
+                reads=checks.reading(t.config.get("data")),
             )
             for t in pending
         ]
@@ -428,7 +431,7 @@ class Driver:
 
         tags = {run.tags[Tag.KEY]: run.tags for run in load.ended(self.study.name, self.root)} if finished else {}
         if said := history.changed([tags[key] for key in finished], provenance.circumstances()):
-            self.console.print(f"warning: {said}", markup=False, highlight=False, soft_wrap=True)
+            self.console.print(f"warning: {plain(said)}", markup=False, highlight=False, soft_wrap=True)
 
     def _open(self, pending, ended) -> None:
         """Have what is pending checked, and this execution in the store, both while the workers start."""
@@ -549,7 +552,7 @@ class Driver:
         )
         self.tuned = tuned
         if tuned["value"].isna().any():
-            print(f"\n{table}\n")
+            print(plain(f"\n{table}\n"))
             raise StudyError(
                 "at every combination of some arm's nuisance levels a tuning trial crashed: nothing can be chosen for "
                 "it. The same command tries them again; study.skip leaves an arm out"
@@ -622,8 +625,8 @@ class Driver:
         if self.verdict:
             from analysis.show import board
 
-            print("\n" + "\n  ".join(board.said(study, self.verdict[0])))
-        print(f"\n{self._answer(frame, 'terminal')}\n")
+            print(plain("\n" + "\n  ".join(board.said(study, self.verdict[0]))))
+        print(plain(f"\n{self._answer(frame, 'terminal')}\n"))
         where = address.where(self.root)
         print(f"results   {self.root if address.is_address(self.root) else Path(self.root).resolve()}")
         if not self._computed:

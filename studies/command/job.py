@@ -3,7 +3,8 @@
 import json
 from dataclasses import dataclass, field
 
-from studies.command import compose
+from studies import address
+from studies.command import compose, trust
 from studies.contract import Tag
 from studies.design import grid
 from studies.design.controls import Expand
@@ -68,6 +69,7 @@ def read(composed: compose.Composed, set_by_profile: list[str], choices: dict[st
     compose.refuse_hidden(choices)
     composed = compose.named(composed, choices.get("study"), overridden)
     config = compose.resolved(composed)
+    config["tracking"] = address.without_password(config["tracking"])
     overrides = [o for o in (*words, *set_by_profile) if not o.startswith(NOT_OF_A_TRIAL)]
     overrides += UNCLAIMED if config.get("claim") else []
     remarks = compose.merged(words, config)
@@ -80,6 +82,8 @@ def read(composed: compose.Composed, set_by_profile: list[str], choices: dict[st
         return grid.expand(part, config, choices, overrides, composed_by, compose.settle, exact, chosen, points)
 
     trials = expand(study)
+    trust.reach_only_commanded(config)
+    trust.allow_only_own(limits.settled({"targets": config["targets"]})["targets"]["allow"])  # the executor's
     remarks += grid.remarks(study, trials, limits.drawn)
     if (workers := config["executor"].get("workers") or 0) > len(trials):
         remarks.append(f"executor.workers={workers}: {len(trials)} are started, one a trial")

@@ -13,7 +13,7 @@ from studies.command import checks, cost
 from studies.design import arms, search
 from studies.design.controls import Expand, controls
 from studies.execute.task import Executor
-from studies.record import Study, Trial, listed, numbered, short
+from studies.record import Study, Trial, listed, numbered, plain, short
 
 COUNTED = 12
 """Of models that are not known, so many are built for a plan: the others are taken for the mean."""
@@ -131,7 +131,7 @@ class Plan:
         return json.dumps(whole, indent=2, ensure_ascii=False)
 
 
-def show(study: Study, trials: list[Trial], executor: Executor, root: Path, config: dict) -> None:
+def show(study: Study, trials: list[Trial], executor: Executor, root: str | Path, config: dict) -> None:
     """Print what would be trained: how much that is, what of it is finished, how long the rest takes, each trial.
 
     Args:
@@ -142,7 +142,7 @@ def show(study: Study, trials: list[Trial], executor: Executor, root: Path, conf
 
     named, form = str(root) if address.is_address(root) else config["tracking"]["root"], config["plan"]
     if form != "json":
-        print(f"{study.name}: {study.question}", flush=True)
+        print(plain(f"{study.name}: {study.question}"), flush=True)
     if new := cost.uncounted([trial for trial in trials if not trial.computed])[:COUNTED]:
         say = f"{numbered(len(new), 'model')} never built before: built now, to count the cost"
         print(say, file=sys.stderr if form == "json" else sys.stdout, flush=True)
@@ -159,7 +159,7 @@ def show(study: Study, trials: list[Trial], executor: Executor, root: Path, conf
         print(made.as_json())
         return
     for line in (*made.summary(), *_points(study)):
-        print(f"  {line}")
+        print(plain(f"  {line}"))
     print()
     for trial in trials:
         done = "  finished" * (trial.key in finished)

@@ -9,7 +9,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from studies.command import pulse
 from studies.command.board import Board
-from studies.record import Result, Study, Trial
+from studies.record import Result, Study, Trial, plain
 
 WARNED_ARMS = 10
 """So many arms have a line for an early warning of their own; the rest are counted."""
@@ -94,7 +94,7 @@ class Display:
         if result.status == "crashed":
             reason = result.error.partition("\n")[0]
             self.console.print(
-                f"{label} seed={trial.seed} crashed: {reason}",
+                plain(f"{label} seed={trial.seed} crashed: {reason}"),
                 style="red",
                 markup=False,
                 highlight=False,
@@ -115,7 +115,7 @@ class Display:
 
     def _say(self, line: str) -> None:
         pulse.heard()
-        self.console.print(line, markup=False, highlight=False, soft_wrap=True)
+        self.console.print(plain(line), markup=False, highlight=False, soft_wrap=True)
 
 
 def _came_to(values) -> str:

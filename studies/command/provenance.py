@@ -12,6 +12,7 @@ import shlex
 import subprocess
 import sys
 import sysconfig
+from collections.abc import Iterable
 from contextlib import suppress
 from importlib.machinery import ModuleSpec
 from importlib.metadata import PackageNotFoundError, version
@@ -62,14 +63,19 @@ def circumstances() -> dict[str, str]:
     return versions | {"processor": processor.kind(), "device": f"{device()} ({model})" if model else device()}
 
 
-def engine() -> dict:
-    """What of the surroundings is of a trial's identity: the kind of device, and arithmetic that the user chose."""
+def engine(executor: dict | None = None) -> dict:
+    """What of the surroundings is of a trial's identity: the kind of device, and arithmetic that the user chose.
+
+    Args:
+        executor: the config's; one that asks machines elsewhere for GPUs, or for none, says the device by that.
+    """
     chosen = {}
     for name in BITS:
         words = [word for word in os.environ.get(name, "").split() if not word.startswith(NEUTRAL)]
         if words:
             chosen[name] = " ".join(words)
-    return {"device": device(), "environment": chosen}
+    gpus = (executor or {}).get("gpus")
+    return {"device": device() if gpus is None else "gpu" if gpus else "cpu", "environment": chosen}
 
 
 def device() -> str:
@@ -112,8 +118,27 @@ def source(module: str) -> str:
     return _source(module, tuple(sys.path))
 
 
+def places(modules: Iterable[str]) -> list[str]:
+    """The files and folders of top-level modules and packages of the user's own, and of those that they import."""
+    files = {name: found for module in modules for name, found in _with_those_beside(module).items()}
+    specs = [spec for name in sorted(files) if files[name] and (spec := _spec(name))]
+    return [place for spec in specs for place in spec.submodule_search_locations or [spec.origin or ""]]
+
+
 @functools.cache
 def _source(name: str, path: tuple[str, ...]) -> str:
+    files = _with_those_beside(name)
+    if not files[name]:
+        return ""
+    digest = hashlib.sha256()
+    for module in sorted(files):
+        for file, text in files[module]:
+            digest.update(f"{module} {file} {len(text)} ".encode() + text)
+    return digest.hexdigest()[:16]
+
+
+def _with_those_beside(name: str) -> dict[str, list[tuple[str, bytes]]]:
+    """The Python files of a module or package, and of those beside it that they import, by module."""
     waiting, files = [name], {}
     while waiting:
         module = waiting.pop()
@@ -122,13 +147,7 @@ def _source(name: str, path: tuple[str, ...]) -> str:
         files[module] = _files(_spec(module))
         for _, text in files[module]:
             waiting += [other for other in _imported(text) if _is_beside(_spec(other))]
-    if not files[name]:
-        return ""
-    digest = hashlib.sha256()
-    for module in sorted(files):
-        for file, text in files[module]:
-            digest.update(f"{module} {file} {len(text)} ".encode() + text)
-    return digest.hexdigest()[:16]
+    return files
 
 
 def _spec(module: str) -> ModuleSpec | None:
@@ -161,6 +180,14 @@ def _imported(text: bytes) -> set[str]:
     froms = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and not node.level]
     names += [node.module for node in froms if node.module]
     return {name.partition(".")[0] for name in names}
+
+
+def is_own(module: str) -> bool:
+    """Whether a top-level module is in a folder of the user's own: neither Python's, nor ours, nor installed, but there
+    or nowhere.
+    """
+    spec = _spec(module)
+    return spec is None or _is_beside(spec)
 
 
 def _is_beside(spec: ModuleSpec | None) -> bool:

@@ -231,5 +231,6 @@ def _keep(made, folder: Path) -> None:
                 words = [arm_label(net.levels, whole=True), f"seed={net.seed}", net.name, kind]
                 name = "-".join(words).replace(" ", "-").replace(os.sep, "_")
                 (folder / f"{name}.tflite").write_bytes(file.content)
-    except OSError as error:
-        raise StudyError(f"--to {folder}: cannot be written ({error.strerror}): name another folder") from error
+    except (OSError, ValueError) as error:  # the latter of a name with a zero byte
+        reason = getattr(error, "strerror", None) or error
+        raise StudyError(f"--to {folder}: cannot be written ({reason}): name another folder") from error

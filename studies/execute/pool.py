@@ -21,7 +21,7 @@ from studies.execute.machine import default_workers
 from studies.execute.queue import Queue
 from studies.execute.task import LESS_MEMORY, Begun, Done, Task
 from studies.execute.worker import SERVER, environment
-from studies.record import Result, Started, StudyError
+from studies.record import Checkpoint, Result, Started, StudyError
 
 ATTEMPTS = 2
 
@@ -52,9 +52,9 @@ class Pool:
     """Worker processes that live until `close`, forked from one that has imported what they need.
 
     A worker that dies costs its task a retry, without what XLA kept of earlier commands; a task that kills its worker
-    twice gets a `Result` with the status `crashed`. Each worker takes its next task from the group it has compiled
-    graphs for, and otherwise from the group with most left to do, so that a graph is compiled on as few workers as
-    possible.
+    twice, without a checkpoint between, gets a `Result` with the status `crashed`. Each worker takes its next task from
+    the group it has compiled graphs for, and otherwise from the group with most left to do, so that a graph is compiled
+    on as few workers as possible.
 
     Args:
         workers: how many processes at most; None: what cores, memory and GPUs allow.
@@ -131,6 +131,9 @@ class Pool:
                     else:
                         error = f"its worker died {ATTEMPTS} times, the last time {record.how}"
                         yield task, Result(task.key, "crashed", error=error)
+                elif isinstance(record, Checkpoint):
+                    attempts[task.key] = 0  # it gets on, however often its workers die
+                    yield task, record
                 elif isinstance(record, Done):
                     queue.note(worker, task)
                     if worker.tasks:

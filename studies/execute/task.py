@@ -18,6 +18,23 @@ LESS_MEMORY = "fewer workers (executor.workers=N) or a smaller training.batch_si
 
 
 @dataclass(frozen=True)
+class Reading:
+    """What a task reads from files that need not be where its worker is.
+
+    Attributes:
+        key: of what is read.
+        give: a function, named, that gives it where the files are.
+        take: one that the worker has it by: it is called with `of` and what was given.
+        of: what `give` is called with.
+    """
+
+    key: str
+    give: str
+    take: str
+    of: Any
+
+
+@dataclass(frozen=True)
 class Task:
     """What a worker gets.
 
@@ -26,6 +43,7 @@ class Task:
         threads: of the worker's TensorFlow.
         cost: roughly how long it takes, in any unit; the most costly groups start first.
         renewed: gives the payload as it is when the task is given out, again or for the first time; None: as it is.
+        reads: what is sent ahead of it to a worker that may be elsewhere.
     """
 
     key: str
@@ -34,6 +52,7 @@ class Task:
     payload: Any
     cost: float = 1.0
     renewed: Callable[[Any], Any] | None = field(default=None, compare=False)
+    reads: Reading | None = field(default=None, compare=False)
 
     def given(self) -> "Task":
         """The task as a worker gets it now."""

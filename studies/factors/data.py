@@ -8,7 +8,7 @@ import subprocess
 import sys
 import zipfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from importlib.metadata import version
@@ -46,7 +46,10 @@ DECODING = 2
 """Goes up when images are decoded otherwise than before: those that are kept are then made anew."""
 
 
-DAMAGED = (OSError, EOFError, ValueError, KeyError, RuntimeError, zipfile.BadZipFile, zlib.error)
+DAMAGED = (
+    *(OSError, EOFError, ValueError, KeyError, RuntimeError, OverflowError, MemoryError),
+    *(zipfile.BadZipFile, zlib.error),
+)
 """What NumPy raises of a file that is no archive of arrays, or a part of one."""
 
 
@@ -168,6 +171,32 @@ def published(name: str, root: str | None, **node: object) -> Dataset:
         raise StudyError(
             f"{file}, which had been downloaded, was damaged and is deleted: the same command downloads it again"
         ) from error
+
+
+SENT: dict[str, Dataset] = {}
+"""Datasets whose files are elsewhere, which came to this process otherwise."""
+
+
+def is_of_files(node: dict | None) -> bool:
+    """Whether a data node's dataset is read from files that one machine may have and another not, by ours."""
+    return node is not None and node["_target_"] in FILES
+
+
+def given(node: dict) -> Dataset:
+    """The dataset of such a node, from its files."""
+    node = source(node)
+    _, read = FILES[node.pop("_target_")]
+    return read(**node)
+
+
+def take(node: dict, dataset: Dataset) -> None:
+    """Have the dataset of such a node, whose files need not be here."""
+    SENT[content_key(source(node))] = dataset
+
+
+def taken(node: dict) -> Dataset | None:
+    """The dataset of a node, if it came so."""
+    return SENT.get(content_key(source(node)))
 
 
 def source(node: dict) -> dict:
@@ -641,6 +670,8 @@ def _arrays(file: Path, path: Path) -> tuple[dict[str, np.ndarray], list[str]]:
         with archive:
             chosen = _chosen(path, archive.files)
             others = sorted(set(archive.files) - set(chosen.values()))
+            if archive.zip:
+                _refuse_bomb(path, archive.zip, chosen.values())
             return {name: np.asarray(archive[stored]) for name, stored in chosen.items()}, others
     except DAMAGED as error:
         reason = " ".join(str(error).split()) or type(error).__name__
@@ -654,6 +685,18 @@ def _arrays(file: Path, path: Path) -> tuple[dict[str, np.ndarray], list[str]]:
             f"{path} cannot be read as an .npz archive of plain arrays ({reason}). Write it again with "
             f"np.savez(path, x=..., y=...) and numeric arrays"
         ) from error
+
+
+def _refuse_bomb(path: Path, archive: zipfile.ZipFile, names: Iterable[str]) -> None:
+    """Refuse arrays that unpack to more than this machine could hold: a small file can."""
+    stored = set(archive.namelist())
+    size = sum(archive.getinfo(name if name in stored else f"{name}.npy").file_size for name in names)
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if size > memory:
+        raise StudyError(
+            f"{path} unpacks to {size:,} bytes, and this machine has {memory:,} of memory: leave examples out, or "
+            f"write them with fewer bits, such as np.uint8"
+        )
 
 
 def _chosen(path, names) -> dict[str, str]:

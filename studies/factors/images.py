@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
 
-from studies.record import StudyError, listed
+from studies.record import StudyError, listed, plain
 
 MEMBER_BYTES = 64 * 2**20
 """The largest file that is read."""
@@ -36,6 +36,9 @@ IMAGE_PIXELS = 4096 * 4096
 
 TOTAL_BYTES = 4 * 2**30
 """As much is read of an archive, and as much decoded, at most."""
+
+MOST_FILES = 1_000_000
+"""So many files and folders are gone through at most: an archive of a megabyte can have millions of empty ones."""
 
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 """Pillow knows others, some of which start programs, such as PostScript's."""
@@ -211,7 +214,9 @@ def _stacked(path, found, hashes) -> dict[str, np.ndarray]:
     channels = 1 if all(image.ndim == 2 for image in found.values()) else 3
     height, width = next(iter(found.values())).shape[:2]
     arrays = {"hashes": np.array([hashes[place] for places in names.values() for place in places], np.uint64)}
-    arrays["classes"] = np.array([label.encode("utf-8", "backslashreplace").decode() for label in classes["train"]])
+    arrays["classes"] = np.array(
+        [plain(label.encode("utf-8", "backslashreplace").decode()) for label in classes["train"]]
+    )
     for part, places in names.items():
         if not places:
             continue
@@ -302,7 +307,9 @@ def _pass(path, layout, names, read=False) -> Iterator[tuple[tuple[str, str, str
     """As `_files`, for one layout, without contents unless they are read; what no image folder has is refused."""
     seen, total = set(), 0
     try:
-        for member, kind, size, read_member in _members(path):
+        for number, (member, kind, size, read_member) in enumerate(_members(path), start=1):
+            if number > MOST_FILES:
+                raise StudyError(f"{path} has more than {MOST_FILES:,} files: expected so many at most. Leave some out")
             parts = PurePosixPath(member).parts
             place = None
             if kind != "folder" and not _is_passed_over(parts):
@@ -410,6 +417,7 @@ def _of_tar(path, open_stream):
             for member in archive:
                 kind = "folder" if member.isdir() else "file" if member.isreg() else kinds.get(member.type, "device")
                 yield member.name, kind, member.size, partial(_extracted, archive, member)
+                archive.members.clear()  # type: ignore[attr-defined]  # all that have been read, else
         if len(bounded.last) != tarfile.BLOCKSIZE or bounded.last.strip(b"\0"):  # tarfile takes it for the end
             raise tarfile.ReadError("it is cut off, or damaged")
         while bounded.read(2**20):  # the checksum comes at the end

@@ -552,11 +552,17 @@ GROUPS: dict[str, Group] = {
         built_with=_alone,
     ),
     "executor": Group(
-        targets={"studies.serial": ("Serial",), "studies.pool": ("Pool",)},
+        targets={"studies.serial": ("Serial",), "studies.pool": ("Pool",), "studies.ray": ("Ray",)},
         settings={
             "workers": optional(whole(1)),
         },
-        more={"timeout": optional(number(above=0))},
+        more={
+            "timeout": optional(number(above=0)),
+            "address": optional(text),
+            "cpus": optional(number(above=0)),
+            "gpus": number(0),
+            "memory": optional(whole(1)),
+        },
     ),
     "tracking": Group(
         plain=True,

@@ -19,7 +19,7 @@ from studies.record import StudyError, listed, shown
 PLACES = {
     f"studies.{name}": f"studies.factors.{name}"
     for name in ("clipping", "data", "initializers", "models", "optimizers", "pruning", "regularizers", "schedules")
-} | {"studies.pool": "studies.execute.pool", "studies.serial": "studies.execute.serial"}
+} | {f"studies.{name}": f"studies.execute.{name}" for name in ("pool", "ray", "serial")}
 """Canonical name -> where it stands: of a module of ours, or of one thing in it, which goes before."""
 
 FORMER = {

@@ -11,6 +11,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -36,7 +37,8 @@ class ClientStore:
     """What `sql.Store` does; its arguments too, and a server's address besides."""
 
     def __init__(self, place: Path | Address, study: str):
-        self._open(_client(place), place)
+        held = lease.HELD.get((str.__str__(place), study)) if isinstance(place, Address) else None
+        self._open(_client(place), place, "", held)
         if isinstance(place, Path):
             self.experiment, self.location = self._in_folder(place, study)
         else:
@@ -44,14 +46,11 @@ class ClientStore:
         if self._asked(lambda: self.client.get_experiment(self.experiment)).lifecycle_stage == "deleted":
             self._asked(lambda: self.client.restore_experiment(self.experiment))
             for run in self._runs():  # they were deleted with it, and it alone is wanted again
-                self._asked(lambda run=run: self.client.delete_run(run.info.run_id))
-        if isinstance(place, Address):
-            self.lease = lease.HELD.get((str.__str__(place), study))
+                self._asked(partial(self.client.delete_run, run.info.run_id))
 
-    def _open(self, client, place: object, experiment: str = "") -> None:
-        self.client, self.place, self.experiment = client, place, experiment
-        self.lease: lease.Lease | None = None
-        self._begun: dict[str, tuple] = {}
+    def _open(self, client, place: object, experiment: str = "", hold: lease.Lease | None = None) -> None:
+        self.client, self.place, self.experiment, self.lease = client, place, experiment, hold
+        self._begun: dict[str, dict[str, str]] = {}
 
     def _in_folder(self, root, study) -> tuple[str, str]:
         with FileLock(root / ".mlflow.lock"):  # jobs of one sweep make it once
@@ -77,7 +76,7 @@ class ClientStore:
         """The experiment's runs, however many."""
         runs, token = [], None
         while token != "":
-            page = self._asked(lambda t=token: self.client.search_runs([self.experiment], query, page_token=t))
+            page = self._asked(partial(self.client.search_runs, [self.experiment], query, page_token=token))
             runs += page
             token = page.token or ""
         return runs
@@ -85,7 +84,7 @@ class ClientStore:
     def describe(self, tags: dict[str, str]) -> None:
         """Give the experiment tags, its description among them."""
         for key, value in tags.items():
-            self._written(lambda k=key, v=value: self.client.set_experiment_tag(self.experiment, k, v))
+            self._written(partial(self.client.set_experiment_tag, self.experiment, key, value))
 
     def begin(self, name: str, tags: dict[str, str], start: int) -> str:
         """A new run's id; its tags come with its `write`, and it is RUNNING until that says otherwise."""
@@ -114,7 +113,7 @@ class ClientStore:
         pairs = [Param(name, value) for name, value in params.items()]
         for start in range(0, len(pairs), MOST_TAGS):
             some = pairs[start : start + MOST_TAGS]
-            self._written(lambda some=some: self.client.log_batch(run, params=some))
+            self._written(partial(self.client.log_batch, run, params=some))
         self._add_metrics(run, metrics)
         if dataset:
             tags = [InputTag("mlflow.data.context", "training")]
@@ -136,7 +135,7 @@ class ClientStore:
         entries = [RunTag(key, value) for key, value in contract.parted(tags).items()]
         for start in range(0, len(entries), MOST_TAGS):
             some = entries[start : start + MOST_TAGS]
-            self._written(lambda some=some: self.client.log_batch(run, tags=some))
+            self._written(partial(self.client.log_batch, run, tags=some))
 
     def _add_metrics(self, run, metrics) -> None:
         from mlflow.entities import Metric
@@ -145,11 +144,14 @@ class ClientStore:
         entries = [Metric(name, value, now, step) for name, value, step in metrics]
         for start in range(0, len(entries), MOST_METRICS):
             some = entries[start : start + MOST_METRICS]
-            self._written(lambda some=some: self.client.log_batch(run, metrics=some))
+            self._written(partial(self.client.log_batch, run, metrics=some))
 
     def upload(self, run: str, folder: Path) -> None:
-        """Keep the files of a folder with a run."""
-        self._written(lambda: self.client.log_artifacts(run, str(folder)))
+        """Keep the files of a folder with a run, each in a request of its own."""
+        for file in sorted(path for path in folder.rglob("*") if path.is_file()):
+            below = file.parent.relative_to(folder).as_posix()
+            place = None if below == "." else below
+            self._written(partial(self.client.log_artifact, run, str(file), place))
 
     def upload_files(self, run: str, files: Mapping[str, bytes]) -> None:
         """Keep files, name -> content, with a run."""
@@ -165,9 +167,9 @@ class ClientStore:
                 continue  # it may live
             of, name = run.info.run_id, run.data.tags.get(Tag.ROLE)
             if name in ("execution", "sweep"):
-                self._written(lambda of=of: self.client.set_terminated(of, "KILLED"))
+                self._written(partial(self.client.set_terminated, of, "KILLED"))
             else:
-                self._written(lambda of=of: self.client.delete_run(of))
+                self._written(partial(self.client.delete_run, of))
 
     def sweep_run(self, sweep: str) -> str | None:
         """The run that the executions of a sweep are nested in, if there is one yet."""

@@ -5,6 +5,7 @@ What the file system or a database refuses is said in one paragraph.
 
 import errno
 import fcntl
+import functools
 import os
 import sqlite3
 import tempfile
@@ -206,7 +207,7 @@ def make(root: str | Path) -> None:
     if isinstance(root, Address):
         if not root.is_server:
             with guarded(root):
-                waiting.asked(root, lambda: postgres.make(root))
+                waiting.asked(root, functools.partial(postgres.make, root))
         return
     root = Path(root).resolve()
     database, near = root / "mlflow.db", root / ".mlflow.db.new"

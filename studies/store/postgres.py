@@ -68,6 +68,16 @@ class Session:
             self.made = made
         return self.made
 
+    def fresh(self) -> Any:
+        """The connection, tried first: one that was idle may be lost, and nothing that was begun with it."""
+        import psycopg
+
+        try:
+            self.connected().execute("SELECT 1")
+        except psycopg.OperationalError:
+            self.made = None
+        return self.connected()
+
     @contextmanager
     def transaction(self) -> Iterator[Connection]:
         """A connection whose changes are all there in the end, or none of them."""
@@ -82,7 +92,7 @@ class Session:
         Raises:
             StudyError: another process has it.
         """
-        made = self.connected()
+        made = self.fresh()
         self._take(made, study, mine)
         self.held[study] = mine
         self._sign(made)
@@ -175,7 +185,7 @@ def version(address: Address) -> str | None:
     Raises:
         StudyError: there are tables of something else.
     """
-    made = session(address).connected()
+    made = session(address).fresh()
     tables = {name for (name,) in made.execute("SELECT tablename FROM pg_tables WHERE schemaname = current_schema()")}
     if {"alembic_version", "experiments", "latest_metrics"} <= tables:
         found = made.execute("SELECT version_num FROM alembic_version").fetchone()
@@ -190,8 +200,9 @@ def version(address: Address) -> str | None:
 
 def make(address: Address) -> None:
     """Have MLflow make its tables, unless they are there."""
-    with session(address).transaction() as connection:
-        connection.execute("SELECT pg_advisory_xact_lock(?)", [_number("")])  # of drivers that start together one
+    if version(address) is not None:
+        return
+    with alone(address):  # of drivers that start together one
         if version(address) is not None:
             return
         from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore

@@ -304,7 +304,13 @@ class Execution:
 
     @_writing
     def write(
-        self, trial: Trial, epochs: list[EpochRecord], layers: list[LayerRecord], result: Result, warning: str = ""
+        self,
+        trial: Trial,
+        epochs: list[EpochRecord],
+        layers: list[LayerRecord],
+        result: Result,
+        warning: str = "",
+        circumstances: Mapping[str, str] | None = None,
     ) -> None:
         """Write one ended trial.
 
@@ -312,9 +318,11 @@ class Execution:
             epochs, layers: its `EpochRecord`s and `LayerRecord`s.
             result: its `Result`.
             warning: the signs that it went wrong, from `studies.observe`.
+            circumstances: what of them it had that was not the driver's, as tags.
         """
         now = self.clock.now()
         tags = trial_tags(trial, result, warning) | {"mlflow.parentRunId": self.parent, **self.versions}
+        tags |= circumstances or {}
         run = self.store.begin(run_name(trial, self.levels, self.study.seeds), tags, now - milliseconds(result))
         # MLflow's pages take the first metric where they show one.
         found = sorted(metrics(epochs, layers, result), key=lambda metric: metric[0] != self.study.metric)
@@ -380,7 +388,7 @@ def trial_files(trial: Trial, epochs: list[EpochRecord], layers: list[LayerRecor
     numbers = dict(zip(STATISTICS, statistics.T.copy(), strict=True))
     columns = {n: numbers[n] if n in numbers else [getattr(record, n) for record in layers] for n in LAYER_COLUMNS}
     files = {
-        "config.yaml": config.encode(),
+        "config.yaml": masked(config).encode(),
         "epochs.parquet": _parquet({n: [getattr(e, n) for e in epochs] for n in EPOCH_COLUMNS}),
         "layers.parquet": _parquet(columns),
     }
@@ -479,7 +487,7 @@ def metrics(epochs: list[EpochRecord], layers: list[LayerRecord], result: Result
     for record in layers:
         if record.epoch in steps and (record.tensor == "output" or record.tensor.endswith("kernel")):
             which = "" if record.tensor in ("kernel", "output") else f"_{record.tensor.removesuffix('_kernel')}"
-            layer = record.layer.replace("(", "").replace(")", "") + which
+            layer = _key(record.layer.replace("(", "").replace(")", "") + which)
             for family, names in (CHARTED_OUTPUTS if record.tensor == "output" else CHARTED).items():
                 metrics += [
                     (

@@ -58,15 +58,17 @@ class Journal:
         try:
             state = unpack(self.trial.checkpoint)
             why = self._unlike(state)
-        except (ValueError, KeyError, TypeError) as error:
+        except ValueError as error:
             why = str(error)
+        except (KeyError, TypeError):
+            why = "it has not what a checkpoint has"
         if why:
             yield Note(self.trial.key, f"starts from its beginning, since its checkpoint is of no use: {why}")
             return
         self._restore(state)
         yield Note(self.trial.key, f"goes on after epoch {self.history[-1].epoch}")
         yield from self.history
-        yield self.observations.given
+        yield list(self.observations.given)
 
     def checkpoint(self, seconds: dict[str, float]) -> Iterator[Checkpoint | Note]:
         """A checkpoint, if one is due after the last epoch of the history.
@@ -85,10 +87,11 @@ class Journal:
             self.said = True
             return
         head = {"format": FORMAT, "key": self.trial.key, "circumstances": circumstances()}
-        yield Checkpoint(self.trial.key, epoch, pack(head | {"seconds": seconds} | self._state()))
+        yield Checkpoint(self.trial.key, epoch, pack(head | {"seconds": seconds} | self.state()))
         self.last = time.monotonic()
 
-    def _state(self) -> dict[str, Any]:
+    def state(self) -> dict[str, Any]:
+        """All that is known, and all that is remembered for what comes."""
         return {
             "history": [vars(record) for record in self.history],
             "parts": self.parts.state(),

@@ -17,7 +17,7 @@ import tensorflow as tf
 
 from studies import origin
 from studies.factors import limits, targets
-from studies.factors.data import Dataset, Split, noisy_labels, scaling, source, split
+from studies.factors.data import Dataset, Split, noisy_labels, scaling, source, split, taken
 from studies.factors.initializers import Drawing
 from studies.factors.models import work
 from studies.factors.optimizers import Cycle, Lookahead, exempt, optimizer_of
@@ -390,7 +390,7 @@ def dataset_of(node: dict, allow: list[str]) -> tuple[Dataset, tf.Tensor]:
     node = source(node)
 
     def make():
-        dataset = targets.build(node, "data", allow)
+        dataset = taken(node) or targets.build(node, "data", allow)
         if not isinstance(dataset, Dataset):
             raise StudyError(
                 f"data: {node['_target_']} gives a {type(dataset).__name__}: expected a studies.factors.data.Dataset"
