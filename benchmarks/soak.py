@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from analysis import load
+from studies.record import listed
 
 ROOT = Path(__file__).parent.parent
 NAME = "soak"
@@ -39,8 +40,9 @@ RECOVERY = 10.0
 """Seconds that the driver may take from its restart to the first new trial."""
 
 PERIOD = 1.0
+TRIES = 3
 FINISHED = "SELECT COUNT(*) FROM tags WHERE key = 'trial.status' AND value = 'finished'"
-
+EXECUTIONS = "SELECT COUNT(*) FROM tags WHERE key = 'trial.role' AND value = 'execution'"
 KEYS = """
 SELECT value FROM tags JOIN runs USING (run_uuid) WHERE key = 'trial.key' AND lifecycle_stage = 'active'
 AND run_uuid IN (SELECT run_uuid FROM tags WHERE key = 'trial.status' AND value = 'finished')
@@ -74,6 +76,7 @@ def main() -> int:
     try:
         return Soak(folder, options.trials, random.Random(options.seed)).run()  # noqa: S311
     finally:
+        folder.with_name(f"{folder.name}.log").unlink(missing_ok=True)
         if not options.keep:
             shutil.rmtree(folder, ignore_errors=True)
 
@@ -92,7 +95,7 @@ class Soak:
         for levels in ARMS.values():
             arms *= len(levels)
         self.root, self.chance, self.seeds = root, chance, max(1, round(trials / arms))
-        self.total = arms * self.seeds
+        self.total, self.log = arms * self.seeds, root.with_name(f"{root.name}.log")
         self.samples: list[Sample] = []
         self.killed, self.seen, self.recovered = 0, 0, list[float]()
         self.wrong: list[str] = []
@@ -100,63 +103,66 @@ class Soak:
     def run(self) -> int:
         """Run it and print its figures; gives the exit code."""
         began = time.monotonic()
-        before_warm = range(self.total // 30, int(self.total * WARM))
-        restarts = sorted(self.chance.sample(before_warm, RESTARTS))
-        for number, until in enumerate([*restarts, self.total + 1]):
-            self._drive(until, number)
-        if self.seen == self.total:
+        restarts = sorted(self.chance.sample(range(self.total // 30, int(self.total * WARM)), RESTARTS))
+        for until in restarts:
+            self._drive(until)
+        code = 1
+        for _ in range(TRIES):
+            if code:  # a trial may have met two kills, and then has crashed: the same command tries it again
+                code = self._drive(self.total + 1)
+        if code:
+            self.wrong.append(f"the study ended with {code}: {self.log.read_text()[-1000:]}")
+        else:
             self._judge_store()
             self._judge_memory()
-        print(
-            f"{self.total} trials in {(time.monotonic() - began) / 60:.1f} min, {self.killed} workers killed, and ",
-            end="",
-        )
-        print(
-            f"the driver at {' and '.join(map(str, restarts))} finished trials; first new trial after its restart: ",
-            end="",
-        )
-        print(", ".join(f"{seconds:.1f} s" for seconds in self.recovered))
+        minutes, back = (time.monotonic() - began) / 60, ", ".join(f"{seconds:.1f} s" for seconds in self.recovered)
+        print(f"{self.total} trials in {minutes:.1f} min, {self.killed} workers killed, and the driver at", end=" ")
+        print(f"{listed(restarts)} finished trials; from its restart to the first new trial: {back}")
         for line in self.wrong:
             print(f"wrong: {line}")
         return int(bool(self.wrong))
 
-    def _drive(self, until: int, number: int) -> None:
-        """Run the command, and kill its workers; the driver, when so many trials have finished."""
+    def _drive(self, until: int) -> int:
+        """Run the command, and kill its workers; the driver, when so many trials have finished. Gives its exit code."""
         factors = ",".join(f"{name}:[{','.join(map(str, levels))}]" for name, levels in ARMS.items())
         words = [f"+study.factors={{{factors}}}", f"study.name={NAME}", f"study.seeds={self.seeds}"]
         words += ["training.epochs=1", "data.train_size=200", "executor.workers=2", f"tracking.root={self.root}"]
-        log = open(self.root.with_suffix(f".{number}.log"), "w")  # noqa: SIM115
-        began, first = time.monotonic(), self.finished()
-        driver = subprocess.Popen([sys.executable, "-m", "studies.run", *words], cwd=ROOT, stdout=log, stderr=log)
-        due, known = first + self._wait(), number == 0
+        began, first, before = time.monotonic(), self.finished(), self._executions()
+        with open(self.log, "w") as log:
+            driver = subprocess.Popen([sys.executable, "-m", "studies.run", *words], cwd=ROOT, stdout=log, stderr=log)
+        due, trains = first + self._wait(), first == 0
         while driver.poll() is None:
-            time.sleep(0.1 if not known else PERIOD)
+            time.sleep(PERIOD if trains else 0.1)
+            if not trains and self._executions() > before:  # it gives out its first trial then
+                trains = True
+                self.recovered.append(time.monotonic() - began)
             finished = self.finished()
-            if not known and finished > first:
-                known, seconds = True, time.monotonic() - began
-                self.recovered.append(seconds)
             self._sample(driver.pid, finished)
             if finished >= until:
                 self._kill(driver)
             elif finished >= due:
                 due = finished + self._wait()
                 self._kill_worker(driver.pid)
-        log.close()
-        if driver.returncode != (0 if until > self.total else -signal.SIGKILL):
-            self.wrong.append(f"a driver ended with {driver.returncode}: {Path(log.name).read_text()[-1000:]}")
-        os.unlink(log.name)
+        return driver.returncode
 
     def _wait(self) -> int:
         return self.chance.randint(KILLS_EVERY // 2, KILLS_EVERY * 3 // 2)
 
     def finished(self) -> int:
         """How many trials have finished, as far as was seen: what a killed driver began, the next one takes back."""
+        self.seen = max(self.seen, self._counted(FINISHED))
+        return self.seen
+
+    def _executions(self) -> int:
+        return self._counted(EXECUTIONS)
+
+    def _counted(self, query: str) -> int:
         with (
             suppress(sqlite3.Error),
             closing(sqlite3.connect(f"file:{self.root}/mlflow.db?mode=ro", uri=True)) as opened,
         ):
-            self.seen = max(self.seen, opened.execute(FINISHED).fetchone()[0])
-        return self.seen
+            return opened.execute(query).fetchone()[0]
+        return 0
 
     def _sample(self, pid: int, finished: int) -> None:
         with suppress(OSError, ValueError, IndexError):  # one that has just died
