@@ -342,7 +342,7 @@ def test_a_task_is_tried_again_from_its_newest_checkpoint_as_long_as_it_gets_on(
 
 LONG = (
     *("study.seeds=1", "data.train_size=320", "model.width=12", "model.dropout=0.2", "data.crop=1", "optimizer=adam"),
-    *("training.epochs=500", "diagnostics.observe_every=50", "engine.xla=false", "checkpoints.epochs=20"),
+    *("training.epochs=300", "diagnostics.observe_every=50", "engine.xla=false", "checkpoints.epochs=20"),
     "tracking.models=all",
 )
 

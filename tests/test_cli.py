@@ -374,8 +374,8 @@ def test_a_store_that_cannot_be_written_is_refused_before_anything_trains(cli, t
     assert_one_paragraph(cli(f"tracking.root={tmp_path}"), "not an SQLite database", "tracking.root=FOLDER")
 
 
-def test_what_a_worker_refuses_is_answered_before_anything_trains(tmp_path):
-    answer = process("studies.run", "+optimizer.foo=1", "executor.workers=1", "tracking.root=store", cwd=tmp_path)
+def test_what_a_worker_refuses_is_answered_before_anything_trains(here, tmp_path):
+    answer = here("+optimizer.foo=1", "tracking.root=store")
     assert_one_paragraph(answer, "foo=1", "(learning_rate=0.01, momentum=0.0")
     assert not (tmp_path / "store" / "mlflow.db").exists()
 

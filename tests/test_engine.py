@@ -750,15 +750,15 @@ RULES = {
 }
 
 
-@pytest.mark.parametrize(
-    ("rules", "xla"), [*((name, False) for name in RULES), ("decay and clipping", True), ("lookahead", True)]
-)
-def test_accumulated_batches_equal_one_as_large(tf, config, rules, xla):
+@pytest.fixture(scope="module")
+def in_batches(tf, config):
+    """A function that trains by some rules in batches of a size, once; gives each epoch's numbers and a loss."""
     from studies.train import steps
     from studies.train.engine import Engine, chunked
     from studies.train.parts import build_optimizer
 
-    def trained(batch, *more, xla=False):
+    @functools.cache
+    def trained(rules, batch, *more, xla=False):
         node = config([*RULES[rules].split(), *more])
         engine = Engine(network(), build_optimizer(node["optimizer"], []), steps.rules(node, []), xla=xla)
         data = tf.constant(X), tf.constant(Y), tf.constant([SCALE]), tf.constant([SHIFT])
@@ -772,8 +772,15 @@ def test_accumulated_batches_equal_one_as_large(tf, config, rules, xla):
         [evaluation] = engine.evaluate(*data, *chunked(order.ravel()), average=engine.averages)
         return ends, evaluation
 
-    ends, evaluation = trained(12)
-    accumulated, evaluation_accumulated = trained(3, "+optimizer.gradient_accumulation_steps=4", xla=xla)
+    return trained
+
+
+@pytest.mark.parametrize(
+    ("rules", "xla"), [*((name, False) for name in RULES), ("decay and clipping", True), ("lookahead", True)]
+)
+def test_accumulated_batches_equal_one_as_large(in_batches, rules, xla):
+    ends, evaluation = in_batches(rules, 12)
+    accumulated, evaluation_accumulated = in_batches(rules, 3, "+optimizer.gradient_accumulation_steps=4", xla=xla)
     for one, other in zip(ends, accumulated, strict=True):
         for value, expected in zip(other, one, strict=True):
             np.testing.assert_allclose(value, expected, rtol=2e-4, atol=1e-5)

@@ -9,7 +9,7 @@ import pytest
 
 from studies.execute.ray import ATTEMPTS, Ray
 from studies.execute.task import Reading, Task
-from studies.record import Result, Started, StudyError, Trial
+from studies.record import Checkpoint, Result, Started, StudyError, Trial
 
 pytestmark = pytest.mark.skipif(find_spec("ray") is None, reason="Ray is not installed")
 
@@ -41,6 +41,14 @@ def die_once(path):
     if first:
         time.sleep(0.2)
         open(path, "w").close()
+        os.kill(os.getpid(), signal.SIGKILL)
+    yield "done"
+
+
+def die_after_checkpoints(payload):
+    yield Checkpoint("t0", payload + 1, bytes(2**20))
+    time.sleep(0.2)
+    if payload < 2:
         os.kill(os.getpid(), signal.SIGKILL)
     yield "done"
 
@@ -164,6 +172,13 @@ def test_a_trial_says_what_it_ran_on(ray):
     assert [s.circumstances for s in started] == [provenance.circumstances()]
 
 
+def test_a_task_is_tried_again_from_its_newest_checkpoint_as_long_as_it_gets_on(ray):
+    kept, ends = [], []
+    for _, record in ray.run(HERE + "die_after_checkpoints", tasks([0], renewed=lambda payload: len(kept))):
+        (kept if isinstance(record, Checkpoint) else ends).append(record)
+    assert [record.epoch for record in kept] == [1, 2, 3] and ends[-1] == "done"
+
+
 def test_a_task_that_kills_its_worker_is_tried_again_and_twice_is_crashed(ray, tmp_path):
     seen = [r for _, r in ray.run(HERE + "die_once", tasks([str(tmp_path / "died")]))]
     assert [r.attempt if isinstance(r, Started) else r for r in seen] == [1, "first", 2, "second", "done"]
@@ -250,7 +265,7 @@ def test_a_module_of_the_users_own_comes_to_the_nodes(ray, tmp_path):
     (package / "__init__.py").write_text("from mine_of_tests.inner import VALUE\n")
     (package / "inner.py").write_text("VALUE = 42\n")
     ray.bring([str(package)])
-    ray.start(HERE + "imported", 1)
+    ray.workers  # noqa: B018  it connects
     package.rename(tmp_path / "moved")
     assert records(ray, "imported", tasks(["mine_of_tests"])) == {"t0": [42]}
     (tmp_path / "moved").rename(package)
@@ -267,7 +282,7 @@ def test_a_node_of_other_versions_is_refused(cluster, monkeypatch):
 def test_where_there_is_no_cluster_it_says_so(monkeypatch):
     for address in ("127.0.0.1:1", "ray://127.0.0.1:1"):
         with pytest.raises(StudyError, match=rf"executor\.address={address}: nobody answers at 127.0.0.1:1\. Expected"):
-            Ray(address).start(HERE + "double", 1)
+            Ray(address).workers  # noqa: B018
     with pytest.raises(StudyError, match=r"executor\.cpus=0: expected more than 0"):
         Ray(cpus=0)
 

@@ -1,4 +1,4 @@
-"""The newest checkpoints of a study's trials, in the store's folder until the trials have ended."""
+"""The newest checkpoints of a study's trials, in a folder of this machine until the trials have ended."""
 
 from collections.abc import Iterable
 from contextlib import suppress

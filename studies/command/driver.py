@@ -134,7 +134,7 @@ class Driver:
         self.study, self.executor, self.root, self.config, self.console = study, executor, root, config, console
         self.jobs, self.card, self.board, self.tags = jobs, card or {}, board, tags or {}
         self.force, self.again, self.kept = force, set[str](), models
-        self.checkpoints = Checkpoints(root, study.name, checkpoints)
+        self.checkpoints = Checkpoints(address.folder(root), study.name, checkpoints)
         self.counted: set[str] = set()
         self.statuses: Counter[str] = Counter()
         self.noted: set[tuple[str, str]] = set()

@@ -32,7 +32,7 @@ class Display:
         self.left = Counter(study.labelled(trial) for trial in trials)
         self.values: dict[str, list[float | None]] = {}
         self.warned: Counter[str] = Counter()
-        self.started = time.monotonic()
+        self.started, self.at = time.monotonic(), ""
         name, columns = study.name, (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
         if board:
             name, self.bar = "  tuning" if trials[0].role == "nuisance" else "  trials", board.bar
@@ -57,8 +57,8 @@ class Display:
 
     def line(self) -> str:
         """How far it is, for where nothing is live."""
-        state = f", {self._left()} left" if self.done else ", while graphs are compiled"
-        return f"{self.done} of {self.total} trials{state}"
+        state = f"{self._left()} left" if self.done else self.at or "while graphs are compiled"
+        return f"{self.done} of {self.total} trials, {state}"
 
     def _left(self) -> str:
         elapsed = time.monotonic() - self.started
@@ -67,7 +67,8 @@ class Display:
     def epoch(self, trial: Trial, epoch: int) -> None:
         """A trial has got so far: shown while no trial has ended yet, so that long ones can be seen to move."""
         if not self.done:
-            self.bar.update(self.task, state=f"{self.study.labelled(trial)} seed={trial.seed}: epoch {epoch}")
+            self.at = f"{self.study.labelled(trial)} seed={trial.seed}: epoch {epoch}"
+            self.bar.update(self.task, state=self.at)
 
     def note(self, trial: Trial, text: str) -> None:
         """Something of a trial that is none of its results."""

@@ -48,7 +48,8 @@ SURROUNDINGS = {
 }
 """Tags of what a trial was trained by and on, and what they are called."""
 
-CALLS_CLOCK = ("seconds_build", "seconds_train", "seconds_total", "memory_mb")
+CLOCKS = ("seconds_build", "seconds_train", "seconds_total", "memory_mb")
+"""Results that no two runs have alike."""
 
 
 @dataclass(frozen=True)
@@ -261,7 +262,7 @@ def _compared(
     seen = driver.watched(asked.trial, epochs, layers, result)
     files = _Files(writer.trial_files(asked.trial, epochs, seen.layers, result))
     now = _numbers(result)
-    then = {name: value for name, value in was.numbers.items() if name not in CALLS_CLOCK}
+    then = {name: value for name, value in was.numbers.items() if name not in CLOCKS}
     # One that the clock has ended has no end that comes out again; up to there it must.
     timed = was.run.tags[Tag.STATUS] == "timeout" or result.status == "timeout"
     until = min(_last(was.frames["epochs"]), max((e.epoch for e in epochs), default=0)) if timed else None
@@ -280,10 +281,8 @@ def _last(frame) -> int:
 
 def _numbers(result: Result) -> dict[str, float]:
     """A result's numbers as the store has them, but for what the clock and the memory say."""
-    if result.quantities:
-        return dict(result.quantities)
-    names = (*METRICS, *writer.FINAL)
-    return {name: float(getattr(result, name)) for name in names if name not in CALLS_CLOCK}
+    names = [name for name in (*METRICS, *writer.FINAL) if name not in CLOCKS]
+    return {name: float(getattr(result, name)) for name in names} | result.quantities
 
 
 def _surroundings(then: dict[str, str], now: dict[str, str]) -> Iterator[tuple[str, str, str]]:

@@ -18,16 +18,17 @@ HELD = 0.2
 
 CIRCUMSTANCES = "studies.command.provenance:circumstances"
 
-ARITHMETIC = ("TF_", "XLA_", "KERAS_", "ONEDNN_", "DNNL_", "NVIDIA_", "CUBLAS_", "OMP_", "MALLOC_")
-"""Begins of variables that may change numbers or memory: a worker has the driver's, and none of its node's own."""
+CHOSEN = "studies.command.provenance:BITS"
+"""Variables by which a user chooses other arithmetic: a worker has the driver's, and none of its node's own."""
 
 
 class Actor:
     """A worker's process, for as long as the driver's connection lasts."""
 
     def __init__(self, folder: str, variables: dict[str, str], threads: int, function: str, keeps: bool):
-        for name in [name for name in os.environ if name.startswith(ARITHMETIC) and name not in variables]:
-            del os.environ[name]
+        for name in resolve(CHOSEN):
+            if name not in variables:
+                os.environ.pop(name, None)
         with suppress(OSError):  # there is none such on this node
             os.chdir(folder)
         self.cache = compiled.prepared(threads) if keeps else None

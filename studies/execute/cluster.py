@@ -4,9 +4,9 @@ import logging
 import math
 import os
 import secrets
-import shutil
 import signal
 import socket
+import subprocess
 import sys
 import tempfile
 import time
@@ -27,6 +27,33 @@ GONE = 30.0
 
 LOOK = 2.0
 """Seconds from one look at the nodes to the next."""
+
+
+REAPER = """
+import os, shutil, signal, sys, time
+from glob import glob
+folder, driver = sys.argv[1:]
+sys.stdin.read()
+for _ in range(20):
+    there = set()
+    for link in glob("/proc/[0-9]*/fd/*"):
+        try:
+            if os.readlink(link).startswith(folder + "/"):
+                there.add(link.split("/")[2])
+        except OSError:
+            pass
+    there -= {driver}
+    for pid in there:
+        try:
+            os.kill(int(pid), signal.SIGKILL)
+        except OSError:
+            pass
+    if not there:
+        break
+    time.sleep(0.2)
+shutil.rmtree(folder, ignore_errors=True)
+"""
+"""Ends what is left of a Ray when its driver has closed the pipe, or is dead: some of its processes would live on."""
 
 
 class Connection:
@@ -53,10 +80,13 @@ class Connection:
         if Connection.current:
             Connection.current.close()
         self.address, self.folder = address, ""
+        self.reaper: subprocess.Popen | None = None
         self.ray = _imported(local=address is None)
         options: dict[str, Any] = {"runtime_env": {"py_modules": [str(Path(__file__).parent.parent), *code]}}
         if address is None:
             self.folder = tempfile.mkdtemp(prefix="ray-", dir="/tmp")  # a socket's path must be short
+            command = [sys.executable, "-I", "-S", "-c", REAPER, self.folder, str(os.getpid())]
+            self.reaper = subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)
             options = {"num_cpus": cpus, "include_dashboard": False, "_temp_dir": self.folder}
             options["runtime_env"] = {"env_vars": {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}}
         else:
@@ -73,10 +103,12 @@ class Connection:
         try:
             with terminal.unheard():
                 self.ray.init(self.address or "local", logging_level=logging.CRITICAL, **options)
-        except Exception as error:
+        except BaseException as error:
             with suppress(Exception):
                 self.ray.shutdown()
             self._sweep()
+            if not isinstance(error, Exception):
+                raise
             raise StudyError(_unreached(self.address, error)) from error
         finally:
             for number, handler in before.items():  # Ray takes SIGTERM for itself
@@ -130,8 +162,9 @@ class Connection:
         self._sweep()
 
     def _sweep(self) -> None:
-        if self.folder:
-            shutil.rmtree(self.folder, ignore_errors=True)
+        if self.reaper:
+            self.reaper.communicate()
+            self.reaper = None
 
 
 def _imported(local: bool) -> Any:

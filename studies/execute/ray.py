@@ -14,20 +14,24 @@ from contextlib import suppress
 from typing import Any
 
 from studies import terminal
-from studies.execute.actor import ARITHMETIC, Actor, Model, versions
+from studies.execute.actor import CHOSEN, Actor, Model, versions
 from studies.execute.cluster import LOOK, Connection, reason
 from studies.execute.machine import WORKER_MEMORY_MB, cores, default_workers
 from studies.execute.pool import ATTEMPTS, AWAY
 from studies.execute.queue import Queue
 from studies.execute.task import Done, Task, resolve
 from studies.execute.worker import environment
-from studies.record import Result, Started, StudyError, listed
+from studies.record import Checkpoint, Result, Started, StudyError, listed
 
 MOVES = 5
 """Nodes that may die under a task before it is taken for what kills them."""
 
 UNREAD = 16
 """So many messages a task may be ahead of the driver."""
+
+
+KEPT = ("TF_CPP_MIN_LOG_LEVEL", "TF_CPU_ALLOCATOR_USE_BFC", "MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_")
+"""Variables of a worker that are as the user has set them, if so."""
 
 
 class Ray:
@@ -88,7 +92,12 @@ class Ray:
                 self.close()
 
     def start(self, function: str, count: int, threads: int = 1) -> None:
-        """Connect, and start workers, which import what `function` needs.
+        """Start workers, which import what `function` needs; but only `run` connects, which may take long."""
+        if self.connection:
+            self._begin(function, count, threads)
+
+    def _begin(self, function: str, count: int, threads: int) -> None:
+        """Connect, and start workers.
 
         Raises:
             StudyError: there is no such cluster, or none of its nodes has what a worker is to have.
@@ -110,7 +119,7 @@ class Ray:
         if not tasks or self.drained:
             return
         threads = tasks[0].threads
-        self.start(function, len(tasks), threads)
+        self._begin(function, len(tasks), threads)
         queue, starts, deaths = Queue(tasks, self.crew), Counter[str](), defaultdict(Counter)
 
         def started(worker: _Worker):
@@ -142,6 +151,9 @@ class Ray:
                             yield started(worker)
                     elif isinstance(record, Model):
                         record.write(task.payload.model)
+                    elif isinstance(record, Checkpoint):
+                        deaths.pop(task.key, None)  # it gets on, however often its workers die
+                        yield task, record
                     else:
                         yield task, record
 
@@ -201,8 +213,9 @@ class Ray:
     def _hire(self, function: str, threads: int, node: str) -> "_Worker":
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-        variables = {n: v for n, v in os.environ.items() if n.startswith(ARITHMETIC)} | environment(threads, number=0)
-        variables |= {"PYTHONWARNINGS": ""}
+        wanted = environment(threads, number=0)
+        chosen = {name: os.environ[name] for name in (*resolve(CHOSEN), *KEPT) if name in os.environ}
+        variables = chosen | wanted | {"PYTHONWARNINGS": ""}
         variables.pop("CUDA_VISIBLE_DEVICES", None)  # which is Ray's to say
         if not self.gpus:
             variables["CUDA_VISIBLE_DEVICES"] = "-1"

@@ -119,7 +119,7 @@ def attempt(function: str, task: Task, doubtful: bool = False) -> Iterator[objec
         yield Result(task.key, "crashed", error=f"{summary}\n{traceback.format_exc()}")
 
 
-def resolve(function: str) -> Callable:
-    """The function that `package.module:function` names."""
+def resolve(function: str) -> Any:
+    """The function, or what else `package.module:function` names."""
     module, _, name = function.partition(":")
     return getattr(importlib.import_module(module), name)
