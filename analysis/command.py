@@ -5,7 +5,7 @@ import sys
 from collections.abc import Callable
 
 from analysis.read import server
-from studies import address, masking, terminal
+from studies import address, terminal
 from studies.record import StudyError, plain
 
 LIST = "list"
@@ -87,7 +87,6 @@ def told(options: argparse.Namespace, run: Callable[[], None]) -> int:
 
 def ended(run: Callable[[], None]) -> int:
     """Run a command; gives its exit code, 2 with one paragraph for what the user can put right."""
-    sys.excepthook = masking.raised
     with terminal.interruptible():
         try:
             with server.kept():

@@ -1,8 +1,6 @@
 """Words without the passwords of the addresses in them: what is printed, tagged, kept or raised goes through here."""
 
 import re
-import sys
-import traceback
 
 _PASSWORD = re.compile(r"([A-Za-z][\w+.-]*://[^\s/?#@:]*):(?!\d+(?:[/?#\s'\"]|$))\S*@")
 """Up to the last `@`, since passwords may have one that should have been written `%40`; no port."""
@@ -25,8 +23,3 @@ def masked(text: str) -> str:
     'https://there, https://there/a'
     """
     return _SETTING.sub(r"\1***", _USER.sub(r"\1", _PASSWORD.sub(r"\1@", text)))
-
-
-def raised(_kind: type[BaseException], error: BaseException, _trace: object) -> None:
-    """A `sys.excepthook` that writes no password either."""
-    sys.stderr.write(masked("".join(traceback.format_exception(error))))

@@ -24,7 +24,7 @@ from studies import address, terminal, waiting
 from studies.command import ahead, checks, compose, driver, explain, job, plan, provenance, pulse, sweep
 from studies.contract import Tag
 from studies.factors import targets
-from studies.masking import masked, raised
+from studies.masking import masked
 from studies.record import StudyError, Trial, content_key, listed, plain
 from studies.store import database
 
@@ -41,7 +41,6 @@ CLAIMS: dict[str, ahead.Ahead | None] = {}
 def main() -> int:
     """Run the command line; gives the exit code: 1 if a trial crashed, 2 for what the user can put right."""
     wants_traceback = os.environ.get("HYDRA_FULL_ERROR") == "1"
-    sys.excepthook = raised
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises, and we say what is wrong in one paragraph
     if not sys.flags.safe_path and {"", os.getcwd()}.isdisjoint(sys.path):
         sys.path.append(os.getcwd())  # where a user's own package is, whichever way the command was started

@@ -392,7 +392,7 @@ def test_the_command_itself_answers_like_its_function(tmp_path):
 
 
 def test_a_traceback_is_there_for_who_asks(tmp_path):
-    word = "tracking.uri=postgresql://me:hush@there/db,other"
+    word = "hydra.job.chdir=postgresql://me:hush@there/db"
     code, _, error = process("studies.run", "model.depth=-1", word, cwd=tmp_path, HYDRA_FULL_ERROR="1")
     assert code == 1
     assert "Traceback" in error and "postgresql://me@there/db" in error and "hush" not in error
