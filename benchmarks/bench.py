@@ -157,6 +157,19 @@ def callback_share(folder: Path) -> list[Figure]:
     return figures
 
 
+def cluster_share(folder: Path) -> list[Figure]:
+    """What Ray takes for 200 digits trials against the pool, start-up apart: see `benchmarks.cluster`."""
+    command = [sys.executable, "-m", "benchmarks.cluster"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    sides = json.loads(done.stdout.splitlines()[-1])
+    figures = []
+    for kind, name in (("seconds", "seconds"), ("cpu", "CPU seconds")):
+        ours, other = sides["ray"][kind], sides["pool"][kind]
+        label = f"200 digits trials by Ray, against the pool: {name}"
+        figures.append(Figure(label, f"{ours:.1f}", f"{other:.1f}", f"{ours / other:.2f}×", "1.15×", ""))
+    return figures
+
+
 def factor_steps(folder: Path) -> list[Figure]:
     """Milliseconds of a training step under each factor, digits MLP 2×64, against the plain step."""
     options = [
@@ -290,6 +303,7 @@ BENCHES = {
         convolutions,
         diagnostics_share,
         callback_share,
+        cluster_share,
         factor_steps,
         pruned_steps,
         loading,

@@ -2,7 +2,8 @@
 
     python -m benchmarks.cluster [TRIALS]
 
-Prints JSON: the seconds of each, in turns of a quarter of the trials, since the machine's speed drifts.
+Prints JSON: of each the seconds, and the CPU seconds of all processes, which other work on the machine changes less; in
+turns of a quarter of the trials, since the machine's speed drifts.
 """
 
 import json
@@ -11,6 +12,8 @@ import time
 from contextlib import closing
 from pathlib import Path
 
+import numpy as np
+import psutil
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
@@ -30,12 +33,19 @@ def tasks(config: dict, seeds: range) -> list[Task]:
     return [Task(trial.key, trial.graph_key, 1, trial) for trial in trials]
 
 
-def seconds(executor, some: list[Task]) -> float:
-    """How long they take; all have to finish."""
-    began = time.perf_counter()
+def used() -> float:
+    """CPU seconds of this process and all below it."""
+    own = psutil.Process()
+    times = [each.cpu_times() for each in (own, *own.children(recursive=True))]
+    return sum(each.user + each.system for each in times)
+
+
+def seconds(executor, some: list[Task]) -> np.ndarray:
+    """How long they take, and how much of the processor; all have to finish."""
+    began, before = time.perf_counter(), used()
     ended = [record.status for _, record in executor.run(TRIAL, some) if isinstance(record, Result)]
     assert ended == ["finished"] * len(some), ended
-    return time.perf_counter() - began
+    return np.array([time.perf_counter() - began, used() - before])
 
 
 def main(count: int) -> None:
@@ -43,7 +53,7 @@ def main(count: int) -> None:
     with initialize_config_dir(str(CONF), version_base="1.3"):
         config = OmegaConf.to_container(compose("config"), resolve=True)
     del config["study"]
-    config, turn, took = limits.settled(config), count // 4, {"pool": 0.0, "ray": 0.0}
+    config, turn, took = limits.settled(config), count // 4, {"pool": np.zeros(2), "ray": np.zeros(2)}
     with closing(Pool()) as pool, closing(Ray()) as ray:
         sides = {"pool": pool, "ray": ray}
         for executor in sides.values():
@@ -51,7 +61,7 @@ def main(count: int) -> None:
         for start in range(0, 4 * turn, turn):
             for name in sides if start % (2 * turn) else reversed(sides):
                 took[name] += seconds(sides[name], tasks(config, range(start, start + turn)))
-    print(json.dumps(took))
+    print(json.dumps({name: dict(zip(("seconds", "cpu"), each.tolist(), strict=True)) for name, each in took.items()}))
 
 
 if __name__ == "__main__":

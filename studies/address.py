@@ -33,8 +33,11 @@ WAITING = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
 }
-"""MLflow's client waits for a server that is away by itself, for minutes and in silence: `studies.waiting` does it."""
+"""MLflow's client waits for a server that is away by itself, for minutes and in silence: `studies.waiting` does it. And
+it prints two lines for each run that ends."""
 
 _KNOWN: dict[str, str] = {}
 """The addresses that this process was given with a password, by how they are written without it."""
