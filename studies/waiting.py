@@ -167,6 +167,8 @@ def reason(error: BaseException) -> str:
     first = lines[0]
     if "FATAL:" in first:
         first = first.rpartition("FATAL:")[2].strip()
+    elif "no password supplied" in first:
+        first = "no password supplied"
     elif answered := re.search(r"too many (\d+) error responses", str(error)):
         first = f"it answers {answered[1]}"
     elif "RemoteDisconnected" in first or "ConnectionReset" in first:

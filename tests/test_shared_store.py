@@ -60,9 +60,11 @@ class Postgres:
         (folder / "word").write_text(SECRET)
         (folder / "word").chmod(0o644)
         self.run(
-            "initdb", "-A", "scram-sha-256", "-U", "study", f"--pwfile={folder}/word", "-N", "--locale=C", "-E", "UTF8"
+            "initdb", "-A", "scram-sha-256", "-U", "boss", f"--pwfile={folder}/word", "-N", "--locale=C", "-E", "UTF8"
         )
         self.start()
+        with admin(self) as connection:  # who may do no more than the recipe's: a superuser may set what others may not
+            connection.execute(f"CREATE ROLE study LOGIN PASSWORD '{SECRET}'")
 
     def run(self, program, *words):
         command = [binaries() / program, "-D", self.folder / "data", *words]
@@ -89,14 +91,14 @@ class Postgres:
     def database(self, name):
         """A fresh database's address, without and with the password."""
         with admin(self) as connection:
-            connection.execute(f'CREATE DATABASE "{name}"')
+            connection.execute(f'CREATE DATABASE "{name}" OWNER study')
         return f"postgresql://study@127.0.0.1:{self.port}/{name}"
 
 
 @contextmanager
 def admin(postgres, name="postgres"):
     psycopg = pytest.importorskip("psycopg")
-    with psycopg.connect(f"postgresql://study:{SECRET}@127.0.0.1:{postgres.port}/{name}", autocommit=True) as made:
+    with psycopg.connect(f"postgresql://boss:{SECRET}@127.0.0.1:{postgres.port}/{name}", autocommit=True) as made:
         yield made
 
 
@@ -614,10 +616,14 @@ def test_a_database_that_is_not_there_or_refuses_is_one_paragraph(postgres, cli,
         (f"postgresql://study:wrongword@{base}/a?nosuch=1", "no address of a database.*nosuch"),
         (f"http://127.0.0.1:{postgres.port}", "does not answer|no MLflow"),
         ("s3://bucket/a", "is no folder"),
+        (f"localhost:{postgres.port}", f"is no folder, but a host and a port.*http://localhost:{postgres.port}"),
     ):
         code, _, error = cli(f"tracking.uri='{uri}'", f"tracking.root={tmp_path}")
         assert code == 2 and error.count("\n") == 1 and re.search(expected, error), error
         assert not re.search("wrongword|a@b|100%", error)
+    monkeypatch.delenv("PGPASSWORD")
+    code, _, error = cli(f"tracking.uri=postgresql://boss@{base}/theirs", f"tracking.root={tmp_path}")
+    assert code == 2 and f"@{base}/theirs refuses (no password supplied): put a line" in error
 
 
 def test_a_database_notices_who_is_gone(direct):
