@@ -45,6 +45,14 @@ def die_once(path):
     yield "done"
 
 
+def die_after_result(key):
+    yield Result(key, "finished")
+    time.sleep(0.5)
+    yield Checkpoint(key, 1, b"")  # what is held back is sent
+    time.sleep(0.2)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
 def die_after_checkpoints(payload):
     yield Checkpoint("t0", payload + 1, bytes(2**20))
     time.sleep(0.2)
@@ -184,6 +192,8 @@ def test_a_task_that_kills_its_worker_is_tried_again_and_twice_is_crashed(ray, t
     assert [r.attempt if isinstance(r, Started) else r for r in seen] == [1, "first", 2, "second", "done"]
     *alive, result = records(ray, "die", tasks([0]))["t0"]
     assert alive == ["alive"] * ATTEMPTS and result.status == "crashed"
+    (ended,) = [r for r in records(ray, "die_after_result", tasks(["t0"]))["t0"] if isinstance(r, Result)]
+    assert ended.status == "finished"
     assert "its worker died 2 times, the last time The actor is dead because its worker process" in result.error
 
 

@@ -346,6 +346,7 @@ class Driver:
                     case Started():
                         epochs[trial.key], layers[trial.key] = [], []
                         there[trial.key] = record.circumstances
+                        warn_of_mixing(record.circumstances or provenance.circumstances())
                     case EpochRecord():
                         epochs[trial.key].append(record)
                         display.epoch(trial, record.epoch)
@@ -406,14 +407,23 @@ class Driver:
             self.models = Path(tempfile.mkdtemp(prefix=".models-", dir=folder))
         return replace(trial, model=str((self.models / f"{trial.key}.keras").resolve()))
 
-    def _warn_of_mixing(self, finished: set[str]) -> None:
-        """Say that what is finished was trained by other versions, or elsewhere, than the rest will be."""
+    def _warner_of_mixing(self, finished: set[str]) -> Callable[[dict[str, str]], None]:
+        """What is told the circumstances of each trial that begins, and says, of each kind once, that what is finished
+        was trained by other versions, or elsewhere.
+        """
         from analysis import load
         from analysis.estimate import history
 
-        tags = {run.tags[Tag.KEY]: run.tags for run in load.ended(self.study.name, self.root)} if finished else {}
-        if said := history.changed([tags[key] for key in finished], provenance.circumstances()):
-            self.console.print(f"warning: {plain(said)}", markup=False, highlight=False, soft_wrap=True)
+        runs = load.ended(self.study.name, self.root) if finished else []
+        tags = [run.tags for run in {run.tags[Tag.KEY]: run for run in runs}.values() if run.tags[Tag.KEY] in finished]
+        told = set[str]()
+
+        def warn(now: dict[str, str]) -> None:
+            if (kind := json.dumps(now)) not in told and (said := history.changed(tags, now)):
+                self.console.print(f"warning: {plain(said)}", markup=False, highlight=False, soft_wrap=True)
+            told.add(kind)
+
+        return warn
 
     def _open(self, pending) -> None:
         """Have what is pending checked, and this execution in the store, both while the workers start."""
