@@ -3,7 +3,7 @@ PYTHON ?= python3
 RUN := .venv/bin/python
 STAMP := .venv/.from-lock
 
-.PHONY: study claims claims-cost test test-fast tests style types lint ui notebooks readme bench validate lock clean
+.PHONY: study claims claims-cost test test-fast tests style types lint ui notebooks readme bench validate soak lock clean
 
 study: $(STAMP)
 	$(RUN) -m studies.run +study=init_comparison
@@ -67,6 +67,10 @@ bench: $(STAMP)
 
 validate: $(STAMP)
 	$(RUN) -m benchmarks.validate
+
+# 3,000 tiny trials whose workers and driver are killed: some ten minutes.
+soak: $(STAMP)
+	$(RUN) -m benchmarks.soak
 
 # Python 3.11 or later. Bytecode is compiled here, whatever PYTHONDONTWRITEBYTECODE says: without it TensorFlow takes
 # 15 s to import instead of 6.

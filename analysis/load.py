@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -39,6 +40,9 @@ RUNNING = {"running_loss": "train_loss", "running_accuracy": "train_accuracy"}
 
 OBSERVED = (*STATISTICS, "warning")
 """What the layers frame has of a tensor at an epoch."""
+
+PARQUET = b"PAR1"
+"""What a Parquet file begins and ends with."""
 
 DENSITIES, CONFUSIONS = "densities.parquet", "confusions.parquet"
 
@@ -269,6 +273,33 @@ def without_model(study: str, root: str | Path = "mlruns") -> set[str]:
     return {key for key, run in finished.items() if not store.has(run, MODEL)}
 
 
+def damaged(study: str, root: str | Path, keys: set[str]) -> set[str]:
+    """Those of some trials that have a file which is cut short or lost, as after a power cut; of a folder's alone.
+
+    One whose files are away altogether is not among them: they may come back.
+    """
+    if runs.is_server(root):
+        return set()
+    latest = {run.tags[Tag.KEY]: run for run in ended(study, root) if run.tags[Tag.KEY] in keys}
+    return {key for key, run in latest.items() if run.folder.is_dir() and not all(map(_has_end, _frames_of(run)))}
+
+
+def _frames_of(run: Run) -> list[Path]:
+    """The Parquet files that a trial's run has, and those that each has."""
+    always = [run.folder / "epochs.parquet", run.folder / "layers.parquet"]
+    return [*always, *(file for file in run.folder.glob("*.parquet") if file not in always)]
+
+
+def _has_end(file: Path) -> bool:
+    """Whether a Parquet file is there to its end, where it has its name again."""
+    try:
+        with open(file, "rb") as opened:
+            opened.seek(-len(PARQUET), os.SEEK_END)
+            return opened.read() == PARQUET
+    except OSError:
+        return False
+
+
 def raw_runs(csv: str | Path) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Raw runs that others publish, as the trials and the epochs of a store: the same estimates work on both.
 
@@ -465,7 +496,7 @@ def _joined(
         except (pyarrow.ArrowException, OSError) as error:
             raise StudyError(
                 f"{file} of run {run.run_id} in {run.folder} is damaged ({str(error).splitlines()[0]}): restore it "
-                f"from a copy, or delete the run among MLflow's pages and run its study again, which trains it anew"
+                f"from a copy, or run its study again: the same command trains it anew"
             ) from error
         stored = stored.select(list(places.values())).rename_columns(list(places))
         if "warning" in names and "warning" not in places:

@@ -182,6 +182,16 @@ class Tag:
     RESULTS = "results.version"
 
 
+def moment(said: str) -> int:
+    """What the tags `ASKED` and `JOINED` begin with, milliseconds since 1970; 0 for something else.
+
+    >>> moment("1764000000000 studies-5f"), moment("")
+    (1764000000000, 0)
+    """
+    word = said.partition(" ")[0]
+    return int(word) if word.isdecimal() else 0
+
+
 NEUTRAL = (
     *("plan=", "force=", "executor", "tracking", "hydra", "profile=", "study=", "data.root=", "engine.threads="),
     *("targets", "checkpoints"),

@@ -1,5 +1,6 @@
-"""Waiting for a server or a database that is away: in the middle of a study; whatever only reads is told at once."""
+"""Waiting for a server or a database that is away, or locked: in a study; whatever only reads is told at once."""
 
+import sqlite3
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -125,6 +126,8 @@ def away(error: BaseException | None) -> str:
 
 
 def _is_passing(error: BaseException) -> bool:
+    if isinstance(error, sqlite3.OperationalError):
+        return error.sqlite_errorcode & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
     psycopg = sys.modules.get("psycopg")
     if psycopg and isinstance(error, psycopg.OperationalError | psycopg.InterfaceError):
         return not any(word in str(error) for word in REFUSALS)

@@ -168,7 +168,17 @@ def read(run: Run, number: int, kept: bytes) -> Execution:
 
     Args:
         kept: its `trials.json`.
+
+    Raises:
+        StudyError: that is damaged.
     """
+    try:
+        compared = arms(kept)
+    except ValueError as error:
+        raise StudyError(
+            f"trials.json of run {run.run_id} in {run.folder} is damaged ({error}): restore it from a copy, or delete "
+            f"the run among MLflow's pages, and the same command writes another"
+        ) from error
     design = json.loads(run.tags[Tag.DESIGN])
     for role in ("factors", "nuisance"):
         design[role] = {factor: tuple(levels) for factor, levels in design.get(role, {}).items()}
@@ -189,7 +199,7 @@ def read(run: Run, number: int, kept: bytes) -> Execution:
     return Execution(
         Study(**design),
         run.tags[Tag.HASH],
-        arms(kept),
+        compared,
         run.status,
         run.folder,
         run.run_id,

@@ -2,6 +2,7 @@
 
 import math
 import sys
+from collections.abc import Sequence
 
 from studies.command import cost
 from studies.execute.task import Executor, Reading, Task
@@ -59,8 +60,11 @@ def reading(node: dict | None) -> Reading | None:
     return Reading(content_key(data.source(node)), "studies.factors.data:given", "studies.factors.data:take", node)
 
 
-def checked(trials: list[Trial], executor: Executor) -> None:
+def checked(trials: list[Trial], executor: Executor, ended: Sequence[Trial] = ()) -> None:
     """Have workers build each different part of the trials, or pair of parts, once, and keep what models cost.
+
+    Args:
+        ended: trials of the same study whose parts were built before: a study that goes on does so at once.
 
     Raises:
         StudyError: a part is refused.
@@ -73,6 +77,11 @@ def checked(trials: list[Trial], executor: Executor) -> None:
             group = content_key([parts[name] for name in ("model", "data") if name in parts])
             threads, reads = trial.config["engine"]["threads"], reading(parts.get("data"))
             tasks[key] = Task(key, group, threads, parts, reads=reads)
+    for trial in ended:
+        if not tasks:
+            return
+        for parts in limits.checks(trial.config):
+            tasks.pop(content_key(parts), None)
     for task, record in list(executor.run(function, list(tasks.values()))):
         match record:
             case Work():

@@ -7,6 +7,7 @@ import statistics
 from contextlib import suppress
 from dataclasses import asdict, astuple, dataclass
 from pathlib import Path
+from typing import Any
 
 from studies import contract
 from studies.design import arms
@@ -95,11 +96,20 @@ def computed_seconds(config: dict) -> float:
     key = function_of(config)
     if key not in _measured:
         try:
-            text = (contract.cache_folder() / f"seconds-{key}.json").read_text()
-            _measured[key] = float(json.loads(text))
+            _measured[key] = float(_noted(f"seconds-{key}.json"))
         except (OSError, ValueError, TypeError, StudyError):  # nowhere to keep it, or not whole
             return COMPUTED
     return _measured[key]
+
+
+def _noted(name: str) -> Any:
+    """What a file of the cache says; one that is not whole is deleted, so that it is written anew."""
+    text = (contract.cache_folder() / name).read_text()
+    try:
+        return json.loads(text)
+    except ValueError:
+        cache.forget(name)
+        raise
 
 
 def keep_seconds(seconds: dict[str, list[float]]) -> None:
@@ -130,7 +140,7 @@ def known(config: dict) -> Work | None:
     key = _key(config)
     if key not in _counted:
         try:
-            _counted[key] = Work(**json.loads((contract.cache_folder() / f"work-{key}.json").read_text()))
+            _counted[key] = Work(**_noted(f"work-{key}.json"))
         except (OSError, ValueError, TypeError, StudyError):  # nowhere to keep it, or not whole
             return None
     return _counted[key]

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import shutil
 import sys
 import tempfile
@@ -296,6 +297,11 @@ class Driver:
         from analysis import load
 
         finished = load.finished_keys(study.name, self.root) & {trial.key for trial in trials}
+        if broken := load.damaged(study.name, self.root, finished):
+            self._tell(
+                f"{len(broken)} that had finished are trained again, since files of theirs are cut short or lost"
+            )
+            finished -= broken
         known = finished & self.again if self.force else finished
         lacking = {trial.key for trial in trials if self._keeps_model(trial)} & known
         if lacking := lacking and lacking & load.without_model(study.name, self.root):
@@ -324,7 +330,7 @@ class Driver:
         self._warn_of_mixing(known)
         with terminal.held():
             self.executor.start(TRIAL, len(pending), pending[0].config["engine"]["threads"])
-        self._open(pending)
+        self._open(pending, [trial for trial in trials if trial.key in known])
         seconds = cost.expected_seconds(pending)
         tasks = self._tasks(pending, seconds)
 
@@ -397,6 +403,18 @@ class Driver:
         wanted = self.kept == "all" or (self.kept == "first" and trial.seed == self.study.seeds[0])
         return wanted and trial.role == "scientific" and not trial.computed
 
+    @property
+    def _models(self) -> str:
+        """What the name of the folder begins with that models are in until their trials are written."""
+        return f".models-{self.study.name}-"
+
+    def _delete_models(self) -> None:
+        """Delete those that a killed driver of this study has left."""
+        folder, left = address.folder(self.root), re.compile(re.escape(self._models) + r"\w+")
+        for each in folder.iterdir() if folder.is_dir() and not self.jobs else ():  # its other jobs may live
+            if left.fullmatch(each.name) and each != self.models:
+                shutil.rmtree(each, ignore_errors=True)
+
     def _sent(self, trial: Trial) -> Trial:
         """A trial as a worker gets it: with the file to save its model in, if that is to be kept."""
         if not self._keeps_model(trial):
@@ -404,7 +422,7 @@ class Driver:
         if self.models is None:
             folder = address.folder(self.root)
             folder.mkdir(parents=True, exist_ok=True)
-            self.models = Path(tempfile.mkdtemp(prefix=".models-", dir=folder))
+            self.models = Path(tempfile.mkdtemp(prefix=self._models, dir=folder))
         return replace(trial, model=str((self.models / f"{trial.key}.keras").resolve()))
 
     def _warner_of_mixing(self, finished: set[str]) -> Callable[[dict[str, str]], None]:
@@ -425,13 +443,13 @@ class Driver:
 
         return warn
 
-    def _open(self, pending) -> None:
+    def _open(self, pending, ended) -> None:
         """Have what is pending checked, and this execution in the store, both while the workers start."""
         from analysis import report  # noqa: F401  a second, which is had while the workers start
         from studies.store import writer  # noqa: F401
 
         self._doing(f"starting workers, which check the parts of {numbered(len(pending), 'trial')}")
-        checks.checked(pending, self.executor)
+        checks.checked(pending, self.executor, ended)
         self._doing("opening the store")
         database.make(self.root)
         if self.execution is None:
@@ -447,6 +465,7 @@ class Driver:
                 self.root, self.study, self.design, self.config, self.jobs, tags, data.entry, self.compared
             )
         self.execution.keep(self.files)
+        self._delete_models()
 
     def _record(self, trials) -> None:
         """See that the store has an execution of this design that has ended, though there was nothing left to train.

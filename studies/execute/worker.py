@@ -8,6 +8,7 @@ a fresh interpreter instead.
 
 import ctypes
 import gc
+import importlib.util
 import json
 import os
 import random
@@ -40,6 +41,9 @@ sys.path[:] = json.loads(sys.argv[1])
 from studies.execute.worker import work
 work(*sys.argv[2:])
 """
+
+TRACED = "__autograph_generated_file"
+"""Begins of the names of modules that TensorFlow makes, each of a file among the temporary ones."""
 
 PR_SET_PDEATHSIG = 1  # prctl(2)
 
@@ -162,10 +166,21 @@ def work(tasks: str, records: str, function: str, folder: str) -> None:
             outgoing.send(Begun())
             for record in attempt(function, task, doubtful=bool(folder)):
                 outgoing.send(record)
-            if folder and task.group not in groups:
+            if task.group not in groups:
                 groups.add(task.group)
-                compiled.seal(Path(folder))
+                _delete_sources()
+                if folder:
+                    compiled.seal(Path(folder))
             outgoing.send(Done())
+
+
+def _delete_sources() -> None:
+    """Delete what TensorFlow wrote of the functions that it traced, and loaded: it would at exit, which never comes."""
+    for name in [name for name in sys.modules if name.startswith(TRACED)]:
+        with suppress(OSError, TypeError):
+            file = sys.modules[name].__file__
+            for each in (file, importlib.util.cache_from_source(file)):  # type: ignore[arg-type, type-var]
+                os.unlink(each)  # type: ignore[arg-type]
 
 
 def environment(threads: int, number: int) -> dict[str, str]:

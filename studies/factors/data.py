@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from studies import record
+from studies import contract, record
 from studies.factors import cache, images
 from studies.record import StudyError, content_key, listed, shown
 
@@ -44,6 +44,17 @@ CHUNK = 1000
 
 DECODING = 2
 """Goes up when images are decoded otherwise than before: those that are kept are then made anew."""
+
+
+DAMAGED = (
+    *(OSError, EOFError, ValueError, KeyError, RuntimeError, OverflowError, MemoryError),
+    *(zipfile.BadZipFile, zlib.error),
+)
+"""What NumPy raises of a file that is no archive of arrays, or a part of one."""
+
+
+class Unreadable(StudyError):
+    """A file is no archive of arrays."""
 
 
 @dataclass(frozen=True)
@@ -151,7 +162,15 @@ def image_folder(
 def published(name: str, root: str | None, **node: object) -> Dataset:
     """A set that Keras knows, with its published test set: `root/NAME.npz` or `root/NAME.tar.xz`, or a download."""
     file = _published_file(name, root)
-    return _read_npz(file) if file.suffix == ".npz" else _read_images(file, None, **node)
+    try:
+        return _read_npz(file) if file.suffix == ".npz" else _read_images(file, None, **node)
+    except Unreadable as error:
+        if file.parent != contract.cache_folder():
+            raise
+        cache.forget(file.name)
+        raise StudyError(
+            f"{file}, which had been downloaded, was damaged and is deleted: the same command downloads it again"
+        ) from error
 
 
 SENT: dict[str, Dataset] = {}
@@ -614,14 +633,18 @@ def _read_images(path, side, content=None, resize="stretch", unreadable="refuse"
 
     name = f"images-{DECODING}-{version('pillow')}-{content}-{side or 'as-they-are'}"
     name += f"-{resize}" * (resize != LATER["resize"]) + f"-{unreadable}" * (unreadable != "refuse")
-    decoded = cache.kept(f"{name}.npz", decode)
-    with np.load(decoded, allow_pickle=False) as arrays:
+    return cache.read(f"{name}.npz", decode, lambda file: _decoded(file, path, unreadable), (Unreadable, *DAMAGED))
+
+
+def _decoded(file: Path, path: Path, unreadable: str) -> Dataset:
+    """What was kept of a folder or an archive of images."""
+    with np.load(file, allow_pickle=False) as arrays:
         hashes, notes = arrays["hashes"], arrays["notes"].tolist()
         left_out = images.left_out(path) if path.is_dir() else arrays["left_out"].tolist()
         skipped = arrays["unreadable"].tolist() if unreadable != "refuse" else []
         classes = arrays["classes"].tolist() if "classes" in arrays.files else None  # kept by an earlier version
     said = (*notes, *(f"{path}: {line}" for line in left_out))
-    dataset = _read_npz(decoded, path, classes)
+    dataset = _read_npz(file, path, classes)
     return replace(dataset, hashes=hashes, notes=said, unreadable=tuple(skipped), names=tuple(classes or ()))
 
 
@@ -650,10 +673,7 @@ def _arrays(file: Path, path: Path) -> tuple[dict[str, np.ndarray], list[str]]:
             if archive.zip:
                 _refuse_bomb(path, archive.zip, chosen.values())
             return {name: np.asarray(archive[stored]) for name, stored in chosen.items()}, others
-    except (
-        OSError, EOFError, ValueError, KeyError, RuntimeError, OverflowError, MemoryError, zipfile.BadZipFile,
-        zlib.error,
-    ) as error:  # fmt: skip
+    except DAMAGED as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         if isinstance(error, PermissionError):
             raise StudyError(f"{path} cannot be read ({error.strerror}): make it readable") from error
@@ -661,7 +681,7 @@ def _arrays(file: Path, path: Path) -> tuple[dict[str, np.ndarray], list[str]]:
             reason = "it is no archive, or only a part of one"
         elif "ickle" in reason:
             reason = "it holds pickled objects, which are refused"
-        raise StudyError(
+        raise Unreadable(
             f"{path} cannot be read as an .npz archive of plain arrays ({reason}). Write it again with "
             f"np.savez(path, x=..., y=...) and numeric arrays"
         ) from error

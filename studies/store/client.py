@@ -182,6 +182,14 @@ class ClientStore:
         found = self._runs(f"tags.`{Tag.ROLE}` = 'execution'")
         return next((run.info.run_id for run in found if (Tag.FITS in run.data.tags) == fits), None)
 
+    def latest(self) -> int:
+        """When the last of the study's runs began, or was asked for, by the clocks of then: milliseconds since 1970."""
+        newest = {"max_results": 1, "order_by": ["attributes.start_time DESC"]}
+        last = waiting.asked(self.place, lambda: list(self.client.search_runs([self.experiment], "", **newest)))
+        runs = [*last, *self._runs(f"tags.`{Tag.ROLE}` = 'execution'")]
+        tags = [run.data.tags.get(name, "") for run in runs for name in (Tag.ASKED, Tag.JOINED)]
+        return max([0, *(run.info.start_time for run in runs), *map(contract.moment, tags)])
+
 
 def _client(place: Path | Address):
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")

@@ -26,6 +26,9 @@ from studies.store import holder, postgres
 PATIENCE = 60
 """Seconds that a database may be locked by another program."""
 
+LOCKED = 5
+"""The same in the middle of a study, which then says so and goes on waiting."""
+
 TABLES = Path(__file__).with_name("mlflow.sql")
 """The tables of the MLflow that we depend on, which takes seconds to make them; benchmarks/tables.py writes it."""
 
@@ -357,5 +360,6 @@ def transaction(root: Path | Address) -> Iterator[Any]:
         with postgres.session(root).transaction() as made:
             yield made
         return
-    with guarded(root), closing(sqlite3.connect(root / "mlflow.db", timeout=PATIENCE)) as connection, connection:
+    timeout = LOCKED if waiting.is_patient() else PATIENCE
+    with guarded(root), closing(sqlite3.connect(root / "mlflow.db", timeout=timeout)) as connection, connection:
         yield connection

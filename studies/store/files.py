@@ -2,7 +2,8 @@
 
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -11,6 +12,9 @@ from studies.address import Address
 from studies.contract import run_page
 from studies.store.client import ClientStore
 from studies.store.sql import Store
+
+NOTE = ".begun-"
+"""Begins of the names of files beside the runs' folders: each names a run whose files are being written."""
 
 
 def folder_of(store: Store | ClientStore) -> Path | None:
@@ -38,6 +42,32 @@ def keep(store: Store | ClientStore, run: str, files: Mapping[str, str | bytes])
         new = artifacts(folder, run) / f".{name}.new"
         new.write_bytes(content)
         new.replace(new.with_name(name))
+
+
+@contextmanager
+def begun(store: Store | ClientStore, run: str) -> Iterator[None]:
+    """Have it be known, should the driver be killed or the disk be full, that files are here of a run that is not."""
+    folder = None if isinstance(store, ClientStore) else folder_of(store)  # through MLflow runs come first
+    if folder is None:
+        yield
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    note = folder / f"{NOTE}{run}"
+    note.touch()
+    yield
+    note.unlink()
+
+
+def delete_halves(store: Store | ClientStore) -> None:
+    """Delete the files of runs that were begun and are not there. No other driver may be writing this study."""
+    if isinstance(store, ClientStore) or not (folder := folder_of(store)) or not folder.is_dir():
+        return
+    if notes := list(folder.glob(f"{NOTE}*")):
+        known = store.runs()
+        for note in notes:
+            if (run := note.name.removeprefix(NOTE)) not in known:
+                shutil.rmtree(folder / run, ignore_errors=True)
+            note.unlink()
 
 
 def take(store: Store | ClientStore, run: str, file: Path, name: str) -> None:

@@ -7,7 +7,6 @@ execution, whose design grows with them: what they were told apart by are its fa
 import json
 import sys
 import tempfile
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -102,7 +101,7 @@ class Place:
                 )
             fits[trial.key] = {"arm": trial.arm, "seed": trial.seed, "status": result.status}
             shared = {n: tag for n, tag in fit.provenance.items() if n in CIRCUMSTANCES or n.startswith("version.")}
-            now = _now()
+            now = writer.Clock(store.latest()).now()
             if parent is None:
                 tags = {"study": self.study, Tag.ROLE: "execution", Tag.FITS: "callback"}
                 parent = store.begin(self.study, tags, now)
@@ -331,7 +330,3 @@ def _refuse_declared(store, study: str) -> None:
             f"study={study}: a study of that name is there, which python -m studies.run has trained: expected another "
             f"name for fits of your own"
         )
-
-
-def _now() -> int:
-    return int(time.time() * 1000)

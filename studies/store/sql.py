@@ -23,6 +23,9 @@ TAG = (
     "ON CONFLICT (key, run_uuid) DO UPDATE SET value = excluded.value"
 )
 
+ENDED = "end_time = CASE WHEN start_time > ? THEN start_time ELSE ? END"
+"""Now, unless the clock has stepped back since."""
+
 
 class Store:
     """Runs of a study's experiment, written by SQL.
@@ -158,7 +161,7 @@ class Store:
         now, entries = _now(), list(metrics)
 
         def whole(connection):
-            connection.execute("UPDATE runs SET status = ?, end_time = ? WHERE run_uuid = ?", (status, now, run))
+            connection.execute(f"UPDATE runs SET status = ?, {ENDED} WHERE run_uuid = ?", (status, now, now, run))
             self._add_tags(connection, run, tags)
             self._add_metrics(connection, run, entries, now)
 
@@ -166,11 +169,12 @@ class Store:
 
     def end_leftovers(self, sweep: str) -> None:
         """Say of runs that a killed driver left RUNNING that they were killed; those of this sweep may live."""
+        now = _now()
         killed = (
-            "UPDATE runs SET status = 'KILLED', end_time = ? WHERE status = 'RUNNING' AND experiment_id = ? "
+            f"UPDATE runs SET status = 'KILLED', {ENDED} WHERE status = 'RUNNING' AND experiment_id = ? "
             "AND run_uuid NOT IN (SELECT run_uuid FROM tags WHERE key = 'sweep' AND value = ?)"
         )
-        self._do(lambda connection: connection.execute(killed, (_now(), self.experiment, sweep)) and None)
+        self._do(lambda connection: connection.execute(killed, (now, now, self.experiment, sweep)) and None)
 
     def sweep_run(self, sweep: str) -> str | None:
         """The run that the executions of a sweep are nested in, if there is one yet."""
@@ -189,6 +193,24 @@ class Store:
             "(SELECT 1 FROM tags WHERE tags.run_uuid = runs.run_uuid AND key = ?) ORDER BY start_time DESC"
         )
         return self._one(query, self.experiment, Tag.ROLE, fits, Tag.FITS)
+
+    def runs(self) -> set[str]:
+        """The ids of all runs in the database, of whatever study."""
+        return {
+            run for (run,) in self._do(lambda connection: connection.execute("SELECT run_uuid FROM runs").fetchall())
+        }
+
+    def latest(self) -> int:
+        """When the last of the study's runs began, or was asked for, by the clocks of then: milliseconds since 1970."""
+        started = "SELECT MAX(start_time) FROM runs WHERE experiment_id = ?"
+        asked = "SELECT value FROM tags JOIN runs USING (run_uuid) WHERE experiment_id = ? AND key IN (?, ?)"
+
+        def whole(connection):
+            [(last,)] = connection.execute(started, (self.experiment,)).fetchall()
+            moments = connection.execute(asked, (self.experiment, Tag.ASKED, Tag.JOINED)).fetchall()
+            return max([last or 0, *(contract.moment(said) for (said,) in moments)])
+
+        return self._do(whole)
 
     def _one(self, query, *values) -> str | None:
         found = self._do(lambda connection: connection.execute(query, values).fetchone())

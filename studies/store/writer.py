@@ -138,6 +138,21 @@ def _writing(method):
     return writing
 
 
+class Clock:
+    """The machine's, which never is behind what is written, nor goes back: of executions the last begun is the latest.
+
+    Args:
+        last: the latest moment that is written, milliseconds since 1970.
+    """
+
+    def __init__(self, last: int):
+        self.began = max(int(1000 * time.time()), last + 1) - int(1000 * time.monotonic())
+
+    def now(self) -> int:
+        """Milliseconds since 1970."""
+        return self.began + int(1000 * time.monotonic())
+
+
 class Execution:
     """One invocation of a study in the store: opened, given each trial's records, closed.
 
@@ -177,6 +192,9 @@ class Execution:
         study = self.study
         self.store = opened(self.root, study.name)
         self.store.end_leftovers(jobs.id if jobs else "")
+        if not jobs:  # which may be writing
+            files.delete_halves(self.store)
+        self.clock = Clock(self.store.latest())
         self.versions = {f"version.{name}": version(name) for name in ("tensorflow", "keras", "mlflow", "numpy")}
         self.versions |= {name: tag for name, tag in (provenance or {}).items() if name in CIRCUMSTANCES}
         if jobs:
@@ -196,11 +214,12 @@ class Execution:
         if jobs:
             tags["mlflow.parentRunId"] = self._sweep_run(jobs)
         name = execution_name(study.name, set_by_command(tags), len(trials))
-        self.parent = self.store.begin(name, tags, _now())
-        self.keep({"study.yaml": config})
-        self.keep_design(compared or [trial for trial in trials if trial.role == "scientific"])
+        self.parent = self.store.begin(name, tags, self.clock.now())
         shared = next(iter(self.datasets.values())) if len(self.datasets) == 1 else None
-        self.store.write(self.parent, "RUNNING", None, self._params(), [], shared)
+        with files.begun(self.store, self.parent):
+            self.keep({"study.yaml": config})
+            self.keep_design(compared or [trial for trial in trials if trial.role == "scientific"])
+            self.store.write(self.parent, "RUNNING", None, self._params(), [], shared)
         self.store.describe({"mlflow.note.content": self._description(), **self._view()})
 
     def _params(self) -> dict[str, str]:
@@ -262,7 +281,7 @@ class Execution:
             run = self.store.sweep_run(jobs.id)
             if run is None:
                 tags = {"study": self.study.name, Tag.ROLE: "sweep", "sweep": jobs.id}
-                run = self.store.begin(sweep_name(jobs.name), tags, _now())
+                run = self.store.begin(sweep_name(jobs.name), tags, self.clock.now())
                 self.store.write(run, "RUNNING", None, {}, [])
         return run
 
@@ -301,17 +320,18 @@ class Execution:
             warning: the signs that it went wrong, from `studies.observe`.
             circumstances: what of them it had that was not the driver's, as tags.
         """
-        now = _now()
+        now = self.clock.now()
         tags = trial_tags(trial, result, warning) | {"mlflow.parentRunId": self.parent, **self.versions}
         tags |= circumstances or {}
         run = self.store.begin(run_name(trial, self.levels, self.study.seeds), tags, now - milliseconds(result))
-        files.keep(self.store, run, trial_files(trial, epochs, layers, result))
-        if trial.model and result.status == "finished":
-            files.take(self.store, run, Path(trial.model), MODEL)
         # MLflow's pages take the first metric where they show one.
         found = sorted(metrics(epochs, layers, result), key=lambda metric: metric[0] != self.study.metric)
         dataset = self.datasets.get(content_key(trial.config.get("data")))
-        self.store.write(run, RUN_STATUS[result.status], now, params(trial), found, dataset)
+        with files.begun(self.store, run):
+            files.keep(self.store, run, trial_files(trial, epochs, layers, result))
+            if trial.model and result.status == "finished":
+                files.take(self.store, run, Path(trial.model), MODEL)
+            self.store.write(run, RUN_STATUS[result.status], now, params(trial), found, dataset)
 
     @_writing
     def close(
@@ -417,13 +437,15 @@ def end_sweep(root: str | Path, study: str, sweep: str, status: str, table: str)
 def join(root: str | Path, study: str, run: str, sweep: str) -> None:
     """Have an execution that has ended be what a job of a sweep came to, which had nothing left to train."""
     with guarded(root):
-        opened(root, study).tag(run, {Tag.JOINED: f"{_now()} {sweep}"})
+        store = opened(root, study)
+        store.tag(run, {Tag.JOINED: f"{Clock(store.latest()).now()} {sweep}"})
 
 
 def ask(root: str | Path, study: str, run: str) -> None:
     """Have an execution that has ended be the latest again."""
     with guarded(root):
-        opened(root, study).tag(run, {Tag.ASKED: str(_now())})
+        store = opened(root, study)
+        store.tag(run, {Tag.ASKED: str(Clock(store.latest()).now())})
 
 
 def filled(root: str | Path, study: str, run: str, fill: Callable[[Path], Any]) -> Any:
@@ -516,7 +538,3 @@ def _parquet(columns: dict) -> bytes:
 def yaml_of(config: dict) -> str:
     """A config as text."""
     return yaml.dump(config, Dumper=yaml.CSafeDumper, sort_keys=False, allow_unicode=True)
-
-
-def _now() -> int:
-    return int(time.time() * 1000)
