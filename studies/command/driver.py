@@ -327,7 +327,7 @@ class Driver:
         pending, known = self._pending(trials, study)
         if not pending:
             return
-        self._warn_of_mixing(known)
+        warn_of_mixing = self._warner_of_mixing(known)
         with terminal.held():
             self.executor.start(TRIAL, len(pending), pending[0].config["engine"]["threads"])
         self._open(pending, [trial for trial in trials if trial.key in known])
