@@ -2,6 +2,7 @@
 
 import os
 import re
+import sys
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -22,16 +23,21 @@ CONNECTION = {
     "keepalives_count": 3,
     "tcp_user_timeout": 30_000,
     "client_encoding": "utf8",
-    "options": "-c lc_messages=C",
+    "options": "-c lc_messages=C -c tcp_keepalives_idle=10 -c tcp_keepalives_interval=5 -c tcp_keepalives_count=3 "
+    "-c tcp_user_timeout=30000",
 }
-"""How databases are connected to, unless an address says otherwise: who is gone is noticed within half a minute."""
+"""How databases are connected to, unless an address says otherwise: who is gone is noticed within half a minute, by the
+database too, which else has what a machine held that was switched off for two hours more."""
 
 WAITING = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
 }
-"""MLflow's client waits for a server that is away by itself, for minutes and in silence: `studies.waiting` does it."""
+"""MLflow's client waits for a server that is away by itself, for minutes and in silence: `studies.waiting` does it. And
+it prints two lines for each run that ends."""
 
 _KNOWN: dict[str, str] = {}
 """The addresses that this process was given with a password, by how they are written without it."""
@@ -97,7 +103,11 @@ def place(root: str | Path, files: Path | None = None) -> Path | Address:
         _ = parts.port
     except ValueError:
         parts = urlsplit("")
-    plain = re.fullmatch(r"\S+", rest) and "@" not in parts.path and not (parts.fragment or "\\" in rest)
+    plain = (
+        re.fullmatch(r"([^\s%]|%(?!00)[0-9A-Fa-f]{2})+", rest)
+        and "@" not in parts.path
+        and not (parts.fragment or "\\" in rest)
+    )
     if kind in SERVERS:
         if plain and parts.hostname and not parts.query:
             return Address(f"{kind}://{rest}".rstrip("/"), files)
@@ -194,6 +204,19 @@ def mlflows(address: Address) -> str:
 
 
 def connection(address: Address) -> dict:
-    """What `psycopg.connect` is given besides the address: `CONNECTION`, but for what the address has itself."""
+    """What `psycopg.connect` is given besides the address: `CONNECTION`, but for what the address has itself.
+
+    Raises:
+        StudyError: it has what psycopg, which is there, does not know.
+    """
+    psycopg = sys.modules["psycopg"]
+    try:
+        psycopg.conninfo.conninfo_to_dict(address.uri)
+    except psycopg.ProgrammingError as error:
+        reason = masked(str(error).strip())
+        raise StudyError(
+            f"{address} is no address of a database ({reason}): expected postgresql://USER@HOST/DATABASE, with "
+            f"settings of libpq's after a question mark"
+        ) from None  # whose text may have all of it
     given = {pair.partition("=")[0] for pair in urlsplit(address.uri).query.split("&")}
     return {name: value for name, value in CONNECTION.items() if name not in given}

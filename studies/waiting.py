@@ -1,5 +1,6 @@
 """Waiting for a server or a database that is away, or locked: in a study; whatever only reads is told at once."""
 
+import re
 import sqlite3
 import sys
 import time
@@ -166,6 +167,8 @@ def reason(error: BaseException) -> str:
     first = lines[0]
     if "FATAL:" in first:
         first = first.rpartition("FATAL:")[2].strip()
+    elif answered := re.search(r"too many (\d+) error responses", str(error)):
+        first = f"it answers {answered[1]}"
     elif "RemoteDisconnected" in first or "ConnectionReset" in first:
         first = "it has ended the connection"
     elif "Errno" in first:

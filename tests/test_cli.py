@@ -392,9 +392,10 @@ def test_the_command_itself_answers_like_its_function(tmp_path):
 
 
 def test_a_traceback_is_there_for_who_asks(tmp_path):
-    code, _, error = process("studies.run", "model.depth=-1", cwd=tmp_path, HYDRA_FULL_ERROR="1")
+    word = "hydra.job.chdir=postgresql://me:hush@there/db"
+    code, _, error = process("studies.run", "model.depth=-1", word, cwd=tmp_path, HYDRA_FULL_ERROR="1")
     assert code == 1
-    assert "Traceback" in error and "model.depth=-1" in error
+    assert "Traceback" in error and "postgresql://me@there/db" in error and "hush" not in error
 
 
 def test_an_error_of_ours_is_not_taken_for_the_users(cli, monkeypatch):

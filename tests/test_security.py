@@ -41,6 +41,9 @@ STRANGERS = {
     f"filename: {MARK}}}}}}}}}",
     "the environment": f"hydra: {{job: {{env_set: {{TF_XLA_FLAGS: --xla_dump_to={MARK}}}}}}}",
     "a copy of the environment": "hydra: {job: {env_copy: [SECRET_OF_TESTS]}}",
+    "a sweeper's parameter": "hydra: {mode: MULTIRUN, sweeper: {params: {model.width: {_target_: pathlib.Path.touch, "
+    f"self: {{_target_: pathlib.Path, _args_: [{MARK}]}}}}}}}}}}",
+    "a launcher": "defaults: [{override /hydra/launcher: joblib}]\nhydra: {mode: MULTIRUN}",
     "a folder": f"hydra: {{run: {{dir: {MARK}}}}}",
     "a folder of jobs": f"hydra: {{sweep: {{dir: {MARK}}}}}",
     "a folder of configs": f"hydra: {{output_subdir: {MARK}}}",
@@ -93,6 +96,12 @@ def test_what_the_command_line_says_counts(cli, tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
     (tmp_path / "beside_of_tests.py").write_text("")
     trust.allow_only_own(["beside_of_tests."])
+    others = tmp_path / "lib" / "dist-packages"  # of the system, or of the user's home
+    others.mkdir(parents=True)
+    (others / "installed_of_tests.py").write_text("")
+    monkeypatch.syspath_prepend(others)
+    with pytest.raises(StudyError, match=re.escape("targets.allow has installed_of_tests.")):
+        trust.allow_only_own(["installed_of_tests."])
     assert_one_paragraph(cli("--experimental-rerun=x.pickle"), "pickle")
 
 

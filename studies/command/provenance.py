@@ -187,7 +187,12 @@ def is_own(module: str) -> bool:
     or nowhere.
     """
     spec = _spec(module)
-    return spec is None or _is_beside(spec)
+    return spec is None or (_is_beside(spec) and not any(map(_is_installed, _places(spec))))
+
+
+def _is_installed(place: str) -> bool:
+    """Whether a place is one of packages, whichever Python's: the system's and the user's are on some's path too."""
+    return not {"site-packages", "dist-packages"}.isdisjoint(Path(place).parts)
 
 
 def _is_beside(spec: ModuleSpec | None) -> bool:
@@ -205,8 +210,11 @@ def _is_pythons(spec: ModuleSpec) -> bool:
 
 
 def _is_below(spec: ModuleSpec, *kinds: str) -> bool:
-    places = [spec.origin or "", *(spec.submodule_search_locations or ())]
-    return any(place.startswith(tuple(f"{sysconfig.get_path(kind)}/" for kind in kinds)) for place in places)
+    return any(place.startswith(tuple(f"{sysconfig.get_path(kind)}/" for kind in kinds)) for place in _places(spec))
+
+
+def _places(spec: ModuleSpec) -> list[str]:
+    return [spec.origin or "", *(spec.submodule_search_locations or ())]
 
 
 def _git(root: Path) -> dict[str, str]:

@@ -7,6 +7,8 @@ of Hydra's that call, log, or write somewhere; variables of the environment othe
 import functools
 import os
 import re
+from collections.abc import Iterator
+from typing import Any
 
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from omegaconf import DictConfig, OmegaConf
@@ -28,6 +30,10 @@ SETTLED = {
     "output_subdir": None,
 }
 """Settings of Hydra's that call what they name, write where they say or change the environment, and what they are."""
+
+BASIC, SAMPLERS = "hydra._internal.core_plugins.basic_", "optuna.samplers."
+CALLS = ("_target_", "custom_search_space")
+"""What within a sweeper or a launcher of Hydra's names what is called when it is built; those that it has by itself."""
 
 PLACES = ("HOME", "USER", "LOGNAME", "HOSTNAME", "PWD", "TMPDIR", "SCRATCH", "WORK")
 OURS = "STUDIES_"
@@ -89,10 +95,34 @@ def refuse_reach(composed: DictConfig) -> None:
             node = OmegaConf.to_container(composed.hydra.sweep, resolve=False)["dir"]
         named = f"hydra.{setting}"
         if (node or None) != (value or None) and not any(_is_of(word, named) for word in words):
-            raise StudyError(
-                f"{named} is set by a file: it may call, write or set something outside of the study, "
-                f"and is taken from the command line alone. Take it out of the file"
-            )
+            raise _outside(named)
+    for part in ("launcher", "sweeper"):
+        node = OmegaConf.select(composed, f"hydra.{part}")
+        held = OmegaConf.to_container(node, resolve=False) if OmegaConf.is_config(node) else None
+        for path, called in _called(held, f"hydra.{part}"):
+            given = [word for word in words if _is_of(word, path)]
+            own = path == f"hydra.{part}._target_"
+            if not (own or called.startswith(SAMPLERS)):  # no more is meant by who chooses the part's option
+                given = [word for word in given if word.partition("=")[0] != f"hydra.{part}"]
+            if not (given or (own and called.startswith(BASIC))):
+                raise _outside(path)
+
+
+def _outside(setting: str) -> StudyError:
+    return StudyError(
+        f"{setting} is set by a file: it may call, write or set something outside of the study, "
+        f"and is taken from the command line alone. Take it out of the file"
+    )
+
+
+def _called(node: Any, path: str) -> Iterator[tuple[str, str]]:
+    """The settings within a part of a config that name what is called, and what they name."""
+    if isinstance(node, list):
+        node = dict(enumerate(node))
+    for name, value in node.items() if isinstance(node, dict) else ():
+        if name in CALLS and value is not None:
+            yield f"{path}.{name}", str(value)
+        yield from _called(value, f"{path}.{name}")
 
 
 def _is_of(word: str, setting: str) -> bool:

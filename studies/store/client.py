@@ -5,7 +5,6 @@ same outcome, and the run is none of ours, to whoever reads, until its tags have
 its status has, which is last.
 """
 
-import os
 import tempfile
 import time
 import uuid
@@ -192,7 +191,6 @@ class ClientStore:
 
 
 def _client(place: Path | Address):
-    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     from mlflow.tracking import MlflowClient
 
     if isinstance(place, Path):
@@ -207,13 +205,19 @@ def _experiment(client, address: Address, study: str) -> tuple[str, str]:
         StudyError: an experiment of that name holds something else, or files that cannot be written from here.
     """
     from mlflow.entities import ViewType
+    from mlflow.exceptions import MlflowException
 
     tagged = client.search_experiments(ViewType.ALL, filter_string=f"tags.`{contract.STUDY}` = '{study}'")
     found = tagged[0] if tagged else client.get_experiment_by_name(study)
     if found is None:
         place = None if address.is_server else database.files_of(address, study)
-        found = client.get_experiment(client.create_experiment(study, place, {contract.STUDY: study}))
-    elif found.tags.get(contract.STUDY, "") != study:
+        try:
+            client.create_experiment(study, place, {contract.STUDY: study})
+        except MlflowException as error:  # jobs of one sweep make it once
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
+        found = client.get_experiment_by_name(study)
+    if found.tags.get(contract.STUDY, "") != study:
         raise database.taken(address, study)
     if address.is_server:
         _refuse_elsewhere(address, study, found.artifact_location)

@@ -61,7 +61,7 @@ def me(sweep: str = "") -> Holder:
     with suppress(OSError, KeyError):
         user = getpass.getuser()
     first, *words = sys.orig_argv or ["python"]
-    command = shlex.join([Path(first).name, *(masked(word) for word in words)])[:300]
+    command = " ".join(shlex.join([Path(first).name, *map(masked, words)]).split())[:300]
     pid = os.getpid()
     return Holder(socket.gethostname(), pid, user, time.time(), command, sweep, _machine(), _born(pid))
 

@@ -39,6 +39,7 @@ class Lease:
     def __init__(self, study: str, place: object, read: Callable[[], str | None], write: Callable[[str | None], None]):
         self.study, self.place, self.read, self.write = study, place, read, write
         self.mine, self.lost, self.over = Holder(), "", threading.Event()
+        self.renewed = 0.0
 
     @contextmanager
     def held(self, sweep: str, tell: Callable[[str], object]) -> Iterator[None]:
@@ -66,6 +67,8 @@ class Lease:
         Raises:
             StudyError: another has taken it, since nothing was heard of this one for too long.
         """
+        if not self.lost and _awake() - self.renewed > SECONDS / 3:  # asleep or stopped, in which another may have come
+            self._renew()
         if self.lost:
             raise StudyError(
                 f"{self.lost} has taken {self.study} in {self.place}, since nothing was heard of this process for "
@@ -78,6 +81,7 @@ class Lease:
             looked = time.monotonic()
             if not self._is_free(self.read()):
                 continue
+            self.renewed = _awake()
             self.write(self._text())
             if time.monotonic() - looked > SETTLED / 2:  # another may have looked, written and settled meanwhile
                 _pause(SETTLED)
@@ -125,11 +129,17 @@ class Lease:
     def _beat(self) -> None:
         while not self.over.wait(SECONDS / 5):
             with suppress(Exception):  # the server is away: it is asked again
-                found = self.read()
-                if found and not self._is_mine(found):
-                    self.lost = f"another process{holder.read(found)}"
-                    return
-                self.write(self._text())
+                self._renew()
+            if self.lost:
+                return
+
+    def _renew(self) -> None:
+        now, found = _awake(), self.read()
+        if found and not self._is_mine(found):
+            self.lost = f"another process{holder.read(found)}"
+            return
+        self.write(self._text())
+        self.renewed = now
 
 
 def _beaten(found: str | None) -> float:
@@ -138,6 +148,11 @@ def _beaten(found: str | None) -> float:
     with suppress(ValueError):
         said = json.loads(found or "")
     return float(said.get("beat", 0.0)) if isinstance(said, dict) else 0.0
+
+
+def _awake() -> float:
+    """Seconds that go on while the machine sleeps."""
+    return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
 
 
 def _pause(seconds: float) -> None:
