@@ -375,14 +375,14 @@ def test_a_ray_that_may_listen_elsewhere_is_not_started():
 def test_of_a_node_that_is_killed_nothing_is_lost_and_nothing_else_is_run_again(cluster, ray, capfd):
     node = cluster.add_node(num_cpus=1)  # which joins while the others work
     raylet = node.all_processes["raylet"][0].process.pid
-    work = tasks([0.3] * 40, group=lambda i: str(i % 3))
+    work = tasks([0.3] * 24, group=lambda i: str(i % 3))
     found, starts, killed = {}, {}, False
     for task, record in ray.run(HERE + "where", work):
         if isinstance(record, Started):
             starts[task.key] = record.attempt
         else:
             found[task.key] = record
-        if not killed and len(found) >= 20 and node.node_id in {each for each, _ in found.values()}:
+        if not killed and len(found) >= 12 and node.node_id in {each for each, _ in found.values()}:
             os.kill(raylet, signal.SIGKILL)
             killed = True
     assert killed and set(found) == {task.key for task in work}
