@@ -394,11 +394,14 @@ def test_the_jobs_of_a_multirun_share_their_workers_and_give_the_same_numbers(he
     words = command(made, "executor.workers=2", "study.seeds=[0,2]", "optimizer.learning_rate=0.01,0.02", "-m")
     sweep = subprocess.Popen(words, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     workers = set()
+
+    def forked(pid):
+        """Those of its processes that are of the pool, and not of what an import looks up."""
+        return {p for p in processes_of(pid) if "studies.execute.worker" in Path(f"/proc/{p}/cmdline").read_text()}
+
     while sweep.poll() is None:
-        for child in processes_of(sweep.pid):
-            with suppress(OSError):
-                if "studies.execute.worker" in Path(f"/proc/{child}/cmdline").read_text():
-                    workers.update(processes_of(child))
+        with suppress(OSError):
+            workers.update(*map(forked, forked(sweep.pid)))
         time.sleep(0.05)
     output, error = sweep.communicate()
     assert sweep.returncode == 0, error

@@ -268,7 +268,7 @@ def sweep_table(jobs: list[dict], format: str = "terminal", width: int | None = 
     ]
     rows = [
         [
-            *(job.get(name, "") for name in names),
+            *(str(job.get(name, "")) for name in names),
             str(job["seeds"]),
             str(job["failures"]),
             _outcome(job),
