@@ -304,7 +304,7 @@ class Driver:
             finished -= broken
         known = finished & self.again if self.force else finished
         lacking = {trial.key for trial in trials if self._keeps_model(trial)} & known
-        if lacking := lacking and lacking & load.without_model(study.name, self.root):
+        if lacking := lacking and load.without_model(study.name, self.root, lacking):
             self._tell(f"{len(lacking)} that had finished are trained again, since their models were not kept")
         known, finished = known - lacking, finished - lacking
         pending = [trial for trial in trials if trial.key not in known]
