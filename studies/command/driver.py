@@ -703,8 +703,8 @@ class Driver:
 
 def _finishing(count: int) -> str:
     """What a signal has come to, while so many trials run."""
-    runs = f"what runs, {numbered(count, 'trial')}, is finished first"
-    return f"interrupted: no other trial is begun, and {runs}; {terminal.asked()} again stops now"
+    runs = f", and what runs, {numbered(count, 'trial')}, is finished first" if count else ""
+    return f"interrupted: no other trial is begun{runs}; {terminal.asked()} again stops now"
 
 
 def _with(tags: dict[str, str]) -> str:
