@@ -1,5 +1,6 @@
 """Waiting for a server or a database that is away, or locked: in a study; whatever only reads is told at once."""
 
+import os
 import re
 import sqlite3
 import sys
@@ -20,6 +21,9 @@ PAUSE = 2.0
 
 AGAIN = 60.0
 """Seconds between two lines that say that somebody is away."""
+
+LIMIT, BRIEFLY = "MLFLOW_HTTP_REQUEST_TIMEOUT", "5"
+"""By which MLflow's client is told how many seconds a server may take to answer; so many when nobody waits for it."""
 
 REFUSALS = ("authentication", "no password supplied", "does not exist", "pg_hba.conf", "permission denied")
 """What a database says that is there and will not have us."""
@@ -58,10 +62,16 @@ def is_patient() -> bool:
 def impatient() -> Iterator[None]:
     """Have `asked` wait for nobody in here, such as where the user has waited enough."""
     before, _State.patience = _State.patience, None
+    usual = os.environ.get(LIMIT)
+    os.environ[LIMIT] = BRIEFLY
     try:
         yield
     finally:
         _State.patience = before
+        if usual is None:
+            del os.environ[LIMIT]
+        else:
+            os.environ[LIMIT] = usual
 
 
 def asked(place: object, ask: Callable[[], T]) -> T:

@@ -283,11 +283,17 @@ def stored(root):
     frames = [trials.drop(columns=[*TIMES[1:], "folder"]), load.epochs("single", root), load.layers("single", root)]
     frames += [load.densities("single", root), load.confusions("single", root)]
     texts = [frame.drop(columns="seconds", errors="ignore").map(repr).to_csv() for frame in frames]
-    weights, [model] = {}, root.rglob("model.keras")
+    [model] = root.rglob("model.keras")
+    assert len(weights(model)) == 6
+    return texts, weights(model)
+
+
+def weights(model):
+    """All that a model's file has, to the bit."""
+    found = {}
     with zipfile.ZipFile(model).open("model.weights.h5") as content, h5py.File(content) as file:
-        file.visititems(lambda name, node: weights.update({name: node[()].tobytes()} if hasattr(node, "shape") else {}))
-    assert len(weights) == 6
-    return texts, weights
+        file.visititems(lambda name, node: found.update({name: node[()].tobytes()} if hasattr(node, "shape") else {}))
+    return found
 
 
 def test_a_command_goes_on_from_what_another_left_unless_it_is_forced(ran, made, here):

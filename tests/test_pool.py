@@ -14,7 +14,7 @@ from studies.execute.queue import AHEAD_BYTES, Queue
 from studies.execute.serial import Serial
 from studies.execute.task import Task
 from studies.execute.worker import environment
-from studies.record import Result, Started, StudyError
+from studies.record import Checkpoint, Result, Started, StudyError
 
 HERE = "tests.test_pool:"
 
@@ -40,6 +40,21 @@ def die_once(path):
     if not os.path.exists(path):
         open(path, "w").close()
         os.kill(os.getpid(), signal.SIGKILL)
+    yield "done"
+
+
+def die_after_result(key):
+    yield Result(key, "finished")
+    time.sleep(0.2)  # what is yielded is sent while the task goes on
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def die_after_checkpoint(path):
+    with open(path, "a") as file:
+        file.write(".")
+    if os.path.getsize(path) == 1:
+        yield Checkpoint("t0", 1, b"")
+    os.kill(os.getpid(), signal.SIGKILL)
     yield "done"
 
 
@@ -196,6 +211,17 @@ def test_a_worker_that_dies_costs_its_task_a_retry_and_no_other_task_anything(po
     seen = [record for _, record in pool.run(HERE + "die_once", work)]
     assert seen == [Started("t0", 1), "first", Started("t0", 2), "second", "done"]
     assert records(pool, "double", tasks(range(5))) == {f"t{i}": [i, 2 * i] for i in range(5)}
+
+
+def test_a_task_whose_worker_dies_after_its_result_has_that_alone(pool):
+    seen = [record for _, record in pool.run(HERE + "die_after_result", tasks(["t0"]))]
+    assert [type(record) for record in seen] == [Started, Result] and seen[-1].status == "finished"
+
+
+def test_a_task_that_kills_its_worker_twice_after_a_checkpoint_is_crashed(pool, tmp_path):
+    seen = [record for _, record in pool.run(HERE + "die_after_checkpoint", tasks([str(tmp_path / "deaths")]))]
+    assert [record.attempt for record in seen if isinstance(record, Started)] == [1, 2]
+    assert "its worker died 2 times" in seen[-1].error
 
 
 def test_a_task_that_kills_its_worker_twice_is_crashed(pool):

@@ -151,6 +151,21 @@ def test_the_device_is_what_the_user_lets_be_seen(monkeypatch, visible, kind):
     assert provenance.device() == "cpu"
 
 
+@pytest.mark.parametrize("here", [True, False])
+def test_where_trials_run_elsewhere_the_device_of_the_key_is_what_they_ask_for(config, monkeypatch, here):
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setattr(provenance, "_has_gpu", lambda: here)
+
+    def settled(*words):
+        base = {name: part for name, part in config(list(words)).items() if name not in STUDYS}
+        node, identity, _ = compose.settle(base)
+        return node["engine"]["device"], content_key(identity)
+
+    (one, cpu), (other, gpu) = settled("executor=ray"), settled("executor=ray", "executor.gpus=0.5")
+    assert (one, other) == ("cpu", "gpu") and cpu != gpu
+    assert settled("executor=pool") == (("gpu", gpu) if here else ("cpu", cpu))
+
+
 def test_arithmetic_that_the_user_chose_is_of_the_key_and_a_cache_is_not(monkeypatch):
     for name in provenance.BITS:
         monkeypatch.delenv(name, raising=False)

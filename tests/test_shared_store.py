@@ -18,6 +18,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 from test_writer import STUDY, made_up_trials, records
 
@@ -425,6 +426,7 @@ def test_what_a_killed_driver_had_half_written_goes(server, study, tmp_path):
     store = client.ClientStore(root, study.name)
     store.begin("bare", {}, 0)  # and another was killed a moment earlier
     assert len(runs_of(server, study)) == 4
+    theirs = store.client.create_run(store.experiment, run_name="a user's own").info.run_id
     assert load.finished_keys(study.name, root) == {trials[0].key}
     [killed] = load.executions(study.name, root)
     execution = writer.Execution(root, study, trials, "")
@@ -432,7 +434,8 @@ def test_what_a_killed_driver_had_half_written_goes(server, study, tmp_path):
         execution.write(trial, *records(trial))
     execution.close("FINISHED")
     assert_whole(root, study, trials)
-    assert len(runs_of(server, study)) == 6
+    assert len(runs_of(server, study)) == 7
+    assert store.client.get_run(theirs).info.lifecycle_stage == "active"
     assert [each.status for each in load.executions(study.name, root)] == ["KILLED", "FINISHED"]
     assert load.executions(study.name, root)[0].run_id == killed.run_id
 
@@ -555,6 +558,16 @@ def test_jobs_that_begin_together_make_one_experiment(server, study, tmp_path):
         assert (
             len({store.experiment for store in pool.map(lambda _: client.ClientStore(root, study.name), range(6))}) == 1
         )
+
+
+def test_who_has_waited_enough_waits_for_no_server_that_hangs(study, tmp_path, monkeypatch):
+    monkeypatch.setattr(waiting, "BRIEFLY", "1")
+    with socket.create_server(("127.0.0.1", 0)) as hung, waiting.patient(60, [].append):
+        root = address.place(f"http://127.0.0.1:{hung.getsockname()[1]}", tmp_path)
+        began = time.monotonic()
+        with waiting.impatient(), pytest.raises(MlflowException, match="timed out"):
+            client.ClientStore(root, study.name)
+        assert time.monotonic() - began < 10
 
 
 STUDY_WORDS = ("data=digits", "model.width=8", "training.epochs=1", "study.seeds=2", "study.name=whole")

@@ -408,11 +408,13 @@ def test_what_trials_were_trained_by_is_kept_and_a_mixture_is_said_before_and_af
 
     printed = io.StringIO()
     drive = driver.Driver(STUDY, None, root, "", Console(file=printed, width=300))
-    drive._warn_of_mixing({trial.key for trial in trials[2:]})
-    drive._warn_of_mixing(set())
+    drive._warner_of_mixing({trial.key for trial in trials[2:]})(now)
+    drive._warner_of_mixing(set())(now)
+    drive._warner_of_mixing({trial.key for trial in trials[:2]})(old)  # as workers elsewhere say
     assert printed.getvalue() == ""
-    drive._warn_of_mixing({trial.key for trial in trials})
-    assert f"2 by keras 2.0, now {now['version.keras']}; 2 by processor another, now " in printed.getvalue()
+    warn = drive._warner_of_mixing({trial.key for trial in trials})
+    warn(now), warn(now)
+    assert printed.getvalue().count(f"2 by keras 2.0, now {now['version.keras']}; 2 by processor another, now ") == 1
 
 
 def report(execution, frame, root) -> str:

@@ -304,7 +304,7 @@ class Driver:
             finished -= broken
         known = finished & self.again if self.force else finished
         lacking = {trial.key for trial in trials if self._keeps_model(trial)} & known
-        if lacking := lacking and lacking & load.without_model(study.name, self.root):
+        if lacking := lacking and load.without_model(study.name, self.root, lacking):
             self._tell(f"{len(lacking)} that had finished are trained again, since their models were not kept")
         known, finished = known - lacking, finished - lacking
         pending = [trial for trial in trials if trial.key not in known]
@@ -327,7 +327,7 @@ class Driver:
         pending, known = self._pending(trials, study)
         if not pending:
             return
-        self._warn_of_mixing(known)
+        warn_of_mixing = self._warner_of_mixing(known)
         with terminal.held():
             self.executor.start(TRIAL, len(pending), pending[0].config["engine"]["threads"])
         self._open(pending, [trial for trial in trials if trial.key in known])
@@ -352,6 +352,7 @@ class Driver:
                     case Started():
                         epochs[trial.key], layers[trial.key] = [], []
                         there[trial.key] = record.circumstances
+                        warn_of_mixing(record.circumstances or provenance.circumstances())
                     case EpochRecord():
                         epochs[trial.key].append(record)
                         display.epoch(trial, record.epoch)
@@ -424,14 +425,23 @@ class Driver:
             self.models = Path(tempfile.mkdtemp(prefix=self._models, dir=folder))
         return replace(trial, model=str((self.models / f"{trial.key}.keras").resolve()))
 
-    def _warn_of_mixing(self, finished: set[str]) -> None:
-        """Say that what is finished was trained by other versions, or elsewhere, than the rest will be."""
+    def _warner_of_mixing(self, finished: set[str]) -> Callable[[dict[str, str]], None]:
+        """What is told the circumstances of each trial that begins, and says, of each kind once, that what is finished
+        was trained by other versions, or elsewhere.
+        """
         from analysis import load
         from analysis.estimate import history
 
-        tags = {run.tags[Tag.KEY]: run.tags for run in load.ended(self.study.name, self.root)} if finished else {}
-        if said := history.changed([tags[key] for key in finished], provenance.circumstances()):
-            self.console.print(f"warning: {plain(said)}", markup=False, highlight=False, soft_wrap=True)
+        runs = load.ended(self.study.name, self.root) if finished else []
+        tags = [run.tags for run in {run.tags[Tag.KEY]: run for run in runs}.values() if run.tags[Tag.KEY] in finished]
+        told = set[str]()
+
+        def warn(now: dict[str, str]) -> None:
+            if (kind := json.dumps(now)) not in told and (said := history.changed(tags, now)):
+                self.console.print(f"warning: {plain(said)}", markup=False, highlight=False, soft_wrap=True)
+            told.add(kind)
+
+        return warn
 
     def _open(self, pending, ended) -> None:
         """Have what is pending checked, and this execution in the store, both while the workers start."""
@@ -693,8 +703,8 @@ class Driver:
 
 def _finishing(count: int) -> str:
     """What a signal has come to, while so many trials run."""
-    runs = f"what runs, {numbered(count, 'trial')}, is finished first"
-    return f"interrupted: no other trial is begun, and {runs}; {terminal.asked()} again stops now"
+    runs = f", and what runs, {numbered(count, 'trial')}, is finished first" if count else ""
+    return f"interrupted: no other trial is begun{runs}; {terminal.asked()} again stops now"
 
 
 def _with(tags: dict[str, str]) -> str:

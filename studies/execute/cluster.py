@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import textwrap
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -186,7 +187,7 @@ def _imported(local: bool) -> Any:
         from ray._private import worker as of_ray
     except ImportError as error:
         raise StudyError(f"executor=ray needs Ray ({error}): pip install 'weight-studies[cluster]'") from error
-    ray_constants.ENABLE_RAY_CLUSTER = not local  # read when Ray is imported, which may have been before
+    _bind(ray_constants, local)
     if hasattr(of_ray, "print_to_stdstream"):  # what nodes report of themselves
         of_ray.print_to_stdstream = lambda *_, **__: None
     with suppress(ImportError, AttributeError):  # and what workers print, where `ray://` brings it
@@ -194,6 +195,22 @@ def _imported(local: bool) -> Any:
 
         setattr(LogstreamClient, "stdstream", lambda *_, **__: None)  # noqa: B010  its type is not to be checked
     return ray
+
+
+def _bind(constants: Any, local: bool) -> None:
+    """Have Ray listen on loopback alone, or not: it reads the variable when it is imported, which may have been before.
+
+    Raises:
+        StudyError: this version of Ray does so otherwise: what it starts could be reached from elsewhere.
+    """
+    if not hasattr(constants, "ENABLE_RAY_CLUSTER"):
+        if not local:
+            return
+        raise StudyError(
+            "executor=ray: this version of Ray is not known to listen on this machine's loopback alone: install that "
+            "of requirements.lock, or start Ray yourself (docs/cluster.md) and name it by executor.address=auto"
+        )
+    constants.ENABLE_RAY_CLUSTER = not local
 
 
 def _probe(address: str) -> None:
@@ -223,7 +240,7 @@ def _unreached(address: str | None, error: Exception) -> str:
     return (
         f"executor.address={address}: {reason(error)}. Expected a Ray cluster: auto or HOST:6379 on one of its "
         f"machines (ray start --head on the first, ray start --address=HOST:6379 on the others), ray://HOST:10001 from "
-        f"any other that has the cluster's token"
+        f"any other; and the cluster's token here, in ~/.ray/auth_token or where RAY_AUTH_TOKEN_PATH says"
     )
 
 
@@ -231,4 +248,4 @@ def reason(error: Exception) -> str:
     """What Ray says, in a line: without the particulars of its actors."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     telling = [line for line in lines if line.startswith("The actor ") and "unexpectedly before" not in line]
-    return (telling or lines or [type(error).__name__])[0][:300].rstrip(".")
+    return textwrap.shorten((telling or lines or [type(error).__name__])[0], 300, placeholder=" …").rstrip(".")

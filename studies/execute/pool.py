@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections import defaultdict, deque
+from collections import Counter, deque
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -100,11 +100,11 @@ class Pool:
             return
         if not self.crew:
             self.start(function, len(tasks), tasks[0].threads)
-        queue, attempts = Queue(tasks, self.crew), defaultdict(int)
+        queue, starts, deaths, ended = Queue(tasks, self.crew), Counter[str](), Counter[str](), set[str]()
 
         def started(task):
-            attempts[task.key] += 1
-            return task, Started(task.key, attempts[task.key])
+            starts[task.key] += 1
+            return task, Started(task.key, starts[task.key])
 
         while True:
             for place, worker in enumerate(self.crew if not self.drained else ()):
@@ -126,19 +126,24 @@ class Pool:
                     self.crew[self.crew.index(worker)] = self._hire(function, worker.threads, keeps=False)
                     for unstarted in list(worker.tasks)[1:]:
                         queue.put(unstarted, self.crew)
-                    if attempts[task.key] < ATTEMPTS:
+                    deaths[task.key] += 1
+                    if task.key in ended:  # it died between that and its next task
+                        continue
+                    if deaths[task.key] < ATTEMPTS:
                         queue.put(task, self.crew)
                     else:
                         error = f"its worker died {ATTEMPTS} times, the last time {record.how}"
                         yield task, Result(task.key, "crashed", error=error)
                 elif isinstance(record, Checkpoint):
-                    attempts[task.key] = 0  # it gets on, however often its workers die
+                    del deaths[task.key]  # it gets on, however often its workers die
                     yield task, record
                 elif isinstance(record, Done):
                     queue.note(worker, task)
                     if worker.tasks:
                         yield started(worker.tasks[0])
                 else:
+                    if isinstance(record, Result):
+                        ended.add(task.key)
                     yield task, record
 
     def _heard(self, busy: "list[_Worker]") -> "Iterator[tuple[_Worker, Task, object]]":

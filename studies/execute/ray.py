@@ -120,7 +120,7 @@ class Ray:
             return
         threads = tasks[0].threads
         self._begin(function, len(tasks), threads)
-        queue, starts, deaths = Queue(tasks, self.crew), Counter[str](), defaultdict(Counter)
+        queue, starts, deaths, ended = Queue(tasks, self.crew), Counter[str](), defaultdict(Counter), set[str]()
 
         def started(worker: _Worker):
             task = worker.tasks[0]
@@ -140,7 +140,7 @@ class Ray:
                 raise RuntimeError(f"{queue.count()} tasks were never given to a worker")
             for worker, records in self._heard(busy):
                 if isinstance(records, str):
-                    yield from self._lost(worker, records, queue, deaths)
+                    yield from self._lost(worker, records, queue, deaths, ended)
                     continue
                 for record in records:
                     task = worker.tasks[0]
@@ -155,6 +155,8 @@ class Ray:
                         deaths.pop(task.key, None)  # it gets on, however often its workers die
                         yield task, record
                     else:
+                        if isinstance(record, Result):
+                            ended.add(task.key)
                         yield task, record
 
     def drain(self) -> None:
@@ -300,6 +302,7 @@ class Ray:
             worker.kill()
             self._refuse(worker, f"has {listed(others)} as here")
             return
+        del self.failures[worker.node]
         worker.circumstances = said["circumstances"]
         if worker not in self.crew:
             self.crew.append(worker)
@@ -318,8 +321,13 @@ class Ray:
             raise StudyError(said)
         terminal.say(f"warning: {said}; it is left out")
 
-    def _lost(self, worker: "_Worker", how: str, queue: Queue, deaths) -> Iterator[tuple[Task, object]]:
-        """A worker has died: its task waits again, or has a result if it has been the death of too many."""
+    def _lost(self, worker: "_Worker", how: str, queue: Queue, deaths, ended) -> Iterator[tuple[Task, object]]:
+        """A worker has died: its task waits again, or has a result if it has been the death of too many.
+
+        Args:
+            deaths: of each task's workers, and of their nodes.
+            ended: keys of tasks that have their result.
+        """
         self.crew.remove(worker)
         worker.kill()
         of = "worker" if worker.node in self._connected().look(again=True) else "node"
@@ -328,6 +336,8 @@ class Ray:
         task, *unstarted = worker.tasks
         for each in unstarted:
             queue.put(each, self.crew)
+        if task.key in ended:
+            return
         deaths[task.key][of] += 1
         count = deaths[task.key][of]
         if count < {"worker": ATTEMPTS, "node": MOVES}[of]:
