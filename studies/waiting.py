@@ -28,6 +28,9 @@ LIMIT, BRIEFLY = "MLFLOW_HTTP_REQUEST_TIMEOUT", "5"
 REFUSALS = ("authentication", "no password supplied", "does not exist", "pg_hba.conf", "permission denied")
 """What a database says that is there and will not have us."""
 
+FULL = ("too many c", "remaining connection slots", "No space left on device")
+"""What a database says that has no connection, or no disk, left for us."""
+
 PASSING = (408, 425, 429)
 """Answers of a server that ask for another try, besides 500 and above."""
 
@@ -202,6 +205,11 @@ def trouble(place: object, error: BaseException) -> str:
             return (
                 f"{place} refuses ({reason(error)}): put a line HOST:PORT:DATABASE:USER:PASSWORD into ~/.pgpass, which "
                 f"nobody else may read (chmod 600), or set PGPASSWORD; and see pg_hba.conf on the database's machine"
+            )
+        if any(word in str(error) for word in FULL):
+            return (
+                f"{place} has no room ({reason(error)}): make some on its disk, or in its connections; what is "
+                f"finished is kept, and the same command goes on"
             )
         return f"{place} does not answer ({reason(error)}): start PostgreSQL there, or see that this is its address"
     if psycopg and isinstance(error, psycopg.errors.InsufficientPrivilege | psycopg.errors.UndefinedTable):

@@ -616,6 +616,7 @@ def test_a_study_leaves_no_secret_anywhere(kind, request, postgres, here, tmp_pa
 def test_a_database_that_is_not_there_or_refuses_is_one_paragraph(postgres, cli, monkeypatch, tmp_path):
     with admin(postgres) as connection:
         connection.execute("CREATE DATABASE theirs")
+        connection.execute(f"CREATE ROLE narrow LOGIN CONNECTION LIMIT 0 PASSWORD '{SECRET}'")
     with admin(postgres, "theirs") as connection:
         connection.execute("CREATE TABLE customers (id int)")
     base = f"127.0.0.1:{postgres.port}"
@@ -623,6 +624,7 @@ def test_a_database_that_is_not_there_or_refuses_is_one_paragraph(postgres, cli,
         (f"postgresql://study@{base}/nosuch", "is not there"),
         (f"postgresql://study:wrongword@{base}/postgres", "~/.pgpass"),
         (f"postgresql://study@{base}/theirs", "none of MLflow's"),
+        (f"postgresql://narrow:{SECRET}@{base}/postgres", "has no room .too many connections"),
         (f"postgresql://study@127.0.0.1:{free_port()}/a", "does not answer"),
         (f"postgresql://study:a@b/c@{base}", "no address of a database"),
         (f"postgresql://study:100%sure@{base}/a", "no address of a database"),
