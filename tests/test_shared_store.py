@@ -284,6 +284,23 @@ def test_a_store_has_many_writers_at_once(postgres, server, tmp_path):
         assert [len(load.ended(name, root)) for name in ("one", "two")] == [4, 12]
 
 
+def test_tables_that_mlflow_is_making_are_waited_for_and_half_of_them_are_completed(postgres, tmp_path):
+    from mlflow.store.tracking.dbmodels.initial_models import Base
+    from sqlalchemy import create_engine
+
+    place = address.place(postgres.database("half"), tmp_path)
+    Base.metadata.create_all(create_engine(postgres_store.mlflows(place)))
+    code = "import sys; from studies import address; from studies.store import database as d\n"
+    code += "print(d.version(address.place(sys.argv[1])))"
+    with postgres_store.alone(place):  # as who makes them has it
+        other = subprocess.Popen([sys.executable, "-c", code, place.uri], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+        with pytest.raises(subprocess.TimeoutExpired):
+            other.wait(2)
+    assert other.communicate()[0] == "None\n"
+    database.make(place)
+    assert database.version(place) in contract.SCHEMAS
+
+
 def in_a_while(seconds, do):
     """Do something in a thread, in a while."""
     pool = ThreadPoolExecutor(1)

@@ -16,6 +16,9 @@ from studies.store.holder import Holder
 
 NEEDED = "psycopg is not installed, which a PostgreSQL database needs: pip install 'weight-studies[cluster]'"
 
+HALF = ""
+"""The version of tables of which MLflow has made some: these are there at once, then all others."""
+
 _SESSIONS: dict[tuple[str, int], "Session"] = {}
 
 
@@ -185,17 +188,26 @@ def version(address: Address) -> str | None:
     Raises:
         StudyError: there are tables of something else.
     """
+    found = _seen(address)
+    if found == HALF:
+        with alone(address):  # until who is making them is done
+            found = _seen(address)
+    return None if found == HALF else found
+
+
+def _seen(address: Address) -> str | None:
+    """What `version` gives; `HALF` where MLflow has not made all its tables, or has been killed as it did."""
     made = session(address).fresh()
     tables = {name for (name,) in made.execute("SELECT tablename FROM pg_tables WHERE schemaname = current_schema()")}
-    if {"alembic_version", "experiments", "latest_metrics"} <= tables:
-        found = made.execute("SELECT version_num FROM alembic_version").fetchone()
-        return found and found[0]
-    if tables:
+    if not tables:
+        return None
+    if not {"experiments", "runs", "metrics"} <= tables:
         raise StudyError(
             f"{address}: that database has tables, and they are none of MLflow's: name an empty one of its own, made "
             f"with createdb"
         )
-    return None
+    found = made.execute("SELECT version_num FROM alembic_version").fetchone() if "alembic_version" in tables else None
+    return found[0] if found else HALF
 
 
 def make(address: Address) -> None:
@@ -203,7 +215,7 @@ def make(address: Address) -> None:
     if version(address) is not None:
         return
     with alone(address):  # of drivers that start together one
-        if version(address) is not None:
+        if _seen(address) not in (None, HALF):
             return
         from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
