@@ -266,10 +266,11 @@ def model_path(study: str, key: str, root: str | Path = "mlruns") -> Path:
     return store.path(found[0], MODEL)
 
 
-def without_model(study: str, root: str | Path = "mlruns") -> set[str]:
-    """The keys of trials that finished and whose models were not kept."""
+def without_model(study: str, root: str | Path = "mlruns", keys: Collection[str] | None = None) -> set[str]:
+    """The keys of trials that finished and whose models were not kept; of all, or of some."""
     store = runs.opened(root)
     finished = {run.tags[Tag.KEY]: run for run in ended(study, root) if run.tags[Tag.STATUS] == "finished"}
+    finished = {key: run for key, run in finished.items() if keys is None or key in keys}
     return {key for key, run in finished.items() if not store.has(run, MODEL)}
 
 

@@ -23,7 +23,7 @@ CONNECTION = {
     "keepalives_count": 3,
     "tcp_user_timeout": 30_000,
     "client_encoding": "utf8",
-    "options": "-c lc_messages=C -c tcp_keepalives_idle=10 -c tcp_keepalives_interval=5 -c tcp_keepalives_count=3 "
+    "options": "-c tcp_keepalives_idle=10 -c tcp_keepalives_interval=5 -c tcp_keepalives_count=3 "
     "-c tcp_user_timeout=30000",
 }
 """How databases are connected to, unless an address says otherwise: who is gone is noticed within half a minute, by the
@@ -95,6 +95,11 @@ def place(root: str | Path, files: Path | None = None) -> Path | Address:
     if isinstance(root, Address):
         return root if files is None else Address(root.uri, files)
     if not is_address(root):
+        if re.fullmatch(r"[\w.-]+:\d+/?", str(root)) and not Path(root).exists():
+            raise StudyError(
+                f"{root} is no folder, but a host and a port: a server is named with http://{str(root).rstrip('/')}, "
+                f"and a folder of that name with ./{root}"
+            )
         return contract.folder(root)
     scheme, _, rest = str(root).strip().partition("://")
     kind = scheme.lower() if scheme.lower() in SERVERS else "postgresql"

@@ -153,7 +153,7 @@ def _end_sweep(jobs: sweep.Sweep, outcomes: list[sweep.Outcome], code: int, clai
     if claims:
         claims.board.close()
         print(plain(f"\n{claims.summary(outcomes, code > SIGNALLED)}\n"))
-    elif not any(outcome.swept and outcome.seeds for outcome in outcomes):
+    elif not any(outcome.swept and outcome.study for outcome in outcomes):
         return
     from analysis.show import tables
     from analysis.show.width import width_here

@@ -1,5 +1,6 @@
 """Waiting for a server or a database that is away, or locked: in a study; whatever only reads is told at once."""
 
+import os
 import re
 import sqlite3
 import sys
@@ -21,8 +22,14 @@ PAUSE = 2.0
 AGAIN = 60.0
 """Seconds between two lines that say that somebody is away."""
 
+LIMIT, BRIEFLY = "MLFLOW_HTTP_REQUEST_TIMEOUT", "5"
+"""By which MLflow's client is told how many seconds a server may take to answer; so many when nobody waits for it."""
+
 REFUSALS = ("authentication", "no password supplied", "does not exist", "pg_hba.conf", "permission denied")
 """What a database says that is there and will not have us."""
+
+FULL = ("too many c", "remaining connection slots", "No space left on device")
+"""What a database says that has no connection, or no disk, left for us."""
 
 PASSING = (408, 425, 429)
 """Answers of a server that ask for another try, besides 500 and above."""
@@ -58,10 +65,16 @@ def is_patient() -> bool:
 def impatient() -> Iterator[None]:
     """Have `asked` wait for nobody in here, such as where the user has waited enough."""
     before, _State.patience = _State.patience, None
+    usual = os.environ.get(LIMIT)
+    os.environ[LIMIT] = BRIEFLY
     try:
         yield
     finally:
         _State.patience = before
+        if usual is None:
+            del os.environ[LIMIT]
+        else:
+            os.environ[LIMIT] = usual
 
 
 def asked(place: object, ask: Callable[[], T]) -> T:
@@ -167,6 +180,8 @@ def reason(error: BaseException) -> str:
     first = lines[0]
     if "FATAL:" in first:
         first = first.rpartition("FATAL:")[2].strip()
+    elif "no password supplied" in first:
+        first = "no password supplied"
     elif answered := re.search(r"too many (\d+) error responses", str(error)):
         first = f"it answers {answered[1]}"
     elif "RemoteDisconnected" in first or "ConnectionReset" in first:
@@ -190,6 +205,11 @@ def trouble(place: object, error: BaseException) -> str:
             return (
                 f"{place} refuses ({reason(error)}): put a line HOST:PORT:DATABASE:USER:PASSWORD into ~/.pgpass, which "
                 f"nobody else may read (chmod 600), or set PGPASSWORD; and see pg_hba.conf on the database's machine"
+            )
+        if any(word in str(error) for word in FULL):
+            return (
+                f"{place} has no room ({reason(error)}): make some on its disk, or in its connections; what is "
+                f"finished is kept, and the same command goes on"
             )
         return f"{place} does not answer ({reason(error)}): start PostgreSQL there, or see that this is its address"
     if psycopg and isinstance(error, psycopg.errors.InsufficientPrivilege | psycopg.errors.UndefinedTable):

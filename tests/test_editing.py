@@ -88,6 +88,7 @@ def bash(tmp_path_factory):
         ("weight-studies run model=ti", ["tiny"]),
         ("weight-studies compare init_c", ["init_comparison"]),
         ("weight-studies compare init_comparison --wh", ["--where"]),
+        ("weight-studies replay --all init_c", ["init_comparison"]),
         ("weight-studies completion f", ["fish"]),
     ],
 )

@@ -313,6 +313,18 @@ def test_what_runs_is_finished_when_a_cluster_asks_all_processes_to_end(study, f
     assert_whole(made, undisturbed)
 
 
+def test_a_sweep_that_is_interrupted_in_its_first_job_leaves_no_run_that_runs(fault, made):
+    file = fault("linger 1")
+    process = started(made, "-m", "model.depth=2,3")
+    when_a_trial_runs(file, process)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130, errors
+    with closing(sqlite3.connect(made / "mlflow.db")) as connection:
+        statuses = dict(connection.execute("SELECT status, COUNT(*) FROM runs GROUP BY status"))
+    assert statuses.keys() == {"FINISHED", "KILLED"} and statuses["KILLED"] == 2  # the sweep's, and the execution's
+
+
 def test_what_runs_is_finished_when_the_terminal_closes(study, fault, undisturbed, made):
     file, (ours, theirs) = fault("linger 2"), pty.openpty()
     terminals = dict.fromkeys(("stdin", "stdout", "stderr"), theirs)

@@ -80,7 +80,8 @@ def test_a_model_that_is_not_there_is_an_error_that_says_how_to_have_it(root, tm
     try:
         with pytest.raises(StudyError, match=r"run its study with tracking.models=all"):
             load.model_path("kept", run["key"], root)
-        assert load.without_model("kept", root) == {run["key"]}
+        assert load.without_model("kept", root) == {run["key"]} == load.without_model("kept", root, [run["key"]])
+        assert load.without_model("kept", root, []) == set()
     finally:
         (tmp_path / "model.keras").rename(run["folder"] / "model.keras")
 

@@ -18,6 +18,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 from test_writer import STUDY, made_up_trials, records
 
@@ -60,9 +61,11 @@ class Postgres:
         (folder / "word").write_text(SECRET)
         (folder / "word").chmod(0o644)
         self.run(
-            "initdb", "-A", "scram-sha-256", "-U", "study", f"--pwfile={folder}/word", "-N", "--locale=C", "-E", "UTF8"
+            "initdb", "-A", "scram-sha-256", "-U", "boss", f"--pwfile={folder}/word", "-N", "--locale=C", "-E", "UTF8"
         )
         self.start()
+        with admin(self) as connection:  # who may do no more than the recipe's: a superuser may set what others may not
+            connection.execute(f"CREATE ROLE study LOGIN PASSWORD '{SECRET}'")
 
     def run(self, program, *words):
         command = [binaries() / program, "-D", self.folder / "data", *words]
@@ -89,14 +92,14 @@ class Postgres:
     def database(self, name):
         """A fresh database's address, without and with the password."""
         with admin(self) as connection:
-            connection.execute(f'CREATE DATABASE "{name}"')
+            connection.execute(f'CREATE DATABASE "{name}" OWNER study')
         return f"postgresql://study@127.0.0.1:{self.port}/{name}"
 
 
 @contextmanager
 def admin(postgres, name="postgres"):
     psycopg = pytest.importorskip("psycopg")
-    with psycopg.connect(f"postgresql://study:{SECRET}@127.0.0.1:{postgres.port}/{name}", autocommit=True) as made:
+    with psycopg.connect(f"postgresql://boss:{SECRET}@127.0.0.1:{postgres.port}/{name}", autocommit=True) as made:
         yield made
 
 
@@ -423,6 +426,7 @@ def test_what_a_killed_driver_had_half_written_goes(server, study, tmp_path):
     store = client.ClientStore(root, study.name)
     store.begin("bare", {}, 0)  # and another was killed a moment earlier
     assert len(runs_of(server, study)) == 4
+    theirs = store.client.create_run(store.experiment, run_name="a user's own").info.run_id
     assert load.finished_keys(study.name, root) == {trials[0].key}
     [killed] = load.executions(study.name, root)
     execution = writer.Execution(root, study, trials, "")
@@ -430,7 +434,8 @@ def test_what_a_killed_driver_had_half_written_goes(server, study, tmp_path):
         execution.write(trial, *records(trial))
     execution.close("FINISHED")
     assert_whole(root, study, trials)
-    assert len(runs_of(server, study)) == 6
+    assert len(runs_of(server, study)) == 7
+    assert store.client.get_run(theirs).info.lifecycle_stage == "active"
     assert [each.status for each in load.executions(study.name, root)] == ["KILLED", "FINISHED"]
     assert load.executions(study.name, root)[0].run_id == killed.run_id
 
@@ -555,6 +560,16 @@ def test_jobs_that_begin_together_make_one_experiment(server, study, tmp_path):
         )
 
 
+def test_who_has_waited_enough_waits_for_no_server_that_hangs(study, tmp_path, monkeypatch):
+    monkeypatch.setattr(waiting, "BRIEFLY", "1")
+    with socket.create_server(("127.0.0.1", 0)) as hung, waiting.patient(60, [].append):
+        root = address.place(f"http://127.0.0.1:{hung.getsockname()[1]}", tmp_path)
+        began = time.monotonic()
+        with waiting.impatient(), pytest.raises(MlflowException, match="timed out"):
+            client.ClientStore(root, study.name)
+        assert time.monotonic() - began < 10
+
+
 STUDY_WORDS = ("data=digits", "model.width=8", "training.epochs=1", "study.seeds=2", "study.name=whole")
 
 
@@ -601,6 +616,7 @@ def test_a_study_leaves_no_secret_anywhere(kind, request, postgres, here, tmp_pa
 def test_a_database_that_is_not_there_or_refuses_is_one_paragraph(postgres, cli, monkeypatch, tmp_path):
     with admin(postgres) as connection:
         connection.execute("CREATE DATABASE theirs")
+        connection.execute(f"CREATE ROLE narrow LOGIN CONNECTION LIMIT 0 PASSWORD '{SECRET}'")
     with admin(postgres, "theirs") as connection:
         connection.execute("CREATE TABLE customers (id int)")
     base = f"127.0.0.1:{postgres.port}"
@@ -608,16 +624,21 @@ def test_a_database_that_is_not_there_or_refuses_is_one_paragraph(postgres, cli,
         (f"postgresql://study@{base}/nosuch", "is not there"),
         (f"postgresql://study:wrongword@{base}/postgres", "~/.pgpass"),
         (f"postgresql://study@{base}/theirs", "none of MLflow's"),
+        (f"postgresql://narrow:{SECRET}@{base}/postgres", "has no room .too many connections"),
         (f"postgresql://study@127.0.0.1:{free_port()}/a", "does not answer"),
         (f"postgresql://study:a@b/c@{base}", "no address of a database"),
         (f"postgresql://study:100%sure@{base}/a", "no address of a database"),
         (f"postgresql://study:wrongword@{base}/a?nosuch=1", "no address of a database.*nosuch"),
         (f"http://127.0.0.1:{postgres.port}", "does not answer|no MLflow"),
         ("s3://bucket/a", "is no folder"),
+        (f"localhost:{postgres.port}", f"is no folder, but a host and a port.*http://localhost:{postgres.port}"),
     ):
         code, _, error = cli(f"tracking.uri='{uri}'", f"tracking.root={tmp_path}")
         assert code == 2 and error.count("\n") == 1 and re.search(expected, error), error
         assert not re.search("wrongword|a@b|100%", error)
+    monkeypatch.delenv("PGPASSWORD")
+    code, _, error = cli(f"tracking.uri=postgresql://boss@{base}/theirs", f"tracking.root={tmp_path}")
+    assert code == 2 and f"@{base}/theirs refuses (no password supplied): put a line" in error
 
 
 def test_a_database_notices_who_is_gone(direct):

@@ -157,6 +157,6 @@ class Server:
             return waiting.asked(self.address, lambda: ask(*arguments, **settings))
         except MlflowException as error:
             raise StudyError(
-                f"{self.address} does not answer ({waiting.reason(error)}): start it with mlflow server, or name "
-                f"another store with --root, a folder or an address such as http://127.0.0.1:5000"
+                f"{self.address} does not answer ({waiting.reason(error)}): start it with mlflow server, or see that "
+                f"this is its address, such as http://127.0.0.1:5000"
             ) from error

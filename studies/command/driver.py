@@ -304,7 +304,7 @@ class Driver:
             finished -= broken
         known = finished & self.again if self.force else finished
         lacking = {trial.key for trial in trials if self._keeps_model(trial)} & known
-        if lacking := lacking and lacking & load.without_model(study.name, self.root):
+        if lacking := lacking and load.without_model(study.name, self.root, lacking):
             self._tell(f"{len(lacking)} that had finished are trained again, since their models were not kept")
         known, finished = known - lacking, finished - lacking
         pending = [trial for trial in trials if trial.key not in known]
@@ -703,8 +703,8 @@ class Driver:
 
 def _finishing(count: int) -> str:
     """What a signal has come to, while so many trials run."""
-    runs = f"what runs, {numbered(count, 'trial')}, is finished first"
-    return f"interrupted: no other trial is begun, and {runs}; {terminal.asked()} again stops now"
+    runs = f", and what runs, {numbered(count, 'trial')}, is finished first" if count else ""
+    return f"interrupted: no other trial is begun{runs}; {terminal.asked()} again stops now"
 
 
 def _with(tags: dict[str, str]) -> str:

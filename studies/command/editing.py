@@ -33,7 +33,7 @@ SOURCED = {
 TRAINING = ("run", "plan")
 """The commands that take settings."""
 
-OF_STUDIES = ("compare", "report", "export", "power", "foretell", "footprint", "figures", "confusion", "list")
+OF_STUDIES = ("compare", "report", "export", "power", "foretell", "footprint", "figures", "confusion", "list", "replay")
 """Those that take the names of studies."""
 
 HYDRAS = ("--help", "--plan", "--force", "--format", "--multirun", "--config-dir", "--cfg", "--info")

@@ -155,7 +155,7 @@ def _unknown_key(path: str) -> str:
             known += f"; all of them: {listed(config[group])}"
         near = meant(name, ({key for node in takes.values() for key in node} | set(config.get(group, ()))) - {name})
         return (
-            f"{path}: the chosen {group} has no such setting; {near}Options and what they take: {known}. Another "
+            f"{path}: the chosen {group} has no such setting; {near}options and what they take: {known}. Another "
             f"argument of what its _target_ names is given with a plus: +{path}=VALUE"
         )
     ends = [setting for setting in limits.LIMITS if setting.rpartition(".")[2] == path]

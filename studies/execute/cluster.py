@@ -240,7 +240,8 @@ def _unreached(address: str | None, error: Exception) -> str:
     return (
         f"executor.address={address}: {reason(error)}. Expected a Ray cluster: auto or HOST:6379 on one of its "
         f"machines (ray start --head on the first, ray start --address=HOST:6379 on the others), ray://HOST:10001 from "
-        f"any other; and the cluster's token here, in ~/.ray/auth_token or where RAY_AUTH_TOKEN_PATH says"
+        f"any other; and with a token, RAY_AUTH_MODE=token set and the token in ~/.ray/auth_token or where "
+        f"RAY_AUTH_TOKEN_PATH says"
     )
 
 

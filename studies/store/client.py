@@ -160,14 +160,17 @@ class ClientStore:
             self.upload(run, Path(folder))
 
     def end_leftovers(self, sweep: str) -> None:
-        """Runs that a killed driver left RUNNING: executions were killed, trials were not written whole and go."""
+        """Runs that a killed driver left RUNNING: executions were killed, trials were not written whole and go.
+
+        What a user has begun in the experiment is none of ours.
+        """
         for run in self._runs("attributes.status = 'RUNNING'"):
             if sweep and run.data.tags.get("sweep") == sweep:
                 continue  # it may live
             of, name = run.info.run_id, run.data.tags.get(Tag.ROLE)
             if name in ("execution", "sweep"):
                 self._written(partial(self.client.set_terminated, of, "KILLED"))
-            else:
+            elif name or (run.info.run_name or "").startswith(BEGUN):
                 self._written(partial(self.client.delete_run, of))
 
     def sweep_run(self, sweep: str) -> str | None:

@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from typing import Any
 
-from studies import terminal
+from studies import terminal, waiting
 from studies.record import StudyError
 from studies.store import holder
 from studies.store.holder import Holder
@@ -56,8 +56,8 @@ class Lease:
             yield
         finally:
             self.over.set()
-            beat.join(SECONDS)
-            with suppress(Exception):  # then it runs out
+            beat.join(SETTLED)
+            with waiting.impatient(), suppress(Exception):  # then it runs out
                 if not sweep and self._is_mine(self.read()):  # other jobs of a sweep may live
                     self.write(None)
 
