@@ -104,7 +104,7 @@ class Soak:
     def run(self) -> int:
         """Run it and print its figures; gives the exit code."""
         began = time.monotonic()
-        restarts = sorted(self.chance.sample(range(self.total // 30, int(self.total * WARM)), RESTARTS))
+        restarts = sorted(self.chance.sample(range(self.total // 30, self.total // 15), RESTARTS))
         for until in restarts:
             self._drive(until)
         code = 1
