@@ -42,6 +42,7 @@ RECOVERY = 10.0
 PERIOD = 1.0
 TRIES = 3
 FINISHED = "SELECT COUNT(*) FROM tags WHERE key = 'trial.status' AND value = 'finished'"
+ENDED = "SELECT COUNT(DISTINCT value) FROM tags WHERE key = 'trial.key'"
 EXECUTIONS = "SELECT COUNT(*) FROM tags WHERE key = 'trial.role' AND value = 'execution'"
 KEYS = """
 SELECT value FROM tags JOIN runs USING (run_uuid) WHERE key = 'trial.key' AND lifecycle_stage = 'active'
@@ -54,12 +55,12 @@ class Sample:
     """Memory at a moment, in MB.
 
     Attributes:
-        finished: trials until then.
-        driver: the driver's resident memory; worker: that of the oldest worker alone, what it shares left out.
+        ended: trials until then.
+        driver, worker: what the driver and its oldest worker have resident, what the worker shares with others too.
         started: when that worker was, in clock ticks since boot.
     """
 
-    finished: int
+    ended: int
     driver: float
     worker: float
     started: int
@@ -103,7 +104,7 @@ class Soak:
     def run(self) -> int:
         """Run it and print its figures; gives the exit code."""
         began = time.monotonic()
-        restarts = sorted(self.chance.sample(range(self.total // 30, int(self.total * WARM)), RESTARTS))
+        restarts = sorted(self.chance.sample(range(self.total // 30, self.total // 15), RESTARTS))
         for until in restarts:
             self._drive(until)
         code = 1
@@ -137,7 +138,7 @@ class Soak:
                 trains = True
                 self.recovered.append(time.monotonic() - began)
             finished = self.finished()
-            self._sample(driver.pid, finished)
+            self._sample(driver.pid)
             if finished >= until:
                 self._kill(driver)
             elif finished >= due:
@@ -164,10 +165,10 @@ class Soak:
             return opened.execute(query).fetchone()[0]
         return 0
 
-    def _sample(self, pid: int, finished: int) -> None:
+    def _sample(self, pid: int) -> None:
         with suppress(OSError, ValueError, IndexError):  # one that has just died
             oldest = min(_workers(pid), key=_since)
-            self.samples.append(Sample(finished, _memory(pid, "Rss"), _memory(oldest, "Private"), _since(oldest)))
+            self.samples.append(Sample(self._counted(ENDED), _memory(pid), _memory(oldest), _since(oldest)))
 
     def _kill(self, driver: subprocess.Popen) -> None:
         """The driver; its processes must go with it."""
@@ -215,8 +216,8 @@ class Soak:
             if name == "worker":  # one worker's life: what it does while it warms up is no growth
                 oldest = statistics.mode(sample.started for sample in of) if of else 0
                 of = [sample for sample in of if sample.started == oldest]
-            early = [getattr(s, name) for s in of if first <= s.finished < first + width]
-            late = [getattr(s, name) for s in of if self.total - width <= s.finished < self.total]
+            early = [getattr(s, name) for s in of if first <= s.ended < first + width]
+            late = [getattr(s, name) for s in of if self.total - width <= s.ended < self.total]
             if not (early and late):
                 self.wrong.append(f"there are not enough samples of the {name}'s memory")
                 continue
@@ -225,7 +226,7 @@ class Soak:
             print(f"{name}: {before:.0f} MB at trial {first}, {after:.0f} MB at trial {self.total}: {grown}")
             if after > before * (1 + GROWTH):
                 self.wrong.append(f"the {name}'s memory has grown by more than {GROWTH:.0%}")
-        most = max((sample.driver for sample in self.samples if sample.finished == self.total), default=0)
+        most = max((sample.driver for sample in self.samples if sample.ended == self.total), default=0)
         print(f"driver: {most:.0f} MB at most as it reads all trials and draws the report")
         if [seconds for seconds in self.recovered if seconds > RECOVERY]:
             self.wrong.append(f"a restart took longer than {RECOVERY:.0f} s")
@@ -249,10 +250,9 @@ def _since(pid: int) -> int:
     return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
 
 
-def _memory(pid: int, name: str) -> float:
-    """What of a process is in memory, MB: all (`Rss`), or what it alone has (`Private`)."""
-    lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()[1:]
-    return sum(int(line.split()[1]) for line in lines if line.startswith((f"{name}:", f"{name}_"))) / 1024
+def _memory(pid: int) -> float:
+    """What of a process is in memory, MB."""
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
 
 
 if __name__ == "__main__":

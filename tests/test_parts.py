@@ -1,8 +1,10 @@
 """What a trial is put together from, and what is refused."""
 
 import dataclasses
+import gc
 import sys
 import types
+import weakref
 from collections import OrderedDict
 
 import numpy as np
@@ -160,6 +162,17 @@ def test_folds_share_a_graph_but_where_they_have_another_number_of_steps(parts, 
     for each in made[:2]:
         [course] = each.courses()
         assert np.isfinite(each.engine.run_epoch(*each.data, course).loss)
+
+
+def test_a_graph_that_is_no_longer_kept_is_freed(parts, trial_of, monkeypatch):
+    monkeypatch.setattr(parts, "_engines", OrderedDict())
+    monkeypatch.setattr(parts, "ENGINES_KEPT", 1)
+    small, graphs = ["training.epochs=1", "data.train_size=64", "engine.xla=false", "model.depth=1"], []
+    for width in (3, 5):
+        made = parts.Parts(trial_of([*small, f"model.width={width}"]))
+        graphs.append(weakref.ref(made.engine.epoch.graph))
+    gc.collect()
+    assert [graph() is None for graph in graphs] == [True, False]
 
 
 def test_a_schedule_counts_updates_and_waiting_batches_have_the_rate_of_theirs(parts, trial_of):

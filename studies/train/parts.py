@@ -9,11 +9,13 @@ import json
 import traceback
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import keras
 import numpy as np
 import tensorflow as tf
+from tensorflow.python.framework import ops
 
 from studies import origin
 from studies.factors import limits, targets
@@ -338,7 +340,8 @@ class Parts:
                 movement=pruning.criterion == "movement" or callable(pruning.criterion),
                 xla=wants_xla(config["engine"]["xla"], model, total, self.rules),
             )
-            engine.compile(*self.data, self.steps, self.batch)
+            with _unregistered():
+                engine.compile(*self.data, self.steps, self.batch)
             return engine, Drawing(model, lambda variable: weight_name(variable, model))
 
         return _kept(_engines, (trial.graph_key, self.steps, total >= XLA_STEPS, cycles), make, limit=ENGINES_KEPT)
@@ -479,6 +482,20 @@ def cycle_of(schedule: Callable, optimizer: keras.optimizers.Optimizer | Lookahe
             f"schedule={node['_target_'].rpartition('.')[2]} with schedule.low_momentum={node.get('low_momentum')}: "
             f"{error}. Choose another optimizer, such as optimizer=momentum, or schedule.low_momentum=null"
         ) from None
+
+
+@contextmanager
+def _unregistered() -> Iterator[None]:
+    """Take back the gradients that TensorFlow registers in here, for ever: each holds the whole graph that it is of.
+
+    Keras's optimizers have one in every graph, of a sum over replicas, that nobody takes once the graph is made.
+    """
+    registry = ops.gradient_registry._registry
+    before = set(registry)
+    yield
+    for name in registry.keys() - before:
+        if name.startswith("CustomGradient-"):
+            del registry[name]
 
 
 def _kept(cache: OrderedDict, key, make, limit: int):
