@@ -268,9 +268,11 @@ def test_a_job_leaves_the_runs_of_its_sweeps_other_jobs_alone_and_shares_their_p
         assert client.get_run(parent).info.status == "FINISHED"
         assert [artifact.path for artifact in client.list_artifacts(parent)] == ["sweep.md"]
 
+        theirs = client.create_run(runs[0].info.experiment_id, run_name="a user's own").info.run_id
         killed = writer.Execution(root, STUDY, made_up_trials(), "", Sweep(Path("other"), [], False))
         writer.Execution(root, STUDY, made_up_trials(), "", jobs).close("FINISHED")
         assert client.get_run(killed.parent).info.status == "KILLED"
+        assert client.get_run(theirs).info.status == "RUNNING"
         assert load.execution(STUDY.name, root).study == STUDY
 
 

@@ -168,13 +168,18 @@ class Store:
         self._do(whole)
 
     def end_leftovers(self, sweep: str) -> None:
-        """Say of runs that a killed driver left RUNNING that they were killed; those of this sweep may live."""
+        """Say of runs that a killed driver left RUNNING that they were killed; those of this sweep may live.
+
+        What a user has begun in the experiment is none of ours.
+        """
         now = _now()
         killed = (
             f"UPDATE runs SET status = 'KILLED', {ENDED} WHERE status = 'RUNNING' AND experiment_id = ? "
+            "AND run_uuid IN (SELECT run_uuid FROM tags WHERE key = ?) "
             "AND run_uuid NOT IN (SELECT run_uuid FROM tags WHERE key = 'sweep' AND value = ?)"
         )
-        self._do(lambda connection: connection.execute(killed, (now, now, self.experiment, sweep)) and None)
+        values = now, now, self.experiment, Tag.ROLE, sweep
+        self._do(lambda connection: connection.execute(killed, values) and None)
 
     def sweep_run(self, sweep: str) -> str | None:
         """The run that the executions of a sweep are nested in, if there is one yet."""
