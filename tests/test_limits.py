@@ -117,6 +117,7 @@ def test_a_wrong_setting_is_refused(part, node, received, allowed):
 def test_the_table_has_every_part_of_the_identity(config):
     parts = config().keys() - {"study", "seed", "plan", "force", "claim"}
     assert limits.GROUPS.keys() == parts and set(IDENTITY) == parts - {
+        "checkpoints",
         "compute",
         "profile",
         "executor",
