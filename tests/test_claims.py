@@ -581,7 +581,7 @@ def test_a_record_is_json_whatever_is_missing_and_the_board_has_a_row_for_it():
 
 def test_every_claim_that_ships_is_on_the_board_before_it_has_run(fresh, tmp_path):
     shutil.copy(fresh / "mlflow.db", tmp_path)
-    Store(tmp_path / "mlflow.db", "without an execution")
+    Store(tmp_path, "without an execution")
     assert load.studies(tmp_path) == ["without an execution"]
     rows = claims.rows(tmp_path)
     assert {row["name"] for row in rows} == {file.stem for file in cards.SHIPPED.glob("*.yaml")}

@@ -141,7 +141,7 @@ def assert_one_paragraph(answer, *words):
         (["+study=gpt3_month"], "did you mean claims/gpt3_months? study has", "claims/gpt3_scale"),
         (["optimiser=adam"], "did you mean optimizer? there are", "clipping, data"),
         (["depth=4"], "did you mean model.depth? there are", "clipping, data"),
-        (["model.dpth=4"], "did you mean depth? Options", "mlp: depth, width"),
+        (["model.dpth=4"], "did you mean depth? options", "mlp: depth, width"),
         (["training.epoch=4"], "did you mean epochs? training has", "batch_size"),
         (["+training.epoch=4"], "did you mean epochs? training has", "batch_size"),
         (["+study.seed=4"], "did you mean seeds? there are", "tuning_seeds"),

@@ -382,6 +382,17 @@ def test_a_full_or_damaged_cache_costs_time_alone(study, made, tmp_path, picture
             assert all((ours[name] == theirs[name]).all() for name in theirs.files)
 
 
+@pytest.mark.parametrize("home", ["read-only", "missing"])
+def test_a_home_that_cannot_be_written_costs_time_alone(fault, undisturbed, made, tmp_path, home):
+    environment = {n: value for n, value in os.environ.items() if n != "STUDIES_CACHE"} | {"HOME": str(tmp_path / home)}
+    with disk(tmp_path / "read-only", "1m"):
+        subprocess.run(["mount", "-o", "remount,ro", tmp_path / "read-only"], check=True)
+        process = started(made, env=environment)
+        _, error = process.communicate(timeout=60)
+        assert process.returncode == 0 and "Traceback" not in error, error
+    assert_whole(made, undisturbed)
+
+
 def test_a_note_of_the_cache_that_is_cut_short_is_written_anew(tmp_path, monkeypatch, config, trial_of):
     monkeypatch.setenv("STUDIES_CACHE", str(tmp_path))
     monkeypatch.setattr(cost, "_counted", {})
