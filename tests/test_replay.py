@@ -16,7 +16,7 @@ from studies import replay as entry
 from studies.command import replay
 from studies.contract import Tag
 from studies.factors import limits
-from studies.record import RESULTS_VERSION, content_key
+from studies.record import LATER, RESULTS_VERSION, content_key
 from studies.store import writer
 
 SETTINGS = ["data.train_size=200", "data.flip=true", "model.depth=1", "model.width=8", "training.epochs=3"]
@@ -95,6 +95,18 @@ def test_trials_come_out_equal_to_the_bit_and_the_store_stays_as_it_is(again, ro
     code, said, _ = again(root, "--all", "descent")
     assert code == 0 and "not compared" not in said
     assert contents(root) == before
+
+
+def test_a_trial_that_is_older_than_a_setting_is_trained_as_it_was(again, root):
+    run = run_of(root, "dropped")
+
+    def older(config):
+        for part, later in LATER.items():
+            config[part] = {name: value for name, value in (config[part] or {}).items() if name not in later}
+
+    assert rewritten(run, older) == run.tags[Tag.KEY]
+    code, said, error = again(root, run.run_id)
+    assert code == 0 and "equal to the bit" in said, error
 
 
 def test_what_differs_is_said_with_what_differs_of_the_surroundings(again, root, monkeypatch):

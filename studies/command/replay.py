@@ -173,8 +173,11 @@ def _changed(was: stored.Stored) -> str:
 
 
 def _asked(part: str, node: Any) -> Any:
-    """A part of a config as a user gives it."""
-    return {name: value for name, value in node.items() if name not in FOUND_HERE.get(part, ())}
+    """A part of a config as a user gives it; settings that came after it was stored are as all was before."""
+    group = limits.GROUPS[part]
+    must = group.settings if group.plain else group.required
+    later = {name: value for name, value in group.later.items() if name in must} if node else {}
+    return later | {name: value for name, value in node.items() if name not in FOUND_HERE.get(part, ())}
 
 
 def _placed(node: dict, place: str | None) -> dict:
