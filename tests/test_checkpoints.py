@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 
 from analysis import load
+from studies.command.checkpoints import Checkpoints
 from studies.contract import set_by_command
 from studies.execute.pool import PIPE_BYTES, Pool
 from studies.execute.task import Task
@@ -397,3 +398,10 @@ def test_a_trial_whose_worker_and_driver_are_killed_ends_as_if_nothing_had_been(
     code, out, _ = here(f"tracking.root={other}", *LONG, "checkpoints.epochs=null")
     assert code == 0 and "goes on" not in out
     assert stored(made) == stored(other)
+
+
+def test_a_checkpoint_goes_whatever_its_study_is_called(tmp_path):
+    kept = Checkpoints(tmp_path, "a [b]*?")
+    assert not kept.keep(Checkpoint("key", 1, b"content")) and kept.count(["key"]) == 1
+    kept.drop(["key"])
+    assert kept.count(["key"]) == 0

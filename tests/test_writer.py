@@ -24,7 +24,7 @@ from studies.command.sweep import Sweep
 from studies.contract import CHARTED_EPOCHS, EPOCH_COLUMNS, LAYER_COLUMNS, STATISTICS, charted
 from studies.factors import data
 from studies.record import EpochRecord, LayerRecord, Result, Study, StudyError, Trial
-from studies.store import database, writer
+from studies.store import database, files, writer
 
 EPOCHS = 30
 STUDY = Study(
@@ -431,3 +431,15 @@ def test_a_sweep_that_ended_before_there_was_a_database_makes_none(tmp_path):
     """MLflow itself would take half a minute to make one, after Ctrl-C."""
     writer.end_sweep(tmp_path, STUDY.name, "some", "KILLED", "| jobs |")
     assert not list(tmp_path.iterdir())
+
+
+def test_only_what_a_run_is_called_is_deleted_as_half_written(root):
+    folder = files.folder_of(writer.opened(root, STUDY.name))
+    half, kept = folder / ("0" * 32) / "artifacts" / "a", folder / "theirs" / "b"
+    for file in (half, kept):
+        file.parent.mkdir(parents=True)
+        file.touch()
+    for name in ("0" * 32, "", "..", "theirs"):
+        (folder / f"{files.NOTE}{name}").touch()
+    writer.Execution(root, STUDY, made_up_trials(), "").close("FINISHED")
+    assert not half.exists() and kept.exists() and not list(folder.glob(f"{files.NOTE}*"))

@@ -1,5 +1,6 @@
 """The newest checkpoints of a study's trials, in a folder of this machine until the trials have ended."""
 
+import glob
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import replace
@@ -50,7 +51,7 @@ class Checkpoints:
         """Remove those of trials that need none any more."""
         gone = {self._file(key).stem for key in keys}
         with suppress(OSError):
-            for file in self.folder.glob(f"{self.study}-*"):
+            for file in self.folder.glob(f"{glob.escape(self.study)}-*"):
                 if file.stem in gone:
                     file.unlink(missing_ok=True)
 

@@ -1,5 +1,6 @@
 """The files of runs: in the folder of a study, or taken there by a tracking server."""
 
+import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
@@ -15,6 +16,9 @@ from studies.store.sql import Store
 
 NOTE = ".begun-"
 """Begins of the names of files beside the runs' folders: each names a run whose files are being written."""
+
+RUN = re.compile(r"[0-9a-f]{32}")
+"""What runs are called; what a note names otherwise, such as the folder above, is not deleted."""
 
 
 def folder_of(store: Store | ClientStore) -> Path | None:
@@ -65,7 +69,8 @@ def delete_halves(store: Store | ClientStore) -> None:
     if notes := list(folder.glob(f"{NOTE}*")):
         known = store.runs()
         for note in notes:
-            if (run := note.name.removeprefix(NOTE)) not in known:
+            run = note.name.removeprefix(NOTE)
+            if RUN.fullmatch(run) and run not in known:
                 shutil.rmtree(folder / run, ignore_errors=True)
             note.unlink()
 
