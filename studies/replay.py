@@ -54,26 +54,34 @@ def _run(options: argparse.Namespace) -> int:
         for each in replay.replayed(ready, pool, lambda line: print(plain(line), file=sys.stderr, flush=True)):
             found.append(each)
             if options.format == "terminal":
-                command.say("\n".join(replays.lines(each.stored.label, each.stored.run.run_id, *_parts(each))))
+                command.say("\n".join(replays.lines(_outcome(each))))
     finally:
         with suppress(OSError):
             pool.close()
     same = sum(each.equal for each in found)
     if options.format == "json":
-        records = [
-            replays.record(each.stored.key, each.stored.run.run_id, each.stored.label, each.equal, *_parts(each))
-            for each in found
-        ]
+        records = [replays.record(_outcome(each)) for each in found]
         print(json.dumps(records, indent=2, ensure_ascii=False, allow_nan=False))
     elif len(found) > 1:
         print(f"{same} of {numbered(len(found), 'trial')} came out equal to the bit")
     return int(same < len(found))
 
 
-def _parts(each: replay.Replayed) -> tuple:
+def _outcome(each: replay.Replayed) -> replays.Outcome:
     """What words and records are made of."""
-    status = each.stored.run.tags[Tag.STATUS], each.status
-    return each.agreement, status, each.error, (each.version, RESULTS_VERSION), each.surroundings, each.accuracy
+    was = each.stored
+    return replays.Outcome(
+        key=was.key,
+        run_id=was.run.run_id,
+        label=was.label,
+        equal=each.equal,
+        found=each.agreement,
+        status=(was.run.tags[Tag.STATUS], each.status),
+        error=each.error,
+        versions=(each.version, RESULTS_VERSION),
+        surroundings=each.surroundings,
+        accuracy=each.accuracy,
+    )
 
 
 def _allowed(prefixes: list[str]) -> list[str]:

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from analysis.estimate.agreement import Agreement, Difference
 from studies.record import listed, numbered
@@ -12,33 +13,44 @@ MOST = 12
 UNKNOWN = "unknown"
 
 
-def lines(
-    label: str,
-    run_id: str,
-    found: Agreement | None,
-    status: tuple[str, str],
-    error: str,
-    versions: tuple[int, int],
-    surroundings: Sequence[tuple[str, str, str]],
-    accuracy: Mapping[str, tuple[float, float]],
-) -> list[str]:
-    """What is said of one trial.
+@dataclass(frozen=True)
+class Outcome:
+    """What has come of one trial.
 
-    Args:
+    Attributes:
+        found: how its numbers agree; None: it crashed.
         status, versions: how it ended and the version of its results, then and now.
         error: why it crashed.
         surroundings: what differs of them: name, then, now.
         accuracy: of the end, by name: then, now.
     """
-    head = f"{label}, run {run_id}"
-    said = [f"{head}: {_verdict(found, status, error)}"]
+
+    key: str
+    run_id: str
+    label: str
+    equal: bool
+    found: Agreement | None
+    status: tuple[str, str]
+    error: str
+    versions: tuple[int, int]
+    surroundings: Sequence[tuple[str, str, str]]
+    accuracy: Mapping[str, tuple[float, float]]
+
+
+def lines(outcome: Outcome) -> list[str]:
+    """What is said of one trial."""
+    found = outcome.found
+    head = f"{outcome.label}, run {outcome.run_id}"
+    said = [f"{head}: {_verdict(found, outcome.status, outcome.error)}"]
     if found:
         said += [f"  {line}" for line in _differences(found.differences)]
         if found.differences:
-            said += [f"  {name} at the end: {then:.6g} then, {now:.6g} now" for name, (then, now) in accuracy.items()]
+            said += [
+                f"  {name} at the end: {then:.6g} then, {now:.6g} now" for name, (then, now) in outcome.accuracy.items()
+            ]
         if found.unstored:
             said.append(f"  not compared, since it is not in both: {_some(found.unstored)}")
-    then, now = versions
+    then, now = outcome.versions
     if then != now:
         said.append(
             f"  its results are of version {then}, and this code makes those of version {now}: between these the code "
@@ -47,9 +59,9 @@ def lines(
     differs = bool(found is None or found.differences)
     said += [
         f"  {'differs of the surroundings' if differs else 'though otherwise now'}: {line}"
-        for line in (f"{name}: {a or UNKNOWN} then, {b or UNKNOWN} now" for name, a, b in surroundings)
+        for line in (f"{name}: {a or UNKNOWN} then, {b or UNKNOWN} now" for name, a, b in outcome.surroundings)
     ]
-    if differs and found and not surroundings and then == now:
+    if differs and found and not outcome.surroundings and then == now:
         said.append(
             "  nothing that is known of the surroundings differs: the record was changed, or the trial has code that "
             "is not the same twice"
@@ -89,27 +101,17 @@ def _some(names: Sequence[str]) -> str:
     return listed(names[:MOST]) + f" and {len(names) - MOST} more" * (len(names) > MOST)
 
 
-def record(
-    key: str,
-    run_id: str,
-    label: str,
-    equal: bool,
-    found: Agreement | None,
-    status: tuple[str, str],
-    error: str,
-    versions: tuple[int, int],
-    surroundings: Sequence[tuple[str, str, str]],
-    accuracy: Mapping[str, tuple[float, float]],
-) -> dict:
+def record(outcome: Outcome) -> dict:
     """The same for a program; a number that there is not is null."""
+    found, status, versions = outcome.found, outcome.status, outcome.versions
     different = found.differences if found else ()
     return {
-        "key": key,
-        "run_id": run_id,
-        "trial": label,
-        "equal": equal,
+        "key": outcome.key,
+        "run_id": outcome.run_id,
+        "trial": outcome.label,
+        "equal": outcome.equal,
         "status": {"then": status[0], "now": status[1]},
-        "error": error,
+        "error": outcome.error,
         "results_version": {"then": versions[0], "now": versions[1]},
         "numbers": found.tables if found else {},
         "differences": [
@@ -123,8 +125,12 @@ def record(
             for each in different
         ],
         "not_compared": list(found.unstored) if found else [],
-        "surroundings": [{"name": name, "then": then or None, "now": now or None} for name, then, now in surroundings],
-        "at_the_end": {name: {"then": _number(then), "now": _number(now)} for name, (then, now) in accuracy.items()},
+        "surroundings": [
+            {"name": name, "then": then or None, "now": now or None} for name, then, now in outcome.surroundings
+        ],
+        "at_the_end": {
+            name: {"then": _number(then), "now": _number(now)} for name, (then, now) in outcome.accuracy.items()
+        },
     }
 
 
